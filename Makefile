@@ -1,0 +1,45 @@
+# make demo VIDEO=clip.mp4   annotate a clip through an embedded Triton server
+# make test                  linters, types and tests, against a real server
+# Both set everything up from a fresh clone and are quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VIDEO ?=
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup repository demo test lint format clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 13) else \
+		"got Python %d.%d, expected 3.10 to 3.12: make PYTHON=python3.11 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	@touch $@
+
+repository: $(INSTALLED)
+	@$(BIN)/python tools/build_repository.py
+
+demo: $(INSTALLED)
+	@$(BIN)/python clients/brake_demo.py --serve $(if $(VIDEO),--video '$(VIDEO)')
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint repository
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) reports model_repository/*/1/*.onnx model_repository/*/1/*.json

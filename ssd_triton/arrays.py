@@ -1,0 +1,13 @@
+"""Names for the array types that the package passes around."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+AnyArray = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+UInt8Array = npt.NDArray[np.uint8]

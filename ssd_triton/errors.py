@@ -1,0 +1,31 @@
+"""Errors that a user can mend, as opposed to bugs.
+
+Their text is one line: what was got, what was expected, and the next command. The command lines print it without
+a traceback and exit with 1; every other exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user gave or left out; the message says what, and how to mend it."""
+
+
+class ConfigError(UserError):
+    """``config.yml`` or a model configuration holds something unknown, missing or out of range."""
+
+
+class WeightsError(UserError):
+    """A weights file is missing, unreadable, or does not fit the network."""
+
+
+class ExportError(UserError):
+    """An exported model differs from the model it was exported from."""
+
+
+class ServerError(UserError):
+    """The embedded server could not be found, started or kept running."""
+
+
+class VideoError(UserError):
+    """A video, image folder or camera could not be read, or a video could not be written."""
