@@ -1,0 +1,1 @@
+"""The network in PyTorch: default boxes, SSD300 with ResNet backbones, and its weights."""
