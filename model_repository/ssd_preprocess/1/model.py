@@ -1,0 +1,140 @@
+"""Triton python backend: encoded images or raw frames -> what the detector takes.
+
+Needs NumPy and Pillow, and nothing of this project. A request that cannot be served is refused alone, with a
+sentence that says which element is at fault; the other requests of its batch are served.
+"""
+
+import io
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from PIL import Image
+
+SIZE_PX = 300
+"""Side of the network's input."""
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Decoders that an image may reach: the fewer, the less there is to attack."""
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
+"""PIL's modes for 16-bit grey; its own conversion would clip them at 255."""
+
+
+class RefusedInputError(ValueError):
+    """An element that cannot be turned into an image."""
+
+
+class TritonPythonModel:
+    """Inputs IMAGE (encoded) or FRAME (UINT8 [N, H, W, 3] RGB); outputs ``image`` and ``original_size``."""
+
+    def initialize(self, args):
+        """Read the limits from the model's own configuration."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.max_pixels = int(parameters["max_pixels"]["string_value"])
+        self.min_side_px = int(parameters["min_side_px"]["string_value"])
+        threads = int(parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
+        # The limit here is checked on every image; PIL's own one would only warn.
+        Image.MAX_IMAGE_PIXELS = None
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def execute(self, requests):
+        """Answer every request of a batch; all their images are decoded side by side."""
+        futures = [[self.pool.submit(load) for load in self._loaders(request)] for request in requests]
+        return [self._respond(elements) for elements in futures]
+
+    def finalize(self):
+        """Let the threads end."""
+        self.pool.shutdown()
+
+    def _loaders(self, request):
+        """One callable for each batch element of a request, to be run on a thread."""
+        encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE")
+        frames = pb_utils.get_input_tensor_by_name(request, "FRAME")
+        if (encoded is None) == (frames is None):
+            return [_refusal("got both IMAGE and FRAME or neither, expected one of them")]
+        if encoded is not None:
+            return [lambda data=data: self._decode(data) for data in encoded.as_numpy().reshape(-1)]
+        return [lambda frame=frame: self._from_frame(frame) for frame in frames.as_numpy()]
+
+    def _respond(self, elements):
+        """The response of one request, or its error, naming the first element at fault."""
+        images, sizes = [], []
+        for index, element in enumerate(elements):
+            try:
+                image, size = element.result()
+            except RefusedInputError as error:
+                message = f"batch element {index}: {error}"
+                return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+            images.append(image)
+            sizes.append(size)
+        if not images:
+            error = pb_utils.TritonError("got an empty batch, expected an image", pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor("image", np.stack(images)),
+                pb_utils.Tensor("original_size", np.array(sizes, np.int32)),
+            ]
+        )
+
+    def _decode(self, data):
+        """File bytes -> UINT8 [300, 300, 3] RGB and (width, height)."""
+        if not data:
+            raise RefusedInputError("got 0 bytes, expected an encoded image")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            self._check_size(*image.size)
+            _check_single(image)
+            image.load()
+            return _resize(_to_rgb(image)), image.size
+        except RefusedInputError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise RefusedInputError(
+                f"got {len(data)} bytes that begin with {bytes(data[:12])!r}, expected one of {', '.join(FORMATS)}"
+            ) from None
+        # On damaged files PIL's decoders raise nearly everything: OSError, SyntaxError, struct.error, zlib.error, ...
+        except Exception as error:
+            raise RefusedInputError(f"the image is damaged or of an unsupported kind: {error}") from error
+
+    def _from_frame(self, frame):
+        """UINT8 [H, W, 3] RGB -> UINT8 [300, 300, 3] RGB and (width, height)."""
+        height, width = frame.shape[:2]
+        self._check_size(width, height)
+        return _resize(Image.fromarray(frame)), (width, height)
+
+    def _check_size(self, width, height):
+        if min(width, height) < self.min_side_px:
+            raise RefusedInputError(f"got {width} x {height} px, expected sides of {self.min_side_px} px or more")
+        if width * height > self.max_pixels:
+            raise RefusedInputError(f"got {width} x {height} px, expected at most {self.max_pixels} pixels")
+
+
+def _refusal(message):
+    def refuse():
+        raise RefusedInputError(message)
+
+    return refuse
+
+
+def _check_single(image):
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise RefusedInputError(f"got an animation or a file of {frames} images, expected a single image")
+
+
+def _to_rgb(image):
+    """Any mode that PIL can convert; transparency is dropped and EXIF orientation not applied, as in training."""
+    if image.mode in SIXTEEN_BIT_MODES:
+        samples = np.asarray(image)
+        return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise RefusedInputError("got floating-point pixels, expected 8 or 16 bits a channel")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _resize(image):
+    return np.asarray(image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))

@@ -1,0 +1,1 @@
+"""The Triton model repository: its configurations, and the artefacts that they name."""
