@@ -1,0 +1,120 @@
+"""Python-based Triton backend that runs ONNX models, for servers without the native ``onnxruntime`` backend.
+
+It reads what the native backend reads from a model's own configuration: ``default_model_filename``, the instance
+group's kind and device, ``optimization.execution_accelerators``, ``optimization.graph.level``, and the parameters
+``intra_op_thread_count``, ``inter_op_thread_count`` and ``execution_mode``. Needs NumPy and ONNX Runtime.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+DEFAULT_MODEL_FILENAME = "model.onnx"
+OPTIMIZATION_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+"""The native backend's meaning of ``optimization { graph { level } }``."""
+
+
+class TritonPythonModel:
+    """One instance of a model: one ONNX Runtime session."""
+
+    @staticmethod
+    def auto_complete_config(config):
+        """Leave the configuration as it is written: it is complete."""
+        return config
+
+    def initialize(self, args):
+        """Open the session, and refuse a configuration that does not match the file."""
+        config = json.loads(args["model_config"])
+        filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
+        path = Path(args["model_repository"]) / args["model_version"] / filename
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"{path} not found: build it with 'python tools/build_repository.py'")
+        providers = _providers(config, args)
+        available = ort.get_available_providers()
+        missing = {name for name, _ in providers} - set(available)
+        if missing:
+            raise pb_utils.TritonModelException(
+                f"this ONNX Runtime lacks {', '.join(sorted(missing))}; it has {', '.join(available)}"
+            )
+        self.session = ort.InferenceSession(path, _session_options(config), providers=providers)
+        self.batches = config["max_batch_size"] > 0
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.outputs = [tensor["name"] for tensor in config["output"]]
+        _check_names(path, self.session, self.inputs, self.outputs)
+
+    def execute(self, requests):
+        """Run the requests as one batch, and split the outputs again."""
+        tensors = [[pb_utils.get_input_tensor_by_name(r, name).as_numpy() for name in self.inputs] for r in requests]
+        if not self.batches or len(requests) == 1:
+            return [_response(self.outputs, self._run(arrays)) for arrays in tensors]
+        stacked = [np.concatenate(arrays) for arrays in zip(*tensors, strict=True)]
+        ends = np.cumsum([len(arrays[0]) for arrays in tensors])[:-1]
+        split = [np.split(output, ends) for output in self._run(stacked)]
+        return [_response(self.outputs, arrays) for arrays in zip(*split, strict=True)]
+
+    def _run(self, arrays):
+        return self.session.run(self.outputs, dict(zip(self.inputs, arrays, strict=True)))
+
+
+def _response(names, arrays):
+    return pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in zip(names, arrays, strict=True)])
+
+
+def _session_options(config):
+    parameters = config.get("parameters", {})
+
+    def integer(key):
+        return int(parameters.get(key, {}).get("string_value", "0"))
+
+    options = ort.SessionOptions()
+    # 0 asks ONNX Runtime for its default; a container's share of the cores is what may be used here.
+    options.intra_op_num_threads = integer("intra_op_thread_count") or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = integer("inter_op_thread_count")
+    if integer("execution_mode") == 1:
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    options.graph_optimization_level = OPTIMIZATION_LEVELS[level]
+    # Idle threads would spin, and take their cores from the other models of the ensemble.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _providers(config, args):
+    """ONNX Runtime's providers in the order of preference, with their options."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    providers = []
+    if args["model_instance_kind"] == "GPU":
+        device = {"device_id": args["model_instance_device_id"]}
+        for accelerator in accelerators.get("gpu_execution_accelerator", []):
+            if accelerator["name"] == "tensorrt":
+                providers.append(("TensorrtExecutionProvider", {**device, **accelerator.get("parameters", {})}))
+        providers.append(("CUDAExecutionProvider", device))
+    else:
+        for accelerator in accelerators.get("cpu_execution_accelerator", []):
+            if accelerator["name"] == "openvino":
+                providers.append(
+                    ("OpenVINOExecutionProvider", {"device_type": "CPU", **accelerator.get("parameters", {})})
+                )
+    return [*providers, ("CPUExecutionProvider", {})]
+
+
+def _check_names(path, session, inputs, outputs):
+    for kind, got, expected in (
+        ("inputs", session.get_inputs(), inputs),
+        ("outputs", session.get_outputs(), outputs),
+    ):
+        names = sorted(tensor.name for tensor in got)
+        if names != sorted(expected):
+            raise pb_utils.TritonModelException(f"{path} has the {kind} {names}, expected {sorted(expected)}")

@@ -1,0 +1,62 @@
+"""Serve the model repository with a Triton server on this machine, until Ctrl-C.
+
+Uses tritonserver from PATH with its native backends where there is one, and the server of the wheel otherwise.
+Artefacts that are missing or out of date are built first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+from ssd_triton import cli
+from ssd_triton.config import Config
+from ssd_triton.server import EmbeddedServer
+
+_CHECK_INTERVAL_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this command."""
+    server = config.server
+    parser.add_argument("--model-repository", type=Path, default=config.model_repository, help="folder")
+    parser.add_argument("--variant", default=config.variant, help="of the detector: a name in its configs/ folder")
+    parser.add_argument("--host", default=server.host, help="address to listen on; 0.0.0.0 for every interface")
+    parser.add_argument("--grpc-port", type=int, default=server.grpc_port, help="0 takes any free port")
+    parser.add_argument("--http-port", type=int, default=server.http_port, help="0 takes any free port")
+    parser.add_argument("--metrics-port", type=int, default=server.metrics_port, help="0 takes any free port")
+    parser.add_argument("--startup-timeout-s", type=float, default=server.startup_timeout_s, help="seconds")
+    parser.add_argument("--log", type=Path, default=Path("reports/tritonserver.log"), help="Triton's log")
+    parser.add_argument("--no-build", action="store_true", help="serve the artefacts as they are")
+
+
+def main() -> int:
+    """Serve until interrupted."""
+    args, config = cli.parse(str(__doc__), "python tools/serve.py --variant onnx_fp32 --grpc-port 0", add_arguments)
+    ports = {
+        name: getattr(args, name) for name in ("host", "grpc_port", "http_port", "metrics_port", "startup_timeout_s")
+    }
+    repository = args.model_repository.resolve()
+    if not args.no_build:
+        from ssd_triton.repository.build import ensure_built
+
+        ensure_built(config.model_copy(update={"model_repository": repository}), logging.info)
+    settings = type(config.server).model_validate({**config.server.model_dump(), **ports})
+    with EmbeddedServer(repository, args.variant, settings, log_path=args.log) as server:
+        print(
+            f"ready: {args.variant}, gRPC {server.url('grpc')}, HTTP {server.url('http')}, metrics "
+            f"http://{settings.host}:{server.metrics_port}/metrics, log {args.log}; Ctrl-C stops",
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                server.check()
+                time.sleep(_CHECK_INTERVAL_S)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
