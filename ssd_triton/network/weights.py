@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssd_triton.errors import WeightsError
 from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.network.fetch import verify_recorded
 from ssd_triton.network.ssd import SSD300
 
 StateDict = dict[str, Tensor]
@@ -45,6 +46,7 @@ def read_state_dict(path: Path) -> StateDict:
     """
     name = relative_to_cwd(path)
     _check_exists(path)
+    verify_recorded(path)
     try:
         if path.suffix == ".safetensors":
             state: object = safetensors.torch.load_file(path)
