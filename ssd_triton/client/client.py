@@ -1,0 +1,253 @@
+"""The client: one image, many images in flight, a stream, or frames through shared memory."""
+
+from __future__ import annotations
+
+import collections
+import ipaddress
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from ssd_triton.arrays import AnyArray
+from ssd_triton.client.errors import (
+    ClientError,
+    RequestRefusedError,
+    ServerNotReadyError,
+    ServerUnreachableError,
+    SharedMemoryUnavailableError,
+)
+from ssd_triton.client.shared_memory import FramePool
+from ssd_triton.client.stream import stream_detections
+from ssd_triton.client.transport import Outputs, SharedInput, make_transport
+from ssd_triton.detections import Detections
+
+OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+_RETRIES = 3
+_FIRST_RETRY_AFTER_S = 0.1
+_READY_POLL_S = 0.1
+
+
+class DetectorClient:
+    """A connection to the ensembles ``ssd`` (encoded images) and ``ssd_frames`` (raw frames).
+
+    Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError` and
+    :class:`ServerNotReadyError`, at most three times and within its deadline; inference changes nothing on the
+    server, so that a repeated request is harmless. All methods may be called from several threads.
+
+    Example::
+
+        with DetectorClient("127.0.0.1:8001") as client:
+            client.wait_ready(timeout_s=60)
+            detections = client.detect(Path("street.jpg").read_bytes())
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        protocol: Literal["grpc", "http"] = "grpc",
+        timeout_s: float = 30.0,
+        in_flight: int = 4,
+        model: str = "ssd",
+        frames_model: str = "ssd_frames",
+        use_shared_memory: bool | None = None,
+    ) -> None:
+        """Prepare a client; nothing is sent yet.
+
+        Args:
+            url: ``host:port`` without a scheme.
+            protocol: What the port speaks.
+            timeout_s: Deadline of one request, its retries included.
+            in_flight: Requests under way at once, for :meth:`submit`, :meth:`map` and :meth:`stream`.
+            model: The ensemble for encoded images.
+            frames_model: The ensemble for raw frames.
+            use_shared_memory: Whether frames go through system shared memory; None tries it when the host is this
+                machine, and sends frames over the connection when the server cannot map it.
+        """
+        self._url = url
+        self._timeout_s = timeout_s
+        self.in_flight = in_flight
+        self._model = model
+        self._frames_model = frames_model
+        self._transport = make_transport(protocol, url, timeout_s)
+        self._protocol = protocol
+        self._executor = ThreadPoolExecutor(in_flight, thread_name_prefix="detector-client")
+        self._may_submit = threading.BoundedSemaphore(in_flight)
+        self._shared_memory_required = use_shared_memory is True
+        wanted = _is_loopback(url) if use_shared_memory is None else use_shared_memory
+        # detect_frame may run on the caller's thread besides the executor's.
+        self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None
+
+    def __enter__(self) -> DetectorClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for requests under way, free the shared memory, close the connections."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._frame_pool is not None:
+            self._frame_pool.close()
+        self._transport.close()
+
+    def is_ready(self) -> bool:
+        """Whether the server and both ensembles are ready; raises ServerUnreachableError when nothing answers."""
+        return self._transport.is_ready(self._model) and self._transport.is_ready(self._frames_model)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the server is ready.
+
+        Raises:
+            ServerUnreachableError: Nothing answered until the deadline.
+            ServerNotReadyError: The server answered, but was not ready by then.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                if self.is_ready():
+                    return
+                problem: ClientError = ServerNotReadyError(
+                    f"{self._url}: '{self._model}' or '{self._frames_model}' is not ready after {timeout_s:g} s: see "
+                    "the server's log"
+                )
+            except ServerUnreachableError as error:
+                problem = error
+            if time.monotonic() + _READY_POLL_S > deadline_s:
+                raise problem
+            time.sleep(_READY_POLL_S)
+
+    def model_config(self, model: str | None = None) -> dict[str, Any]:
+        """The configuration that the server has loaded for a model, as JSON."""
+        return self._transport.model_config(model or self._model)
+
+    def detect(self, encoded: bytes) -> Detections:
+        """Detect objects in one encoded image (JPEG, PNG, ...).
+
+        Raises:
+            ClientError: One of its subclasses, by cause.
+        """
+        return self.detect_batch([encoded])[0]
+
+    def detect_batch(self, encoded: Sequence[bytes]) -> list[Detections]:
+        """Detect objects in several encoded images with one request; one bad image fails the whole request."""
+        images = np.empty((len(encoded), 1), np.object_)
+        images[:, 0] = encoded
+        return _to_detections(self._infer(self._model, "IMAGE", images))
+
+    def detect_frame(self, frame_rgb: AnyArray) -> Detections:
+        """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
+
+        Raises:
+            ClientError: One of its subclasses, by cause; a frame of another rank or dtype, or an empty one, is
+                refused before it is sent.
+        """
+        if frame_rgb.dtype != np.uint8 or frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3 or not frame_rgb.size:
+            raise RequestRefusedError(
+                f"got a frame of {frame_rgb.dtype} {list(frame_rgb.shape)}, expected uint8 [height, width, 3] RGB"
+            )
+        frames = np.ascontiguousarray(frame_rgb)[np.newaxis]
+        if self._frame_pool is not None:
+            try:
+                with self._frame_pool.place(frames) as shared:
+                    return _to_detections(self._infer(self._frames_model, "FRAME", shared))[0]
+            except SharedMemoryUnavailableError as error:
+                if self._shared_memory_required:
+                    raise
+                logging.info("frames are sent over the connection: %s", error)
+                self._frame_pool = None
+        return _to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
+
+    def submit(self, encoded: bytes) -> Future[Detections]:
+        """Start :meth:`detect` and return at once; waits only while ``in_flight`` requests are under way."""
+        return self._submit(lambda: self.detect(encoded))
+
+    def submit_frame(self, frame_rgb: AnyArray) -> Future[Detections]:
+        """Start :meth:`detect_frame`, likewise."""
+        return self._submit(lambda: self.detect_frame(frame_rgb))
+
+    def map(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
+        """Detect objects in many encoded images, ``in_flight`` at once; results come in the order of the images.
+
+        A refused image yields its error in its place; every other error is raised.
+        """
+        pending: collections.deque[Future[Detections]] = collections.deque()
+        try:
+            for encoded in images:
+                if len(pending) == self.in_flight:
+                    yield _result_or_refusal(pending.popleft())
+                pending.append(self.submit(encoded))
+            while pending:
+                yield _result_or_refusal(pending.popleft())
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def stream(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
+        """As :meth:`map`, over one bidirectional gRPC stream; ``timeout_s`` applies between two answers.
+
+        Raises:
+            ValueError: The client speaks HTTP, which has no streams.
+        """
+        if self._protocol != "grpc":
+            raise ValueError("streaming needs protocol='grpc'")
+        for answer in stream_detections(
+            self._url, self._model, OUTPUTS, images, in_flight=self.in_flight, timeout_s=self._timeout_s
+        ):
+            yield answer if isinstance(answer, RequestRefusedError) else _to_detections(answer)[0]
+
+    def _submit(self, call: Callable[[], Detections]) -> Future[Detections]:
+        self._may_submit.acquire()
+        try:
+            future = self._executor.submit(call)
+        except BaseException:
+            self._may_submit.release()
+            raise
+        future.add_done_callback(lambda _: self._may_submit.release())
+        return future
+
+    def _infer(self, model: str, input_name: str, value: AnyArray | SharedInput) -> Outputs:
+        deadline_s = time.monotonic() + self._timeout_s
+        wait_s = _FIRST_RETRY_AFTER_S
+        for attempt in range(_RETRIES + 1):
+            try:
+                return self._transport.infer(model, input_name, value, OUTPUTS, deadline_s - time.monotonic())
+            except (ServerUnreachableError, ServerNotReadyError):
+                if attempt == _RETRIES or time.monotonic() + wait_s > deadline_s:
+                    raise
+            time.sleep(wait_s)
+            wait_s *= 2
+        raise AssertionError("the loop above returns or raises")
+
+
+def _to_detections(outputs: Outputs) -> list[Detections]:
+    """Split a response's fixed-size outputs into one :class:`Detections` an image."""
+    return [
+        Detections.from_padded(int(count[0]), boxes, scores, classes)
+        for count, boxes, scores, classes in zip(*(outputs[name] for name in OUTPUTS), strict=True)
+    ]
+
+
+def _result_or_refusal(future: Future[Detections]) -> Detections | RequestRefusedError:
+    try:
+        return future.result()
+    except RequestRefusedError as error:
+        return error
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,68 @@
+"""The connection options that every client command line shares."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ssd_triton.client.client import DetectorClient
+from ssd_triton.config import Config
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Add ``--url``, ``--protocol``, ``--timeout-s``, ``--in-flight`` and ``--serve``."""
+    group = parser.add_argument_group("server")
+    group.add_argument("--url", default=config.client.url, help="host:port of a running server; by default server.host")
+    group.add_argument("--protocol", choices=("grpc", "http"), default=config.client.protocol, help="of that port")
+    group.add_argument(
+        "--timeout-s", type=float, default=config.client.timeout_s, help="deadline of a request, seconds"
+    )
+    group.add_argument("--in-flight", type=int, default=config.client.in_flight, help="requests under way at once")
+    group.add_argument(
+        "--serve",
+        nargs="?",
+        const=config.variant,
+        metavar="VARIANT",
+        help=f"start a server for this run, with this variant of the detector ({config.variant} when none is named)",
+    )
+
+
+@contextmanager
+def connect(args: argparse.Namespace, config: Config) -> Iterator[DetectorClient]:
+    """Give a client of a ready server, which is started for the block where ``--serve`` asks for it.
+
+    Raises:
+        ServerUnreachableError: No server answers.
+        ServerError: The embedded server could not be started.
+    """
+    with ExitStack() as stack:
+        url = args.url or default_url(config, args.protocol)
+        if args.serve is not None:
+            url = stack.enter_context(_served(config, args.serve, args.protocol))
+        client = stack.enter_context(
+            DetectorClient(url, protocol=args.protocol, timeout_s=args.timeout_s, in_flight=args.in_flight)
+        )
+        client.wait_ready(timeout_s=0)
+        yield client
+
+
+def default_url(config: Config, protocol: str) -> str:
+    """Where ``config.yml`` has the server listen."""
+    port = config.server.grpc_port if protocol == "grpc" else config.server.http_port
+    return f"{config.server.host}:{port}"
+
+
+@contextmanager
+def _served(config: Config, variant: str, protocol: str) -> Iterator[str]:
+    """Build what is missing, and serve on free ports, so that another server is in nobody's way."""
+    from ssd_triton.repository.build import ensure_built
+    from ssd_triton.server import EmbeddedServer
+
+    ensure_built(config, logging.info)
+    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
+    settings = config.server.model_copy(update=ports)
+    logging.info("starting tritonserver with %s", variant)
+    with EmbeddedServer(config.model_repository, variant, settings) as server:
+        yield server.url("grpc" if protocol == "grpc" else "http")

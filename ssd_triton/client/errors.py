@@ -1,0 +1,33 @@
+"""What can go wrong with a request, by cause."""
+
+from __future__ import annotations
+
+from ssd_triton.errors import UserError
+
+
+class ClientError(UserError):
+    """A request failed."""
+
+
+class ServerUnreachableError(ClientError):
+    """Nothing answers at the address, or the connection broke. Inference changes nothing: trying again is safe."""
+
+
+class ServerNotReadyError(ClientError):
+    """The server answers, but the model is not there (yet, or any longer), or its queue is full. Safe to retry."""
+
+
+class RequestRefusedError(ClientError):
+    """The server refused this input: it would refuse it again."""
+
+
+class DeadlineExceededError(ClientError):
+    """No answer within the time allowed."""
+
+
+class SharedMemoryUnavailableError(ClientError):
+    """The server cannot map this machine's shared memory: it runs elsewhere, or in a container of its own."""
+
+
+class ServerFailedError(ClientError):
+    """The server reports an error of its own."""

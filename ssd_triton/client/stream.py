@@ -1,0 +1,63 @@
+"""Many requests over one bidirectional gRPC stream."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tritonclient.grpc as grpc_client
+from tritonclient.utils import InferenceServerException
+
+from ssd_triton.client.errors import DeadlineExceededError, RequestRefusedError
+from ssd_triton.client.transport import CHANNEL_ARGS, Outputs, as_input, from_stream_error
+
+_Answer = tuple[grpc_client.InferResult | None, InferenceServerException | None]
+
+
+def stream_detections(
+    url: str, model: str, outputs: Sequence[str], images: Iterable[bytes], *, in_flight: int, timeout_s: float
+) -> Iterator[Outputs | RequestRefusedError]:
+    """Send encoded images over a stream of their own, and yield the answers in the same order.
+
+    Triton answers the requests of a stream in the order it got them, unless a model is decoupled; an error carries no
+    request id, so that its place in this order is what it belongs to.
+
+    Raises:
+        ClientError: One of its subclasses, by cause, except for refused inputs, which are yielded.
+    """
+    answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+    requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
+    client = grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS)
+
+    def next_answer() -> Outputs | RequestRefusedError:
+        try:
+            result, error = answers.get(timeout=timeout_s)
+        except queue.Empty:
+            raise DeadlineExceededError(f"{url}: no answer within {timeout_s:g} s") from None
+        if result is not None:
+            return {name: result.as_numpy(name) for name in outputs}
+        if error is None:
+            raise RuntimeError("the stream gave neither a result nor an error")
+        cause = from_stream_error(error, url)
+        if isinstance(cause, RequestRefusedError):
+            return cause
+        raise cause from error
+
+    done = False
+    try:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        waiting = 0
+        for encoded in images:
+            if waiting == in_flight:
+                yield next_answer()
+                waiting -= 1
+            image = np.array([[encoded]], np.object_)
+            client.async_stream_infer(model, [as_input(grpc_client, "IMAGE", image)], outputs=requested)
+            waiting += 1
+        for _ in range(waiting):
+            yield next_answer()
+        done = True
+    finally:
+        client.stop_stream(cancel_requests=not done)
+        client.close()

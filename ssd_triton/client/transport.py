@@ -1,0 +1,267 @@
+"""The two protocols behind one interface: tritonclient's calls, and its many errors as our few."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+import gevent
+import numpy as np
+import tritonclient.grpc as grpc_client
+import tritonclient.http as http_client
+from geventhttpclient.response import HTTPConnectionClosed, HTTPProtocolViolationError
+from tritonclient.utils import InferenceServerException
+
+from ssd_triton.arrays import AnyArray
+from ssd_triton.client.errors import (
+    ClientError,
+    DeadlineExceededError,
+    RequestRefusedError,
+    ServerFailedError,
+    ServerNotReadyError,
+    ServerUnreachableError,
+)
+
+Result = TypeVar("Result")
+Outputs = dict[str, AnyArray]
+SharedInput = tuple[str, int, list[int], str]
+"""Region, bytes, shape and Triton's name of the dtype."""
+
+CHANNEL_ARGS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC would wait a second and more before it connects again, and fail every retry until then.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+"""Options of a gRPC channel: messages of any size, as tritonclient sets by itself, and quick reconnection."""
+
+_CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unreachable", "broken pipe", "eof")
+"""In gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
+_NOT_THERE_WORDS = (
+    "unknown model",
+    "is not ready",
+    "not found",
+    "maximum queue size",
+    "is stopping",
+    "unavailable",
+)
+
+
+class Transport(Protocol):
+    """One protocol's connection to a server; safe to use from several threads."""
+
+    def infer(
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+    ) -> Outputs:
+        """Run one request."""
+
+    def is_ready(self, model: str) -> bool:
+        """Whether the server is ready and has the model; raises ServerUnreachableError when nothing answers."""
+
+    def model_config(self, model: str) -> dict[str, Any]:
+        """The configuration that the server has loaded, as JSON."""
+
+    def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
+        """Tell the server of a system shared-memory region."""
+
+    def unregister_shared_memory(self, name: str) -> None:
+        """Have the server forget a region."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+
+def make_transport(protocol: Literal["grpc", "http"], url: str, timeout_s: float) -> Transport:
+    """Prepare a connection to ``host:port``; nothing is sent yet."""
+    return GrpcTransport(url) if protocol == "grpc" else HttpTransport(url, timeout_s)
+
+
+class GrpcTransport:
+    """gRPC: one channel for all threads."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.client = grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS)
+
+    def infer(
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+    ) -> Outputs:
+        """Run one request; the deadline is the call's own."""
+        requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
+        inputs = [as_input(grpc_client, input_name, value)]
+        result = self._call(
+            lambda: self.client.infer(model, inputs, outputs=requested, client_timeout=max(timeout_s, 1e-3))
+        )
+        return {name: result.as_numpy(name) for name in outputs}
+
+    def is_ready(self, model: str) -> bool:
+        """See :class:`Transport`."""
+        return self._call(lambda: bool(self.client.is_server_ready() and self.client.is_model_ready(model)))
+
+    def model_config(self, model: str) -> dict[str, Any]:
+        """See :class:`Transport`."""
+        config: dict[str, Any] = self._call(lambda: self.client.get_model_config(model, as_json=True))["config"]
+        return config
+
+    def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
+        """See :class:`Transport`."""
+        self._call(lambda: self.client.register_system_shared_memory(name, key, byte_size))
+
+    def unregister_shared_memory(self, name: str) -> None:
+        """See :class:`Transport`."""
+        self._call(lambda: self.client.unregister_system_shared_memory(name))
+
+    def close(self) -> None:
+        """See :class:`Transport`."""
+        self.client.close()
+
+    def _call(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        except InferenceServerException as error:
+            raise from_grpc_error(error, self._url) from error
+
+
+class HttpTransport:
+    """HTTP: tritonclient's client belongs to one thread, so that each thread gets its own."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._local = threading.local()
+        self._clients: list[Any] = []
+
+    def infer(
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+    ) -> Outputs:
+        """Run one request within the remaining time."""
+        requested = [http_client.InferRequestedOutput(name, binary_data=True) for name in outputs]
+        inputs = [as_input(http_client, input_name, value)]
+
+        def run() -> Any:
+            with gevent.Timeout(max(timeout_s, 1e-3), TimeoutError("deadline exceeded")):
+                return self._client().infer(model, inputs, outputs=requested)
+
+        result = self._call(run)
+        return {name: result.as_numpy(name) for name in outputs}
+
+    def is_ready(self, model: str) -> bool:
+        """See :class:`Transport`."""
+        return self._call(lambda: bool(self._client().is_server_ready() and self._client().is_model_ready(model)))
+
+    def model_config(self, model: str) -> dict[str, Any]:
+        """See :class:`Transport`."""
+        config: dict[str, Any] = self._call(lambda: self._client().get_model_config(model))
+        return config
+
+    def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
+        """See :class:`Transport`."""
+        self._call(lambda: self._client().register_system_shared_memory(name, key, byte_size))
+
+    def unregister_shared_memory(self, name: str) -> None:
+        """See :class:`Transport`."""
+        self._call(lambda: self._client().unregister_system_shared_memory(name))
+
+    def close(self) -> None:
+        """See :class:`Transport`."""
+        for client in self._clients:
+            client.close()
+
+    def _client(self) -> Any:
+        if not hasattr(self._local, "client"):
+            self._local.client = http_client.InferenceServerClient(
+                self._url, connection_timeout=self._timeout_s, network_timeout=self._timeout_s
+            )
+            self._clients.append(self._local.client)
+        return self._local.client
+
+    def _call(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        except InferenceServerException as error:
+            raise _from_http_error(error, self._url) from error
+        except TimeoutError as error:
+            raise DeadlineExceededError(f"{self._url}: no answer within the deadline") from error
+        except (OSError, HTTPConnectionClosed, HTTPProtocolViolationError) as error:
+            raise _unreachable(self._url, str(error)) from error
+
+
+def as_input(module: Any, name: str, value: AnyArray | SharedInput) -> Any:
+    """An ``InferInput`` of tritonclient's gRPC or HTTP module, with its data or its place in shared memory."""
+    if isinstance(value, tuple):
+        region, byte_size, shape, dtype = value
+        tensor = module.InferInput(name, shape, dtype)
+        tensor.set_shared_memory(region, byte_size)
+        return tensor
+    dtype = "BYTES" if value.dtype == np.object_ else "UINT8"
+    tensor = module.InferInput(name, list(value.shape), dtype)
+    tensor.set_data_from_numpy(value)
+    return tensor
+
+
+def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
+    """The cause of a gRPC error, by its status and, for UNAVAILABLE, by whose message it is."""
+    status, message = str(error.status()), str(error.message())
+    lower = message.lower()
+    if status == "StatusCode.DEADLINE_EXCEEDED":
+        return DeadlineExceededError(f"{url}: no answer within the deadline")
+    if status == "StatusCode.INVALID_ARGUMENT" and "unknown model" not in lower:
+        return RequestRefusedError(_without_ensemble(message))
+    if status == "StatusCode.UNAVAILABLE" and any(word in lower for word in _CONNECTION_WORDS):
+        return _unreachable(url, message)
+    if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND") or "unknown model" in lower:
+        return ServerNotReadyError(f"{url}: {message}")
+    return ServerFailedError(f"{url}: {message} ({status})")
+
+
+def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
+    """The cause of an error on a stream: Triton sends the text of a request's error and no status with it."""
+    if error.status() is not None:
+        return from_grpc_error(error, url)
+    message = str(error.message())
+    if any(word in message.lower() for word in _NOT_THERE_WORDS):
+        return ServerNotReadyError(f"{url}: {message}")
+    return RequestRefusedError(_without_ensemble(message))
+
+
+def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
+    """The cause of an HTTP error, by its status and text: Triton uses 400 for more than bad requests."""
+    status, message = str(error.status()), str(error.message())
+    if status == "503" or any(word in message.lower() for word in _NOT_THERE_WORDS):
+        return ServerNotReadyError(f"{url}: {message}")
+    if status == "400":
+        return RequestRefusedError(_without_ensemble(message))
+    if status in ("408", "499", "504"):
+        return DeadlineExceededError(f"{url}: {message}")
+    return ServerFailedError(f"{url}: {message} (HTTP {status})")
+
+
+def _unreachable(url: str, reason: str) -> ServerUnreachableError:
+    return ServerUnreachableError(
+        f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
+        "'python tools/serve.py', or give --url or --serve"
+    )
+
+
+def _without_ensemble(message: str) -> str:
+    """Triton begins with the request's id and the ensemble's name; what a user needs is the reason."""
+    return re.sub(r"^(\[request id: [^\]]*\] )?(in ensemble '[^']*', )?", "", message)
