@@ -60,8 +60,8 @@ def synthetic_predictions(num_labels: int) -> tuple[AnyArray, AnyArray, AnyArray
     """Raw predictions that exercise the post-processing: ``loc``, ``conf`` and INT32 sizes (width, height).
 
     Image 0 has nothing above the threshold. Image 1 has every logit equal in many boxes, hence exact ties, also
-    between classes. Image 2 has identical boxes, whose overlap is exactly 1. Image 3 has thousands of candidates in
-    many classes, more than any limit admits.
+    between classes. Image 2 has many candidates of one class. Image 3 has thousands of candidates in all classes, most
+    in three of them, near their default boxes and hence with overlaps of every size.
     """
     random = np.random.default_rng(_SEED)
     loc = random.normal(0, 1, (4, 4, NUM_DEFAULT_BOXES)).astype(np.float32)
@@ -71,5 +71,7 @@ def synthetic_predictions(num_labels: int) -> tuple[AnyArray, AnyArray, AnyArray
     conf[2, 1, :50] = np.linspace(9, 12, 50, dtype=np.float32)
     loc[2, :, :50] = 0
     conf[3] = random.normal(0, 2.5, conf[3].shape)
+    conf[3, 1:4] += 3
+    loc[3] *= 0.3
     sizes_px = np.array([[640, 480], [1, 1], [333, 4000], [1242, 375]], np.int32)
     return loc, conf, sizes_px

@@ -1,0 +1,1 @@
+"""Tests of the project, most of them against a real Triton server."""

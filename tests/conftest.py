@@ -1,0 +1,124 @@
+"""Fixtures: one real server for the whole run, real images, and a summary of what was skipped."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.config import Config, load_config
+from ssd_triton.export.samples import sample_photograph
+from ssd_triton.files import ROOT
+from ssd_triton.labels import load_labels
+from ssd_triton.network.ssd import ServedDetector
+from ssd_triton.network.weights import load_network
+from ssd_triton.repository.build import ensure_built
+from ssd_triton.server import EmbeddedServer
+
+TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
+"""Optional real data, not part of the project: COCO images, clips; tests that need it skip without it."""
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    return load_config(ROOT / "config.yml")
+
+
+@pytest.fixture(scope="session")
+def labels(config: Config) -> tuple[str, ...]:
+    return load_labels(config.labels_path)
+
+
+@pytest.fixture(scope="session")
+def server(config: Config) -> Iterator[EmbeddedServer]:
+    """The model repository as it is committed, with its artefacts, on free ports."""
+    ensure_built(config, lambda line: None)
+    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    with EmbeddedServer(config.model_repository, config.variant, settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def grpc_detector(server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(server.url("grpc"), protocol="grpc", timeout_s=60) as client:
+        client.wait_ready(timeout_s=10)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def http_detector(server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(server.url("http"), protocol="http", timeout_s=60) as client:
+        client.wait_ready(timeout_s=10)
+        yield client
+
+
+@pytest.fixture(scope="session", params=["grpc", "http"])
+def detector(request: pytest.FixtureRequest) -> DetectorClient:
+    """A client of either protocol."""
+    client: DetectorClient = request.getfixturevalue(f"{request.param}_detector")
+    return client
+
+
+@pytest.fixture(scope="session")
+def reference_detector(config: Config, labels: tuple[str, ...]) -> ServedDetector:
+    """PyTorch, FP32."""
+    return ServedDetector(load_network(config.weights_path, config.backbone, len(labels))).eval()
+
+
+@pytest.fixture(scope="session")
+def photograph() -> bytes:
+    """A real JPEG with one person, 512 x 600 px."""
+    return sample_photograph()
+
+
+@pytest.fixture(scope="session")
+def photograph_rgb(photograph: bytes) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(photograph)).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """Find optional data by its path below the test-data folder, or skip."""
+
+    def find(relative: str) -> Path:
+        path = TEST_DATA / relative
+        if not path.exists():
+            pytest.skip(f"optional test data '{relative}' is not there (set SSD_TEST_DATA)")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run one of the project's scripts as a user would, from another folder."""
+
+    def run(script: str, *arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """A user's error: exit code 1, one line at the end of stderr that holds the words, no traceback."""
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert ": error: " in last
+    for word in words:
+        assert word in last, last

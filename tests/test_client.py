@@ -1,0 +1,214 @@
+"""The client against real servers, and against none: deadlines, typed errors, retries, shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from ssd_triton.client import (
+    DeadlineExceededError,
+    DetectorClient,
+    ServerNotReadyError,
+    ServerUnreachableError,
+)
+from ssd_triton.config import Config
+from ssd_triton.server import EmbeddedServer
+from tests.test_ensemble import assert_equal
+
+Protocol = Literal["grpc", "http"]
+PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
+SHM = Path("/dev/shm")
+
+
+def free_url() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """A port that accepts connections and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_at_the_address(protocol: Protocol, photograph: bytes) -> None:
+    with DetectorClient(free_url(), protocol=protocol, timeout_s=1) as client:
+        with pytest.raises(
+            ServerUnreachableError, match=r"no Triton server answers at 127\.0\.0\.1:\d+ .*tools/serve\.py"
+        ):
+            client.wait_ready(timeout_s=0)
+        with pytest.raises(ServerUnreachableError):
+            client.detect(photograph)
+        with pytest.raises(ServerUnreachableError):
+            client.submit(photograph).result()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_silent_server_meets_the_deadline(silent_url: str, protocol: Protocol, photograph: bytes) -> None:
+    start_s = time.monotonic()
+    with DetectorClient(silent_url, protocol=protocol, timeout_s=1) as client:
+        with pytest.raises((DeadlineExceededError, ServerUnreachableError)):
+            client.detect(photograph)
+    assert time.monotonic() - start_s < 5
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_answer_too_late(server: EmbeddedServer, protocol: Protocol, photograph: bytes) -> None:
+    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=0.01) as client:
+        with pytest.raises(DeadlineExceededError, match="no answer within the deadline"):
+            client.detect(photograph)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_unknown_model(server: EmbeddedServer, protocol: Protocol, photograph: bytes) -> None:
+    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=5, model="ssd512") as client:
+        assert not client.is_ready()
+        with pytest.raises(ServerNotReadyError, match="ssd512"):
+            client.wait_ready(timeout_s=0.2)
+        with pytest.raises(ServerNotReadyError, match="ssd512"):
+            client.detect(photograph)
+
+
+def test_a_deadline_on_a_stream(server: EmbeddedServer, photograph: bytes) -> None:
+    with DetectorClient(server.url("grpc"), timeout_s=0.01) as client, pytest.raises(DeadlineExceededError):
+        list(client.stream([photograph]))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_retries_reach_a_server_that_comes_back(config: Config, protocol: Protocol, photograph: bytes) -> None:
+    """Nobody listens when the request is first made; within its retries somebody does."""
+    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    with EmbeddedServer(config.model_repository, config.variant, settings) as server:
+        gate = Gate(server.url(protocol))
+        with DetectorClient(gate.url, protocol=protocol, timeout_s=60) as client:
+            threading.Timer(0.15, gate.open).start()
+            assert len(client.detect(photograph)) > 0
+        gate.close()
+
+
+class Gate:
+    """A port that forwards to a server once it is opened, and refuses connections before."""
+
+    def __init__(self, target: str) -> None:
+        self.url = free_url()
+        self._target = target
+        self._listener: socket.socket | None = None
+
+    def open(self) -> None:
+        host, port = self.url.split(":")
+        self._listener = socket.create_server((host, int(port)))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def close(self) -> None:
+        assert self._listener is not None
+        self._listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        host, port = self._target.split(":")
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection((host, int(port)))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            return
+        finally:
+            # Another thread may be reading from it, which a mere close would not end.
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+
+
+def test_in_flight_is_bounded(server: EmbeddedServer, photograph: bytes) -> None:
+    """With two in flight, the third submission waits for an answer."""
+    with DetectorClient(server.url("grpc"), timeout_s=60, in_flight=2) as client:
+        futures = [client.submit(photograph) for _ in range(2)]
+        assert not any(future.done() for future in futures)
+        futures.append(client.submit(photograph))
+        assert any(future.done() for future in futures[:2])
+        assert all(len(future.result()) > 0 for future in futures)
+
+
+def test_model_config_tells_what_is_deployed(detector: DetectorClient) -> None:
+    parameters = detector.model_config("ssd_postprocess")["parameters"]
+    assert parameters["score_thresh"]["string_value"] == "0.05"
+
+
+def regions() -> set[str]:
+    return {path.name for path in SHM.glob("ssd_triton_frame_*")}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_frames_travel_through_shared_memory(
+    server: EmbeddedServer, protocol: Protocol, photograph_rgb: np.ndarray
+) -> None:
+    before = regions()
+    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=False) as client:
+        expected = client.detect_frame(photograph_rgb)
+        assert regions() == before
+    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=True) as client:
+        assert_equal(client.detect_frame(photograph_rgb[:200, :200]), client.detect_frame(photograph_rgb[:200, :200]))
+        assert_equal(client.detect_frame(photograph_rgb), expected)  # larger than the region so far
+        assert len(regions() - before) >= 1
+    assert regions() == before
+
+
+def test_frames_are_sent_when_the_server_cannot_map_them(
+    server: EmbeddedServer, photograph_rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a server in a container of its own behind a loopback port: its /dev/shm is another."""
+    with DetectorClient(server.url("grpc"), timeout_s=60) as client:
+        transport = client._transport
+        register = transport.register_shared_memory
+        monkeypatch.setattr(
+            transport, "register_shared_memory", lambda name, key, size: register(name, key + "_elsewhere", size)
+        )
+        before = regions()
+        assert len(client.detect_frame(photograph_rgb)) > 0
+        assert regions() == before
+
+
+def _hold_a_region(url: str, frame: np.ndarray, ready: multiprocessing.connection.Connection) -> None:
+    client = DetectorClient(url, timeout_s=60)
+    client.detect_frame(frame)
+    ready.send(os.getpid())
+    time.sleep(60)
+
+
+def test_regions_of_a_killed_client_are_freed_by_the_next(server: EmbeddedServer, photograph_rgb: np.ndarray) -> None:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_hold_a_region, args=(server.url("grpc"), photograph_rgb, sender))
+    process.start()
+    pid = receiver.recv()
+    assert any(f"_{pid}_" in name for name in regions())
+    os.kill(pid, signal.SIGKILL)
+    process.join()
+    with DetectorClient(server.url("grpc"), timeout_s=60) as client:
+        assert not any(f"_{pid}_" in name for name in regions())
+        assert len(client.detect_frame(photograph_rgb)) > 0

@@ -1,0 +1,156 @@
+"""The ensembles on the real server: equal to the reference, batched, in order, over every way in."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc_client
+from PIL import Image
+
+from ssd_triton import reference
+from ssd_triton.client import DetectorClient
+from ssd_triton.detections import Detections
+from ssd_triton.network.ssd import ServedDetector
+from ssd_triton.server import EmbeddedServer
+
+MAX_BOX_ERROR_PX = 0.5
+MAX_SCORE_ERROR = 1e-3
+
+
+def assert_equal(found: Detections, expected: Detections, score_thresh: float = 0.05) -> None:
+    """Same boxes to 0.5 px and scores to 1e-3, matched by class and score.
+
+    A detection within the tolerance of the threshold may be missing on either side.
+    """
+    for one, other in ((found, expected), (expected, found)):
+        for box, score, class_id in one:
+            same = (
+                (other.class_ids == class_id)
+                & (np.abs(other.scores - score) <= MAX_SCORE_ERROR)
+                & (np.abs(other.boxes_xyxy - box).max(axis=1) <= MAX_BOX_ERROR_PX)
+            )
+            assert same.any() or score <= score_thresh + MAX_SCORE_ERROR, (class_id, score, box)
+
+
+def views(photograph_rgb: np.ndarray, count: int) -> list[bytes]:
+    """Different JPEGs of different sizes, each with detections of its own."""
+    image = Image.fromarray(photograph_rgb)
+    encoded = []
+    for index in range(count):
+        buffer = io.BytesIO()
+        image.crop((0, 10 * index, 512 - 20 * index, 600)).save(buffer, "JPEG", quality=95)
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+def test_photograph_holds_one_person(detector: DetectorClient, photograph: bytes, labels: tuple[str, ...]) -> None:
+    found = detector.detect(photograph).filter(score_thresh=0.5)
+    assert [labels[class_id] for class_id in found.class_ids] == ["person"]
+    left, top, right, bottom = found.boxes_xyxy[0]
+    assert left < 60 and top < 120 and right > 420 and bottom > 520
+
+
+def test_equals_the_reference(
+    detector: DetectorClient, reference_detector: ServedDetector, photograph_rgb: np.ndarray
+) -> None:
+    for encoded in views(photograph_rgb, 3):
+        expected = reference.detect(reference_detector, encoded)
+        assert len(expected) > 0
+        assert_equal(detector.detect(encoded), expected)
+
+
+def test_equals_the_reference_on_50_real_images(
+    grpc_detector: DetectorClient, reference_detector: ServedDetector, data: Callable[[str], Path]
+) -> None:
+    files = sorted(data("coco/val").glob("*.jpg"))[:50]
+    assert len(files) == 50
+    encoded = [path.read_bytes() for path in files]
+    for image, found in zip(encoded, grpc_detector.map(encoded), strict=True):
+        assert isinstance(found, Detections)
+        assert_equal(found, reference.detect(reference_detector, image))
+
+
+def test_frames_equal_the_same_pixels_encoded(detector: DetectorClient, photograph_rgb: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photograph_rgb).save(buffer, "PNG")
+    from_file = detector.detect(buffer.getvalue())
+    from_frame = detector.detect_frame(photograph_rgb)
+    assert len(from_file) > 0
+    assert_equal(from_frame, from_file)
+
+
+def test_a_strided_frame_is_taken_as_it_looks(grpc_detector: DetectorClient, photograph_rgb: np.ndarray) -> None:
+    mirrored = photograph_rgb[:, ::-1]
+    assert not mirrored.flags["C_CONTIGUOUS"]
+    assert_equal(grpc_detector.detect_frame(mirrored), grpc_detector.detect_frame(mirrored.copy()))
+
+
+def test_responses_come_in_request_order_under_concurrency(
+    detector: DetectorClient, photograph_rgb: np.ndarray
+) -> None:
+    images = views(photograph_rgb, 6)
+    alone = [detector.detect(image) for image in images]
+    assert len({tuple(found.scores[:2].tolist()) for found in alone}) == 6
+    for found, expected in zip(detector.map(images * 3), alone * 3, strict=True):
+        assert isinstance(found, Detections)
+        assert_equal(found, expected)
+
+
+def test_stream_answers_in_order(grpc_detector: DetectorClient, photograph_rgb: np.ndarray) -> None:
+    images = views(photograph_rgb, 5)
+    alone = [grpc_detector.detect(image) for image in images]
+    for found, expected in zip(grpc_detector.stream(images * 2), alone * 2, strict=True):
+        assert isinstance(found, Detections)
+        assert_equal(found, expected)
+
+
+def test_streaming_needs_grpc(http_detector: DetectorClient, photograph: bytes) -> None:
+    with pytest.raises(ValueError, match="grpc"):
+        next(http_detector.stream([photograph]))
+
+
+def test_a_batch_in_one_request(detector: DetectorClient, photograph_rgb: np.ndarray) -> None:
+    images = views(photograph_rgb, 3)
+    for found, image in zip(detector.detect_batch(images), images, strict=True):
+        assert_equal(found, detector.detect(image))
+
+
+def test_concurrent_requests_share_executions(
+    server: EmbeddedServer, grpc_detector: DetectorClient, photograph: bytes
+) -> None:
+    """Dynamic batching: fewer executions of the detector than requests, counted by the server itself."""
+    client = grpc_client.InferenceServerClient(server.url("grpc"))
+
+    def counts() -> tuple[int, int]:
+        stats = client.get_inference_statistics("ssd_detector").model_stats[0]
+        return stats.inference_count, stats.execution_count
+
+    inferences, executions = counts()
+    start = threading.Barrier(8)
+
+    def send() -> Detections:
+        start.wait()
+        return grpc_detector.detect(photograph)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [future.result() for future in [pool.submit(send) for _ in range(8)]]
+    assert len({len(found) for found in results}) == 1
+    after = counts()
+    assert after[0] - inferences == 8
+    assert after[1] - executions < 8
+
+
+def test_frames_of_different_sizes_in_flight_together(
+    grpc_detector: DetectorClient, photograph_rgb: np.ndarray
+) -> None:
+    frames = [photograph_rgb, photograph_rgb[:300], photograph_rgb[100:, :400], photograph_rgb[:, 50:]]
+    alone = [grpc_detector.detect_frame(frame) for frame in frames]
+    futures = [grpc_detector.submit_frame(frame) for frame in frames * 3]
+    for future, expected in zip(futures, alone * 3, strict=True):
+        assert_equal(future.result(), expected)

@@ -1,0 +1,216 @@
+"""The embedded server: started, refused with Triton's own reasons, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ssd_triton.config import Config, ServerConfig
+from ssd_triton.errors import ConfigError, ServerError
+from ssd_triton.files import ROOT
+from ssd_triton.server import EmbeddedServer, bundle, process
+from tests.conftest import assert_one_line_error
+
+SHM = Path("/dev/shm")
+
+
+@pytest.fixture
+def settings(config: Config) -> ServerConfig:
+    return config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The post-processing and a variant's configuration only: quick to load, easy to break."""
+    target = tmp_path / "model_repository"
+    shutil.copytree(ROOT / "model_repository/ssd_postprocess", target / "ssd_postprocess")
+    return target
+
+
+@pytest.fixture
+def with_variant(repository: Path) -> Path:
+    """Adds the detector, whose artefact is missing."""
+    shutil.copytree(
+        ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=shutil.ignore_patterns("*.onnx")
+    )
+    return repository
+
+
+def group_members(pgid: int) -> list[int]:
+    """Living processes of a process group; those that only wait to be reaped do not count."""
+    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, group, state in rows if int(group) == pgid and not state.startswith("Z")]
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_listens_on_loopback_only(server: EmbeddedServer) -> None:
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, also as an IPv6 socket sees it
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    listening = [row[1].split(":") for row in rows if row[3] == "0A"]
+    for port in (server.grpc_port, server.http_port, server.metrics_port):
+        addresses = {address for address, listening_port in listening if int(listening_port, 16) == port}
+        assert addresses
+        assert addresses <= loopback
+
+
+def test_a_machine_without_a_gpu_is_no_error(server: EmbeddedServer) -> None:
+    """What Triton logs as errors there is harmless, and is not given as a reason for anything."""
+    lines = server.log_path.read_text().splitlines()
+    logged = [match["text"] for line in lines if (match := process._ERROR_LINE.match(line))]
+    assert [text for text in logged if not process._HARMLESS.search(text)] == []
+
+
+def test_missing_artefact_is_named(with_variant: Path, settings: ServerConfig) -> None:
+    with pytest.raises(ServerError) as error, EmbeddedServer(with_variant, "onnx_fp32", settings):
+        pass
+    message = str(error.value)
+    assert "ssd_detector" in message
+    assert "onnx_fp32.onnx not found: build it with 'python tools/build_repository.py'" in message
+    assert "\n" not in message
+    assert "NVML" not in message
+
+
+def test_damaged_artefact_is_named(with_variant: Path, settings: ServerConfig) -> None:
+    (with_variant / "ssd_detector/1/onnx_fp32.onnx").write_bytes(b"no model")
+    with (
+        pytest.raises(ServerError, match=r"ssd_detector: .*onnx_fp32.onnx"),
+        EmbeddedServer(with_variant, "onnx_fp32", settings),
+    ):
+        pass
+
+
+def test_misnamed_tensors_are_named(with_variant: Path, settings: ServerConfig) -> None:
+    shutil.copy(with_variant / "ssd_postprocess/1/model.onnx", with_variant / "ssd_detector/1/onnx_fp32.onnx")
+    with pytest.raises(ServerError, match=r"has the inputs \['conf', 'loc', 'original_size'\], expected \['image'\]"):
+        with EmbeddedServer(with_variant, "onnx_fp32", settings):
+            pass
+
+
+def test_unknown_variant_is_refused_before_anything_starts(with_variant: Path, settings: ServerConfig) -> None:
+    with pytest.raises(ConfigError, match="unknown variant"):
+        EmbeddedServer(with_variant, "onnx_int4", settings)
+
+
+def test_taken_port_is_named(config: Config, settings: ServerConfig) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = settings.model_copy(update={"http_port": port})
+        with pytest.raises(ServerError, match=rf"cannot listen on 127.0.0.1:{port} .*http_port"):
+            with EmbeddedServer(config.model_repository, "onnx_fp32", taken):
+                pass
+
+
+def test_deadline_says_so_and_leaves_nothing(config: Config, settings: ServerConfig) -> None:
+    before = set(SHM.iterdir())
+    hurried = settings.model_copy(update={"startup_timeout_s": 0.2})
+    with pytest.raises(ServerError, match=r"not ready after 0\.2 s"):
+        with EmbeddedServer(config.model_repository, "onnx_fp32", hurried):
+            pass
+    assert set(SHM.iterdir()) <= before
+
+
+def test_no_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bundle.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServerError, match=r"pip install -e '\.\[server\]'"):
+        bundle.find_bundle(tmp_path)
+
+
+def test_a_server_on_path_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With NVIDIA's container its own binary and backends are used."""
+    binary = tmp_path / "tritonserver"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = bundle.find_bundle(tmp_path)
+    assert found == bundle.Bundle(binary, native=True)
+
+
+def test_missing_libpython_names_the_package(tmp_path: Path) -> None:
+    """A real program that links to a library nobody has."""
+    source, library = tmp_path / "stub.c", tmp_path / "libpython9.9.so.1.0"
+    source.write_text("int missing(void); int main(void) { return missing(); }\n")
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler to make a program with a missing library")
+    (tmp_path / "lib.c").write_text("int missing(void) { return 0; }\n")
+    subprocess.run([compiler, "-shared", f"-Wl,-soname,{library.name}", "-o", library, tmp_path / "lib.c"], check=True)
+    subprocess.run([compiler, "-o", tmp_path / "stub", source, library], check=True)
+    library.unlink()
+    with pytest.raises(ServerError, match=r"needs libpython9\.9\.so\.1\.0, .* 'apt install libpython9\.9'"):
+        bundle._check_stub(tmp_path / "stub", {}, "9.9")
+
+
+def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: ServerConfig) -> None:
+    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as server:
+        group = server.pid
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: server.pid not in group_members(group))
+        with pytest.raises(ServerError, match="was killed by SIGKILL"):
+            server.check()
+        runtime_name = server._runtime_dir.name
+    wait_until(lambda: group_members(group) == [])
+    assert list(SHM.glob(f"{runtime_name}*")) == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_cleanly_on_a_signal(tmp_path: Path, end: signal.Signals) -> None:
+    before = set(SHM.iterdir())
+    command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+    serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert serving.stdout is not None
+    line = serving.stdout.readline()
+    assert line.startswith("ready: onnx_fp32, gRPC 127.0.0.1:")
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(serving.pid)], capture_output=True, text=True, check=True
+    )
+    [server_pid] = [int(pid) for pid in children.stdout.split()]
+    serving.send_signal(end)
+    _, errors = serving.communicate(timeout=30)
+    assert serving.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert group_members(server_pid) == []
+    assert set(SHM.iterdir()) <= before
+    assert (tmp_path / "reports/tritonserver.log").is_file()
+
+
+def test_a_killed_parent_takes_its_server_along(tmp_path: Path) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv (util-linux) is not installed")
+    command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+    serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert serving.stdout is not None
+    serving.stdout.readline()
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(serving.pid)], capture_output=True, text=True, check=True
+    )
+    [server_pid] = [int(pid) for pid in children.stdout.split()]
+    serving.kill()
+    serving.communicate()
+    wait_until(lambda: group_members(server_pid) == [])
+
+
+def test_serve_reports_a_taken_port_in_one_line(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert_one_line_error(run_script("tools/serve.py", "--grpc-port", port), f"127.0.0.1:{port}", "grpc_port")
