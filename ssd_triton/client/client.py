@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import ipaddress
 import logging
 import threading
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssd_triton.arrays import AnyArray
+from ssd_triton.client.ahead import submit_ahead
 from ssd_triton.client.errors import (
     ClientError,
     RequestRefusedError,
@@ -179,17 +179,8 @@ class DetectorClient:
 
         A refused image yields its error in its place; every other error is raised.
         """
-        pending: collections.deque[Future[Detections]] = collections.deque()
-        try:
-            for encoded in images:
-                if len(pending) == self.in_flight:
-                    yield _result_or_refusal(pending.popleft())
-                pending.append(self.submit(encoded))
-            while pending:
-                yield _result_or_refusal(pending.popleft())
-        finally:
-            for future in pending:
-                future.cancel()
+        for _, future in submit_ahead(images, self.submit, self.in_flight):
+            yield _result_or_refusal(future)
 
     def stream(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
         """As :meth:`map`, over one bidirectional gRPC stream; ``timeout_s`` applies between two answers.
