@@ -1,0 +1,141 @@
+"""Detecting objects in files: what ``clients/detect.py`` does."""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssd_triton import cli
+from ssd_triton.client.ahead import submit_ahead
+from ssd_triton.client.client import DetectorClient
+from ssd_triton.client.errors import RequestRefusedError
+from ssd_triton.drawing import draw_detections
+from ssd_triton.errors import UserError
+from ssd_triton.files import atomic_output, relative_to_cwd
+from ssd_triton.video import VideoWriter, open_source
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+
+
+@dataclass
+class DetectSummary:
+    """What a run has done."""
+
+    results: list[dict[str, object]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """A line for each file that the server refused, with its reason."""
+    written: list[Path] = field(default_factory=list)
+    undecodable_frames: int = 0
+    """Frames of a video that were skipped because they could not be decoded."""
+
+
+def is_video(inputs: list[Path]) -> bool:
+    """Whether the inputs are a single file that is no image."""
+    return len(inputs) == 1 and inputs[0].is_file() and inputs[0].suffix.lower() not in IMAGE_SUFFIXES
+
+
+def list_images(inputs: list[Path]) -> list[Path]:
+    """Files as they are given, and of each folder its images by name.
+
+    Raises:
+        UserError: A path does not exist, or a folder holds no images.
+    """
+    files: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise UserError(f"no images in {relative_to_cwd(path)}: expected {', '.join(IMAGE_SUFFIXES)}")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UserError(f"not found: {relative_to_cwd(path)}; give images, folders of images, or one video")
+    return files
+
+
+def detect_images(
+    client: DetectorClient, files: list[Path], output: Path, labels: tuple[str, ...], score_thresh: float
+) -> DetectSummary:
+    """Detect in images, and write ``detections.json`` and an annotated JPEG for each.
+
+    Files are sent as they are, several at once. One that the server refuses is listed and the others go on.
+
+    Args:
+        client: A connected client.
+        files: Images.
+        output: The folder to write to.
+        labels: Class names by id.
+        score_thresh: Detections have a higher score.
+
+    Raises:
+        ClientError: The server fails for another reason than an input.
+    """
+    summary = DetectSummary()
+    encoded = (path.read_bytes() for path in files)
+    answers = cli.progress(client.map(encoded), total=len(files), description="detect", unit="images")
+    stems: collections.Counter[str] = collections.Counter()
+    for path, answer in zip(files, answers, strict=True):
+        if isinstance(answer, RequestRefusedError):
+            summary.refused.append(f"{relative_to_cwd(path)}: {answer}")
+            summary.results.append({"file": str(path), "error": str(answer)})
+            continue
+        found = answer.filter(score_thresh=score_thresh)
+        summary.results.append({"file": str(path), "detections": found.to_json(labels)})
+        stems[path.stem] += 1
+        number = f".{stems[path.stem]}" if stems[path.stem] > 1 else ""
+        picture = output / f"{path.stem}{number}.annotated.jpg"
+        image_rgb = np.array(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+        with atomic_output(picture) as temporary:
+            Image.fromarray(draw_detections(image_rgb, found, labels)).save(temporary, quality=92)
+        summary.written.append(picture)
+    _write_json(summary, output)
+    return summary
+
+
+def detect_video(
+    client: DetectorClient, path: Path, output: Path, labels: tuple[str, ...], score_thresh: float
+) -> DetectSummary:
+    """Detect in a video, and write ``detections.json`` and an annotated MP4.
+
+    Args:
+        client: A connected client.
+        path: A video file.
+        output: The folder to write to.
+        labels: Class names by id.
+        score_thresh: Detections have a higher score.
+
+    Raises:
+        VideoError: The file cannot be read as a video.
+        ClientError: The server fails.
+    """
+    summary = DetectSummary()
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(str(path), image_folder_fps=1))
+        target = output / f"{path.stem}.annotated.mp4"
+        writer = stack.enter_context(VideoWriter(target, source.size_px, source.fps))
+        answers = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
+        for frame, future in cli.progress(answers, total=source.frame_count, description="detect", unit="frames"):
+            found = future.result().filter(score_thresh=score_thresh)
+            summary.results.append(
+                {"frame": frame.index, "time_s": round(frame.time_s, 6), "detections": found.to_json(labels)}
+            )
+            writer.write(draw_detections(frame.image_rgb, found, labels), frame.time_s)
+        summary.undecodable_frames = source.undecodable_frames
+    summary.written.append(target)
+    _write_json(summary, output)
+    return summary
+
+
+def _write_json(summary: DetectSummary, output: Path) -> None:
+    path = output / "detections.json"
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(summary.results, indent=1) + "\n", encoding="utf-8")
+    summary.written.append(path)
