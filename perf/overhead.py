@@ -19,7 +19,7 @@ from ssd_triton.server import EmbeddedServer
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this command."""
     parser.add_argument("--variant", default=config.variant, help="of the detector")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8], help="requests under way at once")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4], help="requests under way at once")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each model")
     parser.add_argument("--requests", type=int, default=20, help="in a measurement window")
     parser.add_argument("--timeout-s", type=float, default=300.0, help="for one measurement, seconds")
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure and print the table."""
-    args, config = cli.parse(str(__doc__), "python perf/overhead.py --concurrency 1 8 --rounds 3", add_arguments)
+    args, config = cli.parse(str(__doc__), "python perf/overhead.py --concurrency 1 4 --rounds 3", add_arguments)
     from ssd_triton.repository.build import ensure_built
 
     ensure_built(config, logging.info)

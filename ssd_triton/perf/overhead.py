@@ -43,7 +43,7 @@ def measure_overhead(
         url: gRPC address of a ready server.
         concurrencies: Requests under way at once.
         rounds: Turns that each model gets at each concurrency.
-        requests: Requests in a measurement window.
+        requests: Requests in a measurement window; at least eight for each that is under way at once.
         timeout_s: For one measurement.
     """
     encoded = sample_photograph()
@@ -51,7 +51,7 @@ def measure_overhead(
     series = [Series(model, concurrency) for concurrency in concurrencies for model in MODELS]
     turns = [one for _ in range(rounds) for one in series]
     for one in cli.progress(turns, total=len(turns), description="perf_analyzer", unit="runs"):
-        load = Load(one.model, url, inputs[one.model], one.concurrency, max(requests, 2 * one.concurrency))
+        load = Load(one.model, url, inputs[one.model], one.concurrency, max(requests, 8 * one.concurrency))
         one.rounds.append(measure(load, timeout_s=timeout_s))
     return series
 
