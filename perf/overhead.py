@@ -13,6 +13,7 @@ from ssd_triton import cli
 from ssd_triton.config import Config
 from ssd_triton.files import atomic_output
 from ssd_triton.perf.overhead import measure_overhead, table
+from ssd_triton.repository.ensure import ensure_built_if_possible
 from ssd_triton.server import EmbeddedServer
 
 
@@ -29,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def main() -> int:
     """Measure and print the table."""
     args, config = cli.parse(str(__doc__), "python perf/overhead.py --concurrency 1 4 --rounds 3", add_arguments)
-    from ssd_triton.repository.build import ensure_built
-
-    ensure_built(config, logging.info)
+    ensure_built_if_possible(config, logging.info)
     settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
     with EmbeddedServer(config.model_repository, args.variant, settings) as server:
         series = measure_overhead(

@@ -122,3 +122,16 @@ def assert_one_line_error(result: subprocess.CompletedProcess[str], *words: str)
     assert ": error: " in last
     for word in words:
         assert word in last, last
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return [int(child) for child in listed.stdout.split()]
+
+
+def group_members(pgid: int) -> list[int]:
+    """Living processes of a process group; those that only wait to be reaped do not count."""
+    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, group, state in rows if int(group) == pgid and not state.startswith("Z")]

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from ssd_triton.client import DetectorClient
 from ssd_triton.config import Config, ServerConfig
 from ssd_triton.errors import ConfigError, ServerError
 from ssd_triton.files import ROOT
 from ssd_triton.server import EmbeddedServer, bundle, process
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, children_of, group_members
 
 SHM = Path("/dev/shm")
 
@@ -43,13 +44,6 @@ def with_variant(repository: Path) -> Path:
         ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=shutil.ignore_patterns("*.onnx")
     )
     return repository
-
-
-def group_members(pgid: int) -> list[int]:
-    """Living processes of a process group; those that only wait to be reaped do not count."""
-    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in listed.stdout.splitlines()]
-    return [int(pid) for pid, group, state in rows if int(group) == pgid and not state.startswith("Z")]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -93,6 +87,32 @@ def test_damaged_artefact_is_named(with_variant: Path, settings: ServerConfig) -
         EmbeddedServer(with_variant, "onnx_fp32", settings),
     ):
         pass
+
+
+def loads_openvino(server: EmbeddedServer) -> bool:
+    """Whether a process of the server has mapped OpenVINO's library."""
+    return any("libopenvino" in Path(f"/proc/{pid}/maps").read_text() for pid in group_members(server.pid))
+
+
+def test_execution_accelerators_are_honoured(
+    server: EmbeddedServer, with_variant: Path, settings: ServerConfig, photograph: bytes, config: Config
+) -> None:
+    """Triton's own syntax selects OpenVINO for the detector, and nothing else does."""
+    for name in ("ssd", "ssd_frames", "ssd_preprocess"):
+        shutil.copytree(ROOT / "model_repository" / name, with_variant / name)
+    shutil.copy(config.model_repository / "ssd_detector/1/onnx_fp32.onnx", with_variant / "ssd_detector/1")
+    configs = with_variant / "ssd_detector/configs"
+    (configs / "onnx_openvino.pbtxt").write_text(
+        (configs / "onnx_fp32.pbtxt").read_text()
+        + 'optimization { execution_accelerators { cpu_execution_accelerator : [ { name : "openvino" } ] } }\n'
+    )
+    assert not loads_openvino(server)
+    with (
+        EmbeddedServer(with_variant, "onnx_openvino", settings) as accelerated,
+        DetectorClient(accelerated.url("grpc"), timeout_s=60) as client,
+    ):
+        assert client.detect(photograph).filter(score_thresh=0.5).class_ids.tolist() == [1]
+        assert loads_openvino(accelerated)
 
 
 def test_misnamed_tensors_are_named(with_variant: Path, settings: ServerConfig) -> None:
@@ -179,10 +199,7 @@ def test_serve_ends_cleanly_on_a_signal(tmp_path: Path, end: signal.Signals) -> 
     assert serving.stdout is not None
     line = serving.stdout.readline()
     assert line.startswith("ready: onnx_fp32, gRPC 127.0.0.1:")
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(serving.pid)], capture_output=True, text=True, check=True
-    )
-    [server_pid] = [int(pid) for pid in children.stdout.split()]
+    [server_pid] = children_of(serving.pid)
     serving.send_signal(end)
     _, errors = serving.communicate(timeout=30)
     assert serving.returncode == 0, errors
@@ -199,10 +216,7 @@ def test_a_killed_parent_takes_its_server_along(tmp_path: Path) -> None:
     serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert serving.stdout is not None
     serving.stdout.readline()
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(serving.pid)], capture_output=True, text=True, check=True
-    )
-    [server_pid] = [int(pid) for pid in children.stdout.split()]
+    [server_pid] = children_of(serving.pid)
     serving.kill()
     serving.communicate()
     wait_until(lambda: group_members(server_pid) == [])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ssd_triton import cli
 from ssd_triton.config import Config
+from ssd_triton.repository.ensure import ensure_built_if_possible
 from ssd_triton.server import EmbeddedServer
 
 _CHECK_INTERVAL_S = 0.5
@@ -41,9 +42,7 @@ def main() -> int:
     }
     repository = args.model_repository.resolve()
     if not args.no_build:
-        from ssd_triton.repository.build import ensure_built
-
-        ensure_built(config.model_copy(update={"model_repository": repository}), logging.info)
+        ensure_built_if_possible(config.model_copy(update={"model_repository": repository}), logging.info)
     settings = type(config.server).model_validate({**config.server.model_dump(), **ports})
     with EmbeddedServer(repository, args.variant, settings, log_path=args.log) as server:
         print(

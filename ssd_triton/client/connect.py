@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.config import Config
+from ssd_triton.repository.ensure import ensure_built_if_possible
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -57,10 +58,9 @@ def default_url(config: Config, protocol: str) -> str:
 @contextmanager
 def _served(config: Config, variant: str, protocol: str) -> Iterator[str]:
     """Build what is missing, and serve on free ports, so that another server is in nobody's way."""
-    from ssd_triton.repository.build import ensure_built
     from ssd_triton.server import EmbeddedServer
 
-    ensure_built(config, logging.info)
+    ensure_built_if_possible(config, logging.info)
     ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
     settings = config.server.model_copy(update=ports)
     logging.info("starting tritonserver with %s", variant)
