@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import gevent
 import numpy as np
@@ -39,6 +40,9 @@ CHANNEL_ARGS = (
 )
 """Options of a gRPC channel: messages of any size, as tritonclient sets by itself, and quick reconnection."""
 
+_SHORTEST_S = 1e-3
+"""A deadline that has passed already is given as this: zero would mean none."""
+
 _CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unreachable", "broken pipe", "eof")
 """In gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
 _NOT_THERE_WORDS = (
@@ -51,33 +55,48 @@ _NOT_THERE_WORDS = (
 )
 
 
-class Transport(Protocol):
-    """One protocol's connection to a server; safe to use from several threads."""
+class Transport(ABC):
+    """One protocol's connection to a server; safe to use from several threads.
 
-    def infer(
-        self,
-        model: str,
-        input_name: str,
-        value: AnyArray | SharedInput,
-        outputs: Sequence[str],
-        timeout_s: float,
-    ) -> Outputs:
-        """Run one request."""
+    Every call raises :class:`ssd_triton.client.errors.ClientError`, one of its subclasses, by cause.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
 
     def is_ready(self, model: str) -> bool:
         """Whether the server is ready and has the model; raises ServerUnreachableError when nothing answers."""
-
-    def model_config(self, model: str) -> dict[str, Any]:
-        """The configuration that the server has loaded, as JSON."""
+        return self._call(lambda: bool(self._client().is_server_ready() and self._client().is_model_ready(model)))
 
     def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
         """Tell the server of a system shared-memory region."""
+        self._call(lambda: self._client().register_system_shared_memory(name, key, byte_size))
 
     def unregister_shared_memory(self, name: str) -> None:
         """Have the server forget a region."""
+        self._call(lambda: self._client().unregister_system_shared_memory(name))
 
+    @abstractmethod
+    def infer(
+        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
+    ) -> Outputs:
+        """Run one request within the given time."""
+
+    @abstractmethod
+    def model_config(self, model: str) -> dict[str, Any]:
+        """The configuration that the server has loaded, as JSON."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close all connections."""
+
+    @abstractmethod
+    def _client(self) -> Any:
+        """The tritonclient's client for this thread."""
+
+    @abstractmethod
+    def _call(self, call: Callable[[], Result]) -> Result:
+        """Run one of its calls, and turn its errors into ours."""
 
 
 def make_transport(protocol: Literal["grpc", "http"], url: str, timeout_s: float) -> Transport:
@@ -85,49 +104,35 @@ def make_transport(protocol: Literal["grpc", "http"], url: str, timeout_s: float
     return GrpcTransport(url) if protocol == "grpc" else HttpTransport(url, timeout_s)
 
 
-class GrpcTransport:
+class GrpcTransport(Transport):
     """gRPC: one channel for all threads."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self.client = grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS)
+        super().__init__(url)
+        self._channel = grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS)
 
     def infer(
-        self,
-        model: str,
-        input_name: str,
-        value: AnyArray | SharedInput,
-        outputs: Sequence[str],
-        timeout_s: float,
+        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
     ) -> Outputs:
-        """Run one request; the deadline is the call's own."""
+        """See :class:`Transport`; the deadline is the call's own."""
         requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
         inputs = [as_input(grpc_client, input_name, value)]
         result = self._call(
-            lambda: self.client.infer(model, inputs, outputs=requested, client_timeout=max(timeout_s, 1e-3))
+            lambda: self._channel.infer(model, inputs, outputs=requested, client_timeout=max(timeout_s, _SHORTEST_S))
         )
         return {name: result.as_numpy(name) for name in outputs}
 
-    def is_ready(self, model: str) -> bool:
-        """See :class:`Transport`."""
-        return self._call(lambda: bool(self.client.is_server_ready() and self.client.is_model_ready(model)))
-
     def model_config(self, model: str) -> dict[str, Any]:
         """See :class:`Transport`."""
-        config: dict[str, Any] = self._call(lambda: self.client.get_model_config(model, as_json=True))["config"]
+        config: dict[str, Any] = self._call(lambda: self._channel.get_model_config(model, as_json=True))["config"]
         return config
-
-    def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
-        """See :class:`Transport`."""
-        self._call(lambda: self.client.register_system_shared_memory(name, key, byte_size))
-
-    def unregister_shared_memory(self, name: str) -> None:
-        """See :class:`Transport`."""
-        self._call(lambda: self.client.unregister_system_shared_memory(name))
 
     def close(self) -> None:
         """See :class:`Transport`."""
-        self.client.close()
+        self._channel.close()
+
+    def _client(self) -> Any:
+        return self._channel
 
     def _call(self, call: Callable[[], Result]) -> Result:
         try:
@@ -136,50 +141,33 @@ class GrpcTransport:
             raise from_grpc_error(error, self._url) from error
 
 
-class HttpTransport:
+class HttpTransport(Transport):
     """HTTP: tritonclient's client belongs to one thread, so that each thread gets its own."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._url = url
+        super().__init__(url)
         self._timeout_s = timeout_s
         self._local = threading.local()
         self._clients: list[Any] = []
 
     def infer(
-        self,
-        model: str,
-        input_name: str,
-        value: AnyArray | SharedInput,
-        outputs: Sequence[str],
-        timeout_s: float,
+        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
     ) -> Outputs:
-        """Run one request within the remaining time."""
+        """See :class:`Transport`."""
         requested = [http_client.InferRequestedOutput(name, binary_data=True) for name in outputs]
         inputs = [as_input(http_client, input_name, value)]
 
         def run() -> Any:
-            with gevent.Timeout(max(timeout_s, 1e-3), TimeoutError("deadline exceeded")):
+            with gevent.Timeout(max(timeout_s, _SHORTEST_S), TimeoutError("deadline exceeded")):
                 return self._client().infer(model, inputs, outputs=requested)
 
         result = self._call(run)
         return {name: result.as_numpy(name) for name in outputs}
 
-    def is_ready(self, model: str) -> bool:
-        """See :class:`Transport`."""
-        return self._call(lambda: bool(self._client().is_server_ready() and self._client().is_model_ready(model)))
-
     def model_config(self, model: str) -> dict[str, Any]:
         """See :class:`Transport`."""
         config: dict[str, Any] = self._call(lambda: self._client().get_model_config(model))
         return config
-
-    def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
-        """See :class:`Transport`."""
-        self._call(lambda: self._client().register_system_shared_memory(name, key, byte_size))
-
-    def unregister_shared_memory(self, name: str) -> None:
-        """See :class:`Transport`."""
-        self._call(lambda: self._client().unregister_system_shared_memory(name))
 
     def close(self) -> None:
         """See :class:`Transport`."""
