@@ -42,4 +42,5 @@ test: lint repository
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf $(VENV) reports model_repository/*/1/*.onnx model_repository/*/1/*.json
+	rm -rf $(VENV) reports model_repository/*/1/*.onnx model_repository/*/1/*.pt model_repository/*/1/*.plan \
+		model_repository/*/1/*.json model_repository/*/1/*.cache

@@ -21,6 +21,12 @@ Seconds = Annotated[float, Field(gt=0)]
 Score = Annotated[float, Field(ge=0, le=1)]
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+WeightBits = Literal[7, 8]
+CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+
+RuntimeName = Literal["tensorrt", "tensorrt-rtx"]
+RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 
 class _Section(BaseModel):
@@ -82,6 +88,45 @@ class BrakingConfig(_Section):
     classes: tuple[str, ...]
 
 
+class QuantizationConfig(_Section):
+    """How the INT8 variant is calibrated (``tools/quantize_onnx.py``); AP is in [0, 1]."""
+
+    method: CalibrationMethod
+    weight_bits: WeightBits
+    num_images: Annotated[int, Field(ge=1, le=100_000)]
+    images: Path | None
+    evaluation_images: Path | None
+    evaluation_annotations: Path | None
+    num_evaluation_images: Annotated[int, Field(ge=1)]
+    max_ap_loss: Annotated[float, Field(ge=0, le=1)]
+
+
+class ProfileConfig(_Section):
+    """Images in a batch that an engine takes: fewest, the number it is tuned for, most."""
+
+    min: Annotated[int, Field(ge=1)]
+    opt: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1)]
+
+
+class TensorRTConfig(_Section):
+    """How ``tools/build_engine.py`` builds; the timing cache is for TensorRT only, TensorRT-RTX has none."""
+
+    runtime: RuntimeName
+    profile: ProfileConfig
+    builder_optimization_level: Annotated[int, Field(ge=0, le=5)]
+    workspace_mib: Annotated[int, Field(ge=1)]
+    tf32: bool
+    timing_cache: Path | None
+
+
+class ParityConfig(_Section):
+    """Relative L2 errors of raw outputs that ``tools/check_parity.py`` allows, by precision."""
+
+    fp32: Annotated[float, Field(gt=0)]
+    fp16: Annotated[float, Field(gt=0)]
+
+
 class Config(_Section):
     """The whole of ``config.yml``; paths are absolute once loaded."""
 
@@ -90,6 +135,9 @@ class Config(_Section):
     labels_path: Path
     model_repository: Path
     variant: str
+    quantization: QuantizationConfig
+    tensorrt: TensorRTConfig
+    parity: ParityConfig
     server: ServerConfig
     client: ClientConfig
     detect: DetectConfig

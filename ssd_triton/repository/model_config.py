@@ -12,12 +12,10 @@ from tritonclient.grpc import model_config_pb2
 from ssd_triton.errors import ConfigError
 from ssd_triton.files import relative_to_cwd
 from ssd_triton.postprocess_parameters import PostprocessParameters
+from ssd_triton.repository.paths import DETECTOR, POSTPROCESS
 
 ModelConfig = Any
 """``inference.ModelConfig``; the generated module carries no types."""
-
-DETECTOR = "ssd_detector"
-POSTPROCESS = "ssd_postprocess"
 
 
 def load_model_config(path: Path) -> ModelConfig:
