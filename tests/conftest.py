@@ -40,7 +40,7 @@ def labels(config: Config) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def server(config: Config) -> Iterator[EmbeddedServer]:
     """The model repository as it is committed, with its artefacts, on free ports."""
-    ensure_built(config, lambda line: None)
+    ensure_built(config, lambda line: None, only=[config.variant])
     settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
     with EmbeddedServer(config.model_repository, config.variant, settings) as running:
         yield running

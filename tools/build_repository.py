@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--weights-path", type=Path, default=config.weights_path, help="weights, .pt or .safetensors")
     parser.add_argument("--model-repository", type=Path, default=config.model_repository, help="folder")
     parser.add_argument("--images", type=Path, help="images for the checks after an export (a bundled photograph)")
+    parser.add_argument(
+        "--variant", nargs="+", default=[], metavar="NAME", help="of the detector; all when none is named"
+    )
     parser.add_argument("--force", action="store_true", help="build all, current or not")
 
 
@@ -33,7 +36,7 @@ def main() -> int:
             "model_repository": args.model_repository.resolve(),
         }
     )
-    ensure_built(config, lambda line: print(line, flush=True), force=args.force, images=args.images)
+    ensure_built(config, lambda line: print(line, flush=True), force=args.force, images=args.images, only=args.variant)
     return 0
 
 

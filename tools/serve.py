@@ -42,7 +42,8 @@ def main() -> int:
     }
     repository = args.model_repository.resolve()
     if not args.no_build:
-        ensure_built_if_possible(config.model_copy(update={"model_repository": repository}), logging.info)
+        served = config.model_copy(update={"model_repository": repository})
+        ensure_built_if_possible(served, args.variant, logging.info)
     settings = type(config.server).model_validate({**config.server.model_dump(), **ports})
     with EmbeddedServer(repository, args.variant, settings, log_path=args.log) as server:
         print(

@@ -60,7 +60,7 @@ def _served(config: Config, variant: str, protocol: str) -> Iterator[str]:
     """Build what is missing, and serve on free ports, so that another server is in nobody's way."""
     from ssd_triton.server import EmbeddedServer
 
-    ensure_built_if_possible(config, logging.info)
+    ensure_built_if_possible(config, variant, logging.info)
     ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
     settings = config.server.model_copy(update=ports)
     logging.info("starting tritonserver with %s", variant)

@@ -94,13 +94,13 @@ class ServedDetector(nn.Module):
         self.register_buffer("scale", 1 / (torch.tensor(IMAGENET_STD_RGB).view(1, 3, 1, 1) * pixel_range))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """UINT8 [N, 300, 300, 3] RGB -> ``loc`` [N, 4, 8732], ``conf`` [N, num_labels, 8732].
+        """UINT8 [N, 300, 300, 3] RGB -> ``loc`` FP32 [N, 4, 8732], ``conf`` FP32 [N, num_labels, 8732].
 
         The cast comes first and the transposition second: TensorRT accepts a UINT8 input only straight into a cast.
         """
-        pixels = image.to(self.mean.dtype).permute(0, 3, 1, 2)
+        pixels = image.type_as(self.mean).permute(0, 3, 1, 2)
         loc, conf = self.network((pixels - self.mean) * self.scale)
-        return loc, conf
+        return loc.float(), conf.float()
 
 
 def fold_batch_norms(module: nn.Module) -> None:

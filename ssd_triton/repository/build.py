@@ -8,34 +8,56 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 from ssd_triton import postprocess_parameters as parameters_module
 from ssd_triton import reference
+from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
 from ssd_triton.errors import ConfigError
-from ssd_triton.export import compare, detector, postprocess, samples
+from ssd_triton.export import compare, detector, postprocess, samples, torchscript
 from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.labels import load_labels
-from ssd_triton.network import boxes, resnet, ssd, weights
+from ssd_triton.network import boxes, fused, resnet, ssd, weights
 from ssd_triton.repository.model_config import (
-    DETECTOR,
-    POSTPROCESS,
     ModelConfig,
     postprocess_parameters,
     variant_config,
     variants,
 )
+from ssd_triton.repository.paths import DETECTOR, POSTPROCESS
 
 _CHECK_IMAGES = 4
-_NETWORK_CODE = (boxes, resnet, ssd, weights, detector, compare, samples)
+_NETWORK_CODE = (boxes, resnet, ssd, weights, compare, samples)
 _POSTPROCESS_CODE = (boxes, postprocess, compare, samples, reference, parameters_module)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """How a file of the detector is made from the network in PyTorch."""
+
+    export: Callable[[ssd.ServedDetector, Path, AnyArray], object]
+    code: tuple[ModuleType, ...]
+    packages: tuple[str, ...]
+
+
+_EXPORTS = {
+    "onnx_fp32.onnx": _Export(
+        detector.export_detector, (detector,), ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
+    ),
+    "pytorch_fp32.pt": _Export(partial(torchscript.export_eager, dtype=torch.float32), (torchscript,), ("torch",)),
+    "pytorch_fp16.pt": _Export(partial(torchscript.export_eager, dtype=torch.float16), (torchscript,), ("torch",)),
+    "pytorch_fused_fp16.pt": _Export(torchscript.export_fused, (torchscript, fused), ("torch",)),
+}
 
 
 @dataclass(frozen=True)
@@ -83,12 +105,13 @@ class Artefact:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def artefacts(config: Config, images: Path | None = None) -> list[Artefact]:
+def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = ()) -> list[Artefact]:
     """Every artefact that the repository's configurations name.
 
     Args:
         config: The project's configuration.
         images: A folder of images for the checks after an export; None takes a bundled photograph.
+        only: Variants of the detector; empty takes all.
 
     Raises:
         ConfigError: The repository names a file that no builder here makes.
@@ -96,13 +119,13 @@ def artefacts(config: Config, images: Path | None = None) -> list[Artefact]:
     """
     labels = load_labels(config.labels_path)
     found = [_postprocess_artefact(config, len(labels))]
-    for variant in variants(config.model_repository):
+    for variant in only or variants(config.model_repository):
         model = variant_config(config.model_repository, variant)
         _check_classes(variant, model, len(labels))
         filename = model.default_model_filename
-        if filename != "onnx_fp32.onnx":
+        if filename not in _EXPORTS:
             raise ConfigError(f"variant '{variant}' names {filename}, which nothing here builds")
-        found.append(_onnx_fp32_artefact(config, len(labels), images))
+        found.append(_detector_artefact(config, filename, len(labels), images))
     return found
 
 
@@ -113,7 +136,12 @@ def build(artefact: Artefact) -> None:
 
 
 def ensure_built(
-    config: Config, report: Callable[[str], None], *, force: bool = False, images: Path | None = None
+    config: Config,
+    report: Callable[[str], None],
+    *,
+    force: bool = False,
+    images: Path | None = None,
+    only: Sequence[str] = (),
 ) -> None:
     """Build what is out of date, and report a line for each artefact.
 
@@ -122,8 +150,9 @@ def ensure_built(
         report: Takes lines such as ``built model_repository/...: missing``.
         force: Build everything.
         images: See :func:`artefacts`.
+        only: See :func:`artefacts`.
     """
-    for artefact in artefacts(config, images):
+    for artefact in artefacts(config, images, only):
         reason = "forced" if force else artefact.stale_because()
         if reason is None:
             report(f"current  {relative_to_cwd(artefact.path)}")
@@ -143,21 +172,21 @@ def _check_classes(variant: str, model: ModelConfig, num_labels: int) -> None:
         )
 
 
-def _onnx_fp32_artefact(config: Config, num_labels: int, images: Path | None) -> Artefact:
-    path = config.model_repository / DETECTOR / "1" / "onnx_fp32.onnx"
+def _detector_artefact(config: Config, filename: str, num_labels: int, images: Path | None) -> Artefact:
+    path = config.model_repository / DETECTOR / "1" / filename
+    export = _EXPORTS[filename]
 
     def make() -> None:
         network = weights.load_network(config.weights_path, config.backbone, num_labels)
-        served = ssd.ServedDetector(network).eval()
-        detector.export_detector(served, path, samples.photographs(images, _CHECK_IMAGES))
+        export.export(ssd.ServedDetector(network).eval(), path, samples.photographs(images, _CHECK_IMAGES))
 
     inputs: dict[str, object] = {
         "weights_sha256": weights.digest(config.weights_path),
         "backbone": config.backbone,
         "num_labels": num_labels,
-        "code_sha256": _code_sha256(_NETWORK_CODE),
+        "code_sha256": _code_sha256((*_NETWORK_CODE, *export.code)),
     }
-    return Artefact(path, inputs, ("torch", "onnx", "onnxscript", "onnxruntime-openvino"), make)
+    return Artefact(path, inputs, export.packages, make)
 
 
 def _postprocess_artefact(config: Config, num_labels: int) -> Artefact:

@@ -10,11 +10,12 @@ from ssd_triton.config import Config
 _NEEDED = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib")
 
 
-def ensure_built_if_possible(config: Config, report: Callable[[str], None]) -> None:
+def ensure_built_if_possible(config: Config, variant: str, report: Callable[[str], None]) -> None:
     """Build what is out of date; an installation without the exporters serves the artefacts as they are.
 
     Args:
         config: The project's configuration.
+        variant: Of the detector: the one that will be served.
         report: Takes a line for each artefact, or one that says what is not installed.
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
@@ -26,4 +27,4 @@ def ensure_built_if_possible(config: Config, report: Callable[[str], None]) -> N
     # The import brings PyTorch, which a machine that only serves need not have.
     from ssd_triton.repository.build import ensure_built
 
-    ensure_built(config, report)
+    ensure_built(config, report, only=[variant])

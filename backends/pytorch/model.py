@@ -1,0 +1,112 @@
+"""Python-based Triton backend that runs TorchScript models, for servers without the native ``pytorch`` backend.
+
+It reads from a model's own configuration: ``default_model_filename``, the instance group's kind and device, and the
+parameter ``CUDA_GRAPH_BATCH_SIZES``, a list of batch sizes such as ``1,8,64`` for which the model is captured as a CUDA
+graph when it is loaded; a batch between two of them runs padded to the larger one. The native backend ignores that
+parameter. Tensors pass by DLPack, so that nothing is copied through the host between models on the same GPU. On a CPU
+the model runs in FP32. Needs PyTorch.
+"""
+
+import bisect
+import json
+from pathlib import Path
+
+import torch
+import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack, to_dlpack
+
+DEFAULT_MODEL_FILENAME = "model.pt"
+WARM_UP_RUNS = 3
+"""cuDNN chooses its algorithms in the first runs, which a graph must not record."""
+DTYPES = {"TYPE_UINT8": torch.uint8, "TYPE_INT32": torch.int32, "TYPE_FP16": torch.float16, "TYPE_FP32": torch.float32}
+
+
+class TritonPythonModel:
+    """One instance of a model on one device."""
+
+    @staticmethod
+    def auto_complete_config(config):
+        """Leave the configuration as it is written: it is complete."""
+        return config
+
+    def initialize(self, args):
+        """Load the model onto the instance's device, and capture its graphs there."""
+        config = json.loads(args["model_config"])
+        filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
+        path = Path(args["model_repository"]) / args["model_version"] / filename
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"{path} not found: build it with 'python tools/build_repository.py'")
+        on_gpu = args["model_instance_kind"] == "GPU"
+        self.device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
+        self.model = torch.jit.load(path, map_location=self.device)
+        if not on_gpu:
+            self.model.float()
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.outputs = [tensor["name"] for tensor in config["output"]]
+        self.max_batch_size = config["max_batch_size"]
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = False  # FP32 is to mean FP32
+        self.graphs = self._capture(config) if on_gpu else {}
+
+    def execute(self, requests):
+        """Run the requests as one batch; each gets its part of the outputs."""
+        tensors = [[self._input(request, name) for name in self.inputs] for request in requests]
+        sizes = [arrays[0].shape[0] for arrays in tensors]
+        with torch.inference_mode():
+            stacked = tensors[0] if len(tensors) == 1 else [torch.cat(arrays) for arrays in zip(*tensors, strict=True)]
+            results = self._run(stacked)
+            parts = [result.split(sizes) for result in results]
+            if self.device.type == "cuda":
+                torch.cuda.current_stream(self.device).synchronize()
+        return [self._response([part[index] for part in parts]) for index in range(len(requests))]
+
+    def _input(self, request, name):
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
+        return from_dlpack(tensor.to_dlpack()).to(self.device, non_blocking=True)
+
+    def _response(self, arrays):
+        named = zip(self.outputs, arrays, strict=True)
+        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(n, to_dlpack(a.contiguous())) for n, a in named])
+
+    def _run(self, arrays):
+        """Outputs in memory of their own: a graph's are overwritten by its next replay."""
+        batch = arrays[0].shape[0]
+        sizes = sorted(self.graphs)
+        index = bisect.bisect_left(sizes, batch)
+        if index == len(sizes):
+            return self.model(*arrays)
+        graph, static_inputs, static_outputs = self.graphs[sizes[index]]
+        for static, array in zip(static_inputs, arrays, strict=True):
+            static[:batch].copy_(array)
+        graph.replay()
+        return [output[:batch].clone() for output in static_outputs]
+
+    def _capture(self, config):
+        """One graph for each batch size, all in one memory pool: they never run at the same time."""
+        listed = config.get("parameters", {}).get("CUDA_GRAPH_BATCH_SIZES", {}).get("string_value", "")
+        sizes = sorted({int(size) for size in listed.split(",") if size.strip()}, reverse=True)
+        if sizes and not 1 <= sizes[-1] <= sizes[0] <= self.max_batch_size:
+            raise pb_utils.TritonModelException(
+                f"CUDA_GRAPH_BATCH_SIZES: got {listed}, expected sizes from 1 to max_batch_size = {self.max_batch_size}"
+            )
+        graphs, pool = {}, None
+        with torch.inference_mode(), torch.cuda.device(self.device):
+            for size in sizes:
+                inputs = [
+                    torch.zeros(
+                        [size, *map(int, tensor["dims"])], dtype=DTYPES[tensor["data_type"]], device=self.device
+                    )
+                    for tensor in config["input"]
+                ]
+                side_stream = torch.cuda.Stream()
+                side_stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side_stream):
+                    for _ in range(WARM_UP_RUNS):
+                        self.model(*inputs)
+                torch.cuda.current_stream().wait_stream(side_stream)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool):
+                    outputs = self.model(*inputs)
+                pool = pool or graph.pool()
+                graphs[size] = (graph, inputs, outputs)
+        return graphs
