@@ -24,7 +24,7 @@ from ssd_triton import reference
 from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
 from ssd_triton.errors import ConfigError
-from ssd_triton.export import compare, detector, postprocess, samples, torchscript
+from ssd_triton.export import compare, detector, postprocess, quantize, ranges, samples, torchscript
 from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.labels import load_labels
 from ssd_triton.network import boxes, fused, resnet, ssd, weights
@@ -50,6 +50,7 @@ class _Export:
     packages: tuple[str, ...]
 
 
+_INT8 = "onnx_int8.onnx"
 _EXPORTS = {
     "onnx_fp32.onnx": _Export(
         detector.export_detector, (detector,), ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
@@ -119,13 +120,16 @@ def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = 
     """
     labels = load_labels(config.labels_path)
     found = [_postprocess_artefact(config, len(labels))]
-    for variant in only or variants(config.model_repository):
+    for variant in _with_sources(only or variants(config.model_repository)):
         model = variant_config(config.model_repository, variant)
         _check_classes(variant, model, len(labels))
         filename = model.default_model_filename
-        if filename not in _EXPORTS:
+        if filename == _INT8:
+            found.append(_int8_artefact(config, len(labels), images))
+        elif filename in _EXPORTS:
+            found.append(_detector_artefact(config, filename, len(labels), images))
+        else:
             raise ConfigError(f"variant '{variant}' names {filename}, which nothing here builds")
-        found.append(_detector_artefact(config, filename, len(labels), images))
     return found
 
 
@@ -187,6 +191,36 @@ def _detector_artefact(config: Config, filename: str, num_labels: int, images: P
         "code_sha256": _code_sha256((*_NETWORK_CODE, *export.code)),
     }
     return Artefact(path, inputs, export.packages, make)
+
+
+def _with_sources(names: Sequence[str]) -> list[str]:
+    """INT8 is made from the FP32 file, which must be current before it."""
+    sources = ["onnx_fp32"] if "onnx_int8" in names else []
+    return list(dict.fromkeys([*sources, *names]))
+
+
+def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> Artefact:
+    path = config.model_repository / DETECTOR / "1" / _INT8
+    ranges_file = ranges.ranges_path(config.weights_path)
+
+    def make() -> None:
+        found = ranges.load_ranges(ranges_file, config.weights_path)
+        quantize.export_int8(
+            path.with_name("onnx_fp32.onnx"),
+            found,
+            path,
+            exclude=found.exclude,
+            images_rgb=samples.photographs(images, _CHECK_IMAGES),
+        )
+
+    inputs: dict[str, object] = {
+        "weights_sha256": weights.digest(config.weights_path),
+        "ranges_sha256": sha256_of(ranges_file) if ranges_file.is_file() else None,
+        "backbone": config.backbone,
+        "num_labels": num_labels,
+        "code_sha256": _code_sha256((*_NETWORK_CODE, detector, quantize, ranges)),
+    }
+    return Artefact(path, inputs, ("onnx", "onnxruntime-openvino"), make)
 
 
 def _postprocess_artefact(config: Config, num_labels: int) -> Artefact:

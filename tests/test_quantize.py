@@ -1,0 +1,506 @@
+"""INT8: calibration on training images only, the Q/DQ graph, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from ssd_triton.arrays import AnyArray
+from ssd_triton.config import CALIBRATION_METHODS, CalibrationMethod, Config
+from ssd_triton.detections import Detections
+from ssd_triton.export import quantize as quantize_module
+from ssd_triton.export import sensitivity
+from ssd_triton.export.calibration import calibrate, load_images
+from ssd_triton.export.compare import relative_error, run_onnx
+from ssd_triton.export.quantize import activations, export_int8, layer_names, open_session, quantize
+from ssd_triton.export.ranges import CalibrationError, CalibrationRanges, load_ranges, ranges_path, save_ranges
+from ssd_triton.export.samples import photographs
+from ssd_triton.export.sensitivity import (
+    EvaluationImages,
+    LayerError,
+    average_precision,
+    check_evaluation,
+    layer_errors,
+)
+from ssd_triton.files import sha256_of
+from ssd_triton.network.boxes import NUM_DEFAULT_BOXES, default_boxes_cxcywh
+from ssd_triton.postprocess_parameters import PostprocessParameters
+from ssd_triton.reference import iou, postprocess, preprocess
+from tests.conftest import assert_one_line_error
+
+CPU = "CPUExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FP32: stem, MaxPool, a residual block with a convolution on its skip side, and two heads on one map."""
+    random = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["planes", "scale"], ["pixels"]),
+    ]
+    constants = [numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")]
+
+    def conv(name: str, source: str, sides: tuple[int, int, int], stride: int = 1) -> None:
+        out_channels, in_channels, kernel = sides
+        weight = random.normal(0, 0.3, (out_channels, in_channels, kernel, kernel)).astype(np.float32)
+        bias = random.normal(0, 0.1, out_channels).astype(np.float32)
+        constants.extend([numpy_helper.from_array(weight, f"{name}.weight"), numpy_helper.from_array(bias, name)])
+        pads = [kernel // 2] * 4
+        nodes.append(
+            helper.make_node("Conv", [source, f"{name}.weight", name], [f"{name}_out"], pads=pads, strides=[stride] * 2)
+        )
+
+    conv("stem", "pixels", (8, 3, 3), stride=10)
+    nodes.append(helper.make_node("Relu", ["stem_out"], ["stem_relu"]))
+    nodes.append(helper.make_node("MaxPool", ["stem_relu"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]))
+    conv("main", "pooled", (8, 8, 3))
+    conv("skip", "pooled", (8, 8, 1))
+    nodes.append(helper.make_node("Add", ["main_out", "skip_out"], ["sum"]))
+    nodes.append(helper.make_node("Relu", ["sum"], ["map"]))
+    conv("loc_head", "map", (4, 8, 3))
+    conv("conf_head", "map", (3, 8, 3))
+    nodes.append(helper.make_node("Identity", ["loc_head_out"], ["loc"]))
+    nodes.append(helper.make_node("Identity", ["conf_head_out"], ["conf"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 300, 300, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n, 15, 15]) for name, n in OUTPUTS],
+        constants,
+    )
+    path = tmp_path_factory.mktemp("tiny") / "fp32.onnx"
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+OUTPUTS = (("loc", 4), ("conf", 3))
+TENSORS = ["pixels", "stem_relu", "skip_out", "map"]
+LAYERS = ["stem", "main", "skip", "loc_head", "conf_head"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"stands for weights")
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight real views, named as COCO does."""
+    folder = tmp_path_factory.mktemp("train")
+    for index, view in enumerate(photographs(None, 8)):
+        Image.fromarray(view).save(folder / f"{index + 100:012d}.png")
+    return folder
+
+
+@pytest.fixture
+def ranges(tiny: Path, images: Path, weights: Path) -> CalibrationRanges:
+    return calibrate(tiny, TENSORS, load_images(images, 4), "minmax", weights_path=weights, weight_bits=8)
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, AnyArray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+# --- Calibration ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", CALIBRATION_METHODS)
+def test_every_method_stays_within_what_was_seen(
+    tiny: Path, images: Path, weights: Path, method: CalibrationMethod
+) -> None:
+    chosen = load_images(images, 4)
+    seen = calibrate(tiny, TENSORS, chosen, "minmax", weights_path=weights, weight_bits=8).ranges
+    found = calibrate(tiny, TENSORS, chosen, method, weights_path=weights, weight_bits=8)
+    assert list(found.ranges) == TENSORS
+    for tensor, (low, high) in found.ranges.items():
+        assert seen[tensor][0] - 1e-4 <= low <= 0 < high <= seen[tensor][1] + 1e-4
+    assert (found.method, found.num_images, found.images_sha256) == (method, 4, chosen.sha256)
+    assert found.weights_sha256 == sha256_of(weights)
+
+
+def test_images_are_spread_over_the_folder_and_told_apart(images: Path) -> None:
+    two = load_images(images, 2)
+    np.testing.assert_array_equal(two.pixels[1], preprocess((images / "000000000104.png").read_bytes())[0])
+    assert two.sha256 == load_images(images, 2).sha256 != load_images(images, 3).sha256
+
+
+@pytest.mark.parametrize(
+    ("count", "prepare", "words"),
+    [
+        (1, shutil.rmtree, ["is not a folder", "--images"]),
+        (1, lambda folder: None, ["got 0 images", "expected 1 or more", "--images"]),
+        (1, lambda folder: (folder / "a.txt").write_text("text"), ["got 0 images"]),
+        (1, lambda folder: (folder / "a.jpg").write_bytes(b""), ["a.jpg is not a readable image", "remove it"]),
+        (1, lambda folder: (folder / "a.jpg").write_text("text"), ["a.jpg is not a readable image"]),
+        (1, lambda folder: (folder / "a.jpg").mkdir(), ["a.jpg is not a readable image"]),
+    ],
+)
+def test_refuses_bad_folders(tmp_path: Path, count: int, prepare: Callable[[Path], object], words: list[str]) -> None:
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    prepare(folder)
+    with pytest.raises(CalibrationError) as error:
+        load_images(folder, count)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_refuses_a_truncated_image(tmp_path: Path, photograph: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(photograph[: len(photograph) // 2])
+    with pytest.raises(CalibrationError, match=r"a\.jpg is not a readable image"):
+        load_images(tmp_path, 1)
+
+
+def test_refuses_evaluation_images_by_id_and_by_content(tmp_path: Path, images: Path) -> None:
+    renamed, shrunk = tmp_path / "renamed", tmp_path / "shrunk"
+    renamed.mkdir()
+    shrunk.mkdir()
+    shutil.copy(images / "000000000101.png", renamed / "holiday.png")
+    Image.open(images / "000000000102.png").resize((64, 64)).save(shrunk / "COCO_val2014_000000000102.jpg")
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps({"images": [{"id": 103, "file_name": "000000000103.jpg"}]}))
+    expected = r"3 of 8 images .*0101\.png, .*0102\.png, .*0103\.png; expected training"
+    with pytest.raises(CalibrationError, match=expected):
+        load_images(images, 2, [renamed, shrunk, annotations])
+
+
+def test_accepts_other_evaluation_images(tmp_path: Path, images: Path, photograph: bytes) -> None:
+    (tmp_path / "000000000999.jpg").write_bytes(photograph)
+    assert len(load_images(images, 2, [tmp_path]).pixels) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"images": [{"id": 1}]}', "{}"])
+def test_refuses_what_is_no_annotation_file(tmp_path: Path, images: Path, text: str) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(text)
+    with pytest.raises(CalibrationError, match="expected a COCO annotation file"):
+        load_images(images, 2, [path])
+
+
+# --- The ranges file -----------------------------------------------------------------------------------------------
+
+
+def test_ranges_survive_the_file_which_is_sorted_and_readable(
+    tmp_path: Path, ranges: CalibrationRanges, weights: Path
+) -> None:
+    path = tmp_path / "ranges.json"
+    save_ranges(ranges, path)
+    assert load_ranges(path, weights) == ranges
+    keys = [line.split('"')[1] for line in path.read_text().splitlines() if line.startswith('    "')]
+    assert sorted(TENSORS) == [key for key in keys if key in TENSORS]
+    save_ranges(load_ranges(path, weights), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_refuses_ranges_of_other_weights(tmp_path: Path, ranges: CalibrationRanges, weights: Path) -> None:
+    path = tmp_path / "ranges.json"
+    save_ranges(ranges, path)
+    weights.write_bytes(b"other weights")
+    with pytest.raises(CalibrationError) as error:
+        load_ranges(path, weights)
+    for word in (ranges.weights_sha256, sha256_of(weights), "mine.safetensors", "tools/quantize_onnx.py --calibrate"):
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: "",
+        lambda record: "[]",
+        lambda record: json.dumps(record)[:-20],
+        lambda record: json.dumps({**record, "surprise": 1}),
+        lambda record: json.dumps({**record, "method": "guess"}),
+        lambda record: json.dumps({**record, "ranges": {"map": [2, 1]}}),
+        lambda record: json.dumps({**record, "ranges": {"map": [0, float("inf")]}}),
+        lambda record: json.dumps({key: value for key, value in record.items() if key != "weights_sha256"}),
+    ],
+)
+def test_refuses_a_damaged_file(
+    tmp_path: Path, ranges: CalibrationRanges, weights: Path, change: Callable[[dict[str, Any]], str]
+) -> None:
+    path = tmp_path / "ranges.json"
+    save_ranges(ranges, path)
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(CalibrationError, match=r"does not hold calibration ranges .* tools/quantize_onnx\.py") as error:
+        load_ranges(path, weights)
+    assert "\n" not in str(error.value)
+
+
+def test_names_what_is_missing(tmp_path: Path, ranges: CalibrationRanges, weights: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"ranges not found: .*none\.json; .* tools/quantize_onnx\.py"):
+        load_ranges(tmp_path / "none.json", weights)
+    path = tmp_path / "ranges.json"
+    save_ranges(ranges, path)
+    with pytest.raises(CalibrationError, match="weights not found"):
+        load_ranges(path, tmp_path / "none.pt")
+
+
+# --- The graph -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("weight_bits", "max_level"), [(8, 127), (7, 63)])
+def test_graph_is_symmetric_int8_per_channel(
+    tiny: Path, ranges: CalibrationRanges, weight_bits: int, max_level: int
+) -> None:
+    source = onnx.load(tiny)
+    assert layer_names(source) == LAYERS
+    assert activations(source) == TENSORS
+    ranges = ranges.model_copy(update={"weight_bits": weight_bits})
+    model = quantize(source, ranges, exclude=(), name="tiny")
+    assert (model.ir_version, [opset.version for opset in model.opset_import]) == (10, [18])
+    constants = initializers(model)
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            scale, zero_point = constants[node.input[1]], constants[node.input[2]]
+            assert zero_point.dtype == np.int8 and not zero_point.any()
+            assert scale.dtype == np.float32 and (scale > 0).all() and scale.shape == zero_point.shape
+    for name in LAYERS:
+        weight, float_weight = constants[f"{name}.weight"], initializers(source)[f"{name}.weight"]
+        scale = constants[f"{name}.weight_scale"]
+        assert weight.dtype == np.int8 and scale.shape == (len(weight),)
+        assert (np.abs(weight).max(axis=(1, 2, 3)) == max_level).all()
+        restored = weight * scale[:, np.newaxis, np.newaxis, np.newaxis]
+        assert (np.abs(restored - float_weight).max(axis=(1, 2, 3)) <= scale / 2 * 1.001).all()
+    by_name = {node.name: node for node in model.graph.node}
+    assert by_name["stem.weight_dequantized"].attribute[0].i == 0
+    assert model.graph.input == source.graph.input and model.graph.output == source.graph.output
+
+
+def test_pairs_lie_where_runtimes_fuse_them(tiny: Path, ranges: CalibrationRanges) -> None:
+    model = quantize(onnx.load(tiny), ranges, exclude=(), name="tiny")
+    inputs = {output: list(node.input) for node in model.graph.node for output in node.output}
+    assert inputs["pooled"] == ["stem_relu_dequantized"]
+    assert inputs["main_out"][0] == inputs["skip_out"][0] == "pooled"
+    assert inputs["sum"] == ["main_out", "skip_out_dequantized"]
+    assert inputs["loc_head_out"][0] == inputs["conf_head_out"][0] == "map_dequantized"
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == len(TENSORS)
+
+
+def test_excluded_layer_stays_in_fp32_and_reads_fp32(tiny: Path, ranges: CalibrationRanges) -> None:
+    source = onnx.load(tiny)
+    model = quantize(source, ranges, exclude=["conf_head"], name="tiny")
+    inputs = {output: list(node.input) for node in model.graph.node for output in node.output}
+    assert inputs["loc_head_out"][0] == "map_dequantized"
+    assert inputs["conf_head_out"] == ["map", "conf_head.weight", "conf_head"]
+    assert initializers(model)["conf_head.weight"].dtype == np.float32
+    assert quantize(source, ranges, exclude=LAYERS, name="tiny").graph.node == source.graph.node
+
+
+def test_a_channel_and_an_activation_of_zeros_get_a_scale(tiny: Path, ranges: CalibrationRanges) -> None:
+    source = onnx.load(tiny)
+    stored = next(tensor for tensor in source.graph.initializer if tensor.name == "main.weight")
+    weight = numpy_helper.to_array(stored).copy()
+    weight[3] = 0
+    stored.CopyFrom(numpy_helper.from_array(weight, "main.weight"))
+    zero = ranges.model_copy(update={"ranges": {**ranges.ranges, "map": (0.0, 0.0)}})
+    constants = initializers(quantize(source, zero, exclude=(), name="tiny"))
+    assert constants["main.weight_scale"][3] == 1 and constants["map_scale"] == 1
+
+
+def test_refuses_ranges_that_do_not_fit(tiny: Path, ranges: CalibrationRanges) -> None:
+    fewer = ranges.model_copy(update={"ranges": {"pixels": (0.0, 1.0)}})
+    with pytest.raises(CalibrationError, match=r"3 of 4 tensors: stem_relu, skip_out, map; .*tools/quantize_onnx\.py"):
+        quantize(onnx.load(tiny), fewer, exclude=(), name="tiny")
+    with pytest.raises(CalibrationError, match=r"no layer stam to exclude, expected some of stem, main"):
+        quantize(onnx.load(tiny), ranges, exclude=["stam"], name="tiny")
+
+
+@pytest.mark.parametrize("provider", [CPU, OPENVINO])
+def test_export_runs_at_any_batch(tmp_path: Path, tiny: Path, ranges: CalibrationRanges, provider: str) -> None:
+    path = tmp_path / "int8.onnx"
+    views = photographs(None, 3)
+    # With 8 bits OpenVINO's sums overflow on a CPU without VNNI.
+    ranges = ranges.model_copy(update={"weight_bits": 7})
+    errors = export_int8(tiny, ranges, path, exclude=(), images_rgb=views)
+    assert set(errors) == {"loc", "conf"} and max(errors.values()) < 0.05
+    expected = run_onnx(tiny, {"image": views})
+    loc, conf = open_session(path, provider).run(["loc", "conf"], {"image": views})
+    assert relative_error(loc, expected["loc"]) < 0.05
+    assert relative_error(conf, expected["conf"]) < 0.05
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_interrupted_build_leaves_the_old_file(
+    tmp_path: Path,
+    tiny: Path,
+    ranges: CalibrationRanges,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    path = tmp_path / "out" / "int8.onnx"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+
+    def stop(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(quantize_module, "check_values", stop)
+    with pytest.raises(error):
+        export_int8(tiny, ranges, path, exclude=(), images_rgb=photographs(None, 2))
+    assert [file.name for file in path.parent.iterdir()] == ["int8.onnx"]
+    assert path.read_bytes() == b"old"
+
+
+# --- Sensitivity and the gate --------------------------------------------------------------------------------------
+
+
+def test_layers_are_ranked_by_what_quantising_them_costs(tiny: Path, ranges: CalibrationRanges) -> None:
+    wide = ranges.model_copy(update={"ranges": {**ranges.ranges, "pixels": (-60.0, 60.0)}})
+    found = layer_errors(tiny, wide, photographs(None, 2), CPU)
+    assert sorted(error.layer for error in found) == sorted(LAYERS)
+    assert found[0].layer == "stem"
+    assert [error.worst for error in found] == sorted((error.worst for error in found), reverse=True)
+    by_name = {error.layer: error for error in found}
+    assert by_name["loc_head"].conf == 0 < by_name["loc_head"].loc
+
+
+def test_gate_keeps_the_smallest_exclusion(
+    tiny: Path, ranges: CalibrationRanges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = [LayerError(name, 0.1, 0.1) for name in LAYERS]
+    images = EvaluationImages(Path("val"), Path("instances.json"), 10)
+
+    def gate(aps: list[float]) -> CalibrationRanges:
+        remaining = iter(aps)
+        monkeypatch.setattr(sensitivity, "average_precision", lambda session, images: next(remaining))
+        return sensitivity.smallest_exclusion(tiny, ranges, ranked, images, max_ap_loss=0.01, provider=CPU)
+
+    assert gate([0.5, 0.495]).exclude == ()
+    passed = gate([0.5, 0.4, 0.45, 0.491])
+    assert passed.exclude == ("stem", "main")
+    assert passed.gate is not None
+    assert (passed.gate.ap_fp32, passed.gate.ap_int8, passed.gate.num_images) == (0.5, 0.491, 10)
+    with pytest.raises(CalibrationError, match=r"got AP 0\.3000 .*expected at least 0\.4900; calibrate again"):
+        gate([0.5] + [0.3] * 5)
+
+
+def test_average_precision_of_a_perfect_and_of_a_blind_detector(tmp_path: Path) -> None:
+    index, class_id = 8000, 3
+    categories = [{"id": 2 * n + 5, "name": f"name {n}"} for n in range(80)]
+    x, y, width, height = (default_boxes_cxcywh()[index] * 300).tolist()
+    box = [x - width / 2, y - height / 2, width, height]
+    Image.new("RGB", (300, 300)).save(tmp_path / "1.png")
+    truth = {"id": 1, "image_id": 7, "category_id": 9, "bbox": box, "area": width * height, "iscrowd": 0}
+    annotations = tmp_path / "instances.json"
+    dataset = {"images": [{"id": 7, "file_name": "1.png"}], "annotations": [truth], "categories": categories[::-1]}
+    annotations.write_text(json.dumps(dataset))
+    images = EvaluationImages(tmp_path, annotations, 1)
+    conf = np.zeros((1, 81, NUM_DEFAULT_BOXES), np.float32)
+    conf[:, 0] = 30
+    loc = np.zeros((1, 4, NUM_DEFAULT_BOXES), np.float32)
+    session = cast(Any, SimpleNamespace(run=lambda names, inputs: [loc, conf]))
+    assert average_precision(session, images) == 0
+    conf[0, class_id, index] = 40
+    assert average_precision(session, images) == pytest.approx(1)
+    with pytest.raises(CalibrationError, match=r"got 1 images .* expected 2 or more"):
+        average_precision(session, EvaluationImages(tmp_path, annotations, 2))
+    check_evaluation(images)
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(CalibrationError, match="got no readable image"):
+        average_precision(session, images)
+    with pytest.raises(CalibrationError, match=r"lacks 1 of 1 images .* 1\.png; give their folder"):
+        check_evaluation(images)
+    annotations.write_text(json.dumps({**dataset, "annotations": []}))
+    with pytest.raises(CalibrationError, match="lacks boxes"):
+        check_evaluation(images)
+
+
+# --- The real model ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fp32(config: Config) -> Path:
+    path = config.model_repository / "ssd_detector" / "1" / "onnx_fp32.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not built: run 'python tools/build_repository.py'")
+    return path
+
+
+@pytest.fixture(scope="module")
+def shipped(config: Config) -> CalibrationRanges:
+    return load_ranges(ranges_path(config.weights_path), config.weights_path)
+
+
+@pytest.fixture(scope="module")
+def int8(fp32: Path, shipped: CalibrationRanges, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("int8") / "onnx_int8.onnx"
+    export_int8(fp32, shipped, path, exclude=shipped.exclude, images_rgb=photographs(None, 2))
+    return path
+
+
+def test_shipped_ranges_fit_the_shipped_weights(fp32: Path, shipped: CalibrationRanges) -> None:
+    model = onnx.load(fp32)
+    assert set(activations(model)) == set(shipped.ranges)
+    assert set(shipped.exclude) <= set(layer_names(model))
+    assert shipped.gate is not None
+    assert shipped.gate.ap_fp32 - shipped.gate.ap_int8 <= shipped.gate.max_ap_loss
+
+
+def detections(path: Path, provider: str, photograph: bytes) -> Detections:
+    pixels, size_px = preprocess(photograph)
+    loc, conf = open_session(path, provider).run(["loc", "conf"], {"image": pixels[np.newaxis]})
+    return postprocess(loc[0], conf[0], size_px, PostprocessParameters()).filter(score_thresh=0.3)
+
+
+@pytest.mark.parametrize("provider", [CPU, OPENVINO])
+def test_real_detections_are_those_of_fp32(int8: Path, fp32: Path, photograph: bytes, provider: str) -> None:
+    assert int8.stat().st_size < 0.3 * fp32.stat().st_size
+    expected = detections(fp32, CPU, photograph)
+    got = detections(int8, provider, photograph)
+    assert len(got) == len(expected) > 0
+    for (box, score, class_id), (expected_box, expected_score, expected_class) in zip(got, expected, strict=True):
+        assert class_id == expected_class
+        assert iou(box, expected_box[np.newaxis])[0] > 0.8
+        assert abs(score - expected_score) < 0.1
+
+
+# --- The command ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["nothing to do", "--calibrate"]),
+        (["--calibrate"], ["got no training images", "--images"]),
+        (["--sensitivity", "--images", "."], ["--evaluation-images", "--annotations"]),
+        (["--output", "int8.onnx", "--ranges", "none.json"], ["none.json", "--calibrate"]),
+    ],
+)
+def test_command_refuses_in_one_line(
+    run_script: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], words: list[str]
+) -> None:
+    assert_one_line_error(run_script("tools/quantize_onnx.py", *arguments), *words)
+
+
+def test_command_calibrates_and_builds(
+    run_script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, images: Path, config: Config
+) -> None:
+    ranges, output = tmp_path / "ranges.json", tmp_path / "int8.onnx"
+    result = run_script(
+        "tools/quantize_onnx.py",
+        *("--calibrate", "--images", images, "--num-images", 2, "--method", "minmax", "--weight-bits", 8),
+        *("--ranges", ranges, "--output", output),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "warning: without --evaluation-images" in result.stderr
+    found = load_ranges(ranges, config.weights_path)
+    assert (found.method, found.weight_bits, found.num_images) == ("minmax", 8, 2)
+    assert sha256_of(output) in result.stdout
