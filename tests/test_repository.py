@@ -85,6 +85,7 @@ def test_variants_differ_in_nothing_that_callers_see() -> None:
         assert tensors(model.input) == tensors(load("ssd_detector").input)
         assert tensors(model.output) == tensors(load("ssd_detector").output)
         assert model.default_model_filename.startswith(variant)
+        assert model.max_batch_size == load("ssd_detector").max_batch_size
 
 
 def test_unknown_variant_is_refused() -> None:

@@ -24,7 +24,8 @@ from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
 
 CPU = torch.device("cpu")
-VARIANTS = ("pytorch_fp32", "pytorch_fp16", "pytorch_fused_fp16")
+VARIANTS = {"pytorch_fp32": 0.5, "pytorch_fp16": 2, "pytorch_fused_fp16": 2, "onnx_int8": 25}
+"""Each with the pixels that its one box may be off."""
 
 
 def small_detector(backbone: str = "resnet18", num_labels: int = 5) -> ServedDetector:
@@ -116,8 +117,8 @@ def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grp
         found = client.detect(photograph).filter(score_thresh=0.5)
         batch = client.detect_batch([photograph] * 3)
     assert found.class_ids.tolist() == expected.class_ids.tolist()
-    np.testing.assert_allclose(found.scores, expected.scores, atol=5e-3)
-    np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=2)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-2)
+    np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=VARIANTS[variant])
     for one in batch:
         np.testing.assert_allclose(one.filter(score_thresh=0.5).boxes_xyxy, found.boxes_xyxy, atol=0.5)
 

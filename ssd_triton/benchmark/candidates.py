@@ -78,9 +78,11 @@ def choose_device(name: str) -> torch.device:
 def runnable_candidates(config: Config, detector: ServedDetector, device: torch.device) -> list[Candidate]:
     """Every variant that runs on a device: PyTorch from the weights, ONNX from what is built."""
     found = torch_candidates(detector, device)
-    onnx_fp32 = config.model_repository / DETECTOR / "1" / "onnx_fp32.onnx"
-    if device.type == "cpu" and onnx_fp32.is_file():
-        found.append(onnx_candidate("onnx_fp32", onnx_fp32, "CPUExecutionProvider"))
+    providers = {"onnx_fp32": "CPUExecutionProvider", "onnx_int8": "OpenVINOExecutionProvider"}
+    for name, provider in providers.items():
+        path = config.model_repository / DETECTOR / "1" / f"{name}.onnx"
+        if device.type == "cpu" and path.is_file():
+            found.append(onnx_candidate(name, path, provider))
     return found
 
 
