@@ -48,6 +48,7 @@ def animated_gif(photograph_rgb: np.ndarray) -> bytes:
 REFUSED = {
     "empty": (lambda jpeg, rgb: b"", ["got 0 bytes"]),
     "text": (lambda jpeg, rgb: b"hello world, this is no image", ["got 29 bytes", "hello world", "expected one of"]),
+    "text like an error of Triton": (lambda jpeg, rgb: b"is not ready", ["got 12 bytes", "is not ready"]),
     "html": (lambda jpeg, rgb: b"<!DOCTYPE html><html></html>", ["<!DOCTYPE"]),
     "truncated JPEG": (lambda jpeg, rgb: jpeg[: len(jpeg) // 2], ["damaged", "truncated"]),
     "JPEG header only": (lambda jpeg, rgb: jpeg[:30], ["batch element 0"]),
@@ -90,7 +91,7 @@ def test_one_bad_image_fails_its_batch_and_is_named(grpc_detector: DetectorClien
 
 
 def test_a_stream_goes_on_after_a_refusal(grpc_detector: DetectorClient, photograph: bytes) -> None:
-    good, refusal, also_good = grpc_detector.stream([photograph, b"", photograph])
+    good, refusal, also_good = grpc_detector.stream([photograph, b"is not ready", photograph])
     assert isinstance(refusal, RequestRefusedError)
     assert isinstance(good, Detections)
     assert isinstance(also_good, Detections)

@@ -53,6 +53,8 @@ _NOT_THERE_WORDS = (
     "is stopping",
     "unavailable",
 )
+_REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape|datatype|total byte size)")
+"""How the preprocessing, which may quote the input, and Triton's own checks of an input begin."""
 
 
 class Transport(ABC):
@@ -225,19 +227,23 @@ def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
     """The cause of an error on a stream: Triton sends the text of a request's error and no status with it."""
     if error.status() is not None:
         return from_grpc_error(error, url)
-    message = str(error.message())
+    message = _without_ensemble(str(error.message()))
+    if _REFUSAL.match(message):
+        return RequestRefusedError(message)
     if any(word in message.lower() for word in _NOT_THERE_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
-    return RequestRefusedError(_without_ensemble(message))
+    return ServerFailedError(f"{url}: {message}")
 
 
 def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
     """The cause of an HTTP error, by its status and text: Triton uses 400 for more than bad requests."""
-    status, message = str(error.status()), str(error.message())
+    status, message = str(error.status()), _without_ensemble(str(error.message()))
+    if status == "400" and _REFUSAL.match(message):
+        return RequestRefusedError(message)
     if status == "503" or any(word in message.lower() for word in _NOT_THERE_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
     if status == "400":
-        return RequestRefusedError(_without_ensemble(message))
+        return RequestRefusedError(message)
     if status in ("408", "499", "504"):
         return DeadlineExceededError(f"{url}: {message}")
     return ServerFailedError(f"{url}: {message} (HTTP {status})")
