@@ -161,7 +161,7 @@ def test_a_server_on_path_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = bundle.find_bundle(tmp_path)
-    assert found == bundle.Bundle(binary, native=True)
+    assert found == bundle.Bundle(binary)
 
 
 def test_missing_libpython_names_the_package(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_arithmetic_of_the_published_network(reference_detector: ServedDetector)
     assert measure.measure_limit(reference_detector, CPU).gflop_per_image == pytest.approx(40.3, abs=0.1)
 
 
-def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_there() -> None:
     for name in ("cuda:99", "tpu9000"):
         with pytest.raises(UserError, match=f"got the device '{name}'"):
             candidates.choose_device(name)

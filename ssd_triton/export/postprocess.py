@@ -64,12 +64,11 @@ def export_postprocess(path: Path, num_labels: int, parameters: PostprocessParam
     with atomic_output(path) as temporary:
         onnx.save_model(build_postprocess(num_labels, parameters), temporary)
         n = parameters.detections_per_img
-        per_box = (None, NUM_DEFAULT_BOXES)
         check_interface(
             temporary,
             inputs={
                 "loc": (np.dtype(np.float32), (None, 4, NUM_DEFAULT_BOXES)),
-                "conf": (np.dtype(np.float32), (None, num_labels, *per_box[1:])),
+                "conf": (np.dtype(np.float32), (None, num_labels, NUM_DEFAULT_BOXES)),
                 "original_size": (np.dtype(np.int32), (None, 2)),
             },
             outputs={

@@ -31,8 +31,6 @@ class Bundle:
     binary: Path
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    native: bool = True
-    """Whether the server brings its own backends."""
 
 
 def find_bundle(runtime_dir: Path) -> Bundle:
@@ -79,7 +77,7 @@ def _wheel_bundle(package: Path, runtime_dir: Path) -> Bundle:
     shutil.copy(stub, backends / "python" / STUB)
     for backend in sorted(path for path in BACKENDS.iterdir() if (path / "model.py").is_file()):
         shutil.copytree(backend, backends / backend.name, ignore=shutil.ignore_patterns("__pycache__"))
-    return Bundle(server / "bin" / "tritonserver", ("--backend-directory", str(backends)), environment, native=False)
+    return Bundle(server / "bin" / "tritonserver", ("--backend-directory", str(backends)), environment)
 
 
 def _check_stub(stub: Path, environment: Mapping[str, str], python_version: str) -> None:

@@ -51,7 +51,6 @@ class EmbeddedServer:
         config: ServerConfig,
         *,
         log_path: Path | None = None,
-        extra_options: tuple[str, ...] = (),
     ) -> None:
         """Prepare; nothing is started yet.
 
@@ -60,7 +59,6 @@ class EmbeddedServer:
             variant: The detector's variant, as ``--model-config-name`` takes it.
             config: Addresses and deadlines; a port of 0 is replaced by a free one.
             log_path: Where Triton's log goes; None keeps it only as long as the server runs.
-            extra_options: Further options of ``tritonserver``.
         """
         variant_config(model_repository, variant)
         self.model_repository = model_repository
@@ -69,7 +67,6 @@ class EmbeddedServer:
         self.grpc_port, self.http_port, self.metrics_port = (
             port or _free_port(config.host) for port in (config.grpc_port, config.http_port, config.metrics_port)
         )
-        self._extra_options = extra_options
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -126,7 +123,6 @@ class EmbeddedServer:
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             f"--exit-timeout-secs={max(1, int(self.config.shutdown_timeout_s))}",
             *bundle.options,
-            *self._extra_options,
         ]
         command = [*_die_with_parent(), str(bundle.binary), *options]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
