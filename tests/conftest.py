@@ -39,10 +39,10 @@ def labels(config: Config) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def server(config: Config) -> Iterator[EmbeddedServer]:
-    """The model repository as it is committed, with its artefacts, on free ports."""
-    ensure_built(config, lambda line: None, only=[config.variant])
+    """The model repository as it is committed, with its artefacts, on free ports; in FP32, as the reference is."""
+    ensure_built(config, lambda line: None, only=["onnx_fp32"])
     settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
-    with EmbeddedServer(config.model_repository, config.variant, settings) as running:
+    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as running:
         yield running
 
 

@@ -102,7 +102,7 @@ def test_labels_name_every_class(labels: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("model", ["ssd_detector", "ssd_postprocess"])
 def test_artefacts_match_their_configuration(config: Config, model: str) -> None:
-    ensure_built(config, lambda line: None, only=["onnx_fp32"])
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
     declared = load(model)
     filename = declared.default_model_filename or "model.onnx"
     graph = onnx.load(REPOSITORY / model / "1" / filename, load_external_data=False).graph
@@ -124,20 +124,17 @@ def test_artefacts_match_their_configuration(config: Config, model: str) -> None
 
 def test_onnx_files_load_in_old_runtimes(config: Config) -> None:
     """ONNX Runtime 1.19, which Triton 24.10 holds, reads IR version 10 and no newer."""
-    ensure_built(config, lambda line: None, only=["onnx_fp32"])
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
     for path in REPOSITORY.glob("*/1/*.onnx"):
         model = onnx.load(path, load_external_data=False)
         assert model.ir_version <= 10
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [*sorted(REPOSITORY.glob("*/1/*.py")), *sorted((ROOT / "backends").glob("*/*.py"))],
-    ids=lambda p: p.parts[-3],
-)
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("*/1/*.py")), ids=lambda p: p.parts[-3])
 def test_models_import_nothing_of_this_project(path: Path) -> None:
-    allowed = {"numpy", "PIL", "onnxruntime", "torch", "triton_python_backend_utils", *sys.stdlib_module_names}
+    """They run in any container; the backends run on the embedded server, where the project is installed."""
+    allowed = {"numpy", "PIL", "triton_python_backend_utils", *sys.stdlib_module_names}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = (
             [alias.name for alias in node.names]

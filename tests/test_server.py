@@ -40,9 +40,8 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def with_variant(repository: Path) -> Path:
     """Adds the detector, whose artefact is missing."""
-    shutil.copytree(
-        ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=shutil.ignore_patterns("*.onnx")
-    )
+    artefacts = shutil.ignore_patterns("*.onnx", "*.pt", "*.plan")
+    shutil.copytree(ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=artefacts)
     return repository
 
 
@@ -192,13 +191,13 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_serve_ends_cleanly_on_a_signal(tmp_path: Path, end: signal.Signals) -> None:
+def test_serve_ends_cleanly_on_a_signal(config: Config, tmp_path: Path, end: signal.Signals) -> None:
     before = set(SHM.iterdir())
     command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
     serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert serving.stdout is not None
     line = serving.stdout.readline()
-    assert line.startswith("ready: onnx_fp32, gRPC 127.0.0.1:")
+    assert line.startswith(f"ready: {config.variant}, gRPC 127.0.0.1:")
     [server_pid] = children_of(serving.pid)
     serving.send_signal(end)
     _, errors = serving.communicate(timeout=30)

@@ -17,8 +17,7 @@ from ssd_triton import cli
 from ssd_triton.config import RUNTIME_NAMES, Config
 from ssd_triton.export.engine_metadata import EngineMetadata, Precision, inspect_engine
 from ssd_triton.files import relative_to_cwd
-
-_ONNX_OF = {"fp32": "onnx_fp32.onnx", "fp16": "onnx_fp32.onnx", "int8": "onnx_int8.onnx"}
+from ssd_triton.repository.engines import ONNX_OF
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -58,7 +57,7 @@ def main() -> int:
     folder = args.model_repository / "ssd_detector" / "1"
     request = EngineRequest(
         precision=args.precision,
-        onnx=args.onnx or folder / _ONNX_OF[args.precision],
+        onnx=args.onnx or folder / f"{ONNX_OF[args.precision]}.onnx",
         plan=args.output or folder / f"tensorrt_{args.precision}.plan",
         runtime=args.runtime,
         compute_capability=args.compute_capability,

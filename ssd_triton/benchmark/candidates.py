@@ -15,8 +15,10 @@ from torch import Tensor
 from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
 from ssd_triton.errors import UserError
+from ssd_triton.export.engine_runner import EngineRunner
 from ssd_triton.network.fused import FusedDetector
 from ssd_triton.network.ssd import ServedDetector
+from ssd_triton.repository.engines import PRECISION_OF, EngineArtefact, engine_artefact
 from ssd_triton.repository.paths import DETECTOR
 
 Run = Callable[[AnyArray], tuple[AnyArray, AnyArray]]
@@ -76,8 +78,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def runnable_candidates(config: Config, detector: ServedDetector, device: torch.device) -> list[Candidate]:
-    """Every variant that runs on a device: PyTorch from the weights, ONNX from what is built."""
+    """Every variant that runs on a device: PyTorch from the weights, ONNX and TensorRT from what is built.
+
+    Raises:
+        EngineError: There is an engine in the repository that does not fit the GPU or the library here.
+    """
     found = torch_candidates(detector, device)
+    if device.type == "cuda":
+        engines = [engine_artefact(config, variant) for variant in PRECISION_OF]
+        found += [_engine_candidate(engine, device) for engine in engines if engine.path.is_file()]
     providers = {"onnx_fp32": "CPUExecutionProvider", "onnx_int8": "OpenVINOExecutionProvider"}
     for name, provider in providers.items():
         path = config.model_repository / DETECTOR / "1" / f"{name}.onnx"
@@ -104,6 +113,27 @@ def onnx_candidate(name: str, path: Path, provider: str) -> Candidate:
         return loc, conf
 
     return Candidate(name, lambda sets: lambda index: run(sets[index % len(sets)]), run)
+
+
+def _engine_candidate(engine: EngineArtefact, device: torch.device) -> Candidate:
+    """A variant for TensorRT; the batch sizes that its configuration names run as CUDA graphs."""
+    graphs = engine.model_config.optimization.cuda
+    runner = EngineRunner(
+        engine.path,
+        device,
+        precision=engine.precision,
+        max_batch_size=engine.model_config.max_batch_size,
+        graph_batch_sizes=[spec.batch_size for spec in graphs.graph_spec] if graphs.graphs else [],
+    )
+
+    def run(images: AnyArray) -> tuple[AnyArray, AnyArray]:
+        loc, conf = runner(torch.from_numpy(images).to(device))
+        return loc.cpu().numpy(), conf.cpu().numpy()
+
+    def prepare(sets: Sequence[AnyArray]) -> Launch:
+        return _eager(runner, [torch.from_numpy(images).to(device) for images in sets])
+
+    return Candidate(engine.path.stem, prepare, run)
 
 
 def _torch_candidate(

@@ -80,9 +80,9 @@ def check_engine(
     *,
     runtime: RuntimeName,
     runtime_version: str,
-    compute_capability: str,
     precision: Precision,
-    profile: BatchProfile,
+    max_batch_size: int,
+    compute_capability: str | None = None,
     onnx: Path | None = None,
     gpu_name: str | None = None,
 ) -> EngineMetadata:
@@ -92,9 +92,9 @@ def check_engine(
         plan: The engine; its metadata lie beside it.
         runtime: What is going to load it.
         runtime_version: ``tensorrt.__version__`` or ``tensorrt_rtx.__version__``.
-        compute_capability: Of the GPU, such as ``8.6``.
         precision: What the variant promises.
-        profile: What the configuration asks for.
+        max_batch_size: Of the variant's configuration; the profile must go from single images to just that.
+        compute_capability: Of the GPU, such as ``8.6``; None does not compare it.
         onnx: The file that the plan should come from; None where the server does not have it.
         gpu_name: Of the GPU; None does not compare it. Only plans of TensorRT belong to one model of GPU: those of
             TensorRT-RTX hold for every GPU of their compute capability.
@@ -103,14 +103,15 @@ def check_engine(
         EngineError: The plan or its metadata is missing or damaged, or does not fit: names everything that differs,
             what was found, what was expected, and the command that builds the plan again.
     """
-    rebuild = f"build it again: {build_command(precision, runtime, compute_capability, plan)}"
-    metadata = _load_metadata(plan, rebuild)
+    metadata = read_metadata(plan, precision)
+    capability = compute_capability or metadata.compute_capability
+    rebuild = f"build it again: {build_command(precision, runtime, capability, plan)}"
     expected: dict[str, object] = {
         "runtime": runtime,
         "runtime_version": runtime_version,
-        "compute_capability": compute_capability,
+        "compute_capability": capability,
         "precision": precision,
-        "profile": profile,
+        "profile": BatchProfile(min=1, opt=metadata.profile.opt, max=max_batch_size),
     }
     if onnx is not None:
         expected["onnx_sha256"] = _digest(onnx, "ONNX file", rebuild)
@@ -132,11 +133,22 @@ def inspect_engine(plan: Path) -> EngineReport:
     Raises:
         EngineError: The plan or its metadata is missing or damaged, or the metadata are of another plan.
     """
-    return EngineReport(_load_metadata(plan, "build it again with tools/build_engine.py").layers)
+    return EngineReport(read_metadata(plan).layers)
 
 
-def _load_metadata(plan: Path, advice: str) -> EngineMetadata:
-    """Read the metadata, and make sure that they are of this very plan."""
+def read_metadata(plan: Path, precision: Precision | None = None) -> EngineMetadata:
+    """Read the metadata of a plan, and make sure that they are of this very file.
+
+    Args:
+        plan: The engine.
+        precision: What is wanted, for the command that an error names; None names none.
+
+    Raises:
+        EngineError: The plan or its metadata is missing or damaged, or the metadata are of another plan.
+    """
+    words = ["--precision", precision] if precision else []
+    command = shlex.join(["python", "tools/build_engine.py", *words, "--output", relative_to_cwd(plan)])
+    advice = f"build it again: {command}"
     digest = _digest(plan, "engine", advice)
     path = metadata_path(plan)
     name = relative_to_cwd(path)

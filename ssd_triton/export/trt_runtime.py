@@ -72,24 +72,29 @@ class BuilderLog:
         return next((message for message in reversed(self.messages) if "LayerType: " in message), None)
 
 
-def load_runtime(name: RuntimeName) -> Runtime:
-    """Import a builder library, and point Polygraphy at it.
+def import_runtime(name: RuntimeName) -> Runtime:
+    """Import a library, to run engines with it.
 
     Raises:
-        EngineError: It is not installed, or this process uses the other one already.
+        EngineError: It is not installed.
     """
-    try:
-        module = importlib.import_module(_MODULES[name])
-        config: Any = importlib.import_module("polygraphy.config")
-    except (ImportError, OSError) as error:
-        # OSError: the Python module is there and one of its shared libraries is not.
-        other = "; or build with --runtime tensorrt-rtx" if name == "tensorrt" else ""
-        raise EngineError(f"{name} cannot be imported ({error}): pip install -e '.[{name}]'{other}") from error
-    wants_rtx = name == "tensorrt-rtx"
+    module: Any = _import(_MODULES[name], name)
+    return Runtime(name, module, str(module.__version__))
+
+
+def load_runtime(name: RuntimeName) -> Runtime:
+    """Import a library, and point Polygraphy at it, to build engines with it.
+
+    Raises:
+        EngineError: It or Polygraphy is not installed, or this process uses the other one already.
+    """
+    runtime = import_runtime(name)
+    config: Any = _import("polygraphy.config", name)
+    wants_rtx = runtime.is_rtx
     if "polygraphy.backend.trt" in sys.modules and wants_rtx != config.USE_TENSORRT_RTX:
         raise EngineError(f"this process has built with another library than {name} before: start a new one")
     config.USE_TENSORRT_RTX = wants_rtx
-    return Runtime(name, module, str(module.__version__))
+    return runtime
 
 
 def find_gpu() -> Gpu | None:
@@ -173,6 +178,15 @@ def run_cancellable(trt: ModuleType, build: Callable[[Any], Result]) -> Result:
         except KeyboardInterrupt:
             cancelled.set()
             raise
+
+
+def _import(module: str, name: RuntimeName) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        # OSError: the Python module is there and one of its shared libraries is not.
+        other = "; or build with --runtime tensorrt-rtx" if name == "tensorrt" else ""
+        raise EngineError(f"{name} cannot be imported ({error}): pip install -e '.[{name}]'{other}") from error
 
 
 class _CollectingHandler(logging.Handler):

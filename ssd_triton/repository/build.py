@@ -1,19 +1,11 @@
-"""Building the artefacts that the model repository needs, and only those that are out of date.
-
-Beside each artefact lies a JSON file with what it was made from (``inputs``), its own SHA-256, and the versions that
-made it. An artefact is current when its inputs are the same and its content is what was written.
-"""
+"""Building the artefacts that the model repository needs, and only those that are out of date."""
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -25,15 +17,12 @@ from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
 from ssd_triton.errors import ConfigError
 from ssd_triton.export import compare, detector, postprocess, quantize, ranges, samples, torchscript
-from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.files import relative_to_cwd, sha256_of
 from ssd_triton.labels import load_labels
 from ssd_triton.network import boxes, fused, resnet, ssd, weights
-from ssd_triton.repository.model_config import (
-    ModelConfig,
-    postprocess_parameters,
-    variant_config,
-    variants,
-)
+from ssd_triton.repository.artefact import Artefact, RecordedArtefact
+from ssd_triton.repository.engines import ONNX_OF, PRECISION_OF, engine_artefact
+from ssd_triton.repository.model_config import ModelConfig, postprocess_parameters, variant_config, variants
 from ssd_triton.repository.paths import DETECTOR, POSTPROCESS
 
 _CHECK_IMAGES = 4
@@ -51,6 +40,8 @@ class _Export:
 
 
 _INT8 = "onnx_int8.onnx"
+_SOURCES = {"onnx_int8": "onnx_fp32", **{variant: ONNX_OF[precision] for variant, precision in PRECISION_OF.items()}}
+"""The variant whose file another one is made from."""
 _EXPORTS = {
     "onnx_fp32.onnx": _Export(
         detector.export_detector, (detector,), ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
@@ -59,51 +50,6 @@ _EXPORTS = {
     "pytorch_fp16.pt": _Export(partial(torchscript.export_eager, dtype=torch.float16), (torchscript,), ("torch",)),
     "pytorch_fused_fp16.pt": _Export(torchscript.export_fused, (torchscript, fused), ("torch",)),
 }
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """A file of the repository, what it depends on, and how it is made."""
-
-    path: Path
-    inputs: dict[str, object]
-    packages: tuple[str, ...]
-    build: Callable[[], None]
-
-    @property
-    def record_path(self) -> Path:
-        """The JSON file beside the artefact."""
-        return self.path.with_name(self.path.name + ".json")
-
-    def stale_because(self) -> str | None:
-        """Why the artefact must be built, or None when it is current."""
-        if not self.path.is_file():
-            return "missing"
-        try:
-            record = json.loads(self.record_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return "no record of what it was built from"
-        if not isinstance(record, dict) or not isinstance(record.get("inputs"), dict):
-            return "no record of what it was built from"
-        changed = [key for key, value in self.inputs.items() if record["inputs"].get(key) != value]
-        if changed:
-            return f"changed: {', '.join(changed)}"
-        return None if record.get("sha256") == sha256_of(self.path) else "not the file that was built"
-
-    def write_record(self) -> None:
-        """Note what the artefact was built from."""
-        record = {
-            "artefact": self.path.name,
-            "sha256": sha256_of(self.path),
-            "inputs": self.inputs,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in self.packages},
-            },
-            "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-        with atomic_output(self.record_path) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = ()) -> list[Artefact]:
@@ -119,24 +65,20 @@ def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = 
         WeightsError: The weights file is missing.
     """
     labels = load_labels(config.labels_path)
-    found = [_postprocess_artefact(config, len(labels))]
+    found: list[Artefact] = [_postprocess_artefact(config, len(labels))]
     for variant in _with_sources(only or variants(config.model_repository)):
         model = variant_config(config.model_repository, variant)
         _check_classes(variant, model, len(labels))
         filename = model.default_model_filename
-        if filename == _INT8:
+        if variant in PRECISION_OF and filename == f"{variant}.plan":
+            found.append(engine_artefact(config, variant))
+        elif filename == _INT8:
             found.append(_int8_artefact(config, len(labels), images))
         elif filename in _EXPORTS:
             found.append(_detector_artefact(config, filename, len(labels), images))
         else:
             raise ConfigError(f"variant '{variant}' names {filename}, which nothing here builds")
     return found
-
-
-def build(artefact: Artefact) -> None:
-    """Build an artefact and its record; until it has passed its checks, the old one stays in place."""
-    artefact.build()
-    artefact.write_record()
 
 
 def ensure_built(
@@ -149,6 +91,8 @@ def ensure_built(
 ) -> None:
     """Build what is out of date, and report a line for each artefact.
 
+    An engine of a variant that was not asked for by name is skipped on a machine that cannot build it.
+
     Args:
         config: The project's configuration.
         report: Takes lines such as ``built model_repository/...: missing``.
@@ -157,12 +101,16 @@ def ensure_built(
         only: See :func:`artefacts`.
     """
     for artefact in artefacts(config, images, only):
+        unavailable = None if only else artefact.unavailable_because()
+        if unavailable is not None:
+            report(f"skipped  {relative_to_cwd(artefact.path)} ({unavailable})")
+            continue
         reason = "forced" if force else artefact.stale_because()
         if reason is None:
             report(f"current  {relative_to_cwd(artefact.path)}")
             continue
         report(f"building {relative_to_cwd(artefact.path)} ({reason})")
-        build(artefact)
+        artefact.build()
         report(f"built    {relative_to_cwd(artefact.path)} ({artefact.path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -176,7 +124,7 @@ def _check_classes(variant: str, model: ModelConfig, num_labels: int) -> None:
         )
 
 
-def _detector_artefact(config: Config, filename: str, num_labels: int, images: Path | None) -> Artefact:
+def _detector_artefact(config: Config, filename: str, num_labels: int, images: Path | None) -> RecordedArtefact:
     path = config.model_repository / DETECTOR / "1" / filename
     export = _EXPORTS[filename]
 
@@ -190,16 +138,21 @@ def _detector_artefact(config: Config, filename: str, num_labels: int, images: P
         "num_labels": num_labels,
         "code_sha256": _code_sha256((*_NETWORK_CODE, *export.code)),
     }
-    return Artefact(path, inputs, export.packages, make)
+    return RecordedArtefact(path, inputs, export.packages, make)
 
 
 def _with_sources(names: Sequence[str]) -> list[str]:
-    """INT8 is made from the FP32 file, which must be current before it."""
-    sources = ["onnx_fp32"] if "onnx_int8" in names else []
-    return list(dict.fromkeys([*sources, *names]))
+    """The variants, each after the one whose file it is made from."""
+    ordered: dict[str, None] = {}
+    for name in names:
+        chain = [name]
+        while source := _SOURCES.get(chain[0]):
+            chain.insert(0, source)
+        ordered.update(dict.fromkeys(chain))
+    return list(ordered)
 
 
-def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> Artefact:
+def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> RecordedArtefact:
     path = config.model_repository / DETECTOR / "1" / _INT8
     ranges_file = ranges.ranges_path(config.weights_path)
 
@@ -220,10 +173,10 @@ def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> Arte
         "num_labels": num_labels,
         "code_sha256": _code_sha256((*_NETWORK_CODE, detector, quantize, ranges)),
     }
-    return Artefact(path, inputs, ("onnx", "onnxruntime-openvino"), make)
+    return RecordedArtefact(path, inputs, ("onnx", "onnxruntime-openvino"), make)
 
 
-def _postprocess_artefact(config: Config, num_labels: int) -> Artefact:
+def _postprocess_artefact(config: Config, num_labels: int) -> RecordedArtefact:
     path = config.model_repository / POSTPROCESS / "1" / "model.onnx"
     parameters = postprocess_parameters(config.model_repository)
     inputs: dict[str, object] = {
@@ -231,7 +184,7 @@ def _postprocess_artefact(config: Config, num_labels: int) -> Artefact:
         "num_labels": num_labels,
         "code_sha256": _code_sha256(_POSTPROCESS_CODE),
     }
-    return Artefact(
+    return RecordedArtefact(
         path,
         inputs,
         ("numpy", "onnx", "onnxruntime-openvino"),

@@ -1,0 +1,69 @@
+"""Python-based Triton backend that runs TensorRT and TensorRT-RTX engines, for servers without the native one.
+
+It reads from a model's own configuration what the native ``tensorrt`` backend reads: ``default_model_filename``, the
+instance group's device, and the graphs of ``optimization.cuda``, by their batch size. Beyond that it compares the plan
+with the metadata that were written when it was built, and with the parameter ``PRECISION``, and refuses what does not
+fit; the native backend ignores that parameter. Tensors pass by DLPack, so that nothing is copied through the host
+between models on the same GPU. Needs PyTorch, this project, and the library that built the plan.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack, to_dlpack
+
+from ssd_triton.errors import UserError
+from ssd_triton.export.engine_runner import INPUT, OUTPUTS, EngineRunner
+
+DEFAULT_MODEL_FILENAME = "model.plan"
+
+
+class TritonPythonModel:
+    """One instance of a model on one GPU."""
+
+    @staticmethod
+    def auto_complete_config(config):
+        """Leave the configuration as it is written: it is complete."""
+        return config
+
+    def initialize(self, args):
+        """Load the plan onto the instance's GPU, and capture its graphs there."""
+        config = json.loads(args["model_config"])
+        filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
+        on_gpu = args["model_instance_kind"] == "GPU"
+        self.device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
+        try:
+            self.engine = EngineRunner(
+                Path(args["model_repository"]) / args["model_version"] / filename,
+                self.device,
+                precision=config["parameters"]["PRECISION"]["string_value"],
+                max_batch_size=config["max_batch_size"],
+                graph_batch_sizes=_graph_batch_sizes(config),
+            )
+        except UserError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+
+    def execute(self, requests):
+        """Run the requests as one batch; each gets its part of the outputs."""
+        images = [self._image(request) for request in requests]
+        outputs = self.engine(images[0] if len(images) == 1 else torch.cat(images))
+        parts = [output.split([len(image) for image in images]) for output in outputs]
+        torch.cuda.current_stream(self.device).synchronize()
+        return [_response([part[index] for part in parts]) for index in range(len(requests))]
+
+    def _image(self, request):
+        tensor = pb_utils.get_input_tensor_by_name(request, INPUT)
+        return from_dlpack(tensor.to_dlpack()).to(self.device, non_blocking=True)
+
+
+def _response(arrays):
+    named = zip(OUTPUTS, arrays, strict=True)
+    return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, to_dlpack(array)) for name, array in named])
+
+
+def _graph_batch_sizes(config):
+    """Batch sizes of ``optimization { cuda { graphs: true graph_spec [ ... ] } }``."""
+    cuda = config.get("optimization", {}).get("cuda", {})
+    return [spec["batch_size"] for spec in cuda.get("graph_spec", [])] if cuda.get("graphs") else []
