@@ -248,3 +248,14 @@ def test_another_number_of_classes_is_refused(copied: Config, tmp_path: Path) ->
     (tmp_path / "labels.txt").write_text("background\ncar\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"conf \[81, 8732\], expected \[2, 8732\] as labels_path says"):
         artefacts(copied.model_copy(update={"labels_path": tmp_path / "labels.txt"}))
+
+
+def test_weights_without_calibration_ranges_build_all_but_int8(config: Config, tmp_path: Path) -> None:
+    shutil.copy(config.weights_path, tmp_path / "mine.safetensors")
+    mine = config.model_copy(update={"weights_path": tmp_path / "mine.safetensors"})
+    unavailable = {artefact.path.name: artefact.unavailable_because() for artefact in artefacts(mine)}
+    reason = unavailable.pop("onnx_int8.onnx")
+    assert reason is not None
+    assert "mine.calibration.json; measure those of these weights with 'python tools/quantize_onnx.py" in reason
+    assert reason.endswith("or take another variant than INT8")
+    assert {name for name, why in unavailable.items() if why is None} >= {"onnx_fp32.onnx", "pytorch_fp16.pt"}

@@ -125,5 +125,5 @@ def listing(names: Sequence[str]) -> str:
 def _mend(weights_path: Path) -> str:
     return (
         "measure those of these weights with 'python tools/quantize_onnx.py --calibrate --images "
-        f"FOLDER_OF_TRAINING_IMAGES --weights-path {relative_to_cwd(weights_path)}'"
+        f"FOLDER_OF_TRAINING_IMAGES --weights-path {relative_to_cwd(weights_path)}', or take another variant than INT8"
     )

@@ -30,7 +30,7 @@ class Artefact(Protocol):
         """Why it must be built, or None when it is current."""
 
     def unavailable_because(self) -> str | None:
-        """Why it cannot be built on this machine at all, or None."""
+        """Why it cannot be built on this machine or from these weights at all, or None."""
 
     def build(self) -> None:
         """Build it and its record; until it has passed its checks, the old one stays in place."""
@@ -45,12 +45,14 @@ class RecordedArtefact:
         inputs: What it is made from, as JSON values by name.
         packages: Distributions whose versions the record names.
         make: Writes the file.
+        unavailable: Why it cannot be made, or None.
     """
 
     path: Path
     inputs: dict[str, object]
     packages: tuple[str, ...]
     make: Callable[[], None]
+    unavailable: str | None = None
 
     @property
     def record_path(self) -> Path:
@@ -73,8 +75,8 @@ class RecordedArtefact:
         return None if record.get("sha256") == sha256_of(self.path) else "not the file that was built"
 
     def unavailable_because(self) -> str | None:
-        """See :class:`Artefact`; what is exported is exported on any machine."""
-        return None
+        """See :class:`Artefact`."""
+        return self.unavailable
 
     def build(self) -> None:
         """See :class:`Artefact`."""

@@ -91,7 +91,7 @@ def ensure_built(
 ) -> None:
     """Build what is out of date, and report a line for each artefact.
 
-    An engine of a variant that was not asked for by name is skipped on a machine that cannot build it.
+    What was not asked for by name and cannot be built here, such as an engine without its GPU, is skipped.
 
     Args:
         config: The project's configuration.
@@ -173,7 +173,16 @@ def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> Reco
         "num_labels": num_labels,
         "code_sha256": _code_sha256((*_NETWORK_CODE, detector, quantize, ranges)),
     }
-    return RecordedArtefact(path, inputs, ("onnx", "onnxruntime-openvino"), make)
+    return RecordedArtefact(path, inputs, ("onnx", "onnxruntime-openvino"), make, _without_ranges(config, ranges_file))
+
+
+def _without_ranges(config: Config, ranges_file: Path) -> str | None:
+    """Why INT8 cannot be built; None where the ranges of these weights are there."""
+    try:
+        ranges.load_ranges(ranges_file, config.weights_path)
+    except ranges.CalibrationError as error:
+        return str(error)
+    return None
 
 
 def _postprocess_artefact(config: Config, num_labels: int) -> RecordedArtefact:

@@ -64,6 +64,8 @@ class EngineArtefact:
         """See :class:`ssd_triton.repository.artefact.Artefact`."""
         if find_gpu() is None:
             return "no GPU here; it is built where it is served"
+        if not self.onnx.is_file():
+            return f"{self.onnx.name} is missing, which it is built from"
         try:
             load_runtime(self.settings.runtime)
         except EngineError as error:
