@@ -9,5 +9,6 @@ import numpy.typing as npt
 
 AnyArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]

@@ -6,15 +6,13 @@ post-processing, batching, pixel limits) lies in that model's ``config.pbtxt`` i
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ssd_triton.errors import ConfigError
-from ssd_triton.files import relative_to_cwd
+from ssd_triton.yaml_file import read_yaml
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -24,6 +22,11 @@ BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 WeightBits = Literal[7, 8]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+
+ImageSet = Literal["all", "annotated"]
+IMAGE_SETS: tuple[ImageSet, ...] = get_args(ImageSet)
+
+X264Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
 RuntimeName = Literal["tensorrt", "tensorrt-rtx"]
 RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
@@ -61,31 +64,131 @@ class DetectConfig(_Section):
 
 
 class DemoConfig(_Section):
-    """Defaults of ``clients/brake_demo.py``; a number as ``video`` is the index of a camera."""
+    """Defaults of ``clients/brake_demo.py``; ``config.yml`` says what each key means.
+
+    A number as ``video`` is the index of a camera.
+    """
 
     video: int | Path | None
     output: Path
     score_thresh: Score
     image_folder_fps: Annotated[float, Field(gt=0, le=1000)]
+    real_time_in_flight: Annotated[int, Field(ge=1, le=1024)]
+    max_age_s: Seconds
+    server_deadline_s: Seconds
+    assumed_latency_s: Annotated[float, Field(ge=0, le=60)]
+    max_ego_gap_s: Seconds
+    view_range_m: Annotated[float, Field(ge=10, le=200)]
+    x264_preset: X264Preset
 
 
 class CameraConfig(_Section):
-    """A camera above a flat road, without roll."""
+    """A camera above a flat road, without roll: a camera file, or the keys after it, which count without one."""
 
+    file: Path | None
     horizontal_fov_deg: Annotated[float, Field(gt=0, lt=180)]
     height_m: Annotated[float, Field(gt=0, le=100)]
     pitch_deg: Annotated[float, Field(gt=-45, lt=45)]
+    yaw_deg: Annotated[float, Field(gt=-45, lt=45)]
 
 
 class BrakingConfig(_Section):
-    """When the demo warns and brakes."""
+    """When to warn and to brake; ``config.yml`` says what each key means."""
 
     ego_speed_kmh: Annotated[float, Field(ge=0, le=400)]
-    reaction_time_s: Annotated[float, Field(ge=0, le=60)]
-    deceleration_mps2: Annotated[float, Field(ge=0.1, le=50)]
-    warning_lead_time_s: Annotated[float, Field(ge=0, le=60)]
-    corridor_half_width_m: Annotated[float, Field(gt=0, le=50)]
     classes: tuple[str, ...]
+    corridor_half_width_m: Annotated[float, Field(gt=0, le=50)]
+    front_overhang_m: Annotated[float, Field(ge=0, le=20)]
+    deceleration_mps2: Annotated[float, Field(ge=0.1, le=50)]
+    reaction_time_s: Annotated[float, Field(ge=0, le=60)]
+    warning_lead_time_s: Annotated[float, Field(ge=0, le=60)]
+    warning_time_s: Annotated[float, Field(ge=0, le=60)]
+    urgent_ratio: Annotated[float, Field(ge=1, le=10)]
+    braking_ratio: Annotated[float, Field(gt=0, le=1)]
+    ttc_brake_s: Annotated[float, Field(ge=0, le=60)]
+    confirm_frames: Annotated[int, Field(ge=1, le=1000)]
+    confirm_time_s: Annotated[float, Field(ge=0, le=60)]
+    hold_time_s: Annotated[float, Field(ge=0, le=60)]
+    release_ratio: Annotated[float, Field(gt=0, le=1)]
+
+
+class ObjectSizeConfig(_Section):
+    """Usual size of a class, in metres, and by what part of it heights and widths differ (standard deviations)."""
+
+    height_m: Annotated[float, Field(gt=0, le=20)]
+    width_m: Annotated[float, Field(gt=0, le=20)]
+    length_m: Annotated[float, Field(gt=0, le=50)]
+    overhang_m: Annotated[float, Field(ge=0, le=20)]
+    height_spread: Annotated[float, Field(gt=0, lt=1)]
+    width_spread: Annotated[float, Field(gt=0, lt=1)]
+
+
+class TrackingConfig(_Section):
+    """How detections become tracks with ranges and speeds; ``config.yml`` says what each key means."""
+
+    high_score_thresh: Score
+    low_score_thresh: Score
+    match_iou_thresh: Score
+    duplicate_iou_thresh: Score
+    confirm_hits: Annotated[int, Field(ge=1, le=1000)]
+    max_coast_s: Seconds
+    max_gap_s: Seconds
+    box_noise_px: Annotated[float, Field(gt=0, le=1000)]
+    box_noise_relative: Annotated[float, Field(ge=0, lt=1)]
+    border_fraction: Annotated[float, Field(ge=0, lt=0.5)]
+    pitch_std_deg: Annotated[float, Field(gt=0, le=45)]
+    pitch_time_constant_s: Seconds
+    acceleration_std_mps2: Annotated[float, Field(gt=0, le=50)]
+    acceleration_time_constant_s: Seconds
+    speed_drift_mps: Annotated[float, Field(gt=0, le=50)]
+    lateral_acceleration_std_mps2: Annotated[float, Field(gt=0, le=50)]
+    object_sizes: dict[str, ObjectSizeConfig]
+
+    def with_box_noise(self, px: float, relative: float) -> TrackingConfig:
+        """The same for a detector of another noise, such as ground truth with a known one."""
+        return self.model_copy(update={"box_noise_px": px, "box_noise_relative": relative})
+
+
+class EgoConfig(_Section):
+    """Outer size of the ego, in metres."""
+
+    length_m: Annotated[float, Field(gt=0, le=20)]
+    width_m: Annotated[float, Field(gt=0, le=5)]
+
+
+class BrakesConfig(_Section):
+    """How the ego's brakes follow a demand."""
+
+    dead_time_s: Annotated[float, Field(ge=0, le=10)]
+    build_up_s: Annotated[float, Field(gt=0, le=10)]
+    max_deceleration_mps2: Annotated[float, Field(gt=0, le=20)]
+
+
+class EgoPitchConfig(_Section):
+    """How the ego pitches on its springs when it brakes."""
+
+    deg_per_mps2: Annotated[float, Field(ge=0, le=5)]
+    frequency_hz: Annotated[float, Field(gt=0, le=20)]
+    damping: Annotated[float, Field(ge=0, le=2)]
+
+
+class DetectionNoiseConfig(_Section):
+    """Errors of simulated detections; ``config.yml`` says what each key means."""
+
+    box_px: Annotated[float, Field(ge=0, le=100)]
+    miss_rate: Annotated[float, Field(ge=0, le=1)]
+    min_visible_share: Annotated[float, Field(ge=0, le=1)]
+    min_height_px: Annotated[float, Field(ge=0)]
+
+
+class WorldConfig(_Section):
+    """The simulated world (:mod:`ssd_triton.world`)."""
+
+    step_s: Annotated[float, Field(gt=0, le=0.1)]
+    ego: EgoConfig
+    brakes: BrakesConfig
+    pitch: EgoPitchConfig
+    noise: DetectionNoiseConfig
 
 
 class QuantizationConfig(_Section):
@@ -127,6 +230,86 @@ class ParityConfig(_Section):
     fp16: Annotated[float, Field(gt=0)]
 
 
+class CocoConfig(_Section):
+    """How ``clients/coco_eval.py`` evaluates; ``config.yml`` says what each key means."""
+
+    coco_data_path: Path | None
+    output: Path
+    image_set: ImageSet
+    limit: Annotated[int, Field(ge=1)] | None
+    in_flight: Annotated[int, Field(ge=1, le=1024)]
+    batch: Annotated[int, Field(ge=1, le=64)]
+    retry_s: Seconds
+    worst_misses: Annotated[int, Field(ge=0, le=1000)]
+    name_map: dict[str, str]
+
+
+class OptimizerConfig(_Section):
+    """AdamW, its learning rates, and how the network's weights are averaged."""
+
+    backbone_lr: Annotated[float, Field(gt=0, le=1)]
+    head_lr: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+
+
+class LossConfig(_Section):
+    """Which negatives count, and how sure the network is to become."""
+
+    negatives_per_positive: Annotated[int, Field(ge=1, le=100)]
+    min_negatives: Annotated[int, Field(ge=0, le=8732)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+class AugmentationConfig(_Section):
+    """How much training images are changed; ``config.yml`` says what each key means."""
+
+    mosaic_fraction: Score
+    zoom_in_fraction: Score
+    zoom_in_min_side: Annotated[float, Field(gt=0, le=1)]
+    zoom_out_fraction: Score
+    zoom_out_max_ratio: Annotated[float, Field(ge=1, le=10)]
+    flip_fraction: Score
+    min_visible: Score
+    min_side_px: Annotated[float, Field(ge=0, le=300)]
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Annotated[float, Field(ge=0, le=1)]
+    saturation: Annotated[float, Field(ge=0, le=1)]
+    hue_deg: Annotated[float, Field(ge=0, le=180)]
+    grey_fraction: Score
+    noise: Annotated[float, Field(ge=0, le=1)]
+    erase_fraction: Score
+    erase_max_side: Score
+
+
+class SamplingConfig(_Section):
+    """Which images are drawn more often."""
+
+    rare_frequency: Score
+    often: dict[str, Annotated[float, Field(gt=0, le=100)]]
+
+
+class TrainingConfig(_Section):
+    """How ``tools/train.py`` trains; ``config.yml`` says what each key means."""
+
+    output: Path
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=2, le=4096)]
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    source_px: Annotated[int, Field(ge=300, le=2048)]
+    deterministic: bool
+    frozen_stages: Annotated[int, Field(ge=0, le=4)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    log_every: Annotated[int, Field(ge=1)]
+    validate_every: Annotated[int, Field(ge=1)]
+    optimizer: OptimizerConfig
+    loss: LossConfig
+    sampling: SamplingConfig
+    augmentation: AugmentationConfig
+
+
 class Config(_Section):
     """The whole of ``config.yml``; paths are absolute once loaded."""
 
@@ -138,12 +321,17 @@ class Config(_Section):
     quantization: QuantizationConfig
     tensorrt: TensorRTConfig
     parity: ParityConfig
+    coco: CocoConfig
+    accuracy: dict[str, Annotated[float, Field(gt=0, le=1)]]
     server: ServerConfig
     client: ClientConfig
     detect: DetectConfig
     demo: DemoConfig
     camera: CameraConfig
     braking: BrakingConfig
+    tracking: TrackingConfig
+    world: WorldConfig
+    training: TrainingConfig
 
 
 def load_config(path: Path) -> Config:
@@ -153,54 +341,9 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is missing or no YAML, or a key is unknown, repeated, missing or out of range; the
             message names the file, the key and, for an unknown key, the nearest known one.
     """
-    name = relative_to_cwd(path)
-    try:
-        # The loader below is a SafeLoader: it builds plain values only.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {name} ({error}); give another one with --config FILE") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name}: got {type(values).__name__}, expected keys and values")
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{name}: " + "; ".join(_describe(problem) for problem in error.errors())) from None
+    config = read_yaml(path, Config, error_type=ConfigError, next_step="give another one with --config FILE")
     resolved: Config = _with_absolute_paths(config, path.resolve().parent)
     return resolved
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without repeated keys, of which PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a repeated key, then build the mapping as usual."""
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"repeated key '{key}'", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _describe(problem: Any) -> str:
-    """One pydantic problem as 'key: what is wrong'."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] != "extra_forbidden":
-        got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
-        return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}"
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        annotation = section.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return f"unknown key '{key}'"
-        section = annotation
-    nearest = difflib.get_close_matches(location[-1], section.model_fields, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(section.model_fields)}"
-    return f"unknown key '{key}': {hint}"
 
 
 def _with_absolute_paths(section: Any, base: Path) -> Any:

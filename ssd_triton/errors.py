@@ -6,6 +6,11 @@ a traceback and exit with 1; every other exception is a bug and keeps its traceb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_LISTED = 6
+"""Names in a message before the rest is only counted."""
+
 
 class UserError(Exception):
     """Something the user gave or left out; the message says what, and how to mend it."""
@@ -29,3 +34,9 @@ class ServerError(UserError):
 
 class VideoError(UserError):
     """A video, image folder or camera could not be read, or a video could not be written."""
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first names, and how many more there are, for a message."""
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest

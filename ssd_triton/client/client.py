@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ssd_triton.ahead import submit_ahead
 from ssd_triton.arrays import AnyArray
-from ssd_triton.client.ahead import submit_ahead
 from ssd_triton.client.errors import (
     ClientError,
+    DeadlineExceededError,
     RequestRefusedError,
     ServerNotReadyError,
     ServerUnreachableError,
@@ -27,9 +29,12 @@ from ssd_triton.client.stream import stream_detections
 from ssd_triton.client.transport import Outputs, SharedInput, make_transport
 from ssd_triton.detections import Detections
 
+Result = TypeVar("Result")
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 _RETRIES = 3
 _FIRST_RETRY_AFTER_S = 0.1
+_LONGEST_RETRY_AFTER_S = 1.0
+_SERVER_AWAY = (ServerUnreachableError, ServerNotReadyError)
 _READY_POLL_S = 0.1
 
 
@@ -37,7 +42,8 @@ class DetectorClient:
     """A connection to the ensembles ``ssd`` (encoded images) and ``ssd_frames`` (raw frames).
 
     Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError` and
-    :class:`ServerNotReadyError`, at most three times and within its deadline; inference changes nothing on the
+    :class:`ServerNotReadyError`, at most three times and within its deadline; with ``retry_s`` for that long and after
+    :class:`DeadlineExceededError` too, so that a server may go away and come back. Inference changes nothing on the
     server, so that a repeated request is harmless. All methods may be called from several threads.
 
     Example::
@@ -45,6 +51,11 @@ class DetectorClient:
         with DetectorClient("127.0.0.1:8001") as client:
             client.wait_ready(timeout_s=60)
             detections = client.detect(Path("street.jpg").read_bytes())
+
+    Attributes:
+        in_flight: Requests under way at once.
+        retry_s: How long a request is tried again in all while the server is away, if it was given.
+        retries: How often a request was tried again so far.
     """
 
     def __init__(
@@ -57,21 +68,27 @@ class DetectorClient:
         model: str = "ssd",
         frames_model: str = "ssd_frames",
         use_shared_memory: bool | None = None,
+        retry_s: float | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
         Args:
             url: ``host:port`` without a scheme.
             protocol: What the port speaks.
-            timeout_s: Deadline of one request, its retries included.
+            timeout_s: Deadline of one request, its retries included; with ``retry_s``, of each try.
             in_flight: Requests under way at once, for :meth:`submit`, :meth:`map` and :meth:`stream`.
             model: The ensemble for encoded images.
             frames_model: The ensemble for raw frames.
             use_shared_memory: Whether frames go through system shared memory; None tries it when the host is this
                 machine, and sends frames over the connection when the server cannot map it.
+            retry_s: How long a request is tried again in all while the server is away; None: see the class.
         """
         self._url = url
         self._timeout_s = timeout_s
+        self.retry_s = retry_s
+        self.retries = 0
+        self._counting = threading.Lock()
+        self._closing = threading.Event()
         self.in_flight = in_flight
         self._model = model
         self._frames_model = frames_model
@@ -93,7 +110,8 @@ class DetectorClient:
         self.close()
 
     def close(self) -> None:
-        """Wait for requests under way, free the shared memory, close the connections."""
+        """Wait for requests under way, which are not tried again, free the shared memory, close the connections."""
+        self._closing.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._frame_pool is not None:
             self._frame_pool.close()
@@ -128,6 +146,10 @@ class DetectorClient:
     def model_config(self, model: str | None = None) -> dict[str, Any]:
         """The configuration that the server has loaded for a model, as JSON."""
         return self._transport.model_config(model or self._model)
+
+    def server_version(self) -> str:
+        """Of Triton, such as ``2.51.0``."""
+        return self._transport.server_version()
 
     def detect(self, encoded: bytes) -> Detections:
         """Detect objects in one encoded image (JPEG, PNG, ...).
@@ -170,6 +192,10 @@ class DetectorClient:
         """Start :meth:`detect` and return at once; waits only while ``in_flight`` requests are under way."""
         return self._submit(lambda: self.detect(encoded))
 
+    def submit_batch(self, encoded: Sequence[bytes]) -> Future[list[Detections]]:
+        """Start :meth:`detect_batch`, likewise."""
+        return self._submit(lambda: self.detect_batch(encoded))
+
     def submit_frame(self, frame_rgb: AnyArray) -> Future[Detections]:
         """Start :meth:`detect_frame`, likewise."""
         return self._submit(lambda: self.detect_frame(frame_rgb))
@@ -195,7 +221,7 @@ class DetectorClient:
         ):
             yield answer if isinstance(answer, RequestRefusedError) else _to_detections(answer)[0]
 
-    def _submit(self, call: Callable[[], Detections]) -> Future[Detections]:
+    def _submit(self, call: Callable[[], Result]) -> Future[Result]:
         self._may_submit.acquire()
         try:
             future = self._executor.submit(call)
@@ -206,16 +232,22 @@ class DetectorClient:
         return future
 
     def _infer(self, model: str, input_name: str, value: AnyArray | SharedInput) -> Outputs:
-        deadline_s = time.monotonic() + self._timeout_s
+        patient = self.retry_s is not None
+        deadline_s = time.monotonic() + (self.retry_s or self._timeout_s)
+        tried_again = (*_SERVER_AWAY, DeadlineExceededError) if patient else _SERVER_AWAY
         wait_s = _FIRST_RETRY_AFTER_S
-        for attempt in range(_RETRIES + 1):
+        for attempt in itertools.count():
+            timeout_s = min(self._timeout_s, deadline_s - time.monotonic())
             try:
-                return self._transport.infer(model, input_name, value, OUTPUTS, deadline_s - time.monotonic())
-            except (ServerUnreachableError, ServerNotReadyError):
-                if attempt == _RETRIES or time.monotonic() + wait_s > deadline_s:
+                return self._transport.infer(model, input_name, value, OUTPUTS, timeout_s)
+            except tried_again:
+                last = attempt == _RETRIES and not patient
+                if last or self._closing.is_set() or time.monotonic() + wait_s > deadline_s:
                     raise
-            time.sleep(wait_s)
-            wait_s *= 2
+            with self._counting:
+                self.retries += 1
+            self._closing.wait(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_RETRY_AFTER_S)
         raise AssertionError("the loop above returns or raises")
 
 

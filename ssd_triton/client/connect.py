@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ssd_triton.client.client import DetectorClient
+from ssd_triton.client.errors import ServerUnreachableError
 from ssd_triton.config import Config
 from ssd_triton.repository.ensure import ensure_built_if_possible
 
@@ -31,19 +32,35 @@ def add_connection_arguments(parser: argparse.ArgumentParser, config: Config) ->
 
 
 @contextmanager
-def connect(args: argparse.Namespace, config: Config) -> Iterator[DetectorClient]:
+def connect(
+    args: argparse.Namespace, config: Config, *, model: str = "ssd", retry_s: float | None = None
+) -> Iterator[DetectorClient]:
     """Give a client of a ready server, which is started for the block where ``--serve`` asks for it.
+
+    Args:
+        args: With the options of :func:`add_connection_arguments`.
+        config: The project's configuration.
+        model: The ensemble for encoded images.
+        retry_s: See :class:`DetectorClient`; a server that was started here does not come back.
 
     Raises:
         ServerUnreachableError: No server answers.
-        ServerError: The embedded server could not be started.
+        ServerError: The embedded server could not be started, or has died.
     """
     with ExitStack() as stack:
         url = args.url or default_url(config, args.protocol)
         if args.serve is not None:
             url = stack.enter_context(_served(config, args.serve, args.protocol))
+            retry_s = None
         client = stack.enter_context(
-            DetectorClient(url, protocol=args.protocol, timeout_s=args.timeout_s, in_flight=args.in_flight)
+            DetectorClient(
+                url,
+                protocol=args.protocol,
+                timeout_s=args.timeout_s,
+                in_flight=args.in_flight,
+                model=model,
+                retry_s=retry_s,
+            )
         )
         client.wait_ready(timeout_s=0)
         yield client
@@ -65,4 +82,8 @@ def _served(config: Config, variant: str, protocol: str) -> Iterator[str]:
     settings = config.server.model_copy(update=ports)
     logging.info("starting tritonserver with %s", variant)
     with EmbeddedServer(config.model_repository, variant, settings) as server:
-        yield server.url("grpc" if protocol == "grpc" else "http")
+        try:
+            yield server.url("grpc" if protocol == "grpc" else "http")
+        except ServerUnreachableError:
+            server.check()
+            raise

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ssd_triton import cli
-from ssd_triton.client.ahead import submit_ahead
+from ssd_triton.ahead import submit_ahead
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
 from ssd_triton.drawing import draw_detections

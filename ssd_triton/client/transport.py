@@ -89,6 +89,10 @@ class Transport(ABC):
         """The configuration that the server has loaded, as JSON."""
 
     @abstractmethod
+    def server_version(self) -> str:
+        """Triton's version."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close all connections."""
 
@@ -128,6 +132,10 @@ class GrpcTransport(Transport):
         """See :class:`Transport`."""
         config: dict[str, Any] = self._call(lambda: self._channel.get_model_config(model, as_json=True))["config"]
         return config
+
+    def server_version(self) -> str:
+        """See :class:`Transport`."""
+        return str(self._call(self._channel.get_server_metadata).version)
 
     def close(self) -> None:
         """See :class:`Transport`."""
@@ -170,6 +178,10 @@ class HttpTransport(Transport):
         """See :class:`Transport`."""
         config: dict[str, Any] = self._call(lambda: self._client().get_model_config(model))
         return config
+
+    def server_version(self) -> str:
+        """See :class:`Transport`."""
+        return str(self._call(lambda: self._client().get_server_metadata())["version"])
 
     def close(self) -> None:
         """See :class:`Transport`."""
