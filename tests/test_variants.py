@@ -13,6 +13,7 @@ from torch import nn
 from ssd_triton.benchmark import candidates, measure, report
 from ssd_triton.client import DetectorClient
 from ssd_triton.config import BACKBONE_NAMES, Config
+from ssd_triton.device import choose_device
 from ssd_triton.errors import ExportError, UserError
 from ssd_triton.export import torchscript
 from ssd_triton.export.compare import relative_error
@@ -169,4 +170,4 @@ def test_arithmetic_of_the_published_network(reference_detector: ServedDetector)
 def test_a_device_that_is_not_there() -> None:
     for name in ("cuda:99", "tpu9000"):
         with pytest.raises(UserError, match=f"got the device '{name}'"):
-            candidates.choose_device(name)
+            choose_device(name)

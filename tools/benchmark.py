@@ -27,10 +27,11 @@ def main() -> int:
     """Measure, write the report and print the table."""
     args, config = cli.parse(str(__doc__), "python tools/benchmark.py --device cpu --batch 1 4", add_arguments)
     from ssd_triton.benchmark import candidates, measure, report
+    from ssd_triton.device import choose_device
     from ssd_triton.network.ssd import ServedDetector
     from ssd_triton.network.weights import load_network
 
-    device = candidates.choose_device(args.device)
+    device = choose_device(args.device)
     network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
     variants = candidates.runnable_candidates(config, detector, device)

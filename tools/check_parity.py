@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def main() -> int:
     """Compare and print a table."""
     args, config = cli.parse(str(__doc__), "python tools/check_parity.py --images path/to/images", add_arguments)
-    from ssd_triton.benchmark.candidates import choose_device, runnable_candidates
+    from ssd_triton.benchmark.candidates import runnable_candidates
+    from ssd_triton.device import choose_device
     from ssd_triton.export.samples import photographs
     from ssd_triton.network.ssd import ServedDetector
     from ssd_triton.network.weights import load_network

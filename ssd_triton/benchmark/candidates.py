@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
-from ssd_triton.errors import UserError
 from ssd_triton.export.engine_runner import EngineRunner
 from ssd_triton.network.fused import FusedDetector
 from ssd_triton.network.ssd import ServedDetector
@@ -60,21 +59,6 @@ def torch_candidates(detector: ServedDetector, device: torch.device) -> list[Can
         _torch_candidate("pytorch_fused_fp16 without graph", fused, device, autotune=True),
         _torch_candidate("pytorch_fused_fp16", fused, device, autotune=True, graph=True),
     ]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a command line; ``auto`` takes a GPU where there is one.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise UserError(f"got the device '{name}', expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"got the device '{name}', but PyTorch sees {torch.cuda.device_count()} GPUs: use --device cpu")
-    return device
 
 
 def runnable_candidates(config: Config, detector: ServedDetector, device: torch.device) -> list[Candidate]:

@@ -7,7 +7,6 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssd_triton import cli
 from ssd_triton.benchmark.candidates import Candidate, Launch, random_images
+from ssd_triton.machine import processor
 from ssd_triton.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.network.ssd import ServedDetector
 
@@ -90,7 +90,7 @@ def _time(launch: Launch, runs: int, device: torch.device) -> list[float]:
 def machine(device: torch.device) -> dict[str, str]:
     """Names and versions that the figures belong to."""
     facts = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -100,12 +100,6 @@ def machine(device: torch.device) -> dict[str, str]:
         facts["cuda"] = str(torch.version.cuda)
         facts["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
     return facts
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 @dataclass(frozen=True)

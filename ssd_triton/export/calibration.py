@@ -23,7 +23,8 @@ from PIL import Image
 
 from ssd_triton.arrays import AnyArray, UInt8Array
 from ssd_triton.config import CalibrationMethod, WeightBits
-from ssd_triton.export.ranges import CalibrationError, CalibrationRanges, listing
+from ssd_triton.errors import listing
+from ssd_triton.export.ranges import CalibrationError, CalibrationRanges
 from ssd_triton.export.samples import IMAGE_SUFFIXES
 from ssd_triton.files import relative_to_cwd, sha256_of
 from ssd_triton.reference import preprocess

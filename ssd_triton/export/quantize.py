@@ -18,8 +18,9 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from ssd_triton.arrays import AnyArray, FloatArray
+from ssd_triton.errors import listing
 from ssd_triton.export.compare import Arrays, TensorType, check_interface, check_values, run_onnx
-from ssd_triton.export.ranges import CalibrationError, CalibrationRanges, listing
+from ssd_triton.export.ranges import CalibrationError, CalibrationRanges
 from ssd_triton.files import atomic_output, relative_to_cwd
 
 MAX_LEVEL = 127

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssd_triton.config import CalibrationMethod, WeightBits
-from ssd_triton.errors import UserError
+from ssd_triton.errors import UserError, listing
 from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
-
-_LISTED = 6
-"""Names listed in an error before the rest is only counted."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -114,12 +110,6 @@ def save_ranges(ranges: CalibrationRanges, path: Path) -> None:
     one_line_arrays = re.sub(r"\[[^\[\]{}]*\]", lambda array: re.sub(r"\s+", " ", array[0]), text)
     with atomic_output(path) as temporary:
         temporary.write_text(one_line_arrays + "\n", encoding="utf-8")
-
-
-def listing(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
 
 
 def _mend(weights_path: Path) -> str:

@@ -1,30 +1,30 @@
 """Which layers do not bear INT8: measured layer by layer, and decided by COCO AP.
 
 :func:`layer_errors` quantises one layer at a time and compares the outputs with FP32; :func:`smallest_exclusion` leaves
-the most sensitive ones in FP32, as few as the accuracy gate allows. AP is that of pycocotools, by the protocol of
-:mod:`ssd_triton.reference`.
+the most sensitive ones in FP32, as few as the accuracy gate allows. AP is that of :mod:`ssd_triton.evaluation`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from ssd_triton.arrays import UInt8Array
+from ssd_triton.detections import Detections
+from ssd_triton.errors import listing
+from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.evaluation.metrics import check_installed
+from ssd_triton.evaluation.offline import evaluate_detector
 from ssd_triton.export.compare import relative_error
 from ssd_triton.export.quantize import layer_names, open_session, quantize
-from ssd_triton.export.ranges import CalibrationError, CalibrationRanges, GateResult, listing
+from ssd_triton.export.ranges import CalibrationError, CalibrationRanges, GateResult
 from ssd_triton.files import relative_to_cwd
 from ssd_triton.postprocess_parameters import PostprocessParameters
 from ssd_triton.reference import postprocess, preprocess
@@ -65,6 +65,11 @@ class EvaluationImages:
     folder: Path
     annotations: Path
     count: int
+
+    @property
+    def source(self) -> DatasetSource:
+        """The same for :mod:`ssd_triton.evaluation`."""
+        return DatasetSource(self.folder, self.annotations, limit=self.count)
 
 
 def layer_errors(fp32_onnx: Path, ranges: CalibrationRanges, images_rgb: UInt8Array, provider: str) -> list[LayerError]:
@@ -141,34 +146,21 @@ def smallest_exclusion(
 
 
 def average_precision(session: onnxruntime.InferenceSession, images: EvaluationImages) -> float:
-    """COCO AP (IoU 0.50 to 0.95, all areas) in [0, 1] of a detector.
+    """COCO AP (IoU 0.50 to 0.95, all areas) in [0, 1] of a detector; classes are categories in their sorted order.
 
     Raises:
         CalibrationError: The annotations or an image cannot be read, or there are fewer images than asked for.
     """
-    # pycocotools belongs to the evaluation's dependencies, which building a repository does not need.
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = COCO()
-        truth.dataset = _annotations(images)
-        truth.createIndex()
-        chosen = _chosen_ids(images, sorted(truth.getImgIds()))
-        category_ids = sorted(truth.getCatIds())
-        found = [
-            detection
-            for image in truth.loadImgs(chosen)
-            for detection in _detect(session, images.folder / image["file_name"], image["id"], category_ids)
-        ]
-        if not found:
-            return 0.0
-        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
-        evaluation.params.imgIds = chosen
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0])
+    def detect(encoded: bytes) -> Detections:
+        pixels, size_px = preprocess(encoded)
+        loc, conf = session.run(["loc", "conf"], {"image": pixels[np.newaxis]})
+        return postprocess(loc[0], conf[0], size_px, PostprocessParameters())
+
+    try:
+        return evaluate_detector(detect, load_dataset(images.source)).ap
+    except EvaluationError as error:
+        raise CalibrationError(str(error)) from error
 
 
 def check_evaluation(images: EvaluationImages) -> None:
@@ -178,11 +170,11 @@ def check_evaluation(images: EvaluationImages) -> None:
         CalibrationError: pycocotools is not installed, the annotations are unreadable or hold too few images, or
             images are missing.
     """
-    if find_spec("pycocotools") is None:
-        raise CalibrationError("AP needs pycocotools, which is not installed: run \"pip install -e '.[eval]'\"")
-    dataset = _annotations(images)
-    names = {image["id"]: image["file_name"] for image in dataset["images"]}
-    missing = [names[key] for key in _chosen_ids(images, sorted(names)) if not (images.folder / names[key]).is_file()]
+    try:
+        check_installed()
+        missing = load_dataset(images.source).missing_files()
+    except EvaluationError as error:
+        raise CalibrationError(str(error)) from error
     if missing:
         raise CalibrationError(
             f"{relative_to_cwd(images.folder)} lacks {len(missing)} of {images.count} images that "
@@ -195,47 +187,3 @@ def _outputs(session: onnxruntime.InferenceSession, images_rgb: UInt8Array) -> l
     """``loc`` and ``conf`` of all images; one at a time, since memory is what a large batch costs on a CPU."""
     runs = [session.run(["loc", "conf"], {"image": image[np.newaxis]}) for image in images_rgb]
     return [np.concatenate(values) for values in zip(*runs, strict=True)]
-
-
-def _annotations(images: EvaluationImages) -> dict[str, Any]:
-    name = relative_to_cwd(images.annotations)
-    try:
-        dataset: dict[str, Any] = json.loads(images.annotations.read_text(encoding="utf-8"))
-        missing = {"images", "annotations", "categories"} - dataset.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise CalibrationError(f"cannot read the annotations {name} ({error}); expected a COCO JSON file") from error
-    if missing or not dataset["annotations"]:
-        lacking = ", ".join(sorted(missing)) or "boxes"
-        raise CalibrationError(f"{name} lacks {lacking}; expected a COCO instances_*.json file")
-    return dataset
-
-
-def _chosen_ids(images: EvaluationImages, ids: Sequence[int]) -> list[int]:
-    if len(ids) < images.count:
-        raise CalibrationError(
-            f"got {len(ids)} images in {relative_to_cwd(images.annotations)}, expected {images.count} or more; lower "
-            "--num-evaluation-images"
-        )
-    return [ids[index * len(ids) // images.count] for index in range(images.count)]
-
-
-def _detect(
-    session: onnxruntime.InferenceSession, path: Path, image_id: int, category_ids: Sequence[int]
-) -> list[dict[str, object]]:
-    """Detections of one image, in COCO's form: boxes as left, top, width, height in pixels."""
-    try:
-        pixels, size_px = preprocess(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CalibrationError(
-            f"{relative_to_cwd(path)}: got no readable image ({error}), expected the one that the annotations name"
-        ) from error
-    loc, conf = session.run(["loc", "conf"], {"image": pixels[np.newaxis]})
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[class_id - 1],
-            "bbox": [float(value) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-            "score": score,
-        }
-        for box, score, class_id in postprocess(loc[0], conf[0], size_px, PostprocessParameters())
-    ]

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssd_triton.errors import WeightsError
+from ssd_triton.errors import WeightsError, listing
 from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.network.fetch import verify_recorded
 from ssd_triton.network.ssd import SSD300
@@ -89,7 +89,7 @@ def save_fp16(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     }
     lost = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if lost:
-        raise WeightsError(f"beyond the range of FP16: {_listing(lost)}; rescale them before saving")
+        raise WeightsError(f"beyond the range of FP16: {listing(lost)}; rescale them before saving")
     with atomic_output(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata=metadata)
 
@@ -115,7 +115,7 @@ def _check_fit(path: Path, state: StateDict, network: SSD300) -> None:
     ]
     not_finite = [key for key in expected if key in state and not torch.isfinite(state[key]).all()]
     problems = [
-        f"{len(keys)} {kind}: {_listing(keys)}"
+        f"{len(keys)} {kind}: {listing(keys)}"
         for kind, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -129,8 +129,3 @@ def _check_fit(path: Path, state: StateDict, network: SSD300) -> None:
             f"{relative_to_cwd(path)} does not fit the network: {'; '.join(problems)}. Set backbone and labels_path "
             "in config.yml to those that the weights were trained with"
         )
-
-
-def _listing(names: list[str]) -> str:
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest

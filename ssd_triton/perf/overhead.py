@@ -51,7 +51,7 @@ def measure_overhead(
     series = [Series(model, concurrency) for concurrency in concurrencies for model in MODELS]
     turns = [one for _ in range(rounds) for one in series]
     for one in cli.progress(turns, total=len(turns), description="perf_analyzer", unit="runs"):
-        load = Load(one.model, url, inputs[one.model], one.concurrency, max(requests, 8 * one.concurrency))
+        load = Load(one.model, url, [inputs[one.model]], one.concurrency, max(requests, 8 * one.concurrency))
         one.rounds.append(measure(load, timeout_s=timeout_s))
     return series
 

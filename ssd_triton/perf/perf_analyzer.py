@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,8 @@ class Load:
 
     model: str
     url: str
-    inputs: Mapping[str, bytes]
-    """Content of each input for one batch element: a tensor's raw bytes, or see :func:`bytes_element`."""
+    elements: Sequence[Mapping[str, bytes]]
+    """Batch elements, sent in turn; each has the content of every input: raw bytes, or see :func:`bytes_element`."""
     concurrency: int
     requests: int
     """Requests in a measurement window; the figures are those of the last three windows, once they agree."""
@@ -70,8 +70,11 @@ def measure(load: Load, *, timeout_s: float) -> Measurement:
     """
     with tempfile.TemporaryDirectory(prefix="perf-analyzer-") as folder, _program() as (binary, environment):
         data, report = Path(folder) / "data.json", Path(folder) / "report.csv"
-        element = {name: {"b64": base64.b64encode(content).decode()} for name, content in load.inputs.items()}
-        data.write_text(json.dumps({"data": [element]}), encoding="utf-8")
+        elements = [
+            {name: {"b64": base64.b64encode(content).decode()} for name, content in element.items()}
+            for element in load.elements
+        ]
+        data.write_text(json.dumps({"data": elements}), encoding="utf-8")
         command = [
             *(str(binary), "-m", load.model, "-u", load.url, "-i", "grpc", "--input-data", str(data)),
             *("--concurrency-range", str(load.concurrency), "--percentile", "95", "-f", str(report)),

@@ -1,0 +1,114 @@
+"""Reading annotation files in COCO's format (https://cocodataset.org/#format-data), as far as boxes need it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.files import relative_to_cwd
+
+_Side = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Place = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Image(_Record):
+    """An image; ``file_name`` is relative to the folder of images."""
+
+    id: int
+    file_name: str
+
+
+class Category(_Record):
+    """A class of the file; ids need not be consecutive."""
+
+    id: int
+    name: str
+
+
+class Annotation(_Record):
+    """One object: left, top, width and height of its box in pixels; a crowd is one box around many."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[_Place, _Place, _Side, _Side]
+    area: _Side | None = None
+    """Of the object's mask where there is one, pixels; None stands for the box's own area."""
+    iscrowd: bool = False
+
+    @property
+    def area_px(self) -> float:
+        """What decides whether it is small, medium or large."""
+        return self.bbox[2] * self.bbox[3] if self.area is None else self.area
+
+
+class Annotations(_Record):
+    """The content of an annotation file."""
+
+    images: tuple[Image, ...]
+    annotations: tuple[Annotation, ...]
+    categories: tuple[Category, ...]
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read and check an annotation file.
+
+    Raises:
+        EvaluationError: It cannot be read, is no COCO file, holds no boxes, or contradicts itself.
+    """
+    name = relative_to_cwd(path)
+    try:
+        found = Annotations.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise EvaluationError(
+            f"cannot read the annotations {name} ({error.strerror}); give a COCO instances_*.json with --annotations"
+        ) from error
+    except ValidationError as error:
+        raise EvaluationError(f"{name}: {_describe(error)}; expected a COCO instances_*.json file") from None
+    if not found.annotations:
+        raise EvaluationError(f"{name} lacks boxes: its 'annotations' are empty; give a file with ground truth")
+    _check_consistent(found, name)
+    return found
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    rest = f" (and {error.error_count() - 1} problems more)" if error.error_count() > 1 else ""
+    if first["type"] == "missing":
+        return f"lacks '{place}'{rest}"
+    return f"{f'{place}: ' if place else ''}{' '.join(first['msg'].lower().split())}{rest}"
+
+
+def _check_consistent(found: Annotations, name: str) -> None:
+    for kind, ids in (
+        ("image", [image.id for image in found.images]),
+        ("category", [category.id for category in found.categories]),
+        ("file name", [image.file_name for image in found.images]),
+    ):
+        _refuse(name, f"has the same {kind} more than once", [key for key, count in Counter(ids).items() if count > 1])
+    images, categories = ({one.id for one in group} for group in (found.images, found.categories))
+    annotations = found.annotations
+    _refuse(name, "has boxes in unknown images", {one.image_id for one in annotations} - images)
+    _refuse(name, "has boxes of unknown categories", {one.category_id for one in annotations} - categories)
+    outside = [image.file_name for image in found.images if _leads_outside(image.file_name)]
+    _refuse(name, "names files outside the folder of images", outside)
+
+
+def _leads_outside(file_name: str) -> bool:
+    path = PurePosixPath(file_name)
+    return path.is_absolute() or ".." in path.parts
+
+
+def _refuse(name: str, problem: str, found: Iterable[object]) -> None:
+    values = list(found)
+    if values:
+        raise EvaluationError(f"{name} {problem} ({len(values)}, such as {values[0]}); expected a valid COCO file")

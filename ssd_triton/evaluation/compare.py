@@ -1,0 +1,223 @@
+"""The accuracy of every variant that runs here, on the same images: through a server each, against PyTorch FP32."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.config import Config
+from ssd_triton.errors import ConfigError
+from ssd_triton.evaluation.dataset import Dataset
+from ssd_triton.evaluation.environment import environment
+from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served, finish
+from ssd_triton.evaluation.journal import open_journal
+from ssd_triton.evaluation.offline import detect_all
+from ssd_triton.evaluation.report import write_report, writing
+from ssd_triton.files import atomic_output, sha256_of
+from ssd_triton.labels import load_labels
+from ssd_triton.network.ssd import ServedDetector
+from ssd_triton.network.weights import load_network
+from ssd_triton.repository.build import artefacts, ensure_built
+from ssd_triton.repository.model_config import postprocess_parameters, variants
+from ssd_triton.repository.paths import DETECTOR
+from ssd_triton.server import EmbeddedServer
+
+_log = logging.getLogger(__name__)
+REFERENCE = "PyTorch FP32, offline"
+_FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_REFERENCE_BATCH = 4
+"""Images at once: memory is what a large batch costs on a CPU."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """How servers are asked: requests under way at once, and images in each."""
+
+    in_flight: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One variant.
+
+    Attributes:
+        variant: Its name.
+        evaluation: None where it does not run here.
+        difference: Its AP minus that of PyTorch FP32.
+        allowed: How large the difference may be, either way.
+        note: What a reader must know; why it does not run, for one.
+    """
+
+    variant: str
+    evaluation: Evaluation | None
+    difference: float
+    allowed: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is small enough; what does not run here is not judged."""
+        return self.evaluation is None or abs(self.difference) <= self.allowed
+
+
+def compare(
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    only: Sequence[str] = (),
+    requests: Requests,
+    restart: bool = False,
+) -> tuple[Evaluation, list[Comparison]]:
+    """Evaluate the offline reference and every variant, one after the other.
+
+    Each has a folder of its own with its report, and goes on from the answers that are kept there.
+
+    Args:
+        config: The project's configuration.
+        dataset: On what.
+        folder: Where the folders of the variants go.
+        only: Variants; empty takes all that the repository has.
+        requests: How the servers are asked.
+        restart: Drop what an earlier run has kept.
+
+    Raises:
+        ConfigError: A variant is unknown, or ``accuracy`` in the configuration lacks it.
+        EvaluationError: See :func:`ssd_triton.evaluation.evaluate.evaluate_served`.
+        ServerError: A variant's server does not start.
+    """
+    chosen = list(only or variants(config.model_repository))
+    unavailable = {variant: artefacts(config, only=[variant])[-1].unavailable_because() for variant in chosen}
+    ungated = [variant for variant in chosen if variant not in config.accuracy]
+    if ungated:
+        raise ConfigError(f"accuracy in config.yml lacks {', '.join(ungated)}: say how far its AP may lie from FP32")
+    reference = evaluate_reference(config, dataset, folder / "reference", restart=restart)
+    compared = []
+    for variant in chosen:
+        allowed, reason = config.accuracy[variant], unavailable[variant]
+        if reason is not None:
+            compared.append(Comparison(variant, None, 0.0, allowed, f"skipped: {reason}"))
+            continue
+        found = _evaluate_variant(config, variant, dataset, folder / variant, requests=requests, restart=restart)
+        difference = found.metrics.ap - reference.metrics.ap
+        compared.append(Comparison(variant, found, difference, allowed, _note(variant, found)))
+    return reference, compared
+
+
+def evaluate_reference(config: Config, dataset: Dataset, folder: Path, *, restart: bool = False) -> Evaluation:
+    """Evaluate the network in PyTorch FP32 without a server, on a GPU where there is one."""
+    parameters = postprocess_parameters(config.model_repository)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fingerprint = {
+        "weights_sha256": sha256_of(config.weights_path),
+        "backbone": config.backbone,
+        "parameters": parameters.model_dump(),
+        "device": device.type,
+        "dataset": dataset.fingerprint,
+    }
+    with open_journal(folder / JOURNAL, fingerprint, restart=restart) as journal:
+        todo = dataset.restricted_to([image for image in dataset.images if image.id not in journal.results])
+        if todo.images:
+            network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
+            detector = ServedDetector(network).eval().to(device)
+            journal.begin_session()
+            # TF32, on by default for convolutions, would make FP32 another precision.
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                for image, found in detect_all(detector, todo, device, _REFERENCE_BATCH, parameters):
+                    journal.add(image.id, found, 0.0)
+    facts = {"reference": fingerprint, "environment": {**environment(), "torch": torch.__version__}}
+    evaluation = finish(REFERENCE, dataset, journal, None, facts)
+    write_report(evaluation, folder)
+    return evaluation
+
+
+def _evaluate_variant(
+    config: Config, variant: str, dataset: Dataset, folder: Path, *, requests: Requests, restart: bool
+) -> Evaluation:
+    ensure_built(config, _log.info, only=[variant])
+    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    num_labels = len(load_labels(config.labels_path))
+    asked = Settings("ssd", num_labels, batch=requests.batch, restart=restart, repository=config.model_repository)
+    _log.info("evaluating %s", variant)
+    with (
+        EmbeddedServer(config.model_repository, variant, settings) as server,
+        DetectorClient(server.url("grpc"), timeout_s=config.client.timeout_s, in_flight=requests.in_flight) as client,
+    ):
+        evaluation = evaluate_served(client, dataset, folder, asked, name=variant)
+    write_report(evaluation, folder)
+    return evaluation
+
+
+def _note(variant: str, evaluation: Evaluation) -> str:
+    kinds = evaluation.facts["served"]["models"][DETECTOR]["instance_kinds"]
+    if variant.startswith("pytorch") and variant.endswith("fp16") and "KIND_GPU" not in kinds:
+        return "ran in FP32: FP16 needs a GPU"
+    return ""
+
+
+def table(reference: Evaluation, compared: Sequence[Comparison]) -> str:
+    """Markdown, one variant a line; figures are in [0, 1]."""
+    lines = [
+        "| variant | AP | AP50 | AP75 | small | medium | large | AP to FP32 | allowed | images/s | |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| {REFERENCE} | {_figures(reference)} | | | | |",
+    ]
+    for one in compared:
+        if one.evaluation is None or one.evaluation.speed is None:
+            lines.append(f"| `{one.variant}` | | | | | | | | | | {one.note} |")
+            continue
+        verdict = " ".join(filter(None, ("ok" if one.passed else "FAILED", f"({one.note})" if one.note else "")))
+        lines.append(
+            f"| `{one.variant}` | {_figures(one.evaluation)} | {one.difference:+.5f} | {one.allowed:g} | "
+            f"{one.evaluation.speed.images_per_s:.2f} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def write_comparison(folder: Path, reference: Evaluation, compared: Sequence[Comparison]) -> str:
+    """Write ``accuracy.md`` and ``accuracy.png``, and return the text of the former.
+
+    Raises:
+        EvaluationError: They cannot be written.
+    """
+    text = f"{reference.dataset.set_name}\n\n{table(reference, compared)}\n"
+    with writing(folder):
+        with atomic_output(folder / "accuracy.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        _plot(folder / "accuracy.png", reference, compared)
+    return text
+
+
+def _plot(path: Path, reference: Evaluation, compared: Sequence[Comparison]) -> None:
+    """AP over images a second, with what the reference has."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    axes.axhline(reference.metrics.ap, color="0.4", linestyle="--", linewidth=1, label=REFERENCE)
+    for one in compared:
+        if one.evaluation is not None and one.evaluation.speed is not None:
+            speed, ap = one.evaluation.speed.images_per_s, one.evaluation.metrics.ap
+            [point] = axes.plot(speed, ap, marker="o", linestyle="", label=one.variant)
+            lowest, highest = reference.metrics.ap - one.allowed, reference.metrics.ap + one.allowed
+            axes.vlines(speed, lowest, highest, point.get_color(), alpha=0.4, linewidth=4)
+    axes.set(title=reference.dataset.set_name, xlabel="images/s through the server", ylabel="COCO AP")
+    axes.set_xlim(left=0)
+    axes.grid(visible=True, alpha=0.25)
+    axes.legend(fontsize=8, title="bars: what is allowed")
+    with atomic_output(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _figures(evaluation: Evaluation) -> str:
+    values = [evaluation.metrics.figures[name] for name in _FIGURES]
+    return " | ".join("–" if value is None else f"{value:.4f}" for value in values)

@@ -1,0 +1,173 @@
+"""What is evaluated: chosen images of a COCO-format dataset, and which class of the model each category is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ssd_triton.config import ImageSet
+from ssd_triton.errors import listing
+from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations
+from ssd_triton.evaluation.categories import by_order, match_categories
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.files import relative_to_cwd, sha256_of
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Where a dataset lies, and what of it is wanted.
+
+    Attributes:
+        images: Folder of the images.
+        annotations: A COCO ``instances_*.json``.
+        image_set: ``all`` images of the file, or only the ``annotated`` ones, as NVIDIA DeepLearningExamples evaluates.
+        limit: This many of them, spread evenly over the sorted ids, always the same ones; None takes all.
+    """
+
+    images: Path
+    annotations: Path
+    image_set: ImageSet = "all"
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images to evaluate, by ascending id, with their ground truth.
+
+    Attributes:
+        source: Where they come from.
+        images: Those chosen, without those left out.
+        left_out: File names of chosen images that are absent; see :func:`only_present`.
+        annotations: Boxes of the chosen images.
+        category_names: Of the file, by category id.
+        category_ids: By class id of the model; classes that the file lacks have none.
+    """
+
+    source: DatasetSource
+    images: tuple[Image, ...]
+    left_out: tuple[str, ...]
+    annotations: tuple[Annotation, ...]
+    category_names: Mapping[int, str]
+    category_ids: Mapping[int, int]
+
+    def path(self, image: Image) -> Path:
+        """The file of an image."""
+        return self.source.images / image.file_name
+
+    def read(self, image: Image) -> bytes:
+        """The encoded content of an image.
+
+        Raises:
+            EvaluationError: It cannot be read.
+        """
+        try:
+            return self.path(image).read_bytes()
+        except OSError as error:
+            raise EvaluationError(
+                f"{relative_to_cwd(self.path(image))}: got no readable image ({error.strerror}), expected the one that "
+                f"{relative_to_cwd(self.source.annotations)} names"
+            ) from error
+
+    def restricted_to(self, images: Sequence[Image]) -> Dataset:
+        """The same dataset with these images only."""
+        ids = {image.id for image in images}
+        boxes = tuple(one for one in self.annotations if one.image_id in ids)
+        return replace(self, images=tuple(images), annotations=boxes)
+
+    def missing_files(self) -> list[str]:
+        """Names of images that are not in their folder."""
+        return [image.file_name for image in self.images if not self.path(image).is_file()]
+
+    @property
+    def set_name(self) -> str:
+        """Which images these are, in words for every output."""
+        kind = {"all": "all images", "annotated": "images with annotations only"}[self.source.image_set]
+        chosen = "" if self.source.limit is None else f", {self.source.limit} spread evenly over the sorted ids"
+        missing = f", {len(self.left_out)} missing ones left out" if self.left_out else ""
+        return f"{len(self.images)} images of {self.source.annotations.name} ({kind}{chosen}{missing})"
+
+    @cached_property
+    def fingerprint(self) -> dict[str, object]:
+        """What kept results depend on, in values that can be compared and shown."""
+        ids = ",".join(str(image.id) for image in self.images)
+        return {
+            "annotations_sha256": sha256_of(self.source.annotations),
+            "image_set": self.source.image_set,
+            "limit": self.source.limit,
+            "images": len(self.images),
+            "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+            "category_ids": {str(class_id): category_id for class_id, category_id in self.category_ids.items()},
+        }
+
+
+def load_dataset(
+    source: DatasetSource, labels: Sequence[str] | None = None, name_map: Mapping[str, str] | None = None
+) -> Dataset:
+    """Read the annotations and choose the images; whether these are there is left to :func:`only_present`.
+
+    Args:
+        source: Where the dataset lies, and what of it is wanted.
+        labels: Class names by id, the background first; None maps classes by order, whatever the categories' names.
+        name_map: Names of the file that are called otherwise in ``labels``.
+
+    Raises:
+        EvaluationError: The annotations are no COCO file or do not match the labels, or there are fewer images than
+            wanted.
+    """
+    found = read_annotations(source.annotations)
+    if labels is None:
+        category_ids = by_order(found.categories)
+    else:
+        name = relative_to_cwd(source.annotations)
+        category_ids = match_categories(found.categories, labels, name_map or {}, name)
+    dataset = Dataset(
+        source,
+        images=(),
+        left_out=(),
+        annotations=found.annotations,
+        category_names={category.id: category.name for category in found.categories},
+        category_ids=category_ids,
+    )
+    return dataset.restricted_to(_choose(found, source))
+
+
+def only_present(dataset: Dataset, *, skip_missing: bool) -> Dataset:
+    """Leave out the images that are not in their folder.
+
+    Raises:
+        EvaluationError: There is no such folder or it holds none of them; or some are absent, and these are not to be
+            skipped.
+    """
+    folder, count = relative_to_cwd(dataset.source.images), len(dataset.images)
+    if not dataset.source.images.is_dir():
+        raise EvaluationError(f"folder of images not found: {folder}; give it with --images")
+    missing = dataset.missing_files()
+    if len(missing) == count:
+        raise EvaluationError(
+            f"{folder} holds none of the {count} images that {relative_to_cwd(dataset.source.annotations)} names; give "
+            "their folder with --images"
+        )
+    if missing and not skip_missing:
+        raise EvaluationError(
+            f"{folder} lacks {len(missing)} of {count} images that {relative_to_cwd(dataset.source.annotations)} "
+            f"names: {listing(missing)}; give their folder with --images, or leave them out with --skip-missing"
+        )
+    absent = set(missing)
+    present = [image for image in dataset.images if image.file_name not in absent]
+    return replace(dataset.restricted_to(present), left_out=tuple(missing))
+
+
+def _choose(found: Annotations, source: DatasetSource) -> list[Image]:
+    annotated = {annotation.image_id for annotation in found.annotations}
+    wanted = [image for image in found.images if source.image_set == "all" or image.id in annotated]
+    wanted.sort(key=lambda image: image.id)
+    count = len(wanted) if source.limit is None else source.limit
+    if len(wanted) < count:
+        raise EvaluationError(
+            f"got {len(wanted)} images in {relative_to_cwd(source.annotations)}, expected {count} or more: ask for "
+            "fewer"
+        )
+    return [wanted[index * len(wanted) // count] for index in range(count)]

@@ -1,0 +1,91 @@
+"""What a server serves, in values that two runs can compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from tritonclient.grpc import model_config_pb2
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.files import sha256_of
+
+_DECIDING = (
+    "platform",
+    "backend",
+    "default_model_filename",
+    "optimization",
+    "parameters",
+    "ensemble_scheduling",
+    "output",
+)
+"""Fields of a model's configuration that results depend on; the others are about how it is scheduled."""
+_UNCHANGED = 8
+"""Characters of a value that a message shows at each end, when values are long."""
+
+
+def served_models(client: DetectorClient, model: str) -> dict[str, Any]:
+    """The configurations that a server has loaded for an ensemble and its members, as far as results depend on them.
+
+    Returns:
+        By model name: fields of the configuration by their names in ``config.pbtxt``, and ``instance_kinds``: where the
+        model runs, since a variant may have another precision on a CPU.
+
+    Raises:
+        ClientError: The server does not answer, or has no such model.
+    """
+    ensemble = _deciding(client.model_config(model))
+    steps = ensemble.get("ensemble_scheduling", {}).get("step", [])
+    members = {str(step["model_name"]) for step in steps}
+    return {model: ensemble, **{name: _deciding(client.model_config(name)) for name in sorted(members)}}
+
+
+def check_classes(models: Mapping[str, Any], num_labels: int) -> None:
+    """Refuse labels that are not those of the model that is served.
+
+    Raises:
+        EvaluationError: The output ``conf`` of a member has another number of classes.
+    """
+    for name, config in models.items():
+        for output in config.get("output", []):
+            got = int(output["dims"][0])
+            if output["name"] == "conf" and got != num_labels:
+                raise EvaluationError(
+                    f"the served model '{name}' has {got} classes, expected {num_labels} as the labels file has "
+                    "(background included); give the labels of that model with --labels-path"
+                )
+
+
+def artefacts(models: Mapping[str, Any], repository: Path) -> dict[str, str]:
+    """SHA-256 of the model files of a server that serves a repository on this machine."""
+    names = {name: config.get("default_model_filename") or "model.onnx" for name, config in models.items()}
+    paths = {name: repository / name / "1" / filename for name, filename in names.items()}
+    return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
+
+
+def differences(before: object, now: object, place: str = "") -> list[str]:
+    """What differs between two fingerprints, as ``place: was ..., is ...``."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [
+            line
+            for key in keys
+            for line in differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
+        ]
+    return [] if before == now else [f"{place} was {_short(before)}, is {_short(now)}"]
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Both protocols' JSON in one form: read into Triton's own message and written again."""
+    message = json_format.ParseDict(config, model_config_pb2.ModelConfig(), ignore_unknown_fields=True)
+    known = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    kinds = sorted({str(group.get("kind", "KIND_AUTO")) for group in known.get("instance_group", [])})
+    return {**{key: known[key] for key in _DECIDING if key in known}, "instance_kinds": kinds}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 6 * _UNCHANGED else f"{text[:_UNCHANGED]}…{text[-_UNCHANGED:]}"

@@ -1,0 +1,123 @@
+"""Evaluation without a server: of any detector, and of a network in batches on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssd_triton import cli
+from ssd_triton.ahead import submit_ahead
+from ssd_triton.detections import Detections
+from ssd_triton.evaluation.annotations import Image
+from ssd_triton.evaluation.dataset import Dataset
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.files import relative_to_cwd
+from ssd_triton.postprocess_parameters import PostprocessParameters
+
+if TYPE_CHECKING:
+    import torch
+
+Detect = Callable[[bytes], Detections]
+"""From the content of an image file to boxes in its pixels."""
+_DECODING_THREADS = 4
+
+
+def evaluate_detector(detect: Detect, dataset: Dataset) -> Metrics:
+    """Evaluate any detector, an image at a time.
+
+    Raises:
+        EvaluationError: An image is missing or damaged.
+    """
+    results: list[CocoResult] = []
+    for image in _progress(dataset):
+        found = _readable(dataset, image, partial(detect, dataset.read(image)))
+        results += to_coco(found, image.id, dataset.category_ids)
+    return evaluate(dataset, results)
+
+
+def evaluate_network(
+    network: torch.nn.Module,
+    dataset: Dataset,
+    device: torch.device,
+    batch_size: int,
+    parameters: PostprocessParameters | None = None,
+) -> Metrics:
+    """Evaluate a network in PyTorch, with the preprocessing and post-processing of :mod:`ssd_triton.reference`.
+
+    Args:
+        network: On the device and in evaluation mode: UINT8 [N, 300, 300, 3] RGB to ``loc`` [N, 4, 8732] and ``conf``
+            [N, num_labels, 8732], as :class:`ssd_triton.network.ssd.ServedDetector`.
+        dataset: What to evaluate on.
+        device: Where the network is.
+        batch_size: Images in a batch; the last one is smaller.
+        parameters: Thresholds; None takes those of the protocol.
+
+    Raises:
+        EvaluationError: An image is missing or damaged.
+    """
+    results: list[CocoResult] = []
+    for image, found in detect_all(network, dataset, device, batch_size, parameters):
+        results += to_coco(found, image.id, dataset.category_ids)
+    return evaluate(dataset, results)
+
+
+def detect_all(
+    network: torch.nn.Module,
+    dataset: Dataset,
+    device: torch.device,
+    batch_size: int,
+    parameters: PostprocessParameters | None = None,
+) -> Iterator[tuple[Image, Detections]]:
+    """Yield every image with its detections, in the dataset's order; see :func:`evaluate_network`."""
+    import torch
+
+    from ssd_triton.reference import postprocess, preprocess
+
+    thresholds = parameters or PostprocessParameters()
+
+    def load(image: Image) -> Any:
+        return _readable(dataset, image, partial(preprocess, dataset.read(image)))
+
+    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+        loaded = submit_ahead(
+            _progress(dataset), lambda image: pool.submit(load, image), batch_size + _DECODING_THREADS
+        )
+        for batch in _in_batches(loaded, batch_size):
+            images, sizes_px = zip(*(future.result() for _, future in batch), strict=True)
+            with torch.inference_mode():
+                loc, conf = network(torch.from_numpy(np.stack(images)).to(device))
+                loc, conf = loc.float().cpu().numpy(), conf.float().cpu().numpy()
+            for (image, _), one_loc, one_conf, size_px in zip(batch, loc, conf, sizes_px, strict=True):
+                yield image, postprocess(one_loc, one_conf, size_px, thresholds)
+
+
+def _in_batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _progress(dataset: Dataset) -> Iterator[Image]:
+    return cli.progress(dataset.images, total=len(dataset.images), description="offline", unit="images")
+
+
+def _readable(dataset: Dataset, image: Image, call: Callable[[], Any]) -> Any:
+    """What a call makes of an image, or the sentence that it is damaged."""
+    try:
+        return call()
+    # What PIL raises on damaged files; SyntaxError on PNGs.
+    except (OSError, SyntaxError) as error:
+        raise EvaluationError(
+            f"{relative_to_cwd(dataset.path(image))}: got no readable image ({error}), expected the one that "
+            f"{relative_to_cwd(dataset.source.annotations)} names"
+        ) from error
