@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ssd_triton.config import BrakingConfig, CameraConfig, Config
+from ssd_triton.errors import UserError
+from ssd_triton.files import relative_to_cwd
 
 _CAMERA_HELP: Mapping[str, tuple[str, str]] = {
     "horizontal_fov_deg": ("DEG", "angle between the left and the right edge of the image, degrees"),
     "height_m": ("M", "height of the camera above the road, metres"),
     "pitch_deg": ("DEG", "how far the camera looks down, degrees; negative looks up"),
+    "yaw_deg": ("DEG", "how far the camera looks to the right of the car's heading, degrees"),
 }
 _BRAKING_HELP: Mapping[str, tuple[str, str]] = {
     "ego_speed_kmh": ("KMH", "speed of the car, km/h"),
     "reaction_time_s": ("S", "from BRAKE until the brakes bite, seconds"),
-    "deceleration_mps2": ("MPS2", "braking deceleration, m/s^2"),
+    "deceleration_mps2": ("MPS2", "BRAKE when this much is required, m/s^2"),
     "warning_lead_time_s": ("S", "WARN this long before BRAKE, seconds"),
-    "corridor_half_width_m": ("M", "objects farther to the side are passed, metres"),
+    "corridor_half_width_m": ("M", "half a car and a margin: what reaches into it is in the way, metres"),
 }
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Add a flag for each key of the section ``camera``."""
-    group = parser.add_argument_group("camera", "a pinhole without roll above a flat road")
+    """Add a flag for each key of the section ``camera``; that of ``file`` is ``--camera``."""
+    group = parser.add_argument_group("camera", "above a flat road, without roll: a file, or a pinhole by numbers")
+    group.add_argument(
+        "--camera",
+        type=Path,
+        default=config.camera.file,
+        metavar="FILE",
+        help="a camera file (tools/calibrate_camera.py); without one, the numbers below count",
+    )
     for name, (unit, text) in _CAMERA_HELP.items():
         _add(group, config.camera, name, unit, text)
 
@@ -41,14 +52,26 @@ def add_braking_arguments(parser: argparse.ArgumentParser, config: Config) -> No
     )
 
 
-def camera_settings(args: argparse.Namespace) -> CameraConfig:
-    """The section ``camera`` with the flags in place."""
-    return CameraConfig.model_validate({name: getattr(args, name) for name in CameraConfig.model_fields})
+def camera_settings(args: argparse.Namespace, config: Config) -> CameraConfig:
+    """The section ``camera`` with the flags in place.
+
+    Raises:
+        UserError: There is a camera file, and flags contradict it.
+    """
+    numbers = {name: getattr(args, name) for name in _CAMERA_HELP}
+    given = [f"--{name.replace('_', '-')}" for name, value in numbers.items() if value != getattr(config.camera, name)]
+    if args.camera is not None and given:
+        raise UserError(
+            f"got {', '.join(given)} beside the camera file {relative_to_cwd(args.camera)}, expected one or the other; "
+            "edit the file, or make another one with tools/calibrate_camera.py"
+        )
+    return CameraConfig(file=args.camera, **numbers)
 
 
-def braking_settings(args: argparse.Namespace) -> BrakingConfig:
+def braking_settings(args: argparse.Namespace, config: Config) -> BrakingConfig:
     """The section ``braking`` with the flags in place."""
-    return BrakingConfig.model_validate({name: getattr(args, name) for name in BrakingConfig.model_fields})
+    flags = {name: getattr(args, name) for name in (*_BRAKING_HELP, "classes")}
+    return BrakingConfig.model_validate(config.braking.model_dump() | flags)
 
 
 def value_of(section: type[BaseModel], name: str) -> Callable[[str], Any]:
