@@ -1,0 +1,36 @@
+"""Draw random scenes of the simulated world as a training set in COCO's format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ssd_triton import cli
+from ssd_triton.config import Config
+from ssd_triton.files import relative_to_cwd
+from ssd_triton.labels import load_labels
+from ssd_triton.world.dataset import write_dataset
+
+EXAMPLE = "python tools/render_dataset.py reports/rendered --count 1000 --seed 1"
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this command."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="gets images/ and annotations.json")
+    parser.add_argument("--count", type=int, default=100, help="number of images")
+    parser.add_argument("--seed", type=int, default=0, help="another number is another set")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"), help="of the images, pixels"
+    )
+
+
+def main() -> int:
+    """Draw the set."""
+    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    written = write_dataset(args.folder, args.count, args.seed, tuple(args.size), load_labels(config.labels_path))
+    print(f"{written.images} images with {written.boxes} boxes: {relative_to_cwd(written.annotations)}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
