@@ -1,4 +1,5 @@
-# make demo VIDEO=clip.mp4   annotate a clip through an embedded Triton server
+# make demo                  annotate a rendered drive through an embedded Triton server
+# make demo VIDEO=clip.mp4   the same with a clip of yours
 # make test                  linters, types and tests, against a real server
 # Both set everything up from a fresh clone and are quick the second time.
 

@@ -1,19 +1,23 @@
-"""Annotate a drive: detections through a Triton server, where they are on the road, and whether to warn or to brake.
+"""Annotate a drive: where road users are, how fast they come nearer, and whether to warn or to brake.
 
-Writes a video in which the state, the times of all stages and the road from above are drawn beside the detections.
-The road is taken to be flat and every object to stand still: a demonstration, not a safety system.
+Detections come from a Triton server. Written are a video with the state and its reason, the road from above and the
+times of all stages; a plot of range, speed, time to collision and state over time; and every decision with its evidence
+as JSON lines. Without --video, the drive is a rendered scenario. The road is taken to be flat: a demonstration, not a
+safety system.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ssd_triton import cli
 from ssd_triton.braking import options
-from ssd_triton.braking.demo import DemoSettings, open_demo_source, open_demo_writer, run_demo
+from ssd_triton.camera import configured_camera
 from ssd_triton.client.connect import add_connection_arguments, connect
-from ssd_triton.config import Config, DemoConfig
+from ssd_triton.config import Config
+from ssd_triton.demo.options import add_demo_arguments, demo_settings, ego_source
+from ssd_triton.demo.output import default_input, open_demo_source, open_demo_writer
+from ssd_triton.demo.run import DemoSettings, run_demo
 from ssd_triton.labels import load_labels
 from ssd_triton.video.window import Window
 
@@ -22,50 +26,37 @@ EXAMPLE = "python clients/brake_demo.py --serve --video clip.mp4 --ego-speed-kmh
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Add the arguments of this command."""
-    demo = config.demo
-    parser.add_argument(
-        "--video",
-        default=None if demo.video is None else str(demo.video),
-        help="a video file, a folder of images, or the index of a camera",
-    )
-    parser.add_argument("--output", type=Path, default=demo.output, metavar="MP4", help="the video to write")
-    parser.add_argument(
-        "--score-thresh",
-        type=options.value_of(DemoConfig, "score_thresh"),
-        default=demo.score_thresh,
-        metavar="SCORE",
-        help="detections with this score or less are left out, 0 to 1",
-    )
-    parser.add_argument(
-        "--image-folder-fps",
-        type=options.value_of(DemoConfig, "image_folder_fps"),
-        default=demo.image_folder_fps,
-        metavar="FPS",
-        help="frames a second of a folder of images",
-    )
-    parser.add_argument("--display", action="store_true", help="show the frames in a window as well; Escape ends")
+    add_demo_arguments(parser, config)
     add_connection_arguments(parser, config)
     options.add_camera_arguments(parser, config)
     options.add_braking_arguments(parser, config)
 
 
 def main() -> int:
-    """Make the video; exit code 130 when Ctrl-C ended it early."""
+    """Make the video; exit code 130 when Ctrl-C ended it early, 1 when the server or the source did."""
     args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
-    settings = DemoSettings(
-        labels=load_labels(config.labels_path),
-        camera=options.camera_settings(args),
-        braking=options.braking_settings(args),
-        score_thresh=args.score_thresh,
-        in_flight=args.in_flight,
-    )
+    labels, ego = load_labels(config.labels_path), ego_source(args, config)
+    if args.video is None:
+        args.video, ego = default_input(config, labels, args.output)
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
     with open_demo_source(args.video, output=args.output, image_folder_fps=args.image_folder_fps) as source:
-        writer = open_demo_writer(source, args.output)
+        settings = DemoSettings(
+            labels=labels,
+            camera=configured_camera(options.camera_settings(args, config), source.size_px),
+            ego=ego,
+            braking=options.braking_settings(args, config),
+            tracking=config.tracking,
+            demo=demo_settings(args, config),
+            in_flight=args.in_flight,
+            real_time=args.real_time,
+        )
+        writer = open_demo_writer(source, args.output, settings.demo.x264_preset)
         window = Window("ssd-triton") if args.display else None
         with connect(args, config) as client:
             summary = run_demo(source, client, writer, settings, window)
-    print(summary)
+            print(summary)
+            if summary.failure is not None:
+                raise summary.failure
     return 130 if summary.interrupted else 0
 
 

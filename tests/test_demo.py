@@ -1,8 +1,7 @@
-"""The demo and video detection, run as a user runs them, on the real server; and what is found on real drives."""
+"""The demo and video detection, run as a user runs them, on the real server."""
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import subprocess
@@ -15,12 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from ssd_triton.client import DetectorClient
-from ssd_triton.client.ahead import submit_ahead
-from ssd_triton.detections import Detections
+from ssd_triton.config import Config
 from ssd_triton.files import ROOT
 from ssd_triton.server import EmbeddedServer
-from ssd_triton.video import VideoWriter, open_source
+from ssd_triton.video import VideoWriter
 from tests.conftest import assert_one_line_error, children_of, group_members
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -46,6 +43,19 @@ def frame_times_s(path: Path) -> list[float]:
         return [float(frame.time) for frame in container.decode(video=0)]
 
 
+def read_events(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "out.events.jsonl").read_text().splitlines()]
+
+
+def wait_for_output(folder: Path, demo: subprocess.Popen[str]) -> None:
+    """Until the output's temporary file is there, with its first frame."""
+    deadline_s = time.monotonic() + 60
+    while not list(folder.glob(".out*.mp4")):
+        assert time.monotonic() < deadline_s
+        assert demo.poll() is None
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_demo_annotates_a_clip(
     run_script: RunScript, server: EmbeddedServer, clip: Path, tmp_path: Path, protocol: str
@@ -56,7 +66,12 @@ def test_demo_annotates_a_clip(
     )
     assert result.returncode == 0, result.stderr
     assert f"frames       {FRAMES} in" in result.stdout
-    assert "output       out.mp4" in result.stdout
+    for line in ("events       out.events.jsonl", "timeline     out.timeline.png", "output       out.mp4"):
+        assert line in result.stdout
+    events = read_events(tmp_path)
+    assert events[0]["state"] == "NO_DATA"
+    assert events[0]["latency_s"] == 0.1
+    assert (tmp_path / "out.timeline.png").stat().st_size > 10_000
     assert frame_times_s(tmp_path / "out.mp4") == pytest.approx(frame_times_s(clip), abs=1e-3)
     with av.open(str(tmp_path / "out.mp4")) as container:
         picture = next(container.decode(video=0))
@@ -80,10 +95,50 @@ def test_demo_serves_for_itself(run_script: RunScript, clip: Path, tmp_path: Pat
     assert len(frame_times_s(tmp_path / "out.mp4")) == FRAMES
 
 
-def test_demo_without_a_clip_says_which_to_give(run_script: RunScript) -> None:
-    start_s = time.monotonic()
-    assert_one_line_error(run_script("clients/brake_demo.py", "--serve"), "no clip given", "make demo VIDEO=")
-    assert time.monotonic() - start_s < 10
+def test_demo_in_real_time_measures_its_latency(
+    run_script: RunScript, server: EmbeddedServer, clip: Path, tmp_path: Path
+) -> None:
+    result = run_script(
+        "clients/brake_demo.py", "--video", clip, "--url", server.url("grpc"), "--real-time", "--output", "out.mp4"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "from camera to decision" in result.stdout
+    numbers = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    frames, dropped = int(numbers["frames"].split()[0]), int(numbers["dropped"])
+    assert frames + dropped == FRAMES
+    assert len(frame_times_s(tmp_path / "out.mp4")) == frames
+    assert all(event["latency_is_measured"] for event in read_events(tmp_path))
+
+
+def test_a_server_that_dies_ends_the_demo_with_one_line(
+    config: Config, photograph_rgb: np.ndarray, tmp_path: Path
+) -> None:
+    with VideoWriter(tmp_path / "long.mp4", (512, 600), 10) as writer:
+        for index in range(400):
+            writer.write(photograph_rgb, 0.1 * index)
+    text = (ROOT / "config.yml").read_text()
+    text = text.replace("server_deadline_s: 10", "server_deadline_s: 1").replace(
+        "labels_path: ", f"labels_path: {ROOT}/"
+    )
+    (tmp_path / "config.yml").write_text(text)
+    ports = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    with EmbeddedServer(config.model_repository, "onnx_fp32", ports) as doomed:
+        command = [sys.executable, str(ROOT / "clients/brake_demo.py"), "--config", "config.yml", "--video", "long.mp4"]
+        demo = subprocess.Popen(
+            [*command, "--url", doomed.url("grpc"), "--output", "out.mp4"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_output(tmp_path, demo)
+    output, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert "error: no answer for" in errors.strip().splitlines()[-1]
+    assert "unanswered   0" not in output
+    assert read_events(tmp_path)[-1]["state"] == "NO_DATA"
+    assert 0 < len(frame_times_s(tmp_path / "out.mp4")) < 400
 
 
 @pytest.mark.parametrize(
@@ -117,11 +172,7 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
         "out.mp4",
     ]
     demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline_s = time.monotonic() + 60
-    while not list(tmp_path.glob(".out*")):  # the output's temporary name, from its first frame on
-        assert time.monotonic() < deadline_s
-        assert demo.poll() is None
-        time.sleep(0.1)
+    wait_for_output(tmp_path, demo)
     [server_pid] = children_of(demo.pid)
     time.sleep(2)
     demo.send_signal(signal.SIGINT)
@@ -130,62 +181,8 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
     assert "interrupted" in output
     assert "Traceback" not in errors
     assert 0 < len(frame_times_s(tmp_path / "out.mp4")) < 200
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "out.mp4"]
+    written = ["long.mp4", "out.events.jsonl", "out.mp4", "out.timeline.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
+    assert read_events(tmp_path)[0]["state"] == "NO_DATA"
     assert set(Path("/dev/shm").iterdir()) <= regions
     assert group_members(server_pid) == []
-
-
-# --- real drives ------------------------------------------------------------------------------------------------------
-
-
-def detections_of(client: DetectorClient, path: Path) -> list[Detections]:
-    with open_source(str(path), image_folder_fps=10) as source:
-        answers = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
-        return [future.result().filter(score_thresh=0.5) for _, future in answers]
-
-
-def test_both_cars_are_found_in_every_frame(
-    grpc_detector: DetectorClient, data: Callable[[str], Path], labels: tuple[str, ...]
-) -> None:
-    frames = detections_of(grpc_detector, data("clips/udacity_vehicle_test_video.mp4"))
-    assert len(frames) == 38
-    for found in frames:
-        assert [labels[class_id] for class_id in found.class_ids].count("car") == 2
-
-
-def test_the_lead_car_is_found_where_the_lidar_sees_it(
-    grpc_detector: DetectorClient, data: Callable[[str], Path], labels: tuple[str, ...]
-) -> None:
-    """A car's box must hold the lidar's point on the lead car, projected with the drive's own calibration."""
-    folder = data("kitti_approach")
-    points_px = lidar_points_px(folder)
-    frames = detections_of(grpc_detector, folder / "images")
-    assert len(frames) == len(points_px) == 78
-    car = labels.index("car")
-    hits = 0
-    for found, (x_px, y_px) in zip(frames, points_px, strict=True):
-        left, top, right, bottom = found.boxes_xyxy[found.class_ids == car].T
-        # The lead car alone: its box is a few metres wide, not one that fills the picture.
-        inside = (left < x_px) & (x_px < right) & (top < y_px) & (y_px < bottom) & (right - left < 400)
-        hits += bool(inside.any())
-    assert hits >= 76
-
-
-def lidar_points_px(folder: Path) -> list[tuple[float, float]]:
-    """The lead car's middle, as the lidar measures it, in pixels of each frame."""
-    matrices: dict[str, np.ndarray] = {}
-    for line in (folder / "calib.txt").read_text().splitlines():
-        name, _, values = line.partition(":")
-        if not name.startswith("#"):
-            numbers = np.array(values.split(), np.float64)
-            matrices[name] = numbers.reshape({16: (4, 4), 9: (3, 3), 12: (3, 4)}[len(numbers)])
-    rectify = np.eye(4)
-    rectify[:3, :3] = matrices["R_rect_00"]
-    projection = matrices["P_rect_00"] @ rectify @ matrices["RT"]
-    points = []
-    with (folder / "lidar_truth.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            # Ahead, in the middle, a little above the rear bumper; the lidar is 1.73 m above the road.
-            x, y, w = projection @ [float(row["median_x_m"]), 0.0, -0.9, 1.0]
-            points.append((x / w, y / w))
-    return points

@@ -1,7 +1,6 @@
 """Text, lines and filled shapes, anti-aliased, drawn into an RGB image in place.
 
-Text is set in the typeface that comes with Pillow (Aileron, CC0), so that it looks the same on every machine;
-beyond ASCII it has few glyphs. Everything may reach outside the image; what does is cut off.
+Everything may reach outside the image; what does is cut off.
 """
 
 from __future__ import annotations
@@ -9,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
-from ssd_triton.arrays import FloatArray, UInt8Array
+from ssd_triton.arrays import Float64Array, UInt8Array
+from ssd_triton.drawing.lettering import LINE_HEIGHT, text_mask, text_width_px
 
 Colour = tuple[int, int, int]
 """RGB, 0 to 255 each."""
@@ -45,8 +43,11 @@ _CLASS_COLOURS: tuple[Colour, ...] = (
 _SUBPIXEL_BITS = 4
 """OpenCV takes coordinates in 1/16 pixel with ``shift=4``, so that slanted and moving lines do not jump."""
 
-_OVERSAMPLING = 4
-"""How many times larger text is set than shown."""
+_QUARTERS = [
+    [(math.cos(angle), math.sin(angle)) for angle in np.linspace(number * math.pi / 2, (number + 1) * math.pi / 2, 7)]
+    for number in range(4)
+]
+"""Points of a circle, by quarters from the lower right one on, clockwise."""
 
 _COORDINATE_LIMIT_PX = 1e5
 """Far beyond any image, and still a 32-bit integer in 1/16 pixel."""
@@ -94,8 +95,7 @@ def line_width_px(image_height_px: int) -> int:
 
 def text_extent_px(text: str, size_px: int, *, bold: bool = False) -> tuple[int, int]:
     """Width and height of a line of text, with room for ascenders and descenders."""
-    mask = _text_mask(text, size_px, bold)
-    return mask.shape[1], mask.shape[0]
+    return text_width_px(text, size_px, bold=bold), round(size_px * LINE_HEIGHT)
 
 
 def put_text(
@@ -109,7 +109,7 @@ def put_text(
     bold: bool = False,
 ) -> None:
     """Write one line of text, its vertical middle at ``position`` and horizontally aligned to it."""
-    mask = _text_mask(text, size_px, bold)
+    mask = text_mask(text, size_px, bold)
     height, width = mask.shape
     left = math.floor(position[0] - {"left": 0.0, "centre": width / 2, "right": float(width)}[align])
     top = math.floor(position[1] - height / 2)
@@ -126,15 +126,15 @@ def line(canvas: UInt8Array, start: Point, end: Point, colour: Colour, width_px:
     cv2.line(canvas, _fixed(start), _fixed(end), colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def outline(canvas: UInt8Array, points: Sequence[Point], colour: Colour, width_px: int) -> None:
-    """Draw the edges of a polygon."""
-    cv2.polylines(canvas, [_fixed_array(points)], True, colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
+def outline(canvas: UInt8Array, points: Sequence[Point], colour: Colour, width_px: int, *, closed: bool = True) -> None:
+    """Draw the edges of a polygon, or without ``closed`` a line through the points."""
+    cv2.polylines(canvas, [_fixed_array(points)], closed, colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def fill(canvas: UInt8Array, points: Sequence[Point], colour: Colour, opacity: float = 1.0) -> None:
     """Fill a polygon; ``opacity`` from 0 to 1."""
     height, width = canvas.shape[:2]
-    corners = np.asarray(points)
+    corners = np.asarray(points, np.float64)
     x0, y0 = (int(side) for side in np.clip(np.floor(corners.min(axis=0)) - 1, 0, (width, height)))
     x1, y1 = (int(side) for side in np.clip(np.ceil(corners.max(axis=0)) + 2, 0, (width, height)))
     if x0 < x1 and y0 < y1:
@@ -142,7 +142,7 @@ def fill(canvas: UInt8Array, points: Sequence[Point], colour: Colour, opacity: f
         painted = region.copy()
         cv2.fillPoly(
             painted,
-            [_fixed_array([(x - x0, y - y0) for x, y in points])],
+            [_fixed_array(corners - (x0, y0))],
             colour,
             cv2.LINE_AA,
             _SUBPIXEL_BITS,
@@ -158,17 +158,13 @@ def fill_rounded(canvas: UInt8Array, area: Rectangle, radius_px: float, colour: 
 def rounded_corners(left: float, top: float, right: float, bottom: float, radius_px: float) -> list[Point]:
     """Polygon of a rectangle with rounded corners."""
     radius = max(0.0, min(radius_px, (right - left) / 2, (bottom - top) / 2))
-    centres = ((right, bottom, -1, -1), (left, bottom, 1, -1), (left, top, 1, 1), (right, top, -1, 1))
-    points = []
-    for quarter, (x, y, inward_x, inward_y) in enumerate(centres):
-        for angle in np.linspace(quarter * np.pi / 2, (quarter + 1) * np.pi / 2, 7):
-            points.append(
-                (
-                    x + radius * (inward_x + float(np.cos(angle))),
-                    y + radius * (inward_y + float(np.sin(angle))),
-                )
-            )
-    return points
+    near_x, far_x, near_y, far_y = left + radius, right - radius, top + radius, bottom - radius
+    centres = ((far_x, far_y), (near_x, far_y), (near_x, near_y), (far_x, near_y))
+    return [
+        (x + radius * cos, y + radius * sin)
+        for (x, y), quarter in zip(centres, _QUARTERS, strict=True)
+        for cos, sin in quarter
+    ]
 
 
 def rectangle_corners(left: float, top: float, right: float, bottom: float) -> list[Point]:
@@ -185,22 +181,7 @@ def _fixed(point: Point) -> tuple[int, int]:
     return x, y
 
 
-def _fixed_array(points: Sequence[Point]) -> npt.NDArray[np.int32]:
-    return np.array([_fixed(point) for point in points], np.int32)
-
-
-@lru_cache(maxsize=32)
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size_px)
-
-
-@lru_cache(maxsize=2048)
-def _text_mask(text: str, size_px: int, bold: bool) -> FloatArray:
-    """Opacity of a line of text, FP32 [h, w] in [0, 1]; bold by a stroke, as there is only one weight."""
-    # Set large and reduced: small sizes would round every letter's width, and spaces all but vanish.
-    font = _font(size_px * _OVERSAMPLING)
-    stroke_px = size_px * _OVERSAMPLING / 40 if bold else 0.0
-    width = -(-int(font.getlength(text) + 2 * stroke_px + 1) // _OVERSAMPLING)
-    image = Image.new("L", (width * _OVERSAMPLING, round(size_px * 1.25) * _OVERSAMPLING))
-    ImageDraw.Draw(image).text((stroke_px, 0), text, fill=255, font=font, stroke_width=stroke_px)
-    return np.asarray(image.reduce(_OVERSAMPLING), np.float32) / 255
+def _fixed_array(points: Sequence[Point] | Float64Array) -> npt.NDArray[np.int32]:
+    limited = np.clip(np.asarray(points, np.float64), -_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
+    fixed: npt.NDArray[np.int32] = np.rint((limited - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    return fixed

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
+import cv2
 import numpy as np
 
 from ssd_triton.arrays import UInt8Array
-from ssd_triton.braking.decision import Decision, RoadObject, zones
-from ssd_triton.braking.geometry import GroundCamera
-from ssd_triton.braking.timing import StageRate
-from ssd_triton.config import BrakingConfig
+from ssd_triton.braking.objects import FrameDecision
+from ssd_triton.camera import Camera
+from ssd_triton.config import BrakingConfig, TrackingConfig
 from ssd_triton.detections import Detections
+from ssd_triton.drawing.banner import banner_height_px, draw_banner
 from ssd_triton.drawing.birdseye import BirdsEyeView, panel_width_px
-from ssd_triton.drawing.detections import draw_detections
-from ssd_triton.drawing.overlay import STATE_COLOURS, banner_height_px, draw_banner, draw_corridor, draw_stage_times
+from ssd_triton.drawing.canvas import PAPER, Rectangle, put_text, text_size_px
+from ssd_triton.drawing.objects import draw_objects, draw_others
+from ssd_triton.drawing.road import draw_corridor
+from ssd_triton.drawing.status import RunStatus, draw_status, status_height_px
+from ssd_triton.drawing.zones import standing_zones
+
+_DIMMED = 0.4
+"""Brightness of an image of which nothing is known."""
 
 
 def scene_size_px(image_size_px: tuple[int, int]) -> tuple[int, int]:
@@ -24,58 +31,52 @@ def scene_size_px(image_size_px: tuple[int, int]) -> tuple[int, int]:
 
 
 class Scene:
-    """Composes the frames of one video; what is the same in all of them is drawn once.
+    """Composes the frames of one video, in order of time.
 
     Args:
         camera: Of the size of the frames.
-        settings: Speed, zones and corridor.
-        labels: Class names by id, the background first.
+        braking: For the ranges of WARN and BRAKE.
+        tracking: For the detector's noise.
+        range_m: How far the road is shown from above.
     """
 
-    def __init__(self, camera: GroundCamera, settings: BrakingConfig, labels: Sequence[str]) -> None:
+    def __init__(self, camera: Camera, braking: BrakingConfig, tracking: TrackingConfig, range_m: float) -> None:
         self._camera = camera
-        self._settings = settings
-        self._labels = labels
-        self._zones = zones(settings)
-        self._birds_eye = BirdsEyeView(
-            camera.height_px,
-            self._zones,
-            corridor_half_width_m=settings.corridor_half_width_m,
-            ego_speed_kmh=settings.ego_speed_kmh,
-        )
+        self._braking = braking
+        # The middle of a box is the mean of two sides.
+        bearing_std_rad = tracking.box_noise_px / math.sqrt(2) / camera.fx_px
+        self._birds_eye = BirdsEyeView(camera.height_px, range_m, bearing_std_rad)
 
     def compose(
-        self,
-        image_rgb: UInt8Array,
-        detections: Detections,
-        objects: Sequence[RoadObject],
-        decision: Decision,
-        rates: Sequence[StageRate],
+        self, image_rgb: UInt8Array, detections: Detections | None, decision: FrameDecision, status: RunStatus
     ) -> UInt8Array:
         """Draw one frame.
 
         Args:
-            image_rgb: UINT8 [H, W, 3], RGB, of the camera's size.
-            detections: What was detected in it.
-            objects: Those of the detections that are on the road.
+            image_rgb: UINT8 [H, W, 3], RGB, of the camera's size; of a frame that could not be decoded, the one before.
+            detections: What was detected in it; None without data, for which the image is dimmed.
             decision: What follows from them.
-            rates: How long the stages take.
+            status: The figures of the run.
 
         Returns:
             UINT8 [H, W + panel, 3], RGB; the panel is to the right.
         """
-        notes = {item.index: f"{item.position.forward_m:.1f} m" for item in objects}
-        obstacle = decision.obstacle
-        highlights = {obstacle.index: STATE_COLOURS[decision.state]} if obstacle else {}
-        view = draw_corridor(image_rgb, self._camera, decision, self._zones, self._settings.corridor_half_width_m)
-        view = draw_detections(
-            view,
-            detections,
-            self._labels,
-            notes=notes,
-            highlights=highlights,
-            top_margin_px=banner_height_px(image_rgb.shape[0]),
-        )
-        view = draw_stage_times(view, rates)
-        view = draw_banner(view, decision)
-        return np.hstack([view, self._birds_eye.draw(objects, decision)])
+        height, width = image_rgb.shape[:2]
+        picture = np.empty((height, width + panel_width_px(height), 3), np.uint8)
+        view, panel = picture[:, :width], picture[:, width:]
+        zones = standing_zones(decision, self._braking)
+        if detections is None:
+            view[:] = cv2.convertScaleAbs(image_rgb, alpha=_DIMMED)
+        else:
+            view[:] = image_rgb
+            draw_corridor(view, self._camera, decision, zones)
+            draw_others(view, detections, decision)
+        lowest = height - status_height_px((width, height), status)
+        draw_objects(view, decision, Rectangle(0, banner_height_px(height), width, lowest))
+        draw_status(view, status)
+        if detections is None:
+            size_px = 2 * text_size_px(height)
+            put_text(view, (width / 2, height / 2), "no data of this frame", size_px, PAPER, align="centre", bold=True)
+        draw_banner(view, decision.state, decision.reason)
+        self._birds_eye.draw(panel, decision, zones)
+        return picture

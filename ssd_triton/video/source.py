@@ -30,6 +30,9 @@ _FALLBACK_FPS = 25.0
 _CAMERA_FALLBACK_FPS = 30.0
 """Nominal rate of a camera whose driver states none: the usual rate of USB cameras."""
 
+_SHORTEST_STEP_S = 1 / 90_000
+"""Frames nearer to one another than a tick of MPEG's 90 kHz clock have the same time as far as a video file can say."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -54,8 +57,13 @@ class VideoSource(ABC):
         size_px: Width and height of every frame, in pixels.
         fps: Nominal frames a second; timestamps, not this, say when a frame is shown.
         frame_count: Frames that the source states it has; None where it states nothing, as for a camera.
+        is_live: Whether frames come when they are taken, as from a camera, and not as fast as they are read.
         undecodable_frames: Frames skipped so far because they could not be decoded, or only with damage.
+        retimed_frames: Frames so far whose stated time was missing or not later than the frame before, so that the
+            nominal rate went on instead.
     """
+
+    is_live = False
 
     def __init__(self, name: str, size_px: tuple[int, int], fps: float, frame_count: int | None) -> None:
         self.name = name
@@ -63,6 +71,7 @@ class VideoSource(ABC):
         self.fps = fps
         self.frame_count = frame_count
         self.undecodable_frames = 0
+        self.retimed_frames = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -158,8 +167,11 @@ class _VideoFile(VideoSource):
             if start_s is None:
                 start_s = stated_s or 0.0
             # Raw streams have no timestamps, and joined recordings jump back: then the nominal rate goes on.
-            next_s = time_s + 1 / self.fps if stated_s is None else stated_s - start_s
-            time_s = next_s if next_s > time_s else time_s + 1 / self.fps
+            if stated_s is None or (index and stated_s - start_s < time_s + _SHORTEST_STEP_S):
+                time_s += 1 / self.fps
+                self.retimed_frames += 1
+            else:
+                time_s = stated_s - start_s
             yield Frame(_upright_rgb(picture), time_s, index)
         self.undecodable_frames += self._missing_at_end()
 
@@ -238,6 +250,8 @@ class _ImageFolder(VideoSource):
 
 class _Camera(VideoSource):
     """A camera, through OpenCV; a frame's time is that of its arrival."""
+
+    is_live = True
 
     def __init__(self, index: int) -> None:
         name = f"camera {index}"

@@ -22,9 +22,18 @@ TIME_BASE = Fraction(1, 90_000)
 """Unit of the written timestamps in seconds: MPEG's 90 kHz clock, in which frames last whole
 numbers at 24, 25, 30, 60 and 30,000/1,001 frames a second."""
 
-_X264_OPTIONS = {"crf": "20", "preset": "veryfast"}
-"""A constant quality a little above x264's default (23), which keeps text and thin lines clean, and a preset
-that leaves the processor to the detector."""
+_X264_CRF = "20"
+"""A constant quality a little above x264's default (23), which keeps text and thin lines clean."""
+
+_TO_YUV = np.array(
+    [
+        [0.2126 * 219 / 255, 0.7152 * 219 / 255, 0.0722 * 219 / 255, 16.0],
+        [-0.2126 / 1.8556 * 224 / 255, -0.7152 / 1.8556 * 224 / 255, 0.5 * 224 / 255, 128.0],
+        [0.5 * 224 / 255, -0.7152 / 1.5748 * 224 / 255, -0.0722 / 1.5748 * 224 / 255, 128.0],
+    ]
+)
+"""From RGB to 8-bit Y'CbCr of ITU-R BT.709 (parts 3 and 4), FP64 [3, 4]; OpenCV itself has BT.601 only, and FFmpeg's
+conversion takes three times as long."""
 
 
 class VideoWriter:
@@ -38,15 +47,18 @@ class VideoWriter:
         path: Ends in ``.mp4``; folders on the way are made.
         size_px: Width and height of every picture, in pixels.
         fps: Nominal frames a second, for the encoder's rate control and the last frame's duration.
+        preset: Of x264: slower ones than the default, which leaves most of the processor to the detector, make
+            smaller files; faster ones larger files.
 
     Raises:
         VideoError: The file could not be written there; or later, writing failed.
     """
 
-    def __init__(self, path: Path, size_px: tuple[int, int], fps: float) -> None:
+    def __init__(self, path: Path, size_px: tuple[int, int], fps: float, preset: str = "veryfast") -> None:
         self.path = path
         self._name = relative_to_cwd(path)
         self._size_px = size_px
+        self._options = {"crf": _X264_CRF, "preset": preset}
         self._rate = Fraction(fps).limit_denominator(1001)
         self._files = ExitStack()
         self._container: av.container.OutputContainer | None = None
@@ -109,7 +121,7 @@ class VideoWriter:
         """Open the temporary file: with the first picture, so that without one nothing is left behind."""
         temporary = self._files.enter_context(atomic_output(self.path))
         container = av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
-        stream = container.add_stream("libx264", rate=self._rate, options=dict(_X264_OPTIONS))
+        stream = container.add_stream("libx264", rate=self._rate, options=self._options)
         stream.width, stream.height = (side + side % 2 for side in self._size_px)
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
@@ -124,9 +136,8 @@ class VideoWriter:
         width_px, height_px = self._size_px
         odd_px = (0, height_px % 2, 0, width_px % 2)
         padded: UInt8Array = cv2.copyMakeBorder(image_rgb, *odd_px, cv2.BORDER_REPLICATE)
-        picture = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
+        picture = av.VideoFrame.from_ndarray(_to_yuv420(padded), format="yuv420p")
+        picture.colorspace, picture.color_range = Colorspace.ITU709, ColorRange.MPEG
         picture.pts, picture.time_base = tick, TIME_BASE
         for packet in container.streams.video[0].encode(picture):
             container.mux(packet)
@@ -141,3 +152,14 @@ class VideoWriter:
 
     def _failure(self, why: str | None) -> VideoError:
         return VideoError(f"{self._name}: cannot be written ({why}); give another --output")
+
+
+def _to_yuv420(image_rgb: UInt8Array) -> UInt8Array:
+    """RGB of even width and height to planes of luma and of chroma at half the resolution, UINT8 [H * 3 / 2, W]."""
+    luma, blue, red = cv2.split(cv2.transform(image_rgb, _TO_YUV))
+    height, width = luma.shape
+    planes = np.empty(height * width * 3 // 2, np.uint8)
+    planes[: height * width] = luma.ravel()
+    for chroma, part in zip((blue, red), np.split(planes[height * width :], 2), strict=True):
+        part[:] = cv2.resize(chroma, (width // 2, height // 2), interpolation=cv2.INTER_AREA).ravel()
+    return planes.reshape(height * 3 // 2, width)
