@@ -1,0 +1,145 @@
+"""Batches of augmented images, made on the device from sources that lie there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssd_triton.config import AugmentationConfig
+from ssd_triton.training.colour import change_colours
+from ssd_triton.training.constants import WHOLE, constant, mean_rgb, std_rgb
+from ssd_triton.training.crop import zoom_in, zoom_out
+from ssd_triton.training.erasing import erase
+from ssd_triton.training.geometry import Placement, largest_first, move_boxes, sample
+
+_TILES = 4
+_MEETING_POINT = (0.4, 0.6)
+"""Between which fractions of its sides a mosaic's four images meet; further out they would be stretched too much."""
+_MAX_BOXES = 128
+"""Boxes an image at most, the largest ones; COCO's fullest images have about 90."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step takes.
+
+    Attributes:
+        images: FP32 [N, 3, 300, 300], normalised, channels last.
+        boxes_xyxy: FP32 [N, G, 4], fractions of the images.
+        labels: INT64 [N, G], as :class:`ssd_triton.training.examples.Examples` has them.
+    """
+
+    images: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All images to draw from, on one device.
+
+    Attributes:
+        pixels: UINT8 [M, 3, S, S] RGB.
+        boxes_xyxy: FP32 [M, G, 4], fractions of the images.
+        labels: INT64 [M, G].
+        weights: FP64 [M], the probability of each.
+    """
+
+    pixels: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+class Augmentation:
+    """Draws sources and makes batches of them.
+
+    All randomness is the generator's, so that its state is all that a resumed training needs.
+    """
+
+    def __init__(self, sources: Sources, settings: AugmentationConfig, generator: torch.Generator) -> None:
+        """Take the sources; they lie on the generator's device."""
+        self._sources = sources
+        # Summed on the CPU: a GPU may add in another order each time.
+        self._cumulative = sources.weights.cpu().cumsum(0).to(sources.weights.device)
+        self._settings = settings
+        self._generator = generator
+        self._max_boxes = min(_TILES * sources.labels.shape[1], _MAX_BOXES)
+
+    def batch(self, size: int) -> Batch:
+        """Draw a batch, whose first images are mosaics."""
+        settings, generator = self._settings, self._generator
+        mosaics = round(size * settings.mosaic_fraction)
+        kinds = ((self._mosaic, mosaics), (self._single, size - mosaics))
+        parts = [make(count) for make, count in kinds if count]
+        images, boxes, labels = (torch.cat([part[index] for part in parts]) for index in range(3))
+        centered, labels = erase(change_colours(images, settings, generator), boxes, labels, settings, generator)
+        normalised = centered / std_rgb(centered.device)
+        return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels)
+
+    def _single(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One source an image: zoomed in or out, or whole."""
+        index = self._draw(count)
+        region = self._zoomed(index)
+        out = zoom_out(count, self._settings.zoom_out_max_ratio, self._generator)
+        region = torch.where(self._chance(count, self._settings.zoom_out_fraction), out, region)
+        target = constant(WHOLE, region.device).expand(count, 4)
+        images, _, boxes, labels = self._place(index, Placement(region, target))
+        boxes, labels = self._fixed_rows(boxes, labels)
+        return images, boxes, labels
+
+    def _mosaic(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Four sources an image, which meet at a random point."""
+        index = self._draw(count * _TILES)
+        low, high = _MEETING_POINT
+        x, y = (low + (high - low) * self._uniform(count, 2)).unbind(dim=1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        corners = [(zero, zero, x, y), (x, zero, one, y), (zero, y, x, one), (x, y, one, one)]
+        target = torch.stack([torch.stack(corner, dim=-1) for corner in corners], dim=1).flatten(0, 1)
+        images, inside, boxes, labels = self._place(index, Placement(self._zoomed(index), target))
+        tiles = torch.where(inside, images, torch.zeros_like(images))
+        boxes, labels = self._fixed_rows(boxes.reshape(count, -1, 4), labels.reshape(count, -1))
+        return tiles.reshape(count, _TILES, *tiles.shape[1:]).sum(dim=1), boxes, labels
+
+    def _place(self, index: Tensor, placement: Placement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw sources, some of them mirrored: pixels less the mean, which of them are in the target, boxes, labels."""
+        sources = self._sources
+        placement = placement.mirrored(self._chance(len(index), self._settings.flip_fraction)[:, 0])
+        centered = sources.pixels[index].float() / 255 - mean_rgb(index.device)
+        boxes, labels = move_boxes(
+            sources.boxes_xyxy[index],
+            sources.labels[index],
+            placement,
+            min_visible=self._settings.min_visible,
+            min_side_px=self._settings.min_side_px,
+        )
+        return *sample(centered, placement), boxes, labels
+
+    def _zoomed(self, index: Tensor) -> Tensor:
+        """Regions of sources, some of them zoomed in, the others whole: FP32 [N, 4]."""
+        boxes, labels = self._sources.boxes_xyxy[index], self._sources.labels[index]
+        patch = zoom_in(boxes, labels > 0, self._settings.zoom_in_min_side, self._generator)
+        whole = constant(WHOLE, patch.device)
+        return torch.where(self._chance(len(index), self._settings.zoom_in_fraction), patch, whole)
+
+    def _draw(self, count: int) -> Tensor:
+        """Indices of sources by their weights, INT64 [count]; unlike torch.multinomial, the host does not wait."""
+        places = torch.rand(count, dtype=torch.float64, device=self._cumulative.device, generator=self._generator)
+        drawn = torch.searchsorted(self._cumulative, places * self._cumulative[-1], right=True)
+        return drawn.clamp(max=len(self._cumulative) - 1)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, device=self._cumulative.device, generator=self._generator)
+
+    def _chance(self, count: int, fraction: float) -> Tensor:
+        """BOOL [count, 1], true with a probability."""
+        return self._uniform(count, 1) < fraction
+
+    def _fixed_rows(self, boxes_xyxy: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The same number of rows for every kind of image."""
+        boxes_xyxy, labels = largest_first(boxes_xyxy, labels, self._max_boxes)
+        missing = self._max_boxes - labels.shape[1]
+        return F.pad(boxes_xyxy, (0, 0, 0, missing)), F.pad(labels, (0, missing))

@@ -1,0 +1,75 @@
+"""Which class of the network each category of an annotation file trains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+
+from ssd_triton.errors import listing
+from ssd_triton.evaluation.annotations import Category
+from ssd_triton.training.errors import TrainingError
+
+LEFT_OUT = 0
+"""Stands for a category that is not trained: its objects are background."""
+
+
+def choose_labels(labels: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
+    """The labels to train: all, or the background and the chosen ones in the order in which they are given.
+
+    Raises:
+        TrainingError: A chosen class is unknown or given twice.
+    """
+    if not chosen:
+        return tuple(labels)
+    unknown = [name for name in chosen if name not in labels[1:]]
+    if unknown:
+        raise TrainingError(
+            f"--classes: no class is named {listing([_with_nearest(name, labels) for name in unknown])}; expected "
+            "names in labels_path"
+        )
+    if len(set(chosen)) < len(chosen):
+        raise TrainingError(f"--classes: got a class twice in {listing(list(chosen))}, expected each once")
+    return (labels[0], *chosen)
+
+
+def class_of_category(
+    categories: Sequence[Category],
+    labels: Sequence[str],
+    known: Collection[str],
+    name_map: Mapping[str, str],
+    source: str,
+) -> dict[int, int]:
+    """Class id of every category, by name; several categories may be one class.
+
+    Args:
+        categories: Of the annotation file.
+        labels: Names of the classes to train, the background first.
+        known: Names that may be left out of ``labels``: the classes before a subset was chosen.
+        name_map: Names of the file that are called otherwise in ``labels``; an empty name leaves a category out.
+        source: The file's name, for messages.
+
+    Returns:
+        By category id; :data:`LEFT_OUT` for those that are not trained.
+
+    Raises:
+        TrainingError: A name is neither known nor mapped, or none is trained.
+    """
+    names = {category.id: name_map.get(category.name, category.name) for category in categories}
+    unknown = sorted({name for name in names.values() if name and name not in known and name not in labels})
+    if unknown:
+        raise TrainingError(
+            f"{source}: no class is named {listing([_with_nearest(name, labels) for name in unknown])}; give "
+            "--name-map NAME=LABEL for each, or NAME= to leave it out"
+        )
+    found = {key: labels.index(name) if name in labels[1:] else LEFT_OUT for key, name in names.items()}
+    if not any(found.values()):
+        raise TrainingError(
+            f"{source}: got the categories {listing(sorted(names.values()))}, expected some of the classes to train: "
+            f"{listing(list(labels[1:]))}"
+        )
+    return found
+
+
+def _with_nearest(name: str, names: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"'{name}' (nearest: '{nearest[0]}')" if nearest else f"'{name}'"

@@ -1,0 +1,37 @@
+"""Small constant tensors, made once a device: making one anew would have the host wait for the device each time."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ssd_triton.network.boxes import default_boxes_cxcywh
+from ssd_triton.network.ssd import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""Left, top, right and bottom of a whole image, in fractions of it."""
+Nested = tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+
+@cache
+def constant(values: Nested, device: torch.device) -> Tensor:
+    """FP32 numbers on a device; not to be changed in place."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def mean_rgb(device: torch.device) -> Tensor:
+    """ImageNet's mean of pixels in [0, 1], FP32 [1, 3, 1, 1]."""
+    return constant(IMAGENET_MEAN_RGB, device).view(1, 3, 1, 1)
+
+
+def std_rgb(device: torch.device) -> Tensor:
+    """ImageNet's standard deviation of pixels in [0, 1], FP32 [1, 3, 1, 1]."""
+    return constant(IMAGENET_STD_RGB, device).view(1, 3, 1, 1)
+
+
+@cache
+def default_boxes(device: torch.device) -> Tensor:
+    """Default boxes, FP32 [8732, 4]: centre and size, as :func:`ssd_triton.network.boxes.default_boxes_cxcywh`."""
+    return torch.from_numpy(default_boxes_cxcywh()).to(device)

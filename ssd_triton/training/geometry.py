@@ -1,0 +1,107 @@
+"""Which part of which source image fills which part of an augmented one: pixels and boxes by the same mapping.
+
+Everything is batched tensor arithmetic in fractions of images, without a loop over images and without a wait of the
+host for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssd_triton.network.boxes import IMAGE_SIZE_PX
+from ssd_triton.training.examples import IGNORED, PADDING
+
+SUPERSAMPLING = 2
+"""Samples a pixel along each side: a bilinear sample alone aliases where the source is shrunk."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where sources go; all FP32 [N, 4] in fractions.
+
+    Attributes:
+        region: Left, top, right, bottom of the part of the source that is seen; beyond [0, 1] lies nothing. A mirrored
+            source has its right before its left.
+        target: Left, top, right, bottom of the part of the result that it fills.
+    """
+
+    region: Tensor
+    target: Tensor
+
+    def mirrored(self, chosen: Tensor) -> Placement:
+        """The same with left and right swapped where ``chosen``, BOOL [N], is true."""
+        swapped = self.region[:, [2, 1, 0, 3]]
+        return Placement(torch.where(chosen[:, None], swapped, self.region), self.target)
+
+
+def sample(pixels: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    """Draw every source into its target; what lies beyond a source is 0.
+
+    Args:
+        pixels: FP32 [N, 3, S, S].
+        placement: Of each source.
+
+    Returns:
+        FP32 [N, 3, 300, 300], and BOOL [N, 1, 300, 300]: which pixels lie in the target.
+    """
+    side = IMAGE_SIZE_PX * SUPERSAMPLING
+    centers = (torch.arange(side, device=pixels.device, dtype=torch.float32) + 0.5) / side
+    x, y = (_to_source(centers, placement, axis) for axis in (0, 1))
+    grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], dim=-1) * 2 - 1
+    drawn = F.avg_pool2d(F.grid_sample(pixels, grid, mode="bilinear", align_corners=False), SUPERSAMPLING)
+    middle = (torch.arange(IMAGE_SIZE_PX, device=pixels.device, dtype=torch.float32) + 0.5) / IMAGE_SIZE_PX
+    inside_x, inside_y = (
+        (middle >= placement.target[:, axis, None]) & (middle < placement.target[:, axis + 2, None]) for axis in (0, 1)
+    )
+    return drawn, (inside_x[:, None, :] & inside_y[:, :, None])[:, None]
+
+
+def _to_source(places: Tensor, placement: Placement, axis: int) -> Tensor:
+    """[M] places in the result along an axis -> [N, M] places in each source."""
+    start, end = placement.target[:, axis, None], placement.target[:, axis + 2, None]
+    first, last = placement.region[:, axis, None], placement.region[:, axis + 2, None]
+    return first + (places - start) / (end - start) * (last - first)
+
+
+def move_boxes(
+    boxes_xyxy: Tensor, labels: Tensor, placement: Placement, *, min_visible: float, min_side_px: float
+) -> tuple[Tensor, Tensor]:
+    """Take boxes to the result, cut at the border of their target.
+
+    Args:
+        boxes_xyxy: FP32 [N, G, 4], fractions of the sources.
+        labels: INT64 [N, G].
+        placement: Of each source.
+        min_visible: An object of which a smaller part of the box stays is ignored.
+        min_side_px: One that is thinner than this in the result is ignored.
+
+    Returns:
+        Boxes and labels of the same shapes; those that are not seen at all become padding.
+    """
+    scale = (placement.target[:, 2:] - placement.target[:, :2]) / (placement.region[:, 2:] - placement.region[:, :2])
+    corners = boxes_xyxy.reshape(*labels.shape, 2, 2)
+    moved = (corners - placement.region[:, None, None, :2]) * scale[:, None, None] + placement.target[:, None, None, :2]
+    top_left, bottom_right = moved.amin(dim=2), moved.amax(dim=2)
+    low, high = placement.target[:, None, :2], placement.target[:, None, 2:]
+    cut_top_left = torch.minimum(torch.maximum(top_left, low), high)
+    cut_bottom_right = torch.minimum(torch.maximum(bottom_right, low), high)
+    sides = cut_bottom_right - cut_top_left
+    visible = sides.prod(dim=-1) / (bottom_right - top_left).prod(dim=-1).clamp(min=1e-12)
+    seen = (labels != PADDING) & (sides > 0).all(dim=-1)
+    # A box that fills its side's border exactly differs from 1 by rounding only.
+    whole_enough = (visible >= min_visible - 1e-6) & (sides >= min_side_px / IMAGE_SIZE_PX).all(dim=-1)
+    kept = torch.where(whole_enough, labels, torch.full_like(labels, IGNORED))
+    boxes = torch.cat([cut_top_left, cut_bottom_right], dim=-1)
+    return torch.where(seen[..., None], boxes, torch.zeros_like(boxes)), torch.where(seen, kept, PADDING)
+
+
+def largest_first(boxes_xyxy: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Cut [N, G] boxes to the ``most`` largest of each image; padding goes last."""
+    area = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
+    area = torch.where(labels == PADDING, torch.full_like(area, -1.0), area)
+    order = area.sort(dim=1, descending=True, stable=True).indices[:, :most]
+    return boxes_xyxy.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order)

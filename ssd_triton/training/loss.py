@@ -1,0 +1,71 @@
+"""The multibox loss: smooth L1 of offsets and cross-entropy of classes, with hard negatives.
+
+Source: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2. It is divided by the positives of the
+whole batch, so that an image with one object weighs no more than its object.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssd_triton.config import LossConfig
+from ssd_triton.training.matching import Targets
+
+
+class Loss(NamedTuple):
+    """Both parts, FP32 scalars, each over the number of positives."""
+
+    boxes: Tensor
+    classes: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+        return self.boxes + self.classes
+
+
+def multibox_loss(loc: Tensor, conf: Tensor, targets: Targets, settings: LossConfig) -> Loss:
+    """Compare predictions with what was to be predicted.
+
+    Args:
+        loc: [N, 4, D] offsets.
+        conf: [N, num_labels, D] logits, the background first.
+        targets: For the same default boxes.
+        settings: How many negatives count, and the smoothing of labels.
+    """
+    positive = targets.labels > 0
+    count = positive.sum().clamp(min=1)
+    difference = F.smooth_l1_loss(loc.float(), targets.offsets.transpose(1, 2), reduction="none").sum(dim=1)
+    boxes = torch.where(positive, difference, torch.zeros_like(difference)).sum() / count
+    entropy = F.cross_entropy(
+        conf.float(), targets.labels.clamp(min=0), reduction="none", label_smoothing=settings.label_smoothing
+    )
+    counted = positive | hard_negatives(entropy.detach(), targets.labels, settings)
+    classes = torch.where(counted, entropy, torch.zeros_like(entropy)).sum() / count
+    return Loss(boxes, classes)
+
+
+def hard_negatives(entropy: Tensor, labels: Tensor, settings: LossConfig) -> Tensor:
+    """The background boxes that count: in each image, those that are taken most wrongly.
+
+    Args:
+        entropy: FP32 [N, D], what each box would add to the loss.
+        labels: INT64 [N, D], of :class:`Targets`.
+        settings: How many an image for each positive one, and at least.
+
+    Returns:
+        BOOL [N, D].
+    """
+    background = labels == 0
+    positives = (labels > 0).sum(dim=1)
+    wanted = (positives * settings.negatives_per_positive).clamp(min=settings.min_negatives)
+    # Below every entropy: only background is ranked among the first.
+    ranked = torch.where(background, entropy, torch.full_like(entropy, -1.0))
+    order = ranked.sort(dim=1, descending=True, stable=True).indices
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return background & (rank < wanted[:, None])

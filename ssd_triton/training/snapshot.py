@@ -1,0 +1,102 @@
+"""The whole state of a training in one file, from which it goes on exactly."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssd_triton.files import atomic_output, relative_to_cwd
+from ssd_triton.network.ssd import SSD300
+from ssd_triton.training.errors import TrainingError
+from ssd_triton.training.record import Record
+
+_FORMAT = 1
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that changes while a network trains, but the count of steps and the figures.
+
+    Attributes:
+        network: The weights that are trained.
+        average: Their running average.
+        optimizer: With its moments.
+        generator: Of the augmentation and the drawing of images, which is the position in the data too.
+        device: Whose own generator dropout uses.
+    """
+
+    network: SSD300
+    average: SSD300
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    device: torch.device
+
+
+def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint: Mapping[str, str]) -> None:
+    """Write the state; the file is whole at any moment, be it the last or this one."""
+    content = {
+        "format": _FORMAT,
+        "fingerprint": dict(fingerprint),
+        "record": record.to_dict(),
+        "network": _plain(state.network),
+        "average": _plain(state.average),
+        "optimizer": state.optimizer.state_dict(),
+        "generator": state.generator.get_state(),
+        "host_generator": torch.get_rng_state(),
+        "device_generator": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
+    }
+    with atomic_output(path) as temporary:
+        torch.save(content, temporary)
+
+
+def restore_snapshot(path: Path, state: TrainingState, fingerprint: Mapping[str, str]) -> Record:
+    """Put a training back into the state of a snapshot, and return its count of steps and figures.
+
+    Raises:
+        TrainingError: There is none, it is damaged, or it is of other settings, data or weights.
+    """
+    content = _read(path)
+    differing = [
+        f"{key} was {content['fingerprint'].get(key)}, now {fingerprint.get(key)}"
+        for key in sorted({*fingerprint, *content["fingerprint"]})
+        if content["fingerprint"].get(key) != fingerprint.get(key)
+    ]
+    if differing:
+        more = f" and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
+        raise TrainingError(
+            f"{relative_to_cwd(path)} is of another training: {'; '.join(differing[:_LISTED])}{more}; give what it "
+            "began with, or train anew into another --output"
+        )
+    state.network.load_state_dict(content["network"])
+    state.average.load_state_dict(content["average"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.generator.set_state(content["generator"])
+    torch.set_rng_state(content["host_generator"])
+    if state.device.type == "cuda":
+        torch.cuda.set_rng_state(content["device_generator"], state.device)
+    return Record.from_dict(content["record"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    name = relative_to_cwd(path)
+    if not path.is_file():
+        raise TrainingError(f"nothing to resume: {name} not found; train without --resume")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise TrainingError(f"{name}: not a readable snapshot ({reason}); train anew without --resume") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise TrainingError(f"{name}: not a snapshot of this version's training; train anew without --resume")
+    return content
+
+
+def _plain(network: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(network.state_dict())

@@ -1,0 +1,101 @@
+"""The part of a network that is trained, behind stages that are frozen, and its running average."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ssd_triton.config import OptimizerConfig
+from ssd_triton.network.ssd import SSD300, fold_batch_norms
+
+_MODULES_OF_STAGES = (0, 4, 5, 6, 7)
+"""How many modules of the backbone the first n stages are: none, the stem, layer1, layer2, layer3."""
+
+
+class FrozenStages(nn.Module):
+    """The first stages of a backbone, never trained: batch norms folded, in the precision of the device."""
+
+    def __init__(self, stages: nn.Sequential, dtype: torch.dtype) -> None:
+        super().__init__()
+        frozen = copy.deepcopy(stages).eval()
+        fold_batch_norms(frozen)
+        self.stages = frozen.requires_grad_(requires_grad=False).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        """FP32 [N, 3, 300, 300] -> features in the stages' own precision."""
+        # torch.no_grad, and not inference_mode: what follows is trained on these features.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            features: Tensor = self.stages(images.to(self.dtype))
+            return features
+
+
+def freeze(network: SSD300, stages: int, dtype: torch.dtype, dropout: float) -> SSD300:
+    """Freeze the first stages of a network's backbone in place.
+
+    Args:
+        network: Stays whole, for snapshots and evaluation.
+        stages: 0 none, 1 the stem, 2 layer1 too, 3 layer2 too, 4 the whole backbone.
+        dtype: Precision of the frozen stages.
+        dropout: Fraction of the backbone's feature maps that a training step leaves out.
+
+    Returns:
+        A network that shares the trained layers of the first one, and computes the frozen stages faster.
+    """
+    layers = list(network.feature_extractor.feature_extractor)
+    frozen = nn.Sequential(*layers[: _MODULES_OF_STAGES[stages]])
+    frozen.requires_grad_(requires_grad=False)
+    with torch.device("meta"):
+        trained = SSD300("resnet18", num_labels=2)
+    trained.num_labels = network.num_labels
+    trained.additional_blocks, trained.loc, trained.conf = network.additional_blocks, network.loc, network.conf
+    before = [FrozenStages(frozen, dtype)] if stages else []
+    after = [nn.Dropout2d(dropout)] if dropout else []
+    trained.feature_extractor.feature_extractor = nn.Sequential(*before, *layers[len(frozen) :], *after)
+    return trained.train()
+
+
+def make_optimizer(network: SSD300, settings: OptimizerConfig, *, fused: bool) -> torch.optim.AdamW:
+    """AdamW with a smaller rate for the backbone than for new layers, and without decay of norms and biases."""
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            is_backbone = name.startswith("feature_extractor.")
+            groups.setdefault((is_backbone, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": (rate := settings.backbone_lr if is_backbone else settings.head_lr),
+                "peak_lr": rate,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+            }
+            for (is_backbone, decays), parameters in groups.items()
+        ],
+        fused=fused,
+    )
+
+
+class RunningAverage:
+    """The exponential moving average of a network's parameters and statistics, whose first steps count less long.
+
+    The decay after n updates is min(decay, (1 + n) / (10 + n)), as TensorFlow's ``ExponentialMovingAverage`` has it.
+    """
+
+    def __init__(self, network: SSD300, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self._decay = decay
+        self._averages, self._values = (_floating(one) for one in (self.network, network))
+
+    def update(self, updates: int) -> None:
+        """Take in the network as it is now, after so many updates before."""
+        decay = min(self._decay, (1 + updates) / (10 + updates))
+        with torch.no_grad():
+            get_ema_multi_avg_fn(decay)(self._averages, self._values, updates)  # type: ignore[no-untyped-call]
+
+
+def _floating(network: SSD300) -> list[Tensor]:
+    return [value for value in network.state_dict(keep_vars=True).values() if value.is_floating_point()]

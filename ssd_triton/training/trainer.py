@@ -1,0 +1,227 @@
+"""The training loop: steps without a wait of the host for the device, and from time to time figures and snapshots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ssd_triton.config import TrainingConfig
+from ssd_triton.evaluation.metrics import Metrics
+from ssd_triton.network.ssd import SSD300
+from ssd_triton.training.augmentation import Augmentation, Sources
+from ssd_triton.training.busy import DeviceBusy
+from ssd_triton.training.constants import default_boxes
+from ssd_triton.training.errors import TrainingError
+from ssd_triton.training.loss import multibox_loss
+from ssd_triton.training.matching import match
+from ssd_triton.training.memory import out_of_memory
+from ssd_triton.training.record import AVERAGE, LIVE, LogRow, Record, ValidationRow
+from ssd_triton.training.schedule import rate_factor
+from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
+from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
+from ssd_triton.training.validation import Validator
+
+SNAPSHOT = "last.pt"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best weights so far: what is published.
+
+    Attributes:
+        network: FP32, evaluation mode; changes as training goes on.
+        step: When they were.
+        weights: Which ones: :data:`ssd_triton.training.record.AVERAGE` or ``LIVE``.
+        metrics: Of each validation set.
+    """
+
+    network: SSD300
+    step: int
+    weights: str
+    metrics: Sequence[Metrics]
+
+
+class Trainer:
+    """A network, its data and the state of its training on one device."""
+
+    def __init__(
+        self,
+        network: SSD300,
+        sources: Sources,
+        validator: Validator,
+        settings: TrainingConfig,
+        fingerprint: Mapping[str, str],
+    ) -> None:
+        """Take what lies on one device.
+
+        Args:
+            network: With the weights to begin with.
+            sources: Images to train on.
+            validator: Chooses the best snapshot; without sets, the last one is the best.
+            settings: The recipe.
+            fingerprint: What a snapshot may only be resumed with.
+        """
+        self._settings = settings
+        self._device = device = sources.pixels.device
+        self._output: Path = settings.output
+        self._fingerprint = fingerprint
+        self._validator = validator
+        is_cuda = device.type == "cuda"
+        self._precision = torch.autocast(device.type, torch.bfloat16, enabled=is_cuda)
+        network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        frozen_dtype = torch.bfloat16 if is_cuda else torch.float32
+        self._trained = freeze(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
+            device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
+        self._parameters = [one for one in network.parameters() if one.requires_grad]
+        self._optimizer = make_optimizer(network, settings.optimizer, fused=is_cuda)
+        self._average = RunningAverage(network, settings.optimizer.ema_decay)
+        generator = torch.Generator(device).manual_seed(settings.seed)
+        self._augmentation = Augmentation(sources, settings.augmentation, generator)
+        self._state = TrainingState(network, self._average.network, self._optimizer, generator, device)
+        self.record = Record()
+        torch.manual_seed(settings.seed)
+        # Validation is to be in FP32 as the offline reference; training takes bf16 anyway.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = settings.deterministic
+        torch.backends.cudnn.benchmark = not settings.deterministic
+
+    def resume(self) -> None:
+        """Go on from the last snapshot in the output folder.
+
+        Raises:
+            TrainingError: There is none that fits.
+        """
+        self.record = restore_snapshot(self._output / SNAPSHOT, self._state, self._fingerprint)
+
+    def train(self, publish: Callable[[Best, Record], None], *, stop_after: int | None = None) -> None:
+        """Train to the last step.
+
+        Args:
+            publish: Called with weights that are better than all before.
+            stop_after: Stop after this step instead, with a snapshot to resume from.
+
+        Raises:
+            TrainingError: The loss is not finite, or the GPU's memory is not enough.
+        """
+        last = min(self._settings.steps, stop_after or self._settings.steps)
+        record, settings = self.record, self._settings
+        bar: tqdm[Any] = tqdm(
+            total=settings.steps, initial=record.step, desc="train", unit=" steps", disable=None, smoothing=0.05
+        )
+        with bar, DeviceBusy(self._device) as busy:
+            meter = _Meter(self._device, busy)
+            while record.step < last:
+                meter.add(self._checked_step())
+                record.step += 1
+                bar.update()
+                if record.step % settings.log_every == 0 or record.step == last:
+                    self._log(meter, bar)
+                if record.step % settings.validate_every == 0 or record.step == settings.steps:
+                    self._validate(publish)
+                    self._save()
+                    meter.restart()
+            if record.step % settings.validate_every and record.step < settings.steps:
+                self._save()
+
+    def _checked_step(self) -> Tensor:
+        try:
+            return self._step()
+        except torch.cuda.OutOfMemoryError:
+            pass
+        # Outside of the handler, whose traceback would keep the tensors of the failed step alive.
+        self._optimizer.zero_grad(set_to_none=True)
+        raise out_of_memory(self._settings.batch, self._forward_backward, self._device)
+
+    def _step(self) -> Tensor:
+        """One step; FP32 [2], both parts of the loss, on the device."""
+        optimizer, settings = self._optimizer, self._settings.optimizer
+        factor = rate_factor(self.record.step, self._settings.steps, settings.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        losses = self._forward_backward(self._settings.batch)
+        torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+        optimizer.step()
+        self._average.update(self.record.step)
+        return losses
+
+    def _forward_backward(self, size: int) -> Tensor:
+        batch = self._augmentation.batch(size)
+        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device))
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._precision:
+            loc, conf = self._trained(batch.images)
+        loss = multibox_loss(loc, conf, targets, self._settings.loss)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        return torch.stack([loss.boxes, loss.classes]).detach()
+
+    def _log(self, meter: _Meter, bar: tqdm[Any]) -> None:
+        record, settings = self.record, self._settings.optimizer
+        steps, (boxes_loss, classes_loss), seconds, busy_percent = meter.take()
+        loss = boxes_loss + classes_loss
+        if not loss < float("inf"):
+            raise TrainingError(
+                f"the loss is {loss} at step {record.step}: the learning rates are too high for these weights; lower "
+                f"training.optimizer in the configuration (the last snapshot is {self._output / SNAPSHOT}, if any)"
+            )
+        factor = rate_factor(record.step - 1, self._settings.steps, settings.warmup_steps)
+        images_per_s = steps * self._settings.batch / seconds
+        rates = settings.backbone_lr * factor, settings.head_lr * factor
+        record.log.append(LogRow(record.step, loss, boxes_loss, classes_loss, *rates, images_per_s, busy_percent))
+        record.seconds += seconds
+        bar.set_postfix_str(f"loss {loss:.2f}, {images_per_s:,.0f} images/s", refresh=False)
+
+    def _validate(self, publish: Callable[[Best, Record], None]) -> None:
+        record, start_s = self.record, time.perf_counter()
+        networks = {AVERAGE: self._average.network, LIVE: self._state.network}
+        for weights, network in networks.items():
+            metrics = self._validator.evaluate(network)
+            for one, figures in zip(self._validator.sets, metrics, strict=True):
+                record.validations.append(ValidationRow.of(record.step, weights, one.source.name, figures))
+            score = self._validator.score(metrics)
+            if score is None and (weights == LIVE or record.step < self._settings.steps):
+                continue
+            if score is None or record.best_score is None or score > record.best_score:
+                record.best_score, record.best_step = score, record.step
+                publish(Best(network, record.step, weights, metrics), record)
+        record.seconds += time.perf_counter() - start_s
+
+    def _save(self) -> None:
+        save_snapshot(self._output / SNAPSHOT, self._state, self.record, self._fingerprint)
+        self.record.write(self._output)
+
+
+class _Meter:
+    """Sums losses on the device, and times the steps."""
+
+    def __init__(self, device: torch.device, busy: DeviceBusy) -> None:
+        self._sum = torch.zeros(2, device=device)
+        self._busy = busy
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew; what came between does not count."""
+        self._sum.zero_()
+        self._steps = 0
+        self._start_s = time.perf_counter()
+        self._busy.restart()
+
+    def add(self, losses: Tensor) -> None:
+        """Take in a step, without waiting for it."""
+        self._sum += losses
+        self._steps += 1
+
+    def take(self) -> tuple[int, tuple[float, float], float, float | None]:
+        """Steps, mean losses, seconds and busy percent since the restart; begins anew."""
+        boxes_loss, classes_loss = (self._sum / self._steps).tolist()
+        taken = self._steps, (boxes_loss, classes_loss), time.perf_counter() - self._start_s, self._busy.percent()
+        self.restart()
+        return taken
