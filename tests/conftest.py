@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssd_triton.ahead import submit_ahead
 from ssd_triton.client import DetectorClient
 from ssd_triton.config import Config, load_config
+from ssd_triton.detections import Detections
 from ssd_triton.export.samples import sample_photograph
 from ssd_triton.files import ROOT
 from ssd_triton.labels import load_labels
@@ -22,6 +26,7 @@ from ssd_triton.network.ssd import ServedDetector
 from ssd_triton.network.weights import load_network
 from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
+from ssd_triton.video import open_source
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
 """Optional real data, not part of the project: COCO images, clips; tests that need it skip without it."""
@@ -95,6 +100,37 @@ def data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@dataclass(frozen=True)
+class DetectedDrive:
+    """A real drive and what the server finds in it, of all scores and classes.
+
+    Attributes:
+        path: The clip, or the folder of its images.
+        times_s: Of the frames.
+        detections: Of the frames.
+    """
+
+    path: Path
+    times_s: list[float]
+    detections: list[Detections]
+
+
+@pytest.fixture(scope="session")
+def detected_drive(request: pytest.FixtureRequest, data: Callable[[str], Path]) -> Callable[[str], DetectedDrive]:
+    """Detect in a clip or a folder of images of the optional data, once for all tests."""
+
+    @cache
+    def detect(relative: str) -> DetectedDrive:
+        path = data(relative)
+        client: DetectorClient = request.getfixturevalue("grpc_detector")
+        with open_source(str(path), image_folder_fps=10) as source:
+            submitted = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
+            answers = [(frame.time_s, future.result()) for frame, future in submitted]
+        return DetectedDrive(path, [time_s for time_s, _ in answers], [found for _, found in answers])
+
+    return detect
 
 
 @pytest.fixture
