@@ -157,7 +157,7 @@ def draw_mesh(mesh: Mesh, pose: Pose, view: View, braking: bool) -> Sprite | Non
         None when it is not seen.
     """
     points_m, points_px = view.project(pose.to_world(mesh.vertices_m))
-    seen = points_m[:, 0] > _NEAR_M
+    seen = (points_m[:, 0] > _NEAR_M) & np.isfinite(points_px).all(axis=1)
     if not seen.any():
         return None
     left, top, right, bottom = view.window(points_px[seen], 1.0)

@@ -182,7 +182,7 @@ class Scenery:
         """Fill a face of the world with a colour."""
         points_m, points_px = view.project(face_m)
         distance_m = float(points_m[:, 0].min())
-        if distance_m < _NEAREST_M:
+        if distance_m < _NEAREST_M or not np.isfinite(points_px).all():
             return
         shade = self._hazed(colour, distance_m)
         cv2.fillPoly(image_rgb, [np.round((points_px - 0.5) * 16).astype(np.int32)], shade, cv2.LINE_AA, 4)

@@ -32,7 +32,12 @@ class View:
         return local_m, self.camera.image_points(local_m.astype(np.float32))
 
     def window(self, points_px: FloatArray, margin_px: float = 0.0) -> tuple[int, int, int, int]:
-        """Whole pixels around points, within the picture: left, top, right, bottom; empty where right <= left."""
+        """Whole pixels around points, within the picture: left, top, right, bottom; empty where right <= left.
+
+        It is empty as well where a point lies behind the image plane, as beside a camera that looks to the other side.
+        """
+        if not np.isfinite(points_px).all():
+            return 0, 0, 0, 0
         limits = (self.camera.width_px, self.camera.height_px)
         low = np.clip(np.floor(points_px.min(axis=0) - margin_px), 0, limits).astype(int)
         high = np.clip(np.ceil(points_px.max(axis=0) + margin_px), 0, limits).astype(int)
