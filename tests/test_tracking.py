@@ -322,3 +322,32 @@ def test_ranges_without_any_side_are_not_made_up(config: Config, labels: tuple[s
     assert (item.range_from_ground_m, item.range_from_size_m) == (None, None)
     assert item.range_m <= 1.25 * 500 / 300 + 1e-6
     assert math.isfinite(item.range_std_m)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_a_detector_says_breaks_the_filters(config: Config, labels: tuple[str, ...], seed: int) -> None:
+    """Boxes that jump, vanish, grow past the image and change class; times that jump; speeds that come and go."""
+    rng, time_s = np.random.default_rng(seed), 0.0
+    pipeline = BrakingPipeline(CAMERA, labels, config.braking, config.tracking)
+    boxes = rng.uniform(0, 600, (6, 4))
+    for _ in range(300):
+        time_s += float(rng.choice([0.001, 0.05, 0.3, 1.5], p=[0.1, 0.7, 0.15, 0.05]))
+        boxes = boxes * rng.normal(1, 0.02, (6, 4)) + rng.normal(0, 5, (6, 4))
+        jump = rng.random(6) < 0.05
+        boxes[jump] = rng.uniform(-300, 1300, (int(jump.sum()), 4))
+        shown = np.sort(boxes.reshape(6, 2, 2), axis=1).reshape(6, 4)[rng.random(6) < 0.8]
+        found = Detections(
+            shown.astype(np.float32),
+            rng.uniform(0.3, 1, len(shown)).astype(np.float32),
+            rng.choice([1, 2, 3, 8], len(shown)).astype(np.int32),
+        )
+        ego = EgoMotion(*rng.uniform(0, 1, 2) * (30, 0.5)) if rng.random() < 0.8 else EgoMotion()
+        for item in pipeline.step(time_s, found if rng.random() < 0.95 else None, ego).objects:
+            figures = (
+                item.range_m,
+                item.range_std_m,
+                item.closing_speed_mps,
+                item.closing_speed_std_mps,
+                item.offset_m,
+            )
+            assert all(math.isfinite(figure) for figure in figures), item

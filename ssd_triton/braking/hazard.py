@@ -39,7 +39,7 @@ and by more than this part of the larger one."""
 _CERTAIN_STD = 2.0
 """A closing speed of more than so many of its standard deviations is beyond doubt."""
 
-_DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 0.6
+_DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 0.5
 """An object faster than walking pace drives; braking beyond that of usual traffic is hard (Euro NCAP's CCRb has 2 and
 6 m/s², of which the estimate shows the lesser part in the first half second)."""
 
@@ -51,10 +51,13 @@ _LONGEST_FORESIGHT_S = 4.0
 """How far ahead an object's motion across the corridor is extrapolated: the reach of Euro NCAP's pedestrian scenarios,
 in which the target becomes visible at 4 s to collision."""
 
-_WARN_DOUBT, _BRAKE_DOUBT = 0.0, 0.5
+_WARN_DOUBT, _BRAKE_DOUBT = 0.0, 0.25
 _VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 0.5, 2.0
 """What is in the corridor, or is about to come into it, must do so by so many standard deviations of its offset.
 Vehicles beside the car's way mostly stay there; who walks towards it mostly walks on."""
+
+_RANGE_DOUBT = 2.0
+"""The share of the range in that counts so many times: in a bend it moves the offset, by a bias more than by noise."""
 
 _BESIDE_M = 2.5
 """Vehicles come into the corridor from as far beside it, which is from the adjacent lane; those farther off, whose way
@@ -316,7 +319,7 @@ def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, doubt:
         doubt: By how many standard deviations of the offset it must do so.
     """
     limit_m = corridor.half_width_m + track.size.width_m / 2
-    by_range_m = track.offset_std_by_range_m(corridor)
+    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
     now_m, now_std_m = track.offset.foresee(0.0)
     then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
     if abs(now_m) + doubt * math.hypot(now_std_m, by_range_m) <= limit_m:

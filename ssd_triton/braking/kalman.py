@@ -22,9 +22,9 @@ class RateFilter:
     def __init__(self, value: float, std: float, rate_std: float, drift: float) -> None:
         self.value = value
         self.rate = 0.0
-        self._variance = std**2
+        self._variance = self._first_variance = std**2
         self._covariance = 0.0
-        self._rate_variance = rate_std**2
+        self._rate_variance = self._first_rate_variance = rate_std**2
         self._drift_variance = drift**2
 
     @property
@@ -35,7 +35,7 @@ class RateFilter:
     def foresee(self, ahead_s: float) -> tuple[float, float]:
         """The value in a while, and its standard deviation."""
         variance = self._variance + ahead_s * (2 * self._covariance + ahead_s * self._rate_variance)
-        return self.value + ahead_s * self.rate, math.sqrt(variance)
+        return self.value + ahead_s * self.rate, math.sqrt(max(variance, 0.0))
 
     def predict(self, dt_s: float) -> None:
         """Move on by a time."""
@@ -53,6 +53,7 @@ class RateFilter:
         self.value -= math.log1p(-step)
         self.rate /= 1 - step
         self._spread(dt_s / (1 - step), 1 / (1 - step) ** 2, dt_s)
+        self._bound()
 
     def update(self, value: float, std: float, outlier_std: float = math.inf) -> None:
         """Take in a measurement.
@@ -67,9 +68,20 @@ class RateFilter:
         gain, rate_gain = self._variance / variance, self._covariance / variance
         self.value += gain * surprise
         self.rate += rate_gain * surprise
-        self._rate_variance -= rate_gain * self._covariance
+        # Rounding must not make it negative.
+        self._rate_variance = max(self._rate_variance - rate_gain * self._covariance, 0.0)
         self._covariance -= gain * self._covariance
         self._variance -= gain * self._variance
+
+    def _bound(self) -> None:
+        """Know at least as much as at first: left to itself, the square of the rate lets all variances explode."""
+        scale, rate_scale = 1.0, 1.0
+        if self._variance > self._first_variance:
+            scale, self._variance = math.sqrt(self._first_variance / self._variance), self._first_variance
+        if self._rate_variance > self._first_rate_variance:
+            rate_scale = math.sqrt(self._first_rate_variance / self._rate_variance)
+            self._rate_variance = self._first_rate_variance
+        self._covariance *= scale * rate_scale
 
     def _spread(self, by_rate: float, of_rate: float, dt_s: float) -> None:
         """Move the covariance on: value += by_rate · rate, rate *= of_rate, and the drift of the rate."""

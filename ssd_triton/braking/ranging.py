@@ -156,7 +156,7 @@ class RangeFilter:
     @property
     def braking_std_mps2(self) -> float:
         """Standard deviation of the braking."""
-        return math.sqrt(self._covariance[BRAKING, BRAKING])
+        return self._std(BRAKING)
 
     @property
     def outline_range_m(self) -> float:
@@ -166,7 +166,7 @@ class RangeFilter:
     @property
     def range_std_m(self) -> float:
         """Standard deviation of the range, pitch and size errors included."""
-        return math.sqrt(self._covariance[RANGE, RANGE])
+        return self._std(RANGE)
 
     @property
     def closing_speed_mps(self) -> float:
@@ -176,7 +176,7 @@ class RangeFilter:
     @property
     def closing_speed_std_mps(self) -> float:
         """Standard deviation of the closing speed."""
-        return math.sqrt(self._covariance[CLOSING, CLOSING])
+        return self._std(CLOSING)
 
     @property
     def braking_mps2(self) -> float:
@@ -197,6 +197,10 @@ class RangeFilter:
             + rate_per_s * (rate_per_s * covariance[RANGE, RANGE] - 2 * covariance[RANGE, CLOSING])
         )
         return math.sqrt(max(variance, 0.0)) / self.outline_range_m
+
+    def _std(self, index: int) -> float:
+        # Rounding may leave a little less than nothing.
+        return math.sqrt(max(float(self._covariance[index, index]), 0.0))
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
         """Move on by a time; where the car's speed is known before and after, its change is taken into account."""
