@@ -256,8 +256,9 @@ class OptimizerConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Which negatives count, and how sure the network is to become."""
+    """Which default boxes count, and how sure the network is to become."""
 
+    fallback_default_boxes: Annotated[int, Field(ge=1, le=100)]
     negatives_per_positive: Annotated[int, Field(ge=1, le=100)]
     min_negatives: Annotated[int, Field(ge=0, le=8732)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]

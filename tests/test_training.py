@@ -36,7 +36,7 @@ from ssd_triton.training.classes import choose_labels, class_of_category
 from ssd_triton.training.erasing import erase
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import IGNORED, PADDING, Source, draw_weights, load_examples
-from ssd_triton.training.geometry import Placement, move_boxes, sample
+from ssd_triton.training.geometry import Placement, move_boxes, sample, sample_mosaic
 from ssd_triton.training.half_safe import LARGEST_FP16, make_half_safe
 from ssd_triton.training.loss import hard_negatives, multibox_loss
 from ssd_triton.training.matching import Targets, encode, match
@@ -94,6 +94,26 @@ def test_matching(boxes: list[tuple[float, float, float, float]], labels: list[i
     assert torch.isfinite(targets.offsets).all()
 
 
+@pytest.mark.parametrize(
+    ("boxes", "labels", "fallback", "expected"),
+    [
+        # Overlaps of (0.3, 0, 0.6, 1) with both default boxes: 0.2 / 0.6 and 0.1 / 0.7.
+        pytest.param([(0.3, 0, 0.6, 1)], [3], 1, [3, 0], id="its best default box alone"),
+        pytest.param([(0.3, 0, 0.6, 1)], [3], 2, [3, 3], id="the two that overlap it most"),
+        pytest.param([(0.35, 0, 0.55, 1)], [3], 2, [3, 0], id="an overlap below 0.1 is none: 0.05 / 0.65"),
+        pytest.param(
+            [(0, 0, 0.5, 1), (0.4, 0, 0.7, 1)], [3, 4], 2, [3, 4], id="what another object fits is left to it"
+        ),
+        pytest.param([(0, 0, 0, 0)], [PADDING], 2, [0, 0], id="no object"),
+    ],
+)
+def test_matching_of_what_no_default_box_fits(
+    boxes: list[tuple[float, float, float, float]], labels: list[int], fallback: int, expected: list[int]
+) -> None:
+    targets = match(boxes_of(*boxes), torch.tensor([labels]), TWO, fallback=fallback)
+    assert targets.labels.tolist() == [expected]
+
+
 def test_matching_of_a_batch_is_that_of_each_image() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(3, 20, 2, 2, generator=generator).sort(dim=2).values
@@ -114,7 +134,15 @@ def test_offsets_are_those_that_the_deployed_decoder_inverts() -> None:
 
 
 def loss_settings(**changes: Any) -> LossConfig:
-    return LossConfig(**{"negatives_per_positive": 3, "min_negatives": 0, "label_smoothing": 0.0, **changes})
+    return LossConfig(
+        **{
+            "fallback_default_boxes": 1,
+            "negatives_per_positive": 3,
+            "min_negatives": 0,
+            "label_smoothing": 0.0,
+            **changes,
+        }
+    )
 
 
 def test_loss_by_hand() -> None:
@@ -216,17 +244,32 @@ def test_flip_of_a_flip_is_the_identity() -> None:
     pixels = torch.rand(2, 3, SIDE_PX, SIDE_PX, generator=generator)
     everywhere = torch.ones(2, dtype=torch.bool)
     flip = whole(2).mirrored(everywhere)
-    once, inside = sample(pixels, flip)
-    assert inside.all()
-    assert not torch.allclose(once, sample(pixels, whole(2))[0], atol=1e-3)
+    once = sample(pixels, flip)
+    assert not torch.allclose(once, sample(pixels, whole(2)), atol=1e-3)
     # Sampling blurs: the mirror image of one blur is that of the other, so that each is compared with its own.
-    torch.testing.assert_close(once.flip(3), sample(pixels, whole(2))[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(once.flip(3), sample(pixels, whole(2)), atol=1e-4, rtol=0)
     boxes, labels = torch.tensor([[[0.1, 0.2, 0.3, 0.9]]]).expand(2, 1, 4), torch.ones(2, 1, dtype=torch.long)
     there = move_boxes(boxes, labels, flip, min_visible=0.4, min_side_px=4)
     back = move_boxes(*there, flip, min_visible=0.4, min_side_px=4)
     torch.testing.assert_close(back[0], boxes, atol=1e-6, rtol=0)
     assert torch.equal(back[1], labels)
     assert torch.equal(flip.mirrored(everywhere).region, whole(2).region)
+
+
+def test_a_mosaic_has_the_pixels_of_its_four_sources() -> None:
+    pixels = torch.rand(4, 3, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(0))
+    corners = [(0, 0, 0.4, 0.6), (0.4, 0, 1, 0.6), (0, 0.6, 0.4, 1), (0.4, 0.6, 1, 1)]
+    regions = [(0, 0, 1, 1), (0.9, 0.1, 0.2, 0.8), (0, 0, 0.5, 0.5), (1, 0, 0, 1)]
+    placement = Placement(torch.tensor(regions, dtype=torch.float32), torch.tensor(corners))
+    drawn = sample_mosaic(pixels.transpose(0, 1).flatten(1, 2)[None], placement)
+    assert drawn.shape == (1, 3, SIDE_PX, SIDE_PX)
+    for tile, (left, top, right, bottom) in enumerate(corners):
+        alone = sample(pixels[tile : tile + 1], Placement(placement.region[[tile]], placement.target[[tile]]))
+        # A pixel at each border: a single source is mixed with nothing there, and a mosaic's is not.
+        rows, columns = (
+            slice(round(low * SIDE_PX) + 1, round(high * SIDE_PX) - 1) for low, high in ((top, bottom), (left, right))
+        )
+        torch.testing.assert_close(drawn[..., rows, columns], alone[..., rows, columns], atol=1e-4, rtol=0)
 
 
 def changed(config: Config, **changes: Any) -> AugmentationConfig:

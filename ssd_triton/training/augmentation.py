@@ -13,9 +13,8 @@ from ssd_triton.training.colour import change_colours
 from ssd_triton.training.constants import WHOLE, constant, mean_rgb, std_rgb
 from ssd_triton.training.crop import zoom_in, zoom_out
 from ssd_triton.training.erasing import erase
-from ssd_triton.training.geometry import Placement, largest_first, move_boxes, sample
+from ssd_triton.training.geometry import TILES, Placement, largest_first, move_boxes, sample, sample_mosaic
 
-_TILES = 4
 _MEETING_POINT = (0.4, 0.6)
 """Between which fractions of its sides a mosaic's four images meet; further out they would be stretched too much."""
 _MAX_BOXES = 128
@@ -67,7 +66,7 @@ class Augmentation:
         self._cumulative = sources.weights.cpu().cumsum(0).to(sources.weights.device)
         self._settings = settings
         self._generator = generator
-        self._max_boxes = min(_TILES * sources.labels.shape[1], _MAX_BOXES)
+        self._max_boxes = min(TILES * sources.labels.shape[1], _MAX_BOXES)
 
     def batch(self, size: int) -> Batch:
         """Draw a batch, whose first images are mosaics."""
@@ -87,36 +86,35 @@ class Augmentation:
         out = zoom_out(count, self._settings.zoom_out_max_ratio, self._generator)
         region = torch.where(self._chance(count, self._settings.zoom_out_fraction), out, region)
         target = constant(WHOLE, region.device).expand(count, 4)
-        images, _, boxes, labels = self._place(index, Placement(region, target))
+        placement, boxes, labels = self._place(index, Placement(region, target))
         boxes, labels = self._fixed_rows(boxes, labels)
-        return images, boxes, labels
+        return sample(_centered(self._sources.pixels[index]), placement), boxes, labels
 
     def _mosaic(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Four sources an image, which meet at a random point."""
-        index = self._draw(count * _TILES)
+        index = self._draw(count * TILES)
         low, high = _MEETING_POINT
         x, y = (low + (high - low) * self._uniform(count, 2)).unbind(dim=1)
         zero, one = torch.zeros_like(x), torch.ones_like(x)
         corners = [(zero, zero, x, y), (x, zero, one, y), (zero, y, x, one), (x, y, one, one)]
         target = torch.stack([torch.stack(corner, dim=-1) for corner in corners], dim=1).flatten(0, 1)
-        images, inside, boxes, labels = self._place(index, Placement(self._zoomed(index), target))
-        tiles = torch.where(inside, images, torch.zeros_like(images))
+        placement, boxes, labels = self._place(index, Placement(self._zoomed(index), target))
         boxes, labels = self._fixed_rows(boxes.reshape(count, -1, 4), labels.reshape(count, -1))
-        return tiles.reshape(count, _TILES, *tiles.shape[1:]).sum(dim=1), boxes, labels
+        sources = self._sources.pixels[index]
+        sources = sources.reshape(count, TILES, *sources.shape[1:]).transpose(1, 2).flatten(2, 3)
+        return sample_mosaic(_centered(sources), placement), boxes, labels
 
-    def _place(self, index: Tensor, placement: Placement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw sources, some of them mirrored: pixels less the mean, which of them are in the target, boxes, labels."""
-        sources = self._sources
+    def _place(self, index: Tensor, placement: Placement) -> tuple[Placement, Tensor, Tensor]:
+        """Mirror some of the sources, and move the boxes of all: where they go, boxes, labels."""
         placement = placement.mirrored(self._chance(len(index), self._settings.flip_fraction)[:, 0])
-        centered = sources.pixels[index].float() / 255 - mean_rgb(index.device)
         boxes, labels = move_boxes(
-            sources.boxes_xyxy[index],
-            sources.labels[index],
+            self._sources.boxes_xyxy[index],
+            self._sources.labels[index],
             placement,
             min_visible=self._settings.min_visible,
             min_side_px=self._settings.min_side_px,
         )
-        return *sample(centered, placement), boxes, labels
+        return placement, boxes, labels
 
     def _zoomed(self, index: Tensor) -> Tensor:
         """Regions of sources, some of them zoomed in, the others whole: FP32 [N, 4]."""
@@ -143,3 +141,8 @@ class Augmentation:
         boxes_xyxy, labels = largest_first(boxes_xyxy, labels, self._max_boxes)
         missing = self._max_boxes - labels.shape[1]
         return F.pad(boxes_xyxy, (0, 0, 0, missing)), F.pad(labels, (0, missing))
+
+
+def _centered(pixels: Tensor) -> Tensor:
+    """UINT8 RGB [N, 3, H, W] -> FP32 in [0, 1], less ImageNet's mean."""
+    return pixels.float() / 255 - mean_rgb(pixels.device)

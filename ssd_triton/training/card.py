@@ -14,7 +14,7 @@ from ssd_triton.config import TrainingConfig
 from ssd_triton.evaluation.metrics import Metrics
 from ssd_triton.files import atomic_output, sha256_of
 from ssd_triton.training.examples import Examples
-from ssd_triton.training.record import AVERAGE, Record
+from ssd_triton.training.record import Record
 from ssd_triton.training.trainer import Best
 from ssd_triton.training.validation import ValidationSet
 
@@ -60,7 +60,7 @@ def write_card(weights_path: Path, subject: Subject, settings: TrainingConfig, r
         _head(weights_path, subject),
         _data(subject),
         *(_accuracy(one, found) for one, found in zip(subject.validation, best.metrics, strict=True)),
-        _training(subject, settings, record, best.weights),
+        _training(subject, settings, record),
         _limits(subject, best.metrics),
     ]
     with atomic_output(weights_path.with_name(CARD)) as temporary:
@@ -149,20 +149,19 @@ def _figure(value: float | None) -> str:
     return "none there" if value is None else f"{value:.3f}"
 
 
-def _training(subject: Subject, settings: TrainingConfig, record: Record, weights: str) -> str:
+def _training(subject: Subject, settings: TrainingConfig, record: Record) -> str:
     is_cuda = subject.device.type == "cuda"
     device = torch.cuda.get_device_name(subject.device) if is_cuda else f"{platform.machine()} processor"
     images = sum(len(one) for one in subject.training)
     speeds = sorted(row.images_per_s for row in record.log)
     speed = f", {speeds[len(speeds) // 2]:,.0f} images/s" if speeds else ""
-    which = "running average of the weights" if weights == AVERAGE else "weights without averaging"
     recipe = settings.model_dump_json(exclude={"output", "log_every", "validate_every"})
     return "\n".join(
         [
             f"**Training.** {device}, PyTorch {torch.__version__}, Python {platform.python_version()}, "
             f"{'bf16 autocast' if is_cuda else 'FP32'}{speed}. Began with {subject.begin}. The snapshot is the "
-            f"{which} at step {record.best_step:,} of {settings.steps:,} (batch {settings.batch}, "
-            f"{record.best_step * settings.batch / images:.1f} epochs, {record.seconds:,.0f} s).",
+            f"running average of the weights at step {record.best_step:,} of {settings.steps:,} (batch "
+            f"{settings.batch}, {record.best_step * settings.batch / images:.1f} epochs, {record.seconds:,.0f} s).",
             "",
             f"Recipe (`training` in config.yml): `{recipe}`",
         ]

@@ -17,6 +17,8 @@ from ssd_triton.training.examples import IGNORED, PADDING
 
 SUPERSAMPLING = 2
 """Samples a pixel along each side: a bilinear sample alone aliases where the source is shrunk."""
+TILES = 4
+"""Sources of a mosaic."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,54 @@ class Placement:
         return Placement(torch.where(chosen[:, None], swapped, self.region), self.target)
 
 
-def sample(pixels: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-    """Draw every source into its target; what lies beyond a source is 0.
+def sample(pixels: Tensor, placement: Placement) -> Tensor:
+    """Draw every source's region; what lies beyond a source is 0.
 
     Args:
         pixels: FP32 [N, 3, S, S].
-        placement: Of each source.
+        placement: Of each source; beyond its target, what lies beyond its region is drawn.
 
     Returns:
-        FP32 [N, 3, 300, 300], and BOOL [N, 1, 300, 300]: which pixels lie in the target.
+        FP32 [N, 3, 300, 300].
     """
     side = IMAGE_SIZE_PX * SUPERSAMPLING
     centers = (torch.arange(side, device=pixels.device, dtype=torch.float32) + 0.5) / side
     x, y = (_to_source(centers, placement, axis) for axis in (0, 1))
     grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], dim=-1) * 2 - 1
-    drawn = F.avg_pool2d(F.grid_sample(pixels, grid, mode="bilinear", align_corners=False), SUPERSAMPLING)
-    middle = (torch.arange(IMAGE_SIZE_PX, device=pixels.device, dtype=torch.float32) + 0.5) / IMAGE_SIZE_PX
-    inside_x, inside_y = (
-        (middle >= placement.target[:, axis, None]) & (middle < placement.target[:, axis + 2, None]) for axis in (0, 1)
+    return F.avg_pool2d(F.grid_sample(pixels, grid, mode="bilinear", align_corners=False), SUPERSAMPLING)
+
+
+def sample_mosaic(pixels: Tensor, placement: Placement) -> Tensor:
+    """Draw four sources into one image each, with one sample a pixel whichever source it comes from.
+
+    Args:
+        pixels: FP32 [N, 3, 4 * S, S]: the sources below each other.
+        placement: Of all sources, [4 * N, 4], an image's four in a row: top left, top right, bottom left, bottom
+            right. Their targets meet at a point, and their regions lie within the sources.
+
+    Returns:
+        FP32 [N, 3, 300, 300].
+    """
+    side, source_px = IMAGE_SIZE_PX * SUPERSAMPLING, pixels.shape[3]
+    centers = (torch.arange(side, device=pixels.device, dtype=torch.float32) + 0.5) / side
+    # [N, 4, side]: of each place along an axis, the place in each of the four sources. Half a pixel from a source's
+    # border, so that a sample takes nothing from the source above or below.
+    border = 0.5 / source_px
+    x, y = (_to_source(centers, placement, axis).reshape(-1, TILES, side).clamp(border, 1 - border) for axis in (0, 1))
+    meeting = placement.target[::TILES, 2:]
+    right, below = centers >= meeting[:, :1], centers >= meeting[:, 1:]
+    right, below = right[:, None, :], below[:, :, None]
+    source_x = torch.where(
+        below,
+        torch.where(right, x[:, 3, None, :], x[:, 2, None, :]),
+        torch.where(right, x[:, 1, None, :], x[:, 0, None, :]),
     )
-    return drawn, (inside_x[:, None, :] & inside_y[:, :, None])[:, None]
+    # Stacked sources: each one's place in the stack comes before the place in it.
+    left_y = torch.where(below, 2 + y[:, 2, :, None], y[:, 0, :, None])
+    right_y = torch.where(below, 3 + y[:, 3, :, None], 1 + y[:, 1, :, None])
+    source_y = torch.where(right, right_y, left_y) / TILES
+    grid = torch.stack([source_x, source_y], dim=-1) * 2 - 1
+    return F.avg_pool2d(F.grid_sample(pixels, grid, mode="bilinear", align_corners=False), SUPERSAMPLING)
 
 
 def _to_source(places: Tensor, placement: Placement, axis: int) -> Tensor:

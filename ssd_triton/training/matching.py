@@ -2,7 +2,9 @@
 
 Source: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``, ``Encoder.encode``): a default box is
 matched with the object that it overlaps most, if their IoU is at least 0.5; and the best default box of every object is
-matched with it whatever their IoU. Objects to ignore are our own addition.
+matched with it whatever their IoU. Objects that few default boxes fit, small ones above all, are matched with the few
+that overlap them most, as in Zhang et al., "S3FD: Single Shot Scale-invariant Face Detector" (2017), section 3.2.
+Objects to ignore are our own addition.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from ssd_triton.network.boxes import CENTER_VARIANCE, SIZE_VARIANCE
 from ssd_triton.training.examples import IGNORED
 
 MIN_IOU = 0.5
+MIN_FALLBACK_IOU = 0.1
+"""With less, a default box is no fallback for an object that none fits: Zhang et al., section 3.2."""
 MIN_IGNORED_PART = 0.5
 """A default box of which this part lies in an ignored box is no background."""
 _NONE = -1
@@ -34,7 +38,7 @@ class Targets(NamedTuple):
     offsets: Tensor
 
 
-def match(boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor) -> Targets:
+def match(boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor, *, fallback: int = 1) -> Targets:
     """Match the objects of a batch with default boxes.
 
     Of equal overlaps, the first object and the first default box count; where two objects have the same best default
@@ -44,6 +48,8 @@ def match(boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor) -> Target
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G]: class ids, padding, or ignored boxes.
         defaults_cxcywh: FP32 [D, 4].
+        fallback: An object gets this many default boxes, those of the highest IoU, even if that is less than
+            :data:`MIN_IOU`, but not less than :data:`MIN_FALLBACK_IOU`; 1 or more.
     """
     intersection, box_area, default_area = _areas(boxes_xyxy, defaults_cxcywh)
     is_object = (labels > 0)[..., None]
@@ -53,7 +59,7 @@ def match(boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor) -> Target
     best_iou, best_object = iou.max(dim=1)
     forced = _forced(iou.argmax(dim=2), labels, len(defaults_cxcywh))
     matched = torch.where(forced == _NONE, best_object, forced)
-    positive = (forced != _NONE) | (best_iou >= MIN_IOU)
+    positive = (forced != _NONE) | (best_iou >= _least_iou(iou, fallback).gather(1, best_object))
     in_ignored = torch.where((labels == IGNORED)[..., None], intersection / default_area, 0.0).amax(dim=1)
     background = torch.where(in_ignored >= MIN_IGNORED_PART, IGNORED, 0)
     target_labels = torch.where(positive, labels.gather(1, matched), background)
@@ -70,6 +76,13 @@ def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
     center = ((top_left + bottom_right) / 2 - defaults_cxcywh[:, :2]) / defaults_cxcywh[:, 2:] / CENTER_VARIANCE
     size = torch.log((bottom_right - top_left).clamp(min=1e-6) / defaults_cxcywh[:, 2:]) / SIZE_VARIANCE
     return torch.cat([center, size], dim=-1)
+
+
+def _least_iou(iou: Tensor, fallback: int) -> Tensor:
+    """From which IoU on default boxes are matched with each object, [N, G]; ``iou`` is [N, G, D]."""
+    if fallback == 1:
+        return torch.full_like(iou[..., 0], MIN_IOU)
+    return iou.topk(min(fallback, iou.shape[2]), dim=2).values[..., -1].clamp(MIN_FALLBACK_IOU, MIN_IOU)
 
 
 def _areas(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,9 +16,6 @@ import matplotlib.pyplot as plt
 from ssd_triton.evaluation.metrics import Metrics
 from ssd_triton.files import atomic_output
 
-AVERAGE, LIVE = "average", "live"
-"""Which weights were validated: their running average, or the weights themselves."""
-
 
 @dataclass(frozen=True)
 class LogRow:
@@ -39,7 +36,6 @@ class ValidationRow:
     """Figures of one set at one step, in [0, 1]; None where the set has no such object."""
 
     step: int
-    weights: str
     dataset: str
     ap: float
     ap50: float | None
@@ -48,12 +44,11 @@ class ValidationRow:
     ap_large: float | None
 
     @classmethod
-    def of(cls, step: int, weights: str, dataset: str, metrics: Metrics) -> ValidationRow:
+    def of(cls, step: int, dataset: str, metrics: Metrics) -> ValidationRow:
         """From pycocotools' figures."""
         figures = metrics.figures
         return cls(
             step,
-            weights,
             dataset,
             metrics.ap,
             figures["AP50"],
@@ -121,9 +116,9 @@ def _plot(path: Path, record: Record) -> None:
     losses.plot(steps, [row.boxes_loss for row in record.log], label="boxes (smooth L1)")
     losses.plot(steps, [row.classes_loss for row in record.log], label="classes (cross-entropy)")
     losses.set(title="Loss per positive default box", yscale="log")
-    for key in dict.fromkeys((row.dataset, row.weights) for row in record.validations):
-        rows = [row for row in record.validations if (row.dataset, row.weights) == key]
-        precision.plot([row.step for row in rows], [row.ap for row in rows], marker="o", label=f"{key[1]}, {key[0]}")
+    for name in dict.fromkeys(row.dataset for row in record.validations):
+        rows = [row for row in record.validations if row.dataset == name]
+        precision.plot([row.step for row in rows], [row.ap for row in rows], marker="o", label=name)
     if record.best_score is not None:
         precision.axvline(record.best_step, color="k", linestyle=":", linewidth=1, label="best snapshot")
     precision.set(title="Validation: AP (IoU 0.50 to 0.95)", ylim=(0, None))

@@ -22,7 +22,7 @@ from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.loss import multibox_loss
 from ssd_triton.training.matching import match
 from ssd_triton.training.memory import out_of_memory
-from ssd_triton.training.record import AVERAGE, LIVE, LogRow, Record, ValidationRow
+from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
 from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
@@ -38,13 +38,11 @@ class Best:
     Attributes:
         network: FP32, evaluation mode; changes as training goes on.
         step: When they were.
-        weights: Which ones: :data:`ssd_triton.training.record.AVERAGE` or ``LIVE``.
         metrics: Of each validation set.
     """
 
     network: SSD300
     step: int
-    weights: str
     metrics: Sequence[Metrics]
 
 
@@ -155,7 +153,8 @@ class Trainer:
 
     def _forward_backward(self, size: int) -> Tensor:
         batch = self._augmentation.batch(size)
-        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device))
+        fallback = self._settings.loss.fallback_default_boxes
+        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback)
         self._optimizer.zero_grad(set_to_none=True)
         with self._precision:
             loc, conf = self._trained(batch.images)
@@ -181,17 +180,15 @@ class Trainer:
 
     def _validate(self, publish: Callable[[Best, Record], None]) -> None:
         record, start_s = self.record, time.perf_counter()
-        networks = {AVERAGE: self._average.network, LIVE: self._state.network}
-        for weights, network in networks.items():
-            metrics = self._validator.evaluate(network)
-            for one, figures in zip(self._validator.sets, metrics, strict=True):
-                record.validations.append(ValidationRow.of(record.step, weights, one.source.name, figures))
-            score = self._validator.score(metrics)
-            if score is None and (weights == LIVE or record.step < self._settings.steps):
-                continue
-            if score is None or record.best_score is None or score > record.best_score:
-                record.best_score, record.best_step = score, record.step
-                publish(Best(network, record.step, weights, metrics), record)
+        network = self._average.network
+        metrics = self._validator.evaluate(network)
+        for one, figures in zip(self._validator.sets, metrics, strict=True):
+            record.validations.append(ValidationRow.of(record.step, one.source.name, figures))
+        score = self._validator.score(metrics)
+        is_last = record.step == self._settings.steps
+        if is_last if score is None else record.best_score is None or score > record.best_score:
+            record.best_score, record.best_step = score, record.step
+            publish(Best(network, record.step, metrics), record)
         record.seconds += time.perf_counter() - start_s
 
     def _save(self) -> None:

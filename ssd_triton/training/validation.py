@@ -161,17 +161,23 @@ class Validator:
 
     def _detections(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
         """Detections of every image in order; the processes work on one batch while the network runs the next."""
-        parameters = PostprocessParameters()
         under_way: deque[Future[Detections]] = deque()
         for start in range(0, len(one.sizes_px), _BATCH):
             with torch.no_grad():
-                loc, conf = (raw.cpu().numpy() for raw in detector(one.pixels[start : start + _BATCH]))
+                loc, conf = (raw.cpu() for raw in detector(one.pixels[start : start + _BATCH]))
+            if self._pool is not None:
+                # PyTorch hands tensors in shared memory to other processes without copying them.
+                loc, conf = loc.share_memory_(), conf.share_memory_()
             for index, size_px in enumerate(one.sizes_px[start : start + _BATCH]):
                 if self._pool is None:
-                    yield postprocess(loc[index], conf[index], size_px, parameters)
+                    yield _postprocess(loc[index], conf[index], size_px)
                 else:
-                    under_way.append(self._pool.submit(postprocess, loc[index], conf[index], size_px, parameters))
+                    under_way.append(self._pool.submit(_postprocess, loc[index], conf[index], size_px))
             while len(under_way) > _BATCHES_UNDER_WAY * _BATCH:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def _postprocess(loc: Tensor, conf: Tensor, size_px: tuple[int, int]) -> Detections:
+    return postprocess(loc.numpy(), conf.numpy(), size_px, PostprocessParameters())
