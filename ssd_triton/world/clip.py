@@ -29,6 +29,8 @@ DEFAULT_SIZE_PX = (1280, 720)
 DEFAULT_FPS = 20.0
 DEFAULT_LATENCY_S = 0.1
 _DEFAULT_SEED = 12
+_LEAST_NOISE_PX = 0.25
+"""Of boxes without any noise: filters divide by it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def render_clip(
     """
     check_camera(camera)
     find_weather(weather)
-    controller = pipeline_controller(camera, labels, config, DEFAULT_LATENCY_S) if closed_loop else None
+    controller = pipeline_controller(camera, labels, config, DEFAULT_LATENCY_S, truth=True) if closed_loop else None
     overhang_m = config.braking.front_overhang_m
     run = simulate(
         scenario,
@@ -145,9 +147,23 @@ def _tables(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".truth.csv"), path.with_suffix(".ego.csv")
 
 
-def pipeline_controller(camera: Camera, labels: Sequence[str], config: Config, latency_s: float) -> Controller:
-    """The project's braking as a controller, with a camera that is calibrated for a level car."""
-    pipeline = BrakingPipeline(camera, labels, config.braking, config.tracking, latency_s)
+def pipeline_controller(
+    camera: Camera, labels: Sequence[str], config: Config, latency_s: float, *, truth: bool
+) -> Controller:
+    """The project's braking as a controller.
+
+    Args:
+        camera: As it is calibrated, for a level car.
+        labels: Class names by id.
+        config: Its braking and tracking count, and its world where ``truth`` is set.
+        latency_s: From a frame to its decision.
+        truth: Detections are the truth with the noise of ``config.world``, and tracking expects that noise; otherwise
+            they are a detector's, whose noise is that of ``config.tracking``.
+    """
+    tracking = config.tracking
+    if truth:
+        tracking = tracking.with_box_noise(max(config.world.noise.box_px, _LEAST_NOISE_PX), 0.0)
+    pipeline = BrakingPipeline(camera, labels, config.braking, tracking, latency_s)
 
     def decide(time_s: float, detections: Detections | None, ego: EgoMotion) -> State:
         state: State = pipeline.step(time_s, detections, ego).state

@@ -262,7 +262,7 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> Outcome:
         config.world,
         setup.labels,
         front_overhang_m=overhang_m,
-        controller=pipeline_controller(setup.camera, setup.labels, config, setup.latency_s),
+        controller=pipeline_controller(setup.camera, setup.labels, config, setup.latency_s, truth=detect is None),
         observer=None if detect is None else _rendered(setup, task, detect),
         seed=task.seed,
         fps=setup.fps,
