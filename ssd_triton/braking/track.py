@@ -10,6 +10,7 @@ from ssd_triton.braking.corridor import Corridor
 from ssd_triton.braking.ego import EgoMotion
 from ssd_triton.braking.kalman import RateFilter
 from ssd_triton.braking.observation import LEFT, RIGHT, Float64Array, Observation, group_of
+from ssd_triton.braking.onset import OnsetTest
 from ssd_triton.braking.ranging import RangeFilter, RawRanges, raw_ranges
 from ssd_triton.braking.scale import ScaleFilter
 from ssd_triton.camera import RoadPoint
@@ -136,6 +137,7 @@ class Track:
         self.scale.predict(dt_s)
         self.range.predict(dt_s, ego)
         self.offset.predict(dt_s)
+        self.onset_test.predict(dt_s, ego)
 
     def update(self, time_s: float, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
         """Take in an observation at the time that it was moved on to."""
@@ -154,6 +156,7 @@ class Track:
             self._start_filters(seen, ego, corridor)
             return
         self.scale.update(seen)
+        self.onset_test.update(seen, self.size)
         self._follow(corridor, ego)
         self.offset.update(self._measure_offset_m(corridor), self._offset_std_m(corridor))
 
@@ -162,6 +165,7 @@ class Track:
         self.range = RangeFilter(
             seen, ego, self.size, self._camera_height_m, self._settings, curvature_per_m=corridor.curvature_per_m
         )
+        self.onset_test = OnsetTest()
         self._corridor = corridor
         # The offset from the corridor's middle, other than the lateral position, does not change of what stands while
         # the car follows its circle, so that only true crossing shows as a rate.

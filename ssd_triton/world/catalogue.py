@@ -233,6 +233,11 @@ def _false_braking() -> Iterator[Scenario]:
             _NO_BRAKE,
         ),
     ]
+    mps = 50 / KMH_PER_MPS
+    rows += [
+        (f"following-{headway_m}m", 50, (Target("hatchback", headway_m, speed_mps=mps),), Road(), _NO_BRAKE)
+        for headway_m in (12, 25)
+    ]
     for side, name in ((1, "right"), (-1, "left")):
         curve = Road(side / 100, 40.0)
         # On the outer side of the bend, where the straight way ahead leads onto the target.
