@@ -321,14 +321,14 @@ def test_parked_cars_in_a_bend(truth: Config, labels: tuple[str, ...], side: int
 
 
 def test_a_decision_takes_a_few_milliseconds(truth: Config, labels: tuple[str, ...]) -> None:
-    """Ten objects. The bound is loose, and on the lower quartile, since the machine may be slower or busy."""
+    """Ten objects, by processor time. The bound is loose, since the machine may be slower or busy."""
     pipeline = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking)
     rng, ego, times_s = np.random.default_rng(0), Ego(10.0), []
     targets = [Target(30 + 4 * n, 3.0 * (n % 5 - 2), 10.0) for n in range(10)]
     for frame in range(100):
         found = detect(targets, ego, CAMERA, labels, rng, 2.0)
-        start_s = time.perf_counter()
+        start_s = time.thread_time()
         decision = pipeline.step(frame / 20, found, EgoMotion(10.0))
-        times_s.append(time.perf_counter() - start_s)
+        times_s.append(time.thread_time() - start_s)
     assert len(decision.objects) == 10
-    assert np.percentile(times_s, 25) < 0.004
+    assert np.median(times_s) < 0.004

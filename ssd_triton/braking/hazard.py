@@ -10,7 +10,7 @@ Two estimates of the closing rate, from range and from image scale, check each o
 noise, that of the range decides, which is the less noisy one and knows the ego speed. Where they contradict each other,
 the more urgent one may warn, but BRAKE takes both: a wrong warning is a nuisance, a wrong emergency braking a danger to
 those who follow. For the same reason BRAKE takes a closing speed beyond doubt, so that a new track cannot brake before
-its speed is known, while WARN goes by the closing speed plus its standard deviation.
+its speed is known, while WARN goes by the closing speed plus its standard deviation, as soon as it is more than that.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
 """Closing rates contradict each other when they differ by more than so many standard deviations of the difference,
 and by more than this part of the larger one."""
 
-_CERTAIN_STD = 2.0
-"""A closing speed of more than so many of its standard deviations is beyond doubt."""
+_CERTAIN_STD, _LIKELY_STD = 2.0, 1.0
+"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace drives; braking beyond that of usual traffic is hard (Euro NCAP's CCRb has 2 and
@@ -296,7 +296,8 @@ class _Thresholds:
         if certain and self._is_due(distance_m, closing.speed_mps, closing.braking_mps2, 0.0):
             return State.BRAKE
         lead_s = self.settings.warning_lead_time_s
-        soon = self._is_due(distance_m, closing.high_speed_mps, closing.braking_mps2, lead_s)
+        likely = closing.certainty > _LIKELY_STD * min(self.ratio, 1.0)
+        soon = likely and self._is_due(distance_m, closing.high_speed_mps, closing.braking_mps2, lead_s)
         return State.WARN if soon else State.SAFE
 
     def _is_due(self, distance_m: float, closing_mps: float, braking_mps2: float, ahead_s: float) -> bool:
