@@ -331,4 +331,4 @@ def test_a_decision_takes_a_few_milliseconds(truth: Config, labels: tuple[str, .
         decision = pipeline.step(frame / 20, found, EgoMotion(10.0))
         times_s.append(time.thread_time() - start_s)
     assert len(decision.objects) == 10
-    assert np.median(times_s) < 0.004
+    assert np.median(times_s) < 0.010

@@ -147,6 +147,8 @@ def describe_track(
     else:
         ttc_s = ttc_range_s
     left, top, right, bottom = (float(side) for side in track.seen.box_xyxy)
+    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
+    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
     return TrackedObject(
         track_id=track.track_id,
         class_name=track.class_name,
@@ -166,10 +168,8 @@ def describe_track(
         ttc_scale_s=ttc_scale_s,
         ttc_s=ttc_s,
         disagreement=disagreement,
-        in_corridor=_is_in_the_way(track, ttc_range_s, corridor, _VEHICLE_WARN_DOUBT if vehicle else _WARN_DOUBT),
-        surely_in_corridor=_is_in_the_way(
-            track, ttc_range_s, corridor, _VEHICLE_BRAKE_DOUBT if vehicle else _BRAKE_DOUBT
-        ),
+        in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, likely),
+        surely_in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, surely),
         age_s=time_s - track.first_s,
         unseen_s=time_s - track.last_seen_s,
     )
@@ -322,17 +322,17 @@ def _disagree(track: Track) -> bool:
     return difference > _DISAGREEMENT_STD * noise and difference > _DISAGREEMENT_RATIO * larger
 
 
-def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, doubt: float) -> bool:
+def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_range_m: float, doubt: float) -> bool:
     """Whether an object reaches into the corridor now, and is not moving out, or will when the car gets there.
 
     Args:
         track: The object.
         ttc_s: When the car gets there; None for never.
         corridor: The car's way.
+        by_range_m: What the range's standard deviation may make of the offset.
         doubt: By how many standard deviations of the offset it must do so.
     """
     limit_m = corridor.half_width_m + track.size.width_m / 2
-    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
     now_m, now_std_m = track.offset.foresee(0.0)
     then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
     if abs(now_m) + doubt * math.hypot(now_std_m, by_range_m) <= limit_m:

@@ -35,36 +35,37 @@ class BoxFilter:
 
     Args:
         seen: The first observation.
+
+    Attributes:
+        box_xyxy: Where the box is, FP64 [4], pixels.
     """
 
     def __init__(self, seen: Observation) -> None:
-        self._sides = np.stack([seen.box_xyxy, np.zeros(4)])  # [2, 4]: pixels, pixels a second
-        std_px = seen.size_std_px.max()
-        self._covariance = np.diag([std_px**2, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2])
-
-    @property
-    def box_xyxy(self) -> Float64Array:
-        """Where the box is, FP64 [4], pixels."""
-        box: Float64Array = self._sides[0]
-        return box
+        self.box_xyxy: Float64Array = seen.box_xyxy.copy()
+        self._speeds_px = np.zeros(4)  # a second
+        self._variance = float(seen.size_std_px.max()) ** 2
+        self._covariance, self._speed_variance = 0.0, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2
 
     def predict(self, dt_s: float) -> None:
         """Move on by a time."""
-        transition = np.array([[1.0, dt_s], [0.0, 1.0]])
-        self._sides = transition @ self._sides
+        self.box_xyxy = self.box_xyxy + dt_s * self._speeds_px
         # Sides that have met are a box no longer.
-        self._sides[0, 2:] = np.maximum(self._sides[0, 2:], self._sides[0, :2] + 1.0)
-        height_px = self._sides[0, 3] - self._sides[0, 1]
-        noise = np.array([[dt_s**3 / 3, dt_s**2 / 2], [dt_s**2 / 2, dt_s]])
-        self._covariance = (
-            transition @ self._covariance @ transition.T + (_SIDE_ACCELERATION_PER_S2 * height_px) ** 2 * noise
-        )
+        self.box_xyxy[2:] = np.maximum(self.box_xyxy[2:], self.box_xyxy[:2] + 1.0)
+        drift = (_SIDE_ACCELERATION_PER_S2 * float(self.box_xyxy[3] - self.box_xyxy[1])) ** 2
+        self._variance += dt_s * (2 * self._covariance + dt_s * self._speed_variance) + drift * dt_s**3 / 3
+        self._covariance += dt_s * self._speed_variance + drift * dt_s**2 / 2
+        self._speed_variance += drift * dt_s
 
     def update(self, seen: Observation) -> None:
         """Take in an observation."""
-        gain = self._covariance[:, 0] / (self._covariance[0, 0] + seen.size_std_px.max() ** 2)
-        self._sides = self._sides + gain[:, None] * (seen.box_xyxy - self._sides[0])
-        self._covariance = self._covariance - gain[:, None] * self._covariance[0]
+        variance = self._variance + float(seen.size_std_px.max()) ** 2
+        gain, speed_gain = self._variance / variance, self._covariance / variance
+        surprise_px = seen.box_xyxy - self.box_xyxy
+        self.box_xyxy = self.box_xyxy + gain * surprise_px
+        self._speeds_px = self._speeds_px + speed_gain * surprise_px
+        self._speed_variance -= speed_gain * self._covariance
+        self._covariance -= gain * self._covariance
+        self._variance -= gain * self._variance
 
 
 class Track:
@@ -126,7 +127,9 @@ class Track:
 
     def offset_std_by_range_m(self, corridor: Corridor) -> float:
         """Standard deviation of the offset by that of the range, which frames share and do not average out."""
-        middle = self._middle()
+        return self._std_by_range_m(corridor, self._middle())
+
+    def _std_by_range_m(self, corridor: Corridor, middle: RoadPoint) -> float:
         farther = 1 + self.range.range_std_m / self.range.range_m
         far_m = corridor.offset_m(middle.forward_m * farther, middle.lateral_m * farther)
         return abs(far_m - corridor.offset_m(*middle))
@@ -158,7 +161,7 @@ class Track:
         self.scale.update(seen)
         self.onset_test.update(seen, self.size)
         self._follow(corridor, ego)
-        self.offset.update(self._measure_offset_m(corridor), self._offset_std_m(corridor))
+        self.offset.update(*self._measured_offset(corridor))
 
     def _start_filters(self, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
         self.scale = ScaleFilter(seen, use_width=self.group == "vehicle")
@@ -170,8 +173,7 @@ class Track:
         # The offset from the corridor's middle, other than the lateral position, does not change of what stands while
         # the car follows its circle, so that only true crossing shows as a rate.
         self.offset = RateFilter(
-            self._measure_offset_m(corridor),
-            self._offset_std_m(corridor),
+            *self._measured_offset(corridor),
             _VEHICLE_CROSSING_STD_MPS if self.group == "vehicle" else _CROSSING_STD_MPS,
             self._settings.lateral_acceleration_std_mps2,
         )
@@ -210,8 +212,11 @@ class Track:
     def _measure_offset_m(self, corridor: Corridor) -> float:
         return corridor.offset_m(*self._middle())
 
-    def _offset_std_m(self, corridor: Corridor) -> float:
+    def _measured_offset(self, corridor: Corridor) -> tuple[float, float]:
+        """The offset as the last box tells it, and its standard deviation, in metres."""
+        middle = self._middle()
         noise_m = float(self.seen.direction_std[LEFT]) / math.sqrt(2) * self.range.range_m
         left_known, _, right_known, _ = self.seen.known
         one_sided_m = 0.0 if left_known and right_known else self.size.width_m / 4
-        return math.hypot(noise_m, self.offset_std_by_range_m(corridor), one_sided_m, _OFFSET_STD_M)
+        std_m = math.hypot(noise_m, self._std_by_range_m(corridor, middle), one_sided_m, _OFFSET_STD_M)
+        return corridor.offset_m(*middle), std_m
