@@ -24,6 +24,9 @@ from ssd_triton.files import relative_to_cwd
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Files of a folder that are taken for images, in upper or lower case; others are passed over."""
 
+_DAMAGED_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow's decoders raise on damaged files."""
+
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file that states none (raw H.264): PAL's, and FFmpeg's own choice for such files."""
 
@@ -219,7 +222,7 @@ class _VideoFile(VideoSource):
 class _ImageFolder(VideoSource):
     """Images of one size in order of their names, decoded as the evaluation protocol does.
 
-    EXIF orientation is not applied.
+    A damaged image is a frame that cannot be decoded: its time passes without it. EXIF orientation is not applied.
     """
 
     def __init__(self, folder: Path, fps: float) -> None:
@@ -228,21 +231,35 @@ class _ImageFolder(VideoSource):
         if not self._paths:
             kinds = " ".join(sorted(IMAGE_SUFFIXES))
             raise VideoError(f"{name}: holds no image; expected files {kinds}; give another --video")
-        sizes_px = [_image_size_px(path) for path in self._paths]
-        for path, size_px in zip(self._paths, sizes_px, strict=True):
-            if size_px != sizes_px[0]:
-                raise VideoError(_size_message(relative_to_cwd(path), size_px, sizes_px[0]))
+        sizes_px: list[tuple[int, int]] = []
+        damage: Exception | None = None
+        for path in self._paths:
+            try:
+                with Image.open(path) as image:
+                    sizes_px.append(image.size)
+            except _DAMAGED_IMAGE as error:
+                damage = damage or error
+                continue
+            if sizes_px[-1] != sizes_px[0]:
+                raise VideoError(_size_message(relative_to_cwd(path), sizes_px[-1], sizes_px[0]))
+        if not sizes_px:
+            # Pillow's text for an unknown format repeats the path in full.
+            why = "unknown format" if isinstance(damage, UnidentifiedImageError) else " ".join(str(damage).split())
+            raise VideoError(f"{name}: none of its {len(self._paths)} images can be read ({why}); replace them")
         super().__init__(name, sizes_px[0], fps, len(self._paths))
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
+        index = 0
+        for place, path in enumerate(self._paths):
             try:
                 with Image.open(path) as image:
                     image_rgb = np.asarray(image.convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
-                raise _unreadable_image(path, error) from error
+            except _DAMAGED_IMAGE:
+                self.undecodable_frames += 1
+                continue
             self._check_size(image_rgb, relative_to_cwd(path))
-            yield Frame(image_rgb, index / self.fps, index)
+            yield Frame(image_rgb, place / self.fps, index)
+            index += 1
 
     def close(self) -> None:
         """Images are closed one by one."""
@@ -289,21 +306,6 @@ def _upright_rgb(picture: av.VideoFrame) -> UInt8Array:
     image_rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
     quarter_turns = round(picture.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image_rgb, quarter_turns))
-
-
-def _image_size_px(path: Path) -> tuple[int, int]:
-    """Width and height from an image's header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable_image(path, error) from error
-
-
-def _unreadable_image(path: Path, error: Exception) -> VideoError:
-    # Pillow's text for an unknown format repeats the path in full.
-    why = "unknown format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-    return VideoError(f"{relative_to_cwd(path)}: cannot be read as an image ({why}); replace it or remove it")
 
 
 def _size_message(what: str, got_px: tuple[int, int], expected_px: tuple[int, int]) -> str:
