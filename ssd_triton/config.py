@@ -47,6 +47,15 @@ class ServerConfig(_Section):
     shutdown_timeout_s: Seconds
 
 
+class ContainerConfig(_Section):
+    """How ``tools/container_entrypoint.py`` starts; ``config.yml`` says what each key means."""
+
+    variant: str
+    engine_cache: Path
+    runtime_dir: Path
+    builder_timeout_s: Seconds
+
+
 class ClientConfig(_Section):
     """How clients reach a server."""
 
@@ -325,6 +334,7 @@ class Config(_Section):
     coco: CocoConfig
     accuracy: dict[str, Annotated[float, Field(gt=0, le=1)]]
     server: ServerConfig
+    container: ContainerConfig
     client: ClientConfig
     detect: DetectConfig
     demo: DemoConfig

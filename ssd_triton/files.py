@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 """The project's folder: the package is installed in place (``pip install -e .``)."""
+PART = ".*.part*"
+"""Matches what :func:`atomic_output` writes to until it is whole; only a killed process leaves it behind."""
 
 
 @contextmanager

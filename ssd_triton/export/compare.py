@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from ssd_triton.arrays import AnyArray
 from ssd_triton.errors import ExportError
@@ -19,6 +18,9 @@ TensorType = tuple[np.dtype, tuple[int | None, ...]]  # type: ignore[type-arg]
 
 def run_onnx(path: Path, inputs: Arrays) -> dict[str, AnyArray]:
     """Run a model once with ONNX Runtime's own CPU provider."""
+    # Checking an interface, as building an engine does, needs no ONNX Runtime: the container has none for Python.
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))

@@ -24,7 +24,7 @@ ONNX_OF: dict[Precision, str] = {"fp32": "onnx_fp32", "fp16": "onnx_fp32", "int8
 
 @dataclass(frozen=True)
 class EngineArtefact:
-    """The engine of a variant, for the GPU of this machine.
+    """The engine of a variant, for the GPU of this machine or, with TensorRT-RTX, for one that is not there.
 
     Attributes:
         path: The plan.
@@ -32,6 +32,7 @@ class EngineArtefact:
         precision: Of the engine.
         settings: Runtime library, profile and how to build.
         model_config: Of the variant.
+        compute_capability: Such as ``8.9``; None is that of the GPU here.
     """
 
     path: Path
@@ -39,12 +40,13 @@ class EngineArtefact:
     precision: Precision
     settings: TensorRTConfig
     model_config: ModelConfig
+    compute_capability: str | None = None
 
     def stale_because(self) -> str | None:
         """See :class:`ssd_triton.repository.artefact.Artefact`."""
         if not self.path.is_file():
             return "missing"
-        gpu = find_gpu()
+        gpu = find_gpu() if self.compute_capability is None else None
         try:
             check_engine(
                 self.path,
@@ -52,7 +54,7 @@ class EngineArtefact:
                 runtime_version=load_runtime(self.settings.runtime).version,
                 precision=self.precision,
                 max_batch_size=self.model_config.max_batch_size,
-                compute_capability=gpu.compute_capability if gpu else None,
+                compute_capability=gpu.compute_capability if gpu else self.compute_capability,
                 gpu_name=gpu.name if gpu else None,
                 onnx=self.onnx,
             )
@@ -62,7 +64,7 @@ class EngineArtefact:
 
     def unavailable_because(self) -> str | None:
         """See :class:`ssd_triton.repository.artefact.Artefact`."""
-        if find_gpu() is None:
+        if self.compute_capability is None and find_gpu() is None:
             return "no GPU here; it is built where it is served"
         if not self.onnx.is_file():
             return f"{self.onnx.name} is missing, which it is built from"
@@ -83,15 +85,15 @@ class EngineArtefact:
                 onnx=self.onnx,
                 plan=self.path,
                 runtime=self.settings.runtime,
-                compute_capability=None,
+                compute_capability=self.compute_capability,
                 settings=self.settings,
                 model_config=self.model_config,
             )
         )
 
 
-def engine_artefact(config: Config, variant: str) -> EngineArtefact:
-    """The engine of a variant of the repository."""
+def engine_artefact(config: Config, variant: str, compute_capability: str | None = None) -> EngineArtefact:
+    """The engine of a variant of the repository, for the GPU here unless a compute capability is given."""
     folder = config.model_repository / DETECTOR / "1"
     precision = PRECISION_OF[variant]
     return EngineArtefact(
@@ -100,4 +102,5 @@ def engine_artefact(config: Config, variant: str) -> EngineArtefact:
         precision=precision,
         settings=config.tensorrt,
         model_config=variant_config(config.model_repository, variant),
+        compute_capability=compute_capability,
     )

@@ -21,6 +21,7 @@ from ssd_triton.config import ServerConfig
 from ssd_triton.errors import ServerError
 from ssd_triton.repository.model_config import variant_config
 from ssd_triton.server.bundle import Bundle, find_bundle
+from ssd_triton.server.options import server_options
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
 """Triton's log: level and date, time, process, source position, text."""
@@ -113,15 +114,12 @@ class EmbeddedServer:
 
     def _start(self, bundle: Bundle) -> None:
         shm_prefix = self._runtime_dir.name
+        ports = self.config.model_copy(
+            update={"grpc_port": self.grpc_port, "http_port": self.http_port, "metrics_port": self.metrics_port}
+        )
         options = [
-            *("--model-repository", str(self.model_repository), "--model-config-name", self.variant),
-            *("--http-address", self.config.host, "--http-port", str(self.http_port)),
-            *("--grpc-address", self.config.host, "--grpc-port", str(self.grpc_port)),
-            *("--metrics-address", self.config.host, "--metrics-port", str(self.metrics_port)),
-            # The configurations are complete; completing them would start every Python model twice.
-            "--disable-auto-complete-config",
+            *server_options(self.model_repository, self.variant, ports),
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-            f"--exit-timeout-secs={max(1, int(self.config.shutdown_timeout_s))}",
             *bundle.options,
         ]
         command = [*_die_with_parent(), str(bundle.binary), *options]

@@ -1,0 +1,1 @@
+"""Starting in a container: engines for the GPU that is there, from a cache, then Triton in this process's place."""

@@ -1,0 +1,26 @@
+"""The options of ``tritonserver`` that this project always gives, whoever starts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssd_triton.config import ServerConfig
+
+
+def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
+    """Command-line options, without the binary.
+
+    Args:
+        model_repository: The folder of models.
+        variant: The detector's variant, as ``--model-config-name`` takes it.
+        config: Addresses and deadlines; ports are given as they are.
+    """
+    return [
+        *("--model-repository", str(model_repository), "--model-config-name", variant),
+        *("--http-address", config.host, "--http-port", str(config.http_port)),
+        *("--grpc-address", config.host, "--grpc-port", str(config.grpc_port)),
+        *("--metrics-address", config.host, "--metrics-port", str(config.metrics_port)),
+        # The configurations are complete; completing them would start every Python model twice.
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={max(1, int(config.shutdown_timeout_s))}",
+    ]

@@ -1,0 +1,248 @@
+"""The container's entry point, outside a container: real builds, a real server, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.config import Config
+from ssd_triton.container.repository import link_repository
+from ssd_triton.container.start import choose_variant, prepare
+from ssd_triton.errors import UserError
+from ssd_triton.export.engine_metadata import check_engine
+from ssd_triton.files import PART, ROOT
+from ssd_triton.repository.build import ensure_built
+from tests.conftest import assert_one_line_error, group_members
+
+Start = Callable[..., subprocess.Popen[str]]
+SHM = Path("/dev/shm")
+START_TIMEOUT_S = 60
+BUILD_TIMEOUT_S = 120
+CAPABILITY = "8.9"
+BUILD = ["--variant", "tensorrt_int8", "--runtime", "tensorrt-rtx", "--compute-capability", CAPABILITY, "--build-only"]
+"""The quickest engine, for a GPU that is not there, and nothing else."""
+
+
+def free_ports() -> list[int]:
+    """Three ports that nothing listens on, for gRPC, HTTP and metrics."""
+    sockets = [socket.socket() for _ in range(3)]
+    for listener in sockets:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start the entry point with a cache and a runtime folder of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(cache: Path, *arguments: object) -> subprocess.Popen[str]:
+        folders = ["--engine-cache", cache, "--runtime-dir", cache.parent / f"run{len(started)}"]
+        command = [sys.executable, ROOT / "tools/container_entrypoint.py", *folders, *arguments]
+        process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=tmp_path_factory.getbasetemp(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if group_members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> None:
+    """Read stderr up to the line that begins with a word."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith(word):
+            return
+    raise AssertionError(f"ended without '{word}': {''.join(lines)}")
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    """Wait for a success; the steps that it reported since they were last read."""
+    _, errors = process.communicate(timeout=BUILD_TIMEOUT_S)
+    assert process.returncode == 0, errors
+    return [line.split()[0] for line in errors.splitlines() if line.strip().endswith(")") or "current" in line]
+
+
+def check(plan: Path, config: Config) -> None:
+    """The engine is whole, and fits."""
+    import tensorrt_rtx
+
+    check_engine(
+        plan,
+        runtime="tensorrt-rtx",
+        runtime_version=tensorrt_rtx.__version__,
+        precision="int8",
+        max_batch_size=64,
+        compute_capability=CAPABILITY,
+        onnx=config.model_repository / "ssd_detector/1/onnx_int8.onnx",
+    )
+
+
+@pytest.fixture(scope="module")
+def contended(start: Start, config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+    """A cache after one builder was killed while two others waited for it; the plan, and the steps of those two."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
+    cache = tmp_path_factory.mktemp("contended") / "cache"
+    killed = start(cache, *BUILD)
+    read_until(killed, "building")
+    waiting = [start(cache, *BUILD) for _ in range(2)]
+    for process in waiting:
+        read_until(process, "waiting")
+    assert list(cache.glob("*/*.plan")) == []
+    [folder] = [path for path in cache.iterdir() if path.is_dir()]
+    (folder / ".tensorrt_int8.1.part.plan").write_bytes(b"half an engine")
+    killed.kill()
+    steps = [finish(process) for process in waiting]
+    [plan] = cache.glob("*/*.plan")
+    return plan, steps
+
+
+@pytest.fixture
+def cache(contended: tuple[Path, list[list[str]]], tmp_path: Path) -> Path:
+    """A copy of the cache that a test may change."""
+    shutil.copytree(contended[0].parents[1], tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_a_killed_builder_leaves_neither_lock_nor_half_an_engine(
+    contended: tuple[Path, list[list[str]]], config: Config
+) -> None:
+    plan, _ = contended
+    check(plan, config)
+    assert list(plan.parent.glob(PART)) == []
+
+
+def test_only_one_of_two_starters_builds(contended: tuple[Path, list[list[str]]]) -> None:
+    plan, steps = contended
+    assert sorted(steps) == [["building", "built"], ["current"]]
+    links = list(plan.parents[2].glob("run*/model_repository/ssd_detector/1/tensorrt_int8.plan"))
+    assert [link.resolve() for link in links] == [plan, plan]
+
+
+def test_an_engine_that_does_not_fit_is_built_again(start: Start, cache: Path, config: Config) -> None:
+    [metadata] = cache.glob("*/*.engine.json")
+    values = json.loads(metadata.read_text(encoding="utf-8"))
+    metadata.write_text(json.dumps({**values, "runtime_version": "1.0.0"}), encoding="utf-8")
+    process = start(cache, *BUILD)
+    _, errors = process.communicate(timeout=BUILD_TIMEOUT_S)
+    assert process.returncode == 0, errors
+    assert "runtime version: got 1.0.0" in errors
+    [plan] = cache.glob("*/*.plan")
+    check(plan, config)
+
+
+def test_waiting_for_a_builder_can_be_ended(start: Start, cache: Path) -> None:
+    [plan] = cache.glob("*/*.plan")
+    with FileLock(plan.parent.with_name(plan.parent.name + ".lock"), preserve_lock_file=True):
+        stopped, given_up = start(cache, *BUILD), start(cache, *BUILD, "--builder-timeout-s", 0.5)
+        read_until(stopped, "waiting")
+        begin_s = time.monotonic()
+        stopped.terminate()
+        stopped.communicate(timeout=10)
+        assert stopped.returncode == 130
+        assert time.monotonic() - begin_s < 5
+        _, errors = given_up.communicate(timeout=START_TIMEOUT_S)
+    result = subprocess.CompletedProcess(given_up.args, given_up.returncode, "", errors)
+    assert_one_line_error(result, "has been building", "more than 0.5 s", "--builder-timeout-s")
+
+
+def test_becomes_a_server_that_ends_in_order(start: Start, config: Config, photograph: bytes, tmp_path: Path) -> None:
+    """On a machine without a GPU, from a repository of links; SIGTERM reaches tritonserver itself."""
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
+    grpc, http, metrics = free_ports()
+    ports = ["--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics]
+    prefix = f"ssd-container-{os.getpid()}"
+    process = start(
+        tmp_path / "cache",
+        "--variant",
+        "auto",
+        *ports,
+        "--",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+    )
+    with DetectorClient(f"127.0.0.1:{grpc}", timeout_s=START_TIMEOUT_S) as client:
+        client.wait_ready(timeout_s=START_TIMEOUT_S)
+        assert Path(f"/proc/{process.pid}/exe").resolve().name == "tritonserver"
+        assert client.model_config("ssd_detector")["default_model_filename"] == "onnx_int8.onnx"
+        assert client.detect(photograph).filter(score_thresh=0.5).class_ids.tolist() == [1]
+        assert list(SHM.glob(f"{prefix}*")) != []
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert group_members(process.pid) == []
+    assert list(SHM.glob(f"{prefix}*")) == []
+
+
+# --- what cannot start ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(config: Config, tmp_path: Path) -> Callable[..., Config]:
+    """The configuration with folders of this test and other values of ``container``."""
+
+    def change(**container: object) -> Config:
+        folders = {"engine_cache": tmp_path / "cache", "runtime_dir": tmp_path / "run"}
+        return config.model_copy(update={"container": config.container.model_copy(update={**folders, **container})})
+
+    return change
+
+
+def test_no_gpu_is_said_in_one_line(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    result = run_script("tools/container_entrypoint.py", "--variant", "tensorrt_fp16")
+    assert_one_line_error(result, "no GPU here", "--variant onnx_int8")
+
+
+def test_an_unknown_variant_is_refused(own: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match="unknown variant 'onnx_int4'"):
+        prepare(own(variant="onnx_int4"), print)
+
+
+def test_a_missing_artefact_is_named(own: Callable[..., Config], config: Config, tmp_path: Path) -> None:
+    link_repository(config.model_repository, tmp_path / "repository", None)
+    (tmp_path / "repository/ssd_detector/1/onnx_fp32.onnx").unlink(missing_ok=True)
+    lacking = own(variant="onnx_fp32").model_copy(update={"model_repository": tmp_path / "repository"})
+    with pytest.raises(UserError, match=r"onnx_fp32\.onnx is missing.*python tools/build_repository\.py"):
+        prepare(lacking, print)
+
+
+def test_an_unwritable_cache_is_named(own: Callable[..., Config], config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
+    (tmp_path / "file").write_text("no folder")
+    settings = own(variant="tensorrt_int8", engine_cache=tmp_path / "file")
+    rtx = settings.model_copy(update={"tensorrt": settings.tensorrt.model_copy(update={"runtime": "tensorrt-rtx"})})
+    with pytest.raises(UserError, match=r"cannot use the engine cache .*Not a directory.*--engine-cache"):
+        prepare(rtx, print, compute_capability=CAPABILITY)
+
+
+def test_a_named_variant_is_kept_and_auto_finds_the_cpu() -> None:
+    assert choose_variant("onnx_fp32", "onnx_int8") == "onnx_fp32"
+    assert choose_variant("auto", "onnx_int8") in ("onnx_int8", "tensorrt_fp16")
