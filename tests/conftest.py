@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from ssd_triton.network.ssd import ServedDetector
 from ssd_triton.network.weights import load_network
 from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
+from ssd_triton.server.process import free_port
 from ssd_triton.video import open_source
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -169,13 +169,7 @@ def children_of(pid: int) -> list[int]:
 
 def free_ports() -> list[int]:
     """Three ports that nothing listens on, for gRPC, HTTP and metrics."""
-    sockets = [socket.socket() for _ in range(3)]
-    for listener in sockets:
-        listener.bind(("127.0.0.1", 0))
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
+    return [free_port("127.0.0.1") for _ in range(3)]
 
 
 def group_members(pgid: int) -> list[int]:

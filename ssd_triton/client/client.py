@@ -73,7 +73,8 @@ class DetectorClient:
         """Prepare a client; nothing is sent yet.
 
         Args:
-            url: ``host:port`` without a scheme.
+            url: ``host:port`` without a scheme. gRPC also takes several replicas, which get requests in turn:
+                ``ipv4:host:port,host:port``, or a name with several addresses as ``dns:///name:port``.
             protocol: What the port speaks.
             timeout_s: Deadline of one request, its retries included; with ``retry_s``, of each try.
             in_flight: Requests under way at once, for :meth:`submit`, :meth:`map` and :meth:`stream`.

@@ -37,8 +37,11 @@ CHANNEL_ARGS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Where a name or a list stands for several replicas, gRPC would take the first that answers for all requests.
+    ("grpc.lb_policy_name", "round_robin"),
 )
-"""Options of a gRPC channel: messages of any size, as tritonclient sets by itself, and quick reconnection."""
+"""Options of a gRPC channel: messages of any size, as tritonclient sets by itself, quick reconnection, and
+replicas in turn."""
 
 _SHORTEST_S = 1e-3
 """A deadline that has passed already is given as this: zero would mean none."""

@@ -66,7 +66,7 @@ class EmbeddedServer:
         self.variant = variant
         self.config = config
         self.grpc_port, self.http_port, self.metrics_port = (
-            port or _free_port(config.host) for port in (config.grpc_port, config.http_port, config.metrics_port)
+            port or free_port(config.host) for port in (config.grpc_port, config.http_port, config.metrics_port)
         )
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,6 +103,10 @@ class EmbeddedServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def stop(self) -> None:
+        """End the server before the block does; requests under way are answered within ``shutdown_timeout_s``."""
         self._stop()
 
     def check(self) -> None:
@@ -198,7 +202,8 @@ def _die_with_parent() -> list[str]:
     return [setpriv, "--pdeathsig", "TERM"]
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A port that nothing listens on just now."""
     with socket.socket() as listener:
         listener.bind((host, 0))
         port: int = listener.getsockname()[1]

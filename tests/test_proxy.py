@@ -1,0 +1,145 @@
+"""Two real servers: behind HAProxy with gRPC health checks, or behind gRPC's own balancing; one is taken away."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssd_triton.config import Config
+from ssd_triton.errors import ServerError
+from ssd_triton.files import ROOT
+from ssd_triton.fleet.drain import DrainReport, Way, drain_under_load, plot
+from ssd_triton.fleet.haproxy import CONFIG, Proxy, find_haproxy
+from ssd_triton.repository.build import ensure_built
+from ssd_triton.server import EmbeddedServer
+from ssd_triton.server.bundle import find_bundle
+from ssd_triton.server.options import server_options
+from ssd_triton.server.process import free_port
+from tests.conftest import free_ports, group_members
+
+SERVING = bytes([0, 0, 0, 0, 2, 8, 1])
+"""gRPC's frame of a HealthCheckResponse with status SERVING: not compressed, two bytes, field 1 = 1."""
+
+
+@pytest.fixture
+def haproxy() -> None:
+    if find_haproxy() is None:
+        pytest.skip("haproxy is not installed (Debian, Ubuntu: apt install haproxy)")
+
+
+def literal(name: bytes, value: str) -> bytes:
+    """A header field of HPACK (RFC 7541, 6.2.2) that is not indexed, its value not compressed."""
+    return name + bytes([len(value)]) + value.encode()
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2 (RFC 9113, 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def test_the_health_check_is_grpc_s() -> None:
+    """The bytes in the configuration are a call of grpc.health.v1.Health/Check."""
+    fields = [
+        b"\x83\x86",  # :method POST, :scheme http, of HPACK's static table
+        literal(b"\x04", "/grpc.health.v1.Health/Check"),  # :path
+        literal(b"\x01", "triton"),  # :authority
+        literal(b"\x0f\x10", "application/grpc"),  # content-type
+        literal(b"\x00\x02te", "trailers"),
+    ]
+    expected = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        frame(0x4, 0, 0, b""),  # SETTINGS
+        frame(0x1, 0x4, 1, b"".join(fields)),  # HEADERS, END_HEADERS
+        frame(0x0, 0x1, 1, bytes(5)),  # DATA, END_STREAM: an empty message
+    ]
+    text = CONFIG.read_text()
+    assert [bytes.fromhex(found) for found in re.findall(r"send-binary (\w+)", text)] == expected
+    assert re.findall(r"expect binary (\w+)", text) == [SERVING.hex()]
+
+
+@pytest.fixture
+def not_ready(tmp_path: Path, config: Config) -> Iterator[str]:
+    """A Triton that lives and is not ready, since a model has not loaded; the address of its gRPC."""
+    artefacts = shutil.ignore_patterns("*.onnx", "*.pt", "*.plan")
+    repository = tmp_path / "model_repository"
+    shutil.copytree(ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=artefacts)
+    ports = dict(zip(("grpc_port", "http_port", "metrics_port"), free_ports(), strict=True))
+    settings = config.server.model_copy(update=ports)
+    bundle = find_bundle(tmp_path / "runtime")
+    options = [*server_options(repository, "onnx_fp32", settings), *bundle.options, "--exit-on-error=false"]
+    environment = {**bundle.environment, "PATH": bundle.environment.get("PATH", "/usr/bin:/bin")}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([bundle.binary, *options], env=environment, stdout=log, stderr=log)
+    try:
+        deadline_s = time.monotonic() + 60
+        while not lives(settings.http_port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        yield f"127.0.0.1:{settings.grpc_port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def lives(http_port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/v2/health/live", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.usefixtures("haproxy")
+def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, not_ready: str) -> None:
+    """Its gRPC answers, with NOT_SERVING."""
+    listen = f"127.0.0.1:{free_port('127.0.0.1')}"
+    with (
+        pytest.raises(ServerError, match=r"not healthy after 5 s: .'replica1': 'L7OK', 'replica2': '(?!L7OK)L7\w+'"),
+        Proxy(listen, [server.url("grpc"), not_ready], startup_timeout_s=5),
+    ):
+        pass
+
+
+@pytest.fixture
+def leaving(config: Config) -> Iterator[EmbeddedServer]:
+    """A replica to take away."""
+    ensure_built(config, lambda line: None, only=["onnx_int8"])
+    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    with EmbeddedServer(config.model_repository, "onnx_int8", settings) as running:
+        yield running
+
+
+def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, picture: Path) -> DrainReport:
+    """Take the first replica away; no request may fail, and the other must go on answering."""
+    group = replicas[0].pid
+    report = drain_under_load(way, replicas, image, in_flight=3, part_s=2)
+    assert group_members(group) == []
+    assert report.failed == {}
+    assert report.answered >= sum(report.before.values())
+    assert max(report.answered_at_s) > report.gone_at_s
+    plot(picture, [report])
+    assert picture.stat().st_size > 10_000
+    return report
+
+
+@pytest.mark.usefixtures("haproxy")
+def test_a_drained_replica_fails_no_request(
+    leaving: EmbeddedServer, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+) -> None:
+    """None is even tried again."""
+    assert drain("proxy", (leaving, server), photograph, tmp_path / "drain.png").retries == 0
+
+
+def test_a_stopped_replica_fails_no_request(
+    leaving: EmbeddedServer, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+) -> None:
+    """The client has both addresses, and tries those again that find the replica gone."""
+    drain("client", (leaving, server), photograph, tmp_path / "drain.png")
