@@ -136,7 +136,7 @@ def plot(path: Path, reports: list[DrainReport]) -> None:
         )
         axes.set(
             title=f"{report.way}: {report.answered} answered, {sum(report.failed.values())} failed",
-            xlabel="s",
+            xlabel="seconds",
             ylabel="answers in a second",
         )
         axes.legend(loc="upper right")

@@ -82,17 +82,9 @@ class Proxy:
     ) -> None:
         self._stop()
 
-    def status(self) -> dict[str, str]:
-        """Of each replica, in HAProxy's words: ``UP``, ``DRAIN``, ``DOWN``, ...; a check that is due adds more."""
-        return {name: row["status"] for name, row in self._statistics().items()}
-
     def check_result(self, replica: str) -> str:
         """Of the last health check, in HAProxy's words: ``L7OK``, ``L7TOUT``, ``L4CON``, ..."""
         return self._statistics()[replica]["check_status"].removeprefix("* ")
-
-    def answered(self) -> dict[str, int]:
-        """Requests that each replica was given so far, those under way included."""
-        return {name: int(row["stot"]) for name, row in self._statistics().items()}
 
     def under_way(self, replica: str) -> int:
         """Requests that a replica has and has not answered."""
