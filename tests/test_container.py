@@ -84,7 +84,7 @@ def check(plan: Path, config: Config) -> None:
     import tensorrt_rtx
 
     check_engine(
-        plan,
+        plan.resolve(),
         runtime="tensorrt-rtx",
         runtime_version=tensorrt_rtx.__version__,
         precision="int8",
@@ -121,6 +121,21 @@ def cache(contended: tuple[Path, list[list[str]]], tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def own(config: Config, tmp_path: Path) -> Callable[..., Config]:
+    """The configuration with folders of this test, TensorRT for RTX and other values of ``container``."""
+
+    def change(**container: object) -> Config:
+        folders = {"engine_cache": tmp_path / "cache", "runtime_dir": tmp_path / "run"}
+        values = {
+            "container": config.container.model_copy(update={**folders, **container}),
+            "tensorrt": config.tensorrt.model_copy(update={"runtime": "tensorrt-rtx"}),
+        }
+        return config.model_copy(update=values)
+
+    return change
+
+
 def test_a_killed_builder_leaves_neither_lock_nor_half_an_engine(
     contended: tuple[Path, list[list[str]]], config: Config
 ) -> None:
@@ -136,16 +151,15 @@ def test_only_one_of_two_starters_builds(contended: tuple[Path, list[list[str]]]
     assert [link.resolve() for link in links] == [plan, plan]
 
 
-def test_an_engine_that_does_not_fit_is_built_again(start: Start, cache: Path, config: Config) -> None:
+def test_an_engine_that_does_not_fit_is_built_again(own: Callable[..., Config], cache: Path, config: Config) -> None:
     [metadata] = cache.glob("*/*.engine.json")
     values = json.loads(metadata.read_text(encoding="utf-8"))
     metadata.write_text(json.dumps({**values, "runtime_version": "1.0.0"}), encoding="utf-8")
-    process = start(cache, *BUILD)
-    _, errors = process.communicate(timeout=BUILD_TIMEOUT_S)
-    assert process.returncode == 0, errors
-    assert "runtime version: got 1.0.0" in errors
-    [plan] = cache.glob("*/*.plan")
-    check(plan, config)
+    steps: list[str] = []
+    prepared = prepare(own(variant="tensorrt_int8", engine_cache=cache), steps.append, compute_capability=CAPABILITY)
+    assert [step.split()[0] for step in steps] == ["building", "built"]
+    assert "runtime version: got 1.0.0" in steps[0]
+    check(prepared.repository / "ssd_detector/1/tensorrt_int8.plan", config)
 
 
 def test_waiting_for_a_builder_can_be_ended(start: Start, cache: Path) -> None:
@@ -194,17 +208,6 @@ def test_becomes_a_server_that_ends_in_order(start: Start, config: Config, photo
 # --- what cannot start ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own(config: Config, tmp_path: Path) -> Callable[..., Config]:
-    """The configuration with folders of this test and other values of ``container``."""
-
-    def change(**container: object) -> Config:
-        folders = {"engine_cache": tmp_path / "cache", "runtime_dir": tmp_path / "run"}
-        return config.model_copy(update={"container": config.container.model_copy(update={**folders, **container})})
-
-    return change
-
-
 def test_no_gpu_is_said_in_one_line(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     result = run_script("tools/container_entrypoint.py", "--variant", "tensorrt_fp16")
     assert_one_line_error(result, "no GPU here", "--variant onnx_int8")
@@ -227,10 +230,8 @@ def test_an_unwritable_cache_is_named(own: Callable[..., Config], config: Config
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     ensure_built(config, lambda line: None, only=["onnx_int8"])
     (tmp_path / "file").write_text("no folder")
-    settings = own(variant="tensorrt_int8", engine_cache=tmp_path / "file")
-    rtx = settings.model_copy(update={"tensorrt": settings.tensorrt.model_copy(update={"runtime": "tensorrt-rtx"})})
     with pytest.raises(UserError, match=r"cannot use the engine cache .*Not a directory.*--engine-cache"):
-        prepare(rtx, print, compute_capability=CAPABILITY)
+        prepare(own(variant="tensorrt_int8", engine_cache=tmp_path / "file"), print, compute_capability=CAPABILITY)
 
 
 def test_a_named_variant_is_kept_and_auto_finds_the_cpu() -> None:

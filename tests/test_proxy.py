@@ -120,7 +120,7 @@ def leaving(config: Config) -> Iterator[EmbeddedServer]:
 def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, picture: Path) -> DrainReport:
     """Take the first replica away; no request may fail, and the other must go on answering."""
     group = replicas[0].pid
-    report = drain_under_load(way, replicas, image, in_flight=3, part_s=2)
+    report = drain_under_load(way, replicas, image, in_flight=3, part_s=1)
     assert group_members(group) == []
     assert report.failed == {}
     assert report.answered >= sum(report.before.values())
