@@ -74,6 +74,17 @@ def test_batching() -> None:
         assert load(model).HasField("dynamic_batching"), model
 
 
+def test_queues_are_limited() -> None:
+    """By more than the 32 requests that a sweep keeps under way, and a client's own deadline counts."""
+    detectors = [variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)]
+    for model in (load("ssd_preprocess"), load("ssd_postprocess"), *detectors):
+        policy = model.dynamic_batching.default_queue_policy
+        assert policy.max_queue_size == (128 if model.name == "ssd_postprocess" else 64)
+        assert policy.timeout_action == policy.REJECT
+        assert policy.allow_timeout_override
+        assert policy.default_timeout_microseconds == 600_000_000
+
+
 def test_default_configuration_is_a_variant(config: Config) -> None:
     assert load("ssd_detector") == variant_config(REPOSITORY, config.variant)
 
@@ -235,7 +246,7 @@ def test_record_says_what_and_with_what(config: Config) -> None:
         ('"0.05"', '"1.5"', "score_thresh: input should be less than 1"),
         ('"0.05"', '"low"', "score_thresh: input should be a valid number"),
         ('scores" data_type: TYPE_FP32 dims: [ 2', 'scores" data_type: TYPE_FP32 dims: [ 1', r"\[100\], expected"),
-        ("dynamic_batching { }", "dynamic_batchin { }", "dynamic_batchin"),
+        ("dynamic_batching {", "dynamic_batchin {", "dynamic_batchin"),
     ],
 )  # fmt: skip
 def test_bad_parameters_are_named(copied: Config, before: str, after: str, words: str) -> None:

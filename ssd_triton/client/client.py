@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,10 +18,12 @@ import numpy as np
 from ssd_triton.ahead import submit_ahead
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
+    BackendProcessDiedError,
     ClientError,
     DeadlineExceededError,
     RequestRefusedError,
     ServerNotReadyError,
+    ServerOverloadedError,
     ServerUnreachableError,
     SharedMemoryUnavailableError,
 )
@@ -34,17 +37,21 @@ OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_c
 _RETRIES = 3
 _FIRST_RETRY_AFTER_S = 0.1
 _LONGEST_RETRY_AFTER_S = 1.0
-_SERVER_AWAY = (ServerUnreachableError, ServerNotReadyError)
+_MAY_PASS = (ServerUnreachableError, ServerNotReadyError, ServerOverloadedError)
+"""What may be otherwise a moment later."""
+_MAY_PASS_WITH_A_RESTART = (*_MAY_PASS, DeadlineExceededError, BackendProcessDiedError)
 _READY_POLL_S = 0.1
 
 
 class DetectorClient:
     """A connection to the ensembles ``ssd`` (encoded images) and ``ssd_frames`` (raw frames).
 
-    Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError` and
-    :class:`ServerNotReadyError`, at most three times and within its deadline; with ``retry_s`` for that long and after
-    :class:`DeadlineExceededError` too, so that a server may go away and come back. Inference changes nothing on the
-    server, so that a repeated request is harmless. All methods may be called from several threads.
+    Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError`,
+    :class:`ServerNotReadyError` and :class:`ServerOverloadedError`, at most three times and within its deadline; with
+    ``retry_s`` for that long and after :class:`DeadlineExceededError` and :class:`BackendProcessDiedError` too, so that
+    a server may go away and come back. The pauses in between double, up to a second, and are shortened at random, so
+    that clients that were refused together do not come back together. Inference changes nothing on the server, so
+    that a repeated request is harmless. All methods may be called from several threads.
 
     Example::
 
@@ -234,7 +241,7 @@ class DetectorClient:
     def _infer(self, model: str, input_name: str, value: AnyArray | SharedInput) -> Outputs:
         patient = self.retry_s is not None
         deadline_s = time.monotonic() + (self.retry_s or self._timeout_s)
-        tried_again = (*_SERVER_AWAY, DeadlineExceededError) if patient else _SERVER_AWAY
+        tried_again = _MAY_PASS_WITH_A_RESTART if patient else _MAY_PASS
         wait_s = _FIRST_RETRY_AFTER_S
         for attempt in itertools.count():
             timeout_s = min(self._timeout_s, deadline_s - time.monotonic())
@@ -246,7 +253,7 @@ class DetectorClient:
                     raise
             with self._counting:
                 self.retries += 1
-            self._closing.wait(wait_s)
+            self._closing.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
             wait_s = min(2 * wait_s, _LONGEST_RETRY_AFTER_S)
         raise AssertionError("the loop above returns or raises")
 

@@ -14,7 +14,11 @@ class ServerUnreachableError(ClientError):
 
 
 class ServerNotReadyError(ClientError):
-    """The server answers, but the model is not there (yet, or any longer), or its queue is full. Safe to retry."""
+    """The server answers, but the model is not there (yet, or any longer). Safe to retry."""
+
+
+class ServerOverloadedError(ClientError):
+    """A model's queue is full, or the request waited there for too long. Retry only after a pause, or on a replica."""
 
 
 class RequestRefusedError(ClientError):
@@ -31,3 +35,7 @@ class SharedMemoryUnavailableError(ClientError):
 
 class ServerFailedError(ClientError):
     """The server reports an error of its own."""
+
+
+class BackendProcessDiedError(ServerFailedError):
+    """A process of the python backend has died; Triton does not start it again, its server must be restarted."""
