@@ -96,6 +96,11 @@ class FramePool:
         slot.handle, slot.byte_size = None, 0
 
 
+def frame_regions(pid: int) -> list[Path]:
+    """The regions of all clients in a process, as they lie in the file system."""
+    return list(_FOLDER.glob(f"{_PREFIX}_{pid}_*"))
+
+
 def _remove_leftovers() -> None:
     """Free the regions of processes that were killed before they could."""
     for region in _FOLDER.glob(f"{_PREFIX}_*"):

@@ -59,7 +59,7 @@ _REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape
 _OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", re.IGNORECASE)
 """How Triton begins when a queue of a model is full, and when a request has waited there for too long."""
 _DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
-"""How the python backend begins when the process of a model's instance is gone; other releases name the model before."""
+"""How the python backend begins when the process of a model's instance is gone; other releases name it first."""
 _MICROSECONDS = 1_000_000
 
 

@@ -109,6 +109,10 @@ class EmbeddedServer:
     ) -> None:
         self._stop()
 
+    def shared_memory(self) -> list[Path]:
+        """The regions of its python backend, as they lie in the file system."""
+        return list(_SHM.glob(f"{self._runtime_dir.name}*"))
+
     def check(self) -> None:
         """Raise ServerError when the server has died, with its last error lines, or a process of the python backend.
 
@@ -192,7 +196,7 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for region in _SHM.glob(f"{self._runtime_dir.name}*"):
+        for region in self.shared_memory():
             region.unlink(missing_ok=True)
         shutil.rmtree(self._runtime_dir, ignore_errors=True)
 
