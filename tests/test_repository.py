@@ -75,11 +75,13 @@ def test_batching() -> None:
 
 
 def test_queues_are_limited() -> None:
-    """By more than the 32 requests that a sweep keeps under way, and a client's own deadline counts."""
-    detectors = [variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)]
-    for model in (load("ssd_preprocess"), load("ssd_postprocess"), *detectors):
+    """Not below the 32 requests that a sweep keeps under way, and a client's own deadline counts."""
+    detectors = {variant: variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)}
+    others = {name: load(name) for name in ("ssd_preprocess", "ssd_postprocess")}
+    for name, model in {**others, **detectors}.items():
         policy = model.dynamic_batching.default_queue_policy
-        assert policy.max_queue_size == (128 if model.name == "ssd_postprocess" else 64)
+        expected = {"ssd_postprocess": 128, "onnx_fp32": 32, "onnx_int8": 32}.get(name, 64)
+        assert policy.max_queue_size == expected, name
         assert policy.timeout_action == policy.REJECT
         assert policy.allow_timeout_override
         assert policy.default_timeout_microseconds == 600_000_000

@@ -114,7 +114,7 @@ def _plot(path: Path, result: SoakResult) -> None:
     )
     for kind in samples[-1].p50_ms:
         values = [sample.p95_ms.get(kind, float("nan")) for sample in samples]
-        latency.plot(minutes, values, label=kind, linewidth=0.8)
+        latency.plot(minutes, values, label=kind, linewidth=0.8, marker=".", markersize=3)
     rates = [
         (after.requests - before.requests) / max(after.time_s - before.time_s, 1e-9)
         for before, after in pairwise(samples)
