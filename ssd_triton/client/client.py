@@ -244,7 +244,7 @@ class DetectorClient:
         tried_again = _MAY_PASS_WITH_A_RESTART if patient else _MAY_PASS
         wait_s = _FIRST_RETRY_AFTER_S
         for attempt in itertools.count():
-            timeout_s = min(self._timeout_s, deadline_s - time.monotonic())
+            timeout_s = self._timeout_s if patient else min(self._timeout_s, deadline_s - time.monotonic())
             try:
                 return self._transport.infer(model, input_name, value, OUTPUTS, timeout_s)
             except tried_again:

@@ -85,6 +85,10 @@ class Transport(ABC):
         self._call(lambda: self._client().unregister_system_shared_memory(name))
 
     @abstractmethod
+    def registered_shared_memory(self) -> set[str]:
+        """Names of the system shared-memory regions that the server knows, of all its clients."""
+
+    @abstractmethod
     def infer(
         self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
     ) -> Outputs:
@@ -137,6 +141,10 @@ class GrpcTransport(Transport):
         )
         return {name: result.as_numpy(name) for name in outputs}
 
+    def registered_shared_memory(self) -> set[str]:
+        """See :class:`Transport`."""
+        return set(self._call(self._channel.get_system_shared_memory_status).regions)
+
     def model_config(self, model: str) -> dict[str, Any]:
         """See :class:`Transport`."""
         config: dict[str, Any] = self._call(lambda: self._channel.get_model_config(model, as_json=True))["config"]
@@ -184,6 +192,10 @@ class HttpTransport(Transport):
 
         result = self._call(run)
         return {name: result.as_numpy(name) for name in outputs}
+
+    def registered_shared_memory(self) -> set[str]:
+        """See :class:`Transport`."""
+        return {region["name"] for region in self._call(lambda: self._client().get_system_shared_memory_status())}
 
     def model_config(self, model: str) -> dict[str, Any]:
         """See :class:`Transport`."""

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ _BOX_TOLERANCE_PX = 4.0
 """and so much in each side of a box; the pictures differ by more."""
 _PAUSE_AFTER_PROBLEM_S = 0.5
 _PREPROCESS_WORKERS = 2
+_WARM_UP_ROUNDS = 2
 
 Ask = Callable[[Case], Any]
 Agree = Callable[[Any, Any], bool]
@@ -142,8 +144,10 @@ class Traffic:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Traffic:
+        answers = {lane.name: {case.name: _first_answer(lane, case) for case in lane.good} for lane in self._lanes}
+        self._warm_up()
         for lane in self._lanes:
-            expected = {case.name: _first_answer(lane, case) for case in lane.good}
+            expected = answers[lane.name]
             for number in range(lane.workers):
                 args = (lane, expected, random.Random(f"{self._seed} {lane.name} {number}"))  # noqa: S311 - no secret
                 self._threads.append(threading.Thread(target=self._work, args=args, name=f"soak-{lane.name}-{number}"))
@@ -168,6 +172,12 @@ class Traffic:
             new = {name: tally.latencies_ms[counts.get(name, 0) :] for name, tally in self.tallies.items()}
             counts.update({name: len(tally.latencies_ms) for name, tally in self.tallies.items()})
         return new
+
+    def _warm_up(self) -> None:
+        """Have all good cases under way at once: what larger batches need is allocated before memory is watched."""
+        asked = [(lane, case) for lane in self._lanes for case in lane.good] * _WARM_UP_ROUNDS
+        with ThreadPoolExecutor(len(asked)) as pool:
+            list(pool.map(lambda one: _first_answer(*one), asked))
 
     def _work(self, lane: Lane, expected: dict[str, Any], order: random.Random) -> None:
         every_s = lane.workers / lane.requests_per_s if lane.requests_per_s else 0.0
