@@ -33,6 +33,10 @@ class SharedMemoryUnavailableError(ClientError):
     """The server cannot map this machine's shared memory: it runs elsewhere, or in a container of its own."""
 
 
+class SharedMemoryForgottenError(ClientError):
+    """The server does not know a region that it was told of: it has been restarted. Told again, it will."""
+
+
 class ServerFailedError(ClientError):
     """The server reports an error of its own."""
 

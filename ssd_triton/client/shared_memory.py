@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ssd_triton.arrays import AnyArray
-from ssd_triton.client.errors import ClientError, ServerFailedError, SharedMemoryUnavailableError
+from ssd_triton.client.errors import (
+    ClientError,
+    ServerFailedError,
+    SharedMemoryForgottenError,
+    SharedMemoryUnavailableError,
+)
 from ssd_triton.client.transport import SharedInput, Transport
 
 with warnings.catch_warnings():
@@ -35,12 +40,14 @@ class _Slot:
 
     Attributes:
         lock: A descriptor that holds the region's lock for as long as this process lives.
+        server_run: Which run of the server has been told of it.
     """
 
     name: str
     handle: Any = None
     byte_size: int = 0
     lock: int = -1
+    server_run: int = 0
 
 
 class FramePool:
@@ -49,6 +56,7 @@ class FramePool:
     def __init__(self, transport: Transport, slots: int) -> None:
         self._transport = transport
         self._dead: set[str] | None = _remove_leftovers()
+        self._server_run = 0
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._slots = [_Slot(f"{_PREFIX}_{os.getpid()}_{next(_numbers)}") for _ in range(slots)]
         for slot in self._slots:
@@ -57,6 +65,8 @@ class FramePool:
     @contextmanager
     def place(self, frames: AnyArray) -> Iterator[SharedInput]:
         """Copy UINT8 [N, H, W, 3] into a free region for as long as the block lasts.
+
+        A :class:`SharedMemoryForgottenError` in the block has all regions made anew when they are used next.
 
         Raises:
             SharedMemoryUnavailableError: The server cannot map the region.
@@ -67,6 +77,10 @@ class FramePool:
             self._ensure_size(slot, frames.nbytes)
             system_shared_memory.set_shared_memory_region(slot.handle, [frames])
             yield slot.name, frames.nbytes, list(frames.shape), "UINT8"
+        except SharedMemoryForgottenError:
+            # What one region tells holds for all that were made before.
+            self._server_run = max(self._server_run, slot.server_run + 1)
+            raise
         finally:
             self._free.put(slot)
 
@@ -76,9 +90,10 @@ class FramePool:
             self._release(slot)
 
     def _ensure_size(self, slot: _Slot, byte_size: int) -> None:
-        if slot.byte_size >= byte_size:
+        if slot.byte_size >= byte_size and slot.server_run == self._server_run:
             return
         self._release(slot)
+        slot.server_run = self._server_run
         slot.handle = system_shared_memory.create_shared_memory_region(slot.name, f"/{slot.name}", byte_size)
         slot.byte_size = byte_size
         try:
@@ -102,9 +117,10 @@ class FramePool:
         if self._dead is None:
             return
         dead, self._dead = self._dead, None
-        for name in self._transport.registered_shared_memory():
-            if name in dead or (_owner(name) is not None and not (_FOLDER / name).exists()):
-                with contextlib.suppress(ClientError):
+        # A courtesy to the server, which may not allow it; frames travel without.
+        with contextlib.suppress(ClientError):
+            for name in self._transport.registered_shared_memory():
+                if name in dead or (_owner(name) is not None and not (_FOLDER / name).exists()):
                     self._transport.unregister_shared_memory(name)
 
     def _release(self, slot: _Slot) -> None:

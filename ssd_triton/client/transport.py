@@ -25,6 +25,7 @@ from ssd_triton.client.errors import (
     ServerNotReadyError,
     ServerOverloadedError,
     ServerUnreachableError,
+    SharedMemoryForgottenError,
 )
 
 Result = TypeVar("Result")
@@ -60,6 +61,8 @@ _OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", 
 """How Triton begins when a queue of a model is full, and when a request has waited there for too long."""
 _DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
 """How the python backend begins when the process of a model's instance is gone; other releases name it first."""
+_FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
+"""How Triton begins when it has not been told of a region."""
 _MICROSECONDS = 1_000_000
 
 
@@ -249,10 +252,10 @@ def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
     lower = message.lower()
     if status == "StatusCode.DEADLINE_EXCEEDED":
         return DeadlineExceededError(f"{url}: no answer within the deadline")
-    if status == "StatusCode.INVALID_ARGUMENT" and "unknown model" not in lower:
-        return RequestRefusedError(message)
     if (cause := _by_triton_words(message, url)) is not None:
         return cause
+    if status == "StatusCode.INVALID_ARGUMENT" and "unknown model" not in lower:
+        return RequestRefusedError(message)
     if status == "StatusCode.UNAVAILABLE" and any(word in lower for word in _CONNECTION_WORDS):
         return _unreachable(url, message)
     if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND") or "unknown model" in lower:
@@ -291,7 +294,7 @@ def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
 
 
 def _by_triton_words(message: str, url: str) -> ClientError | None:
-    """The causes that Triton tells apart by words only: an overload, and a dead process of the python backend."""
+    """The causes that Triton tells apart by words only."""
     if _OVERLOADED.match(message):
         return ServerOverloadedError(
             f"{url}: {message}: more requests come than the server answers; send fewer at once, or add replicas"
@@ -300,6 +303,8 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
         return BackendProcessDiedError(
             f"{url}: the process of {died['instance']} has died, and Triton does not start it again: restart the server"
         )
+    if _FORGOTTEN.match(message):
+        return SharedMemoryForgottenError(f"{url}: {message}: the server has been restarted")
     return None
 
 

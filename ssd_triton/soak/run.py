@@ -17,7 +17,7 @@ from ssd_triton.soak import cases
 from ssd_triton.soak.traffic import Lane, Tally, Traffic, frames_lane, images_lane, preprocess_lane
 from ssd_triton.soak.watch import Growth, Sample, Watch, growth
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 PROTOCOLS: tuple[Literal["grpc", "http"], ...] = ("grpc", "http")
 
 

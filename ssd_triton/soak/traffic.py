@@ -28,7 +28,7 @@ _BOX_TOLERANCE_PX = 4.0
 """and so much in each side of a box; the pictures differ by more."""
 _PAUSE_AFTER_PROBLEM_S = 0.5
 _PREPROCESS_WORKERS = 2
-_WARM_UP_ROUNDS = 2
+_WARM_UP_ROUNDS = 1
 
 Ask = Callable[[Case], Any]
 Agree = Callable[[Any, Any], bool]
@@ -95,7 +95,7 @@ def preprocess_lane(
 
     def ask(case: Case) -> Outputs:
         image = np.array([[_encoded(case)]], np.object_)
-        return transport.infer("ssd_preprocess", "IMAGE", image, PREPROCESS_OUTPUTS, timeout_s=60.0)
+        return transport.infer("ssd_preprocess", "IMAGE", image, PREPROCESS_OUTPUTS, timeout_s=300.0)
 
     return Lane(name, good, bad, ask, same_tensors, _PREPROCESS_WORKERS, requests_per_s)
 
