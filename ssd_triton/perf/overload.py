@@ -30,6 +30,8 @@ TARGET_REFUSAL_S = 1.0
 """A refusal shall be there after this time, in the median."""
 _THREADS = 512
 _PROBES = 5
+_LEAST_QUEUES = 6
+"""Requests that are offered at least, in detector's queues."""
 _SAMPLE_S = 1.0
 
 
@@ -70,7 +72,7 @@ class OverloadSettings:
     Attributes:
         factor: Requests offered, in saturated rates.
         saturate_s: Seconds to find the saturated rate.
-        offer_s: Seconds of overload.
+        offer_s: Seconds of overload; longer where the queue's limit could not be reached in it.
         in_flight: Requests under way while the saturated rate is found.
         timeout_s: Deadline of every request.
     """
@@ -157,13 +159,17 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         OverloadError: A single request is not answered.
         ServerError: A process of the server died.
     """
+    policy = variant_config(server.model_repository, server.variant).dynamic_batching.default_queue_policy
+    max_queue_size = policy.max_queue_size
     watch = Watch(server)
     load = _Load(server, image, settings.timeout_s)
     try:
         unloaded_s = [load.must_answer().latency_s for _ in range(_PROBES)]
         watch.take(0, {})
         saturated_per_s = load.saturate(settings)
-        requests = load.offer(settings.factor * saturated_per_s, settings.offer_s, watch)
+        requests_per_s = settings.factor * saturated_per_s
+        count = max(round(settings.offer_s * requests_per_s), _LEAST_QUEUES * max_queue_size)
+        requests = load.offer(count, requests_per_s, watch)
         end_s = load.now_s()
         while load.ask().outcome is not Outcome.ANSWERED:
             time.sleep(0.05)
@@ -173,11 +179,10 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         watch.take(len(done), {})
     finally:
         load.close()
-    policy = variant_config(server.model_repository, server.variant).dynamic_batching.default_queue_policy
     return OverloadResult(
         settings,
         server.variant,
-        policy.max_queue_size,
+        max_queue_size,
         unloaded_s,
         saturated_per_s,
         done,
@@ -240,12 +245,11 @@ class _Load:
         over.set()
         return sum(worker.result() for worker in workers) / (self.now_s() - start_s)
 
-    def offer(self, requests_per_s: float, seconds: float, watch: Watch) -> list[Future[Request]]:
+    def offer(self, count: int, requests_per_s: float, watch: Watch) -> list[Future[Request]]:
         """Send requests at even distances, and take samples meanwhile."""
         start_s, futures = self.now_s(), []
         sampled_s = -_SAMPLE_S
-        numbers = range(round(seconds * requests_per_s))
-        for number in cli.progress(numbers, total=len(numbers), description="overload", unit="requests"):
+        for number in cli.progress(range(count), total=count, description="overload", unit="requests"):
             time.sleep(max(start_s + number / requests_per_s - self.now_s(), 0.0))
             futures.append(self._pool.submit(self.ask))
             if self.now_s() - sampled_s >= _SAMPLE_S:

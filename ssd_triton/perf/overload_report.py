@@ -27,7 +27,8 @@ def table(result: OverloadResult) -> str:
     offered = len(result.requests)
     before, most = result.samples[0].total_rss_mib, max(sample.total_rss_mib for sample in result.samples)
     lines = [
-        f"`{result.variant}`, one image a request; {offered} requests offered in {result.settings.offer_s:g} s, "
+        f"`{result.variant}`, one image a request; {offered} requests offered in "
+        f"{result.requests[-1].sent_s - result.requests[0].sent_s:.0f} s, "
         f"{result.settings.factor:g} times the saturated rate of {result.saturated_per_s:.2f}/s.",
         "",
         "| requests | number | share | p50 ms | p95 ms | p99 ms | longest ms |",
