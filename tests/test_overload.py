@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -233,3 +234,13 @@ def test_a_soak_notices_a_death(config: Config) -> None:
     assert result.death is not None
     assert "the process of ssd_postprocess_0_0 has died" in result.failures()[0]
     assert "# Soak: failed" in report(result)
+
+
+@pytest.mark.parametrize("script", ["perf/overload.py", "perf/soak.py"])
+def test_help_shows_an_example_and_defaults(
+    run_script: Callable[..., subprocess.CompletedProcess[str]], script: str
+) -> None:
+    result = run_script(script, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"python {script}" in result.stdout
+    assert "(default: " in result.stdout

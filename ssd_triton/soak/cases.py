@@ -94,8 +94,8 @@ def refused_images() -> list[Case]:
     jpeg, png = encode(picture, "JPEG"), encode(picture, "PNG")
     animation = encode(picture, "GIF", save_all=True, append_images=[picture.rotate(90)])
     return [
-        Case("empty", b"", "got 0 bytes, expected an encoded image"),
-        Case("text", b"this is no image", "got 16 bytes that begin with b'this is no i', expected one of JPEG"),
+        Case("empty", b"", "got 0 bytes"),
+        Case("text", b"this is no image", "got 16 bytes that begin with b'this is no i'"),
         Case("truncated JPEG", jpeg[: len(jpeg) // 2], "the image is damaged"),
         Case("truncated PNG", png[: len(png) // 2], "the image is damaged"),
         Case("one pixel", encode(Image.new("RGB", (1, 1)), "PNG"), "got 1 x 1 px, expected sides of 8 px or more"),
