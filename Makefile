@@ -1,5 +1,6 @@
 # make demo                  annotate a rendered drive through an embedded Triton server
 # make demo VIDEO=clip.mp4   the same with a clip of yours
+# make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
 # make test                  linters, types and tests, against a real server
 # Both set everything up from a fresh clone and are quick the second time.
 
@@ -8,9 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VIDEO ?=
+MINUTES ?= 30
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo test lint format clean
+.PHONY: help setup repository demo soak test lint format clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,6 +31,9 @@ repository: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@$(BIN)/python clients/brake_demo.py --serve $(if $(VIDEO),--video '$(VIDEO)')
+
+soak: $(INSTALLED)
+	@$(BIN)/python perf/soak.py --minutes $(MINUTES)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

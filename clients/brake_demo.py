@@ -52,7 +52,9 @@ def main() -> int:
         )
         writer = open_demo_writer(source, args.output, settings.demo.x264_preset)
         window = Window("ssd-triton") if args.display else None
-        with connect(args, config) as client:
+        # A recorded drive can wait for a server that comes back; what happens now cannot.
+        waits = not (args.real_time or source.is_live)
+        with connect(args, config, retry_s=config.demo.server_deadline_s if waits else None) as client:
             summary = run_demo(source, client, writer, settings, window)
             print(summary)
             if summary.failure is not None:

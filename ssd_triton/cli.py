@@ -7,6 +7,7 @@ usage; 130: interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ from ssd_triton.files import ROOT
 
 Item = TypeVar("Item")
 AddArguments = Callable[[argparse.ArgumentParser, Config], None]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -74,6 +76,15 @@ def run(main: Callable[[], int]) -> NoReturn:
         # The reader of a pipe (`| head`) has gone: not a failure, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        what = error.filename or "a file"
+        print(
+            f"{Path(sys.argv[0]).name}: error: cannot write {what} ({error.strerror}): make room and run it again",
+            file=sys.stderr,
+        )
+        code = 1
     sys.exit(code)
 
 

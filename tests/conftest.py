@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -159,6 +162,18 @@ def assert_one_line_error(result: subprocess.CompletedProcess[str], *words: str)
     assert ": error: " in last
     for word in words:
         assert word in last, last
+
+
+def seconds_until_asked(server: EmbeddedServer, timeout_s: float = 60) -> float:
+    """How long a server that has just become ready waits for its first image."""
+    start_s = time.monotonic()
+    url = f"http://{server.url('http')}/v2/models/ssd_preprocess/stats"
+    while time.monotonic() - start_s < timeout_s:
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:
+            if json.load(response)["model_stats"][0]["execution_count"] > 0:
+                return time.monotonic() - start_s
+        time.sleep(0.01)
+    raise AssertionError(f"no image came within {timeout_s:g} s")
 
 
 def children_of(pid: int) -> list[int]:

@@ -197,7 +197,8 @@ def _hold_a_region(url: str, frame: np.ndarray, ready: multiprocessing.connectio
     client = DetectorClient(url, timeout_s=60)
     client.detect_frame(frame)
     ready.send(os.getpid())
-    time.sleep(60)
+    while True:
+        client.detect_frame(frame)
 
 
 def test_regions_of_a_killed_client_are_freed_by_the_next(server: EmbeddedServer, photograph_rgb: np.ndarray) -> None:
@@ -210,5 +211,10 @@ def test_regions_of_a_killed_client_are_freed_by_the_next(server: EmbeddedServer
     os.kill(pid, signal.SIGKILL)
     process.join()
     with DetectorClient(server.url("grpc"), timeout_s=60) as client:
+        registered = client._transport.registered_shared_memory
+        assert any(f"_{pid}_" in name for name in registered())
         assert not any(f"_{pid}_" in name for name in regions())
         assert len(client.detect_frame(photograph_rgb)) > 0
+        assert not any(f"_{pid}_" in name for name in registered())
+    with DetectorClient(server.url("http"), protocol="http") as client:
+        assert client._transport.registered_shared_memory() == set()

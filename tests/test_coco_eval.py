@@ -31,7 +31,7 @@ from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.files import ROOT, sha256_of
 from ssd_triton.network.ssd import ServedDetector
 from ssd_triton.server import EmbeddedServer
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, seconds_until_asked
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPT = "clients/coco_eval.py"
@@ -277,7 +277,9 @@ def disturbed(config: Config, dataset: Dataset, folder: Path, repository_after: 
             wait_for_results(folder / JOURNAL, 2, lambda: not future.done())
             os.kill(first.pid, signal.SIGKILL)
         ports = {"grpc_port": first.grpc_port, "http_port": first.http_port, "metrics_port": first.metrics_port}
-        with client, EmbeddedServer(repository_after, "onnx_fp32", config.server.model_copy(update=ports)):
+        with client, EmbeddedServer(repository_after, "onnx_fp32", config.server.model_copy(update=ports)) as second:
+            # All that is lost beyond the time without a server, but for the requests that it was killed with.
+            assert seconds_until_asked(second) < 2
             return future.result(timeout=90)
 
 

@@ -25,6 +25,7 @@ from ssd_triton.camera import Camera, save_camera
 from ssd_triton.client.errors import ClientError, ServerUnreachableError
 from ssd_triton.config import Config
 from ssd_triton.demo import options
+from ssd_triton.demo.feed import FrameDetector
 from ssd_triton.demo.output import open_demo_source, open_demo_writer
 from ssd_triton.demo.run import DemoSettings, run_demo
 from ssd_triton.demo.summary import DemoSummary
@@ -90,18 +91,10 @@ def write_clip(path: Path, times_s: Sequence[float]) -> Path:
     return path
 
 
-def run(
-    config: Config,
-    labels: tuple[str, ...],
-    clip: Path,
-    detector: Detector,
-    *,
-    real_time: bool = False,
-    ego: EgoSource | None = None,
-    **demo: object,
-) -> DemoSummary:
-    """Run the demo on a clip; its files are out.* beside it."""
-    settings = DemoSettings(
+def demo_settings(
+    config: Config, labels: tuple[str, ...], *, real_time: bool = False, ego: EgoSource | None = None, **demo: object
+) -> DemoSettings:
+    return DemoSettings(
         labels=labels,
         camera=CAMERA,
         ego=ego or ConstantEgo(EgoMotion(15.0)),
@@ -111,6 +104,20 @@ def run(
         in_flight=4,
         real_time=real_time,
     )
+
+
+def run(
+    config: Config,
+    labels: tuple[str, ...],
+    clip: Path,
+    detector: FrameDetector,
+    *,
+    real_time: bool = False,
+    ego: EgoSource | None = None,
+    **demo: object,
+) -> DemoSummary:
+    """Run the demo on a clip; its files are out.* beside it."""
+    settings = demo_settings(config, labels, real_time=real_time, ego=ego, **demo)
     output = clip.with_name("out.mp4")
     with open_demo_source(str(clip), output=output, image_folder_fps=10) as source:
         return run_demo(source, detector, open_demo_writer(source, output, "ultrafast"), settings)

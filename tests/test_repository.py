@@ -74,6 +74,19 @@ def test_batching() -> None:
         assert load(model).HasField("dynamic_batching"), model
 
 
+def test_queues_are_limited() -> None:
+    """Not below the 32 requests that a sweep keeps under way, and a client's own deadline counts."""
+    detectors = {variant: variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)}
+    others = {name: load(name) for name in ("ssd_preprocess", "ssd_postprocess")}
+    for name, model in {**others, **detectors}.items():
+        policy = model.dynamic_batching.default_queue_policy
+        expected = {"ssd_postprocess": 128, "onnx_fp32": 32, "onnx_int8": 32}.get(name, 64)
+        assert policy.max_queue_size == expected, name
+        assert policy.timeout_action == policy.REJECT
+        assert policy.allow_timeout_override
+        assert policy.default_timeout_microseconds == 600_000_000
+
+
 def test_default_configuration_is_a_variant(config: Config) -> None:
     assert load("ssd_detector") == variant_config(REPOSITORY, config.variant)
 
@@ -235,7 +248,7 @@ def test_record_says_what_and_with_what(config: Config) -> None:
         ('"0.05"', '"1.5"', "score_thresh: input should be less than 1"),
         ('"0.05"', '"low"', "score_thresh: input should be a valid number"),
         ('scores" data_type: TYPE_FP32 dims: [ 2', 'scores" data_type: TYPE_FP32 dims: [ 1', r"\[100\], expected"),
-        ("dynamic_batching { }", "dynamic_batchin { }", "dynamic_batchin"),
+        ("dynamic_batching {", "dynamic_batchin {", "dynamic_batchin"),
     ],
 )  # fmt: skip
 def test_bad_parameters_are_named(copied: Config, before: str, after: str, words: str) -> None:

@@ -2,22 +2,26 @@
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import (
+    BackendProcessDiedError,
     ClientError,
     DeadlineExceededError,
     RequestRefusedError,
     ServerFailedError,
     ServerNotReadyError,
+    ServerOverloadedError,
     ServerUnreachableError,
     SharedMemoryUnavailableError,
 )
 
 __all__ = [
+    "BackendProcessDiedError",
     "ClientError",
     "DeadlineExceededError",
     "DetectorClient",
     "RequestRefusedError",
     "ServerFailedError",
     "ServerNotReadyError",
+    "ServerOverloadedError",
     "ServerUnreachableError",
     "SharedMemoryUnavailableError",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,16 +18,19 @@ import numpy as np
 from ssd_triton.ahead import submit_ahead
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
+    BackendProcessDiedError,
     ClientError,
     DeadlineExceededError,
     RequestRefusedError,
     ServerNotReadyError,
+    ServerOverloadedError,
     ServerUnreachableError,
+    SharedMemoryForgottenError,
     SharedMemoryUnavailableError,
 )
 from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.stream import stream_detections
-from ssd_triton.client.transport import Outputs, SharedInput, make_transport
+from ssd_triton.client.transport import Outputs, make_transport
 from ssd_triton.detections import Detections
 
 Result = TypeVar("Result")
@@ -34,17 +38,21 @@ OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_c
 _RETRIES = 3
 _FIRST_RETRY_AFTER_S = 0.1
 _LONGEST_RETRY_AFTER_S = 1.0
-_SERVER_AWAY = (ServerUnreachableError, ServerNotReadyError)
+_MAY_PASS = (ServerUnreachableError, ServerNotReadyError, ServerOverloadedError, SharedMemoryForgottenError)
+"""What may be otherwise a moment later."""
+_MAY_PASS_WITH_A_RESTART = (*_MAY_PASS, DeadlineExceededError, BackendProcessDiedError)
 _READY_POLL_S = 0.1
 
 
 class DetectorClient:
     """A connection to the ensembles ``ssd`` (encoded images) and ``ssd_frames`` (raw frames).
 
-    Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError` and
-    :class:`ServerNotReadyError`, at most three times and within its deadline; with ``retry_s`` for that long and after
-    :class:`DeadlineExceededError` too, so that a server may go away and come back. Inference changes nothing on the
-    server, so that a repeated request is harmless. All methods may be called from several threads.
+    Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError`,
+    :class:`ServerNotReadyError` and :class:`ServerOverloadedError`, at most three times and within its deadline; with
+    ``retry_s`` for that long and after :class:`DeadlineExceededError` and :class:`BackendProcessDiedError` too, so that
+    a server may go away and come back. The pauses in between double, up to a second, and are shortened at random, so
+    that clients that were refused together do not come back together. Inference changes nothing on the server, so
+    that a repeated request is harmless. All methods may be called from several threads.
 
     Example::
 
@@ -180,8 +188,7 @@ class DetectorClient:
         frames = np.ascontiguousarray(frame_rgb)[np.newaxis]
         if self._frame_pool is not None:
             try:
-                with self._frame_pool.place(frames) as shared:
-                    return _to_detections(self._infer(self._frames_model, "FRAME", shared))[0]
+                return _to_detections(self._infer_shared(self._frame_pool, frames))[0]
             except SharedMemoryUnavailableError as error:
                 if self._shared_memory_required:
                     raise
@@ -232,22 +239,35 @@ class DetectorClient:
         future.add_done_callback(lambda _: self._may_submit.release())
         return future
 
-    def _infer(self, model: str, input_name: str, value: AnyArray | SharedInput) -> Outputs:
+    def _infer(self, model: str, input_name: str, value: AnyArray) -> Outputs:
+        return self._retried(lambda timeout_s: self._transport.infer(model, input_name, value, OUTPUTS, timeout_s))
+
+    def _infer_shared(self, pool: FramePool, frames: AnyArray) -> Outputs:
+        """Place the frames anew for each try: a server that was restarted must be told of the region again."""
+
+        def infer(timeout_s: float) -> Outputs:
+            with pool.place(frames) as shared:
+                return self._transport.infer(self._frames_model, "FRAME", shared, OUTPUTS, timeout_s)
+
+        return self._retried(infer)
+
+    def _retried(self, infer: Callable[[float], Outputs]) -> Outputs:
+        """Call with the seconds that a try may take, until it succeeds, fails for good, or the deadline has passed."""
         patient = self.retry_s is not None
         deadline_s = time.monotonic() + (self.retry_s or self._timeout_s)
-        tried_again = (*_SERVER_AWAY, DeadlineExceededError) if patient else _SERVER_AWAY
+        tried_again = _MAY_PASS_WITH_A_RESTART if patient else _MAY_PASS
         wait_s = _FIRST_RETRY_AFTER_S
         for attempt in itertools.count():
-            timeout_s = min(self._timeout_s, deadline_s - time.monotonic())
+            timeout_s = self._timeout_s if patient else min(self._timeout_s, deadline_s - time.monotonic())
             try:
-                return self._transport.infer(model, input_name, value, OUTPUTS, timeout_s)
+                return infer(timeout_s)
             except tried_again:
                 last = attempt == _RETRIES and not patient
                 if last or self._closing.is_set() or time.monotonic() + wait_s > deadline_s:
                     raise
             with self._counting:
                 self.retries += 1
-            self._closing.wait(wait_s)
+            self._closing.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
             wait_s = min(2 * wait_s, _LONGEST_RETRY_AFTER_S)
         raise AssertionError("the loop above returns or raises")
 

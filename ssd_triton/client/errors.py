@@ -14,7 +14,11 @@ class ServerUnreachableError(ClientError):
 
 
 class ServerNotReadyError(ClientError):
-    """The server answers, but the model is not there (yet, or any longer), or its queue is full. Safe to retry."""
+    """The server answers, but the model is not there (yet, or any longer). Safe to retry."""
+
+
+class ServerOverloadedError(ClientError):
+    """A model's queue is full, or the request waited there for too long. Retry only after a pause, or on a replica."""
 
 
 class RequestRefusedError(ClientError):
@@ -29,5 +33,13 @@ class SharedMemoryUnavailableError(ClientError):
     """The server cannot map this machine's shared memory: it runs elsewhere, or in a container of its own."""
 
 
+class SharedMemoryForgottenError(ClientError):
+    """The server does not know a region that it was told of: it has been restarted. Told again, it will."""
+
+
 class ServerFailedError(ClientError):
     """The server reports an error of its own."""
+
+
+class BackendProcessDiedError(ServerFailedError):
+    """A process of the python backend has died; Triton does not start it again, its server must be restarted."""

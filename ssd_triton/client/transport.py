@@ -17,12 +17,15 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
+    BackendProcessDiedError,
     ClientError,
     DeadlineExceededError,
     RequestRefusedError,
     ServerFailedError,
     ServerNotReadyError,
+    ServerOverloadedError,
     ServerUnreachableError,
+    SharedMemoryForgottenError,
 )
 
 Result = TypeVar("Result")
@@ -52,12 +55,18 @@ _NOT_THERE_WORDS = (
     "unknown model",
     "is not ready",
     "not found",
-    "maximum queue size",
     "is stopping",
     "unavailable",
 )
 _REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape|datatype|total byte size)")
 """How the preprocessing, which may quote the input, and Triton's own checks of an input begin."""
+_OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", re.IGNORECASE)
+"""How Triton begins when a queue of a model is full, and when a request has waited there for too long."""
+_DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
+"""How the python backend begins when the process of a model's instance is gone; other releases name it first."""
+_FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
+"""How Triton begins when it has not been told of a region."""
+_MICROSECONDS = 1_000_000
 
 
 class Transport(ABC):
@@ -82,10 +91,14 @@ class Transport(ABC):
         self._call(lambda: self._client().unregister_system_shared_memory(name))
 
     @abstractmethod
+    def registered_shared_memory(self) -> set[str]:
+        """Names of the system shared-memory regions that the server knows, of all its clients."""
+
+    @abstractmethod
     def infer(
         self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
     ) -> Outputs:
-        """Run one request within the given time."""
+        """Run one request within the given time; the server drops it from a queue when it has waited for so long."""
 
     @abstractmethod
     def model_config(self, model: str) -> dict[str, Any]:
@@ -126,10 +139,17 @@ class GrpcTransport(Transport):
         """See :class:`Transport`; the deadline is the call's own."""
         requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
         inputs = [as_input(grpc_client, input_name, value)]
+        timeout_s = max(timeout_s, _SHORTEST_S)
         result = self._call(
-            lambda: self._channel.infer(model, inputs, outputs=requested, client_timeout=max(timeout_s, _SHORTEST_S))
+            lambda: self._channel.infer(
+                model, inputs, outputs=requested, client_timeout=timeout_s, timeout=int(timeout_s * _MICROSECONDS)
+            )
         )
         return {name: result.as_numpy(name) for name in outputs}
+
+    def registered_shared_memory(self) -> set[str]:
+        """See :class:`Transport`."""
+        return set(self._call(self._channel.get_system_shared_memory_status).regions)
 
     def model_config(self, model: str) -> dict[str, Any]:
         """See :class:`Transport`."""
@@ -169,13 +189,19 @@ class HttpTransport(Transport):
         """See :class:`Transport`."""
         requested = [http_client.InferRequestedOutput(name, binary_data=True) for name in outputs]
         inputs = [as_input(http_client, input_name, value)]
+        timeout_s = max(timeout_s, _SHORTEST_S)
 
         def run() -> Any:
-            with gevent.Timeout(max(timeout_s, _SHORTEST_S), TimeoutError("deadline exceeded")):
-                return self._client().infer(model, inputs, outputs=requested)
+            with gevent.Timeout(timeout_s, TimeoutError("deadline exceeded")):
+                timeout_us = int(timeout_s * _MICROSECONDS)
+                return self._client().infer(model, inputs, outputs=requested, timeout=timeout_us)
 
         result = self._call(run)
         return {name: result.as_numpy(name) for name in outputs}
+
+    def registered_shared_memory(self) -> set[str]:
+        """See :class:`Transport`."""
+        return {region["name"] for region in self._call(lambda: self._client().get_system_shared_memory_status())}
 
     def model_config(self, model: str) -> dict[str, Any]:
         """See :class:`Transport`."""
@@ -225,12 +251,14 @@ def as_input(module: Any, name: str, value: AnyArray | SharedInput) -> Any:
 
 def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
     """The cause of a gRPC error, by its status and, for UNAVAILABLE, by whose message it is."""
-    status, message = str(error.status()), str(error.message())
+    status, message = str(error.status()), _without_ensemble(str(error.message()))
     lower = message.lower()
     if status == "StatusCode.DEADLINE_EXCEEDED":
         return DeadlineExceededError(f"{url}: no answer within the deadline")
+    if (cause := _by_triton_words(message, url)) is not None:
+        return cause
     if status == "StatusCode.INVALID_ARGUMENT" and "unknown model" not in lower:
-        return RequestRefusedError(_without_ensemble(message))
+        return RequestRefusedError(message)
     if status == "StatusCode.UNAVAILABLE" and any(word in lower for word in _CONNECTION_WORDS):
         return _unreachable(url, message)
     if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND") or "unknown model" in lower:
@@ -245,6 +273,8 @@ def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
     message = _without_ensemble(str(error.message()))
     if _REFUSAL.match(message):
         return RequestRefusedError(message)
+    if (cause := _by_triton_words(message, url)) is not None:
+        return cause
     if any(word in message.lower() for word in _NOT_THERE_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
     return ServerFailedError(f"{url}: {message}")
@@ -255,6 +285,8 @@ def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
     status, message = str(error.status()), _without_ensemble(str(error.message()))
     if status == "400" and _REFUSAL.match(message):
         return RequestRefusedError(message)
+    if (cause := _by_triton_words(message, url)) is not None:
+        return cause
     if status == "503" or any(word in message.lower() for word in _NOT_THERE_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
     if status == "400":
@@ -262,6 +294,21 @@ def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
     if status in ("408", "499", "504"):
         return DeadlineExceededError(f"{url}: {message}")
     return ServerFailedError(f"{url}: {message} (HTTP {status})")
+
+
+def _by_triton_words(message: str, url: str) -> ClientError | None:
+    """The causes that Triton tells apart by words only."""
+    if _OVERLOADED.match(message):
+        return ServerOverloadedError(
+            f"{url}: {message}: more requests come than the server answers; send fewer at once, or add replicas"
+        )
+    if (died := _DIED.match(message)) is not None:
+        return BackendProcessDiedError(
+            f"{url}: the process of {died['instance']} has died, and Triton does not start it again: restart the server"
+        )
+    if _FORGOTTEN.match(message):
+        return SharedMemoryForgottenError(f"{url}: {message}: the server has been restarted")
+    return None
 
 
 def _unreachable(url: str, reason: str) -> ServerUnreachableError:
@@ -273,4 +320,4 @@ def _unreachable(url: str, reason: str) -> ServerUnreachableError:
 
 def _without_ensemble(message: str) -> str:
     """Triton begins with the request's id and the ensemble's name; what a user needs is the reason."""
-    return re.sub(r"^(\[request id: [^\]]*\] )?(in ensemble '[^']*', )?", "", message)
+    return re.sub(r"^(?:\[request id: [^\]]*\] |in ensemble '[^']*', )*", "", message)

@@ -18,6 +18,9 @@ from ssd_triton.demo.timing import StageTimes
 from ssd_triton.detections import Detections
 from ssd_triton.video import Frame, VideoSource
 
+_LONGEST_PAUSE_S = 2.0
+"""Between two frames of a file in real time: longer gaps of its timestamps, where its clock jumped, are skipped."""
+
 
 class FrameDetector(Protocol):
     """What detects: :class:`ssd_triton.client.DetectorClient`."""
@@ -160,10 +163,15 @@ class RealTimeFeed(Feed):
         """Take the frames as they come; runs in a thread of its own."""
         try:
             start_s: float | None = None
+            last_due_s = 0.0
             for taken in self._taken():
-                start_s = taken.taken_s if start_s is None else start_s
+                if start_s is None:
+                    start_s = last_due_s = taken.taken_s
                 if not self._source.is_live:
                     due_s = start_s + taken.frame.time_s
+                    skipped_s = max(due_s - last_due_s - _LONGEST_PAUSE_S, 0.0)
+                    start_s, due_s = start_s - skipped_s, due_s - skipped_s
+                    last_due_s = due_s
                     self._stopping.wait(max(due_s - time.monotonic(), 0.0))
                     taken = TakenFrame(taken.frame, due_s, taken.undecodable_before)  # noqa: PLW2901
                 if self._stopping.is_set():

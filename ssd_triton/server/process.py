@@ -17,11 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+import psutil
+
 from ssd_triton.config import ServerConfig
 from ssd_triton.errors import ServerError
 from ssd_triton.repository.model_config import variant_config
 from ssd_triton.server.bundle import Bundle, find_bundle
 from ssd_triton.server.options import server_options
+from ssd_triton.server.stubs import find_stubs, is_alive
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
 """Triton's log: level and date, time, process, source position, text."""
@@ -41,7 +44,7 @@ class EmbeddedServer:
 
     Raises:
         ServerError: On entry: no server, a port is taken, a model does not load (with Triton's own reason), or the
-            deadline has passed. :meth:`check` raises it when the server has died.
+            deadline has passed. :meth:`check` raises it when the server or a process of a model has died.
         ConfigError: The repository has no such variant.
     """
 
@@ -70,6 +73,7 @@ class EmbeddedServer:
         )
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
+        self._stubs: dict[str, psutil.Process] = {}
 
     @property
     def pid(self) -> int:
@@ -95,6 +99,7 @@ class EmbeddedServer:
         try:
             self._start(find_bundle(self._runtime_dir))
             self._wait_ready()
+            self._stubs = find_stubs(self.pid)
         except BaseException:
             self._stop()
             raise
@@ -109,12 +114,24 @@ class EmbeddedServer:
         """End the server before the block does; requests under way are answered within ``shutdown_timeout_s``."""
         self._stop()
 
+    def shared_memory(self) -> list[Path]:
+        """The regions of its python backend, as they lie in the file system."""
+        return list(_SHM.glob(f"{self._runtime_dir.name}*"))
+
     def check(self) -> None:
-        """Raise ServerError with Triton's last error lines when the server has died."""
+        """Raise ServerError when the server has died, with its last error lines, or a process of the python backend.
+
+        Triton starts neither again, and reports itself and the model ready when only the latter is gone.
+        """
         code = self._running().poll()
         if code is not None:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise ServerError(f"tritonserver {how}: {self._reason()}")
+        dead = [name for name, process in self._stubs.items() if not is_alive(process)]
+        if dead:
+            raise ServerError(
+                f"the process of {', '.join(dead)} has died, and Triton does not start it again: start the server anew"
+            )
 
     def _start(self, bundle: Bundle) -> None:
         shm_prefix = self._runtime_dir.name
@@ -181,7 +198,7 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for region in _SHM.glob(f"{self._runtime_dir.name}*"):
+        for region in self.shared_memory():
             region.unlink(missing_ok=True)
         shutil.rmtree(self._runtime_dir, ignore_errors=True)
 

@@ -1,0 +1,296 @@
+"""What goes wrong in production, with real processes: killed servers, full disks, slow readers, clocks that jump."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_triton.arrays import UInt8Array
+from ssd_triton.braking.state import State
+from ssd_triton.client import BackendProcessDiedError, DetectorClient
+from ssd_triton.config import Config
+from ssd_triton.demo.output import open_demo_source, open_demo_writer
+from ssd_triton.demo.run import run_demo
+from ssd_triton.detections import Detections
+from ssd_triton.files import ROOT
+from ssd_triton.server import EmbeddedServer
+from ssd_triton.server.stubs import find_stubs
+from ssd_triton.video import VideoWriter
+from tests.conftest import assert_one_line_error, children_of, seconds_until_asked
+from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip
+
+LOST_S = 2.0
+"""That a restart of the server may cost beyond the time it is down."""
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+# --- A process of the python backend that dies ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(folder: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
+    """``tools/serve.py`` as a supervisor runs it."""
+    flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
+    command = [sys.executable, str(ROOT / "tools/serve.py"), "--variant", "onnx_fp32", *flags]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready:")
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_a_dead_backend_process_is_named_and_a_restart_mends_it(tmp_path: Path, photograph: bytes) -> None:
+    ports = free_ports(3)
+    with serving(tmp_path, ports) as first:
+        [server_pid] = children_of(first.pid)
+        # Stopped, so that it cannot end the server before the clients have seen what Triton itself says.
+        first.send_signal(signal.SIGSTOP)
+        find_stubs(server_pid)["ssd_preprocess_0_0"].kill()
+        for protocol, port in (("grpc", ports[0]), ("http", ports[1])):
+            with DetectorClient(f"127.0.0.1:{port}", protocol=protocol, timeout_s=30) as client:  # type: ignore[arg-type]
+                with pytest.raises(BackendProcessDiedError, match=r"ssd_preprocess_0_0 has died, .*restart the server"):
+                    client.detect(photograph)
+                assert client.retries == 0
+                # Triton's health says nothing of it.
+                assert client.is_ready()
+        with DetectorClient(f"127.0.0.1:{ports[0]}", timeout_s=30) as client, pytest.raises(BackendProcessDiedError):
+            list(client.stream([photograph]))
+        patient = DetectorClient(f"127.0.0.1:{ports[0]}", timeout_s=30, retry_s=120)
+        waiting = patient.submit(photograph)
+        first.send_signal(signal.SIGCONT)
+        _, errors = first.communicate(timeout=30)
+        assert first.returncode == 1
+        assert "Traceback" not in errors
+        assert "error: the process of ssd_preprocess_0_0 has died" in errors.splitlines()[-1]
+        assert not waiting.done()
+    with patient, serving(tmp_path, ports):
+        assert len(waiting.result(timeout=60)) > 0
+        assert patient.retries > 0
+
+
+# --- A server that is killed under the demo ---------------------------------------------------------------------------
+
+
+class Counting:
+    """Passes frames on, and counts them."""
+
+    def __init__(self, client: DetectorClient) -> None:
+        self.client = client
+        self.frames = 0
+
+    def submit_frame(self, frame_rgb: UInt8Array) -> Future[Detections]:
+        self.frames += 1
+        return self.client.submit_frame(frame_rgb)
+
+
+@pytest.fixture(scope="module")
+def approach_clip(tmp_path_factory: pytest.TempPathFactory, photograph: bytes) -> Path:
+    """A person that grows: half a second."""
+    path = tmp_path_factory.mktemp("approach") / "clip.mp4"
+    person = Image.open(io.BytesIO(photograph)).convert("RGB")
+    with VideoWriter(path, (320, 180), 25) as writer:
+        for index in range(12):
+            scene = Image.new("RGB", (320, 180), (120, 130, 140))
+            scene.paste(person.resize((60 + 4 * index, 90 + 6 * index)), (130 - 2 * index, 60 - 3 * index))
+            writer.write(np.asarray(scene), index / 25)
+    return path
+
+
+def without_latency(events: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in event.items() if not key.startswith("latency")} for event in events]
+
+
+def test_a_server_killed_under_the_demo_loses_nothing(
+    config: Config, labels: tuple[str, ...], approach_clip: Path, grpc_detector: DetectorClient, tmp_path: Path
+) -> None:
+    demo = {"server_deadline_s": 120.0, "score_thresh": 0.3}
+    clips = [shutil.copy(approach_clip, tmp_path / name) for name in ("a.mp4", "b.mp4")]
+    (tmp_path / "b").mkdir()
+    undisturbed = run(config, labels, clips[0], Counting(grpc_detector), **demo)
+    expected = without_latency(events_of(undisturbed))
+    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    clip = tmp_path / "b" / "b.mp4"
+    shutil.move(clips[1], clip)
+    with ThreadPoolExecutor(1) as pool:
+        with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as first:
+            client = DetectorClient(first.url("grpc"), timeout_s=60, retry_s=120)
+            counting = Counting(client)
+            future = pool.submit(lambda: run(config, labels, clip, counting, **demo))
+            while counting.frames < 7:
+                assert not future.done()
+                time.sleep(0.01)
+            os.kill(first.pid, signal.SIGKILL)
+        ports = {name: getattr(first, name) for name in ("grpc_port", "http_port", "metrics_port")}
+        with client, EmbeddedServer(config.model_repository, "onnx_fp32", settings.model_copy(update=ports)) as second:
+            lost_s = seconds_until_asked(second)
+            summary = future.result(timeout=120)
+    assert client.retries > 0
+    assert lost_s < LOST_S
+    assert (summary.frames, summary.unanswered_frames, summary.failure) == (12, 0, None)
+    assert counting.frames == 12
+    assert summary.state_counts == undisturbed.state_counts
+    assert without_latency(events_of(summary)) == expected
+    assert len(frames_of(summary.outputs.video)) == 12
+
+
+# --- Slow readers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_reader_of_a_stream_holds_back_the_requests(server: EmbeddedServer, photograph: bytes) -> None:
+    """And its own slowness is no missed deadline."""
+    taken = 0
+
+    def images() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(5):
+            taken += 1
+            yield photograph
+
+    with DetectorClient(server.url("grpc"), timeout_s=30, in_flight=2) as client:
+        expected = len(client.detect(photograph))
+        for read, answer in enumerate(client.stream(images()), start=1):
+            time.sleep(0.3)
+            assert taken - read <= 2
+            assert isinstance(answer, Detections)
+            assert len(answer) == expected
+    assert taken == 5
+
+
+def test_a_slow_encoder_drops_frames_in_real_time_and_holds_few(
+    tmp_path: Path, config: Config, labels: tuple[str, ...]
+) -> None:
+    """With one of x264's slowest presets it takes longer than the frames do."""
+    clip = write_clip(tmp_path / "clip.mp4", evenly(30, fps=60))
+    detector = Detector()
+    with open_demo_source(str(clip), output=tmp_path / "out.mp4", image_folder_fps=10) as source:
+        writer = open_demo_writer(source, tmp_path / "out.mp4", "veryslow")
+        summary = run_demo(source, detector, writer, demo_settings(config, labels, real_time=True))
+    assert summary.frames + summary.dropped_frames == 30
+    assert summary.dropped_frames > 0
+    assert detector.frames == summary.frames
+    assert len(frames_of(summary.outputs.video)) == summary.frames
+
+
+# --- No room ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = shutil.which("mount") is not None and os.geteuid() == 0
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not mounted or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+    run_script: Callable[..., subprocess.CompletedProcess[str]],
+    server: EmbeddedServer,
+    small_disk: Path,
+    tmp_path: Path,
+    photograph: bytes,
+) -> None:
+    (tmp_path / "person.jpg").write_bytes(photograph)
+    write_clip(tmp_path / "clip.mp4", evenly(12))
+    url = ("--url", server.url("grpc"))
+    demo = run_script("clients/brake_demo.py", "--video", "clip.mp4", "--output", small_disk / "out.mp4", *url)
+    assert_one_line_error(demo, "out.mp4: cannot be written (No space left on device)", "--output")
+    assert [path.name for path in small_disk.iterdir() if path.suffix != ".jsonl"] == []
+    (small_disk / "out.events.jsonl").unlink(missing_ok=True)
+    detect = run_script("clients/detect.py", "person.jpg", "--output", small_disk, *url)
+    assert_one_line_error(detect, "No space left on device", "make room")
+    assert not any(path.name.startswith(".") for path in small_disk.iterdir())
+    assert not (small_disk / "detections.json").exists()
+
+
+def test_full_shared_memory_sends_the_frames_instead(
+    server: EmbeddedServer, tmp_path: Path, photograph_rgb: UInt8Array
+) -> None:
+    """Writing into a region that the system cannot back would kill the client."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("no right to mount a file system")
+    np.save(tmp_path / "frame.npy", photograph_rgb)
+    program = (
+        "import logging, sys, numpy as np; from ssd_triton.client import DetectorClient; "
+        "logging.basicConfig(level=logging.INFO); "
+        f"print(len(DetectorClient('{server.url('grpc')}', timeout_s=60).detect_frame(np.load('frame.npy'))))"
+    )
+    inside = 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$0" -c "$1"'
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, sys.executable, program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "permission denied" in result.stderr.lower():
+        pytest.skip("no right to mount a file system")
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 0
+    assert "No space left on device" in result.stderr
+
+
+# --- Clocks that jump -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("real_time", [False, True])
+def test_a_clock_that_jumps_forward(tmp_path: Path, config: Config, labels: tuple[str, ...], real_time: bool) -> None:
+    """By an hour: every frame is there once, with its time, and nobody waits for that hour."""
+    times_s = [*evenly(8), *(3600 + time_s for time_s in evenly(8))]
+    summary = run(config, labels, write_clip(tmp_path / "clip.mp4", times_s), Detector(), real_time=real_time)
+    assert (summary.frames, summary.dropped_frames, summary.retimed_frames) == (16, 0, 0)
+    assert summary.wall_s < 15
+    assert [time_s for time_s, _ in frames_of(summary.outputs.video)] == pytest.approx(times_s, abs=1e-3)
+    # Tracks do not outlive the gap: the frames behind it begin without data.
+    assert summary.state_counts[State.NO_DATA] >= 2
+    assert set(summary.state_counts) <= {State.NO_DATA, State.SAFE}
+
+
+def test_a_clock_that_jumps_back(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
+    """Two recordings joined as they are: the second begins at zero again."""
+    clip = write_clip(tmp_path / "clip.mp4", evenly(10))
+    part = tmp_path / "part.ts"
+    with av.open(str(clip)) as source, av.open(str(part), "w", format="mpegts") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 2)
+    summary = run(config, labels, joined, Detector())
+    assert summary.frames == 20
+    assert summary.retimed_frames >= 8
+    times_s = [time_s for time_s, _ in frames_of(summary.outputs.video)]
+    assert len(times_s) == 20
+    assert np.diff(times_s).min() > 0
+    assert json.loads(summary.outputs.events.read_text().splitlines()[-1])["state"] == "SAFE"
