@@ -2,6 +2,7 @@
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import (
+    AccessDeniedError,
     ClientError,
     DeadlineExceededError,
     RequestRefusedError,
@@ -9,9 +10,12 @@ from ssd_triton.client.errors import (
     ServerNotReadyError,
     ServerUnreachableError,
     SharedMemoryUnavailableError,
+    TlsError,
 )
+from ssd_triton.client.tls import Tls
 
 __all__ = [
+    "AccessDeniedError",
     "ClientError",
     "DeadlineExceededError",
     "DetectorClient",
@@ -20,4 +24,6 @@ __all__ = [
     "ServerNotReadyError",
     "ServerUnreachableError",
     "SharedMemoryUnavailableError",
+    "Tls",
+    "TlsError",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ssd_triton.addresses import is_loopback
 from ssd_triton.ahead import submit_ahead
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
@@ -26,6 +27,7 @@ from ssd_triton.client.errors import (
 )
 from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.stream import stream_detections
+from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, SharedInput, make_transport
 from ssd_triton.detections import Detections
 
@@ -44,7 +46,8 @@ class DetectorClient:
     Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError` and
     :class:`ServerNotReadyError`, at most three times and within its deadline; with ``retry_s`` for that long and after
     :class:`DeadlineExceededError` too, so that a server may go away and come back. Inference changes nothing on the
-    server, so that a repeated request is harmless. All methods may be called from several threads.
+    server, so that a repeated request is harmless. Every request has an id of its own, by which the server's log calls
+    it, and which its error carries. All methods may be called from several threads.
 
     Example::
 
@@ -69,6 +72,7 @@ class DetectorClient:
         frames_model: str = "ssd_frames",
         use_shared_memory: bool | None = None,
         retry_s: float | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
@@ -82,6 +86,10 @@ class DetectorClient:
             use_shared_memory: Whether frames go through system shared memory; None tries it when the host is this
                 machine, and sends frames over the connection when the server cannot map it.
             retry_s: How long a request is tried again in all while the server is away; None: see the class.
+            tls: Certificates, for a port that speaks TLS; None speaks plain text.
+
+        Raises:
+            TlsError: A file of ``tls`` cannot be used.
         """
         self._url = url
         self._timeout_s = timeout_s
@@ -92,12 +100,14 @@ class DetectorClient:
         self.in_flight = in_flight
         self._model = model
         self._frames_model = frames_model
-        self._transport = make_transport(protocol, url, timeout_s)
+        self._tls = tls
+        self._transport = make_transport(protocol, url, timeout_s, tls=tls)
+        self._request_ids = map(f"{uuid.uuid4().hex[:12]}-{{}}".format, itertools.count(1))
         self._protocol = protocol
         self._executor = ThreadPoolExecutor(in_flight, thread_name_prefix="detector-client")
         self._may_submit = threading.BoundedSemaphore(in_flight)
         self._shared_memory_required = use_shared_memory is True
-        wanted = _is_loopback(url) if use_shared_memory is None else use_shared_memory
+        wanted = is_loopback(url.rsplit(":", 1)[0]) if use_shared_memory is None else use_shared_memory
         # detect_frame may run on the caller's thread besides the executor's.
         self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None
 
@@ -217,7 +227,14 @@ class DetectorClient:
         if self._protocol != "grpc":
             raise ValueError("streaming needs protocol='grpc'")
         for answer in stream_detections(
-            self._url, self._model, OUTPUTS, images, in_flight=self.in_flight, timeout_s=self._timeout_s
+            self._url,
+            self._model,
+            OUTPUTS,
+            images,
+            in_flight=self.in_flight,
+            timeout_s=self._timeout_s,
+            tls=self._tls,
+            next_request_id=self._next_request_id,
         ):
             yield answer if isinstance(answer, RequestRefusedError) else _to_detections(answer)[0]
 
@@ -236,12 +253,14 @@ class DetectorClient:
         deadline_s = time.monotonic() + (self.retry_s or self._timeout_s)
         tried_again = (*_SERVER_AWAY, DeadlineExceededError) if patient else _SERVER_AWAY
         wait_s = _FIRST_RETRY_AFTER_S
+        request_id = self._next_request_id()
         for attempt in itertools.count():
             timeout_s = min(self._timeout_s, deadline_s - time.monotonic())
             try:
-                return self._transport.infer(model, input_name, value, OUTPUTS, timeout_s)
-            except tried_again:
-                last = attempt == _RETRIES and not patient
+                return self._transport.infer(model, input_name, value, OUTPUTS, timeout_s, request_id=request_id)
+            except ClientError as error:
+                error.request_id = request_id
+                last = not isinstance(error, tried_again) or (attempt == _RETRIES and not patient)
                 if last or self._closing.is_set() or time.monotonic() + wait_s > deadline_s:
                     raise
             with self._counting:
@@ -249,6 +268,10 @@ class DetectorClient:
             self._closing.wait(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_RETRY_AFTER_S)
         raise AssertionError("the loop above returns or raises")
+
+    def _next_request_id(self) -> str:
+        with self._counting:
+            return next(self._request_ids)
 
 
 def _to_detections(outputs: Outputs) -> list[Detections]:
@@ -264,13 +287,3 @@ def _result_or_refusal(future: Future[Detections]) -> Detections | RequestRefuse
         return future.result()
     except RequestRefusedError as error:
         return error
-
-
-def _is_loopback(url: str) -> bool:
-    host = url.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,13 @@ from ssd_triton.errors import UserError
 
 
 class ClientError(UserError):
-    """A request failed."""
+    """A request failed.
+
+    Attributes:
+        request_id: What the server's log calls the request; None where no inference was asked for.
+    """
+
+    request_id: str | None = None
 
 
 class ServerUnreachableError(ClientError):
@@ -29,5 +35,13 @@ class SharedMemoryUnavailableError(ClientError):
     """The server cannot map this machine's shared memory: it runs elsewhere, or in a container of its own."""
 
 
+class TlsError(ClientError):
+    """No trust between client and server, or the files for it are missing or unusable."""
+
+
 class ServerFailedError(ClientError):
     """The server reports an error of its own."""
+
+
+class AccessDeniedError(ServerFailedError):
+    """The server wants a key for this, and got none or another one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,13 +18,16 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
+    AccessDeniedError,
     ClientError,
     DeadlineExceededError,
     RequestRefusedError,
     ServerFailedError,
     ServerNotReadyError,
     ServerUnreachableError,
+    TlsError,
 )
+from ssd_triton.client.tls import Tls
 
 Result = TypeVar("Result")
 Outputs = dict[str, AnyArray]
@@ -45,6 +49,8 @@ _SHORTEST_S = 1e-3
 
 _CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unreachable", "broken pipe", "eof")
 """In gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
+_TLS_WORDS = ("ssl", "handshake", "certificate", "verification check")
+"""In gRPC's messages of status UNAVAILABLE, where trust is missing."""
 _NOT_THERE_WORDS = (
     "unknown model",
     "is not ready",
@@ -53,6 +59,8 @@ _NOT_THERE_WORDS = (
     "is stopping",
     "unavailable",
 )
+_RESTRICTED = "is restricted, expecting header"
+"""In what Triton answers to a request for a restricted API without its key, over either protocol."""
 _REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape|datatype|total byte size)")
 """How the preprocessing, which may quote the input, and Triton's own checks of an input begin."""
 
@@ -80,9 +88,16 @@ class Transport(ABC):
 
     @abstractmethod
     def infer(
-        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+        *,
+        request_id: str = "",
     ) -> Outputs:
-        """Run one request within the given time."""
+        """Run one request within the given time; the server's log calls it by its id."""
 
     @abstractmethod
     def model_config(self, model: str) -> dict[str, Any]:
@@ -105,26 +120,45 @@ class Transport(ABC):
         """Run one of its calls, and turn its errors into ours."""
 
 
-def make_transport(protocol: Literal["grpc", "http"], url: str, timeout_s: float) -> Transport:
-    """Prepare a connection to ``host:port``; nothing is sent yet."""
-    return GrpcTransport(url) if protocol == "grpc" else HttpTransport(url, timeout_s)
+def make_transport(
+    protocol: Literal["grpc", "http"], url: str, timeout_s: float, *, tls: Tls | None = None
+) -> Transport:
+    """Prepare a connection to ``host:port``; nothing is sent yet.
+
+    Raises:
+        TlsError: A file of ``tls`` cannot be used.
+    """
+    return GrpcTransport(url, tls) if protocol == "grpc" else HttpTransport(url, timeout_s, tls)
 
 
 class GrpcTransport(Transport):
     """gRPC: one channel for all threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: Tls | None = None) -> None:
         super().__init__(url)
-        self._channel = grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS)
+        self._channel = open_channel(url, tls)
 
     def infer(
-        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+        *,
+        request_id: str = "",
     ) -> Outputs:
         """See :class:`Transport`; the deadline is the call's own."""
         requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
         inputs = [as_input(grpc_client, input_name, value)]
         result = self._call(
-            lambda: self._channel.infer(model, inputs, outputs=requested, client_timeout=max(timeout_s, _SHORTEST_S))
+            lambda: self._channel.infer(
+                model,
+                inputs,
+                outputs=requested,
+                request_id=request_id,
+                client_timeout=max(timeout_s, _SHORTEST_S),
+            )
         )
         return {name: result.as_numpy(name) for name in outputs}
 
@@ -154,14 +188,22 @@ class GrpcTransport(Transport):
 class HttpTransport(Transport):
     """HTTP: tritonclient's client belongs to one thread, so that each thread gets its own."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, tls: Tls | None = None) -> None:
         super().__init__(url)
         self._timeout_s = timeout_s
+        self._tls_arguments = {} if tls is None else tls.http_arguments()
         self._local = threading.local()
         self._clients: list[Any] = []
 
     def infer(
-        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str], timeout_s: float
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+        *,
+        request_id: str = "",
     ) -> Outputs:
         """See :class:`Transport`."""
         requested = [http_client.InferRequestedOutput(name, binary_data=True) for name in outputs]
@@ -169,7 +211,7 @@ class HttpTransport(Transport):
 
         def run() -> Any:
             with gevent.Timeout(max(timeout_s, _SHORTEST_S), TimeoutError("deadline exceeded")):
-                return self._client().infer(model, inputs, outputs=requested)
+                return self._client().infer(model, inputs, outputs=requested, request_id=request_id)
 
         result = self._call(run)
         return {name: result.as_numpy(name) for name in outputs}
@@ -191,7 +233,10 @@ class HttpTransport(Transport):
     def _client(self) -> Any:
         if not hasattr(self._local, "client"):
             self._local.client = http_client.InferenceServerClient(
-                self._url, connection_timeout=self._timeout_s, network_timeout=self._timeout_s
+                self._url,
+                connection_timeout=self._timeout_s,
+                network_timeout=self._timeout_s,
+                **self._tls_arguments,
             )
             self._clients.append(self._local.client)
         return self._local.client
@@ -203,8 +248,16 @@ class HttpTransport(Transport):
             raise _from_http_error(error, self._url) from error
         except TimeoutError as error:
             raise DeadlineExceededError(f"{self._url}: no answer within the deadline") from error
+        except ssl.SSLError as error:
+            raise _untrusted(self._url, str(error)) from error
         except (OSError, HTTPConnectionClosed, HTTPProtocolViolationError) as error:
             raise _unreachable(self._url, str(error)) from error
+
+
+def open_channel(url: str, tls: Tls | None) -> Any:
+    """Open tritonclient's gRPC client of ``host:port``."""
+    arguments = {} if tls is None else tls.grpc_arguments()
+    return grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS, **arguments)
 
 
 def as_input(module: Any, name: str, value: AnyArray | SharedInput) -> Any:
@@ -228,11 +281,23 @@ def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
         return DeadlineExceededError(f"{url}: no answer within the deadline")
     if status == "StatusCode.INVALID_ARGUMENT" and "unknown model" not in lower:
         return RequestRefusedError(_without_ensemble(message))
-    if status == "StatusCode.UNAVAILABLE" and any(word in lower for word in _CONNECTION_WORDS):
-        return _unreachable(url, message)
-    if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND") or "unknown model" in lower:
+    if status == "StatusCode.UNAVAILABLE":
+        return _from_unavailable(message, url)
+    if status == "StatusCode.NOT_FOUND" or "unknown model" in lower:
         return ServerNotReadyError(f"{url}: {message}")
     return ServerFailedError(f"{url}: {message} ({status})")
+
+
+def _from_unavailable(message: str, url: str) -> ClientError:
+    """The cause of gRPC's status UNAVAILABLE, which says everything from a broken connection to a full queue."""
+    lower = message.lower()
+    if _RESTRICTED in lower:
+        return _denied(url, message)
+    if any(word in lower for word in _TLS_WORDS):
+        return _untrusted(url, message)
+    if any(word in lower for word in _CONNECTION_WORDS):
+        return _unreachable(url, message)
+    return ServerNotReadyError(f"{url}: {message}")
 
 
 def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
@@ -252,9 +317,11 @@ def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
     status, message = str(error.status()), _without_ensemble(str(error.message()))
     if status == "400" and _REFUSAL.match(message):
         return RequestRefusedError(message)
+    if status == "403":
+        return _denied(url, message)
     if status == "503" or any(word in message.lower() for word in _NOT_THERE_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
-    if status == "400":
+    if status in ("400", "413"):
         return RequestRefusedError(message)
     if status in ("408", "499", "504"):
         return DeadlineExceededError(f"{url}: {message}")
@@ -266,6 +333,17 @@ def _unreachable(url: str, reason: str) -> ServerUnreachableError:
         f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
         "'python tools/serve.py', or give --url or --serve"
     )
+
+
+def _untrusted(url: str, reason: str) -> TlsError:
+    return TlsError(
+        f"no trust between this client and {url} ({' '.join(reason.split())[:200]}): check --ssl-root-certificates, "
+        "--ssl-certificate and --ssl-private-key, that the certificate names this host, and that the port speaks TLS"
+    )
+
+
+def _denied(url: str, reason: str) -> AccessDeniedError:
+    return AccessDeniedError(f"{url}: {reason}: server.restricted_apis needs the key of server.admin_key_file")
 
 
 def _without_ensemble(message: str) -> str:

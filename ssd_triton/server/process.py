@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from ssd_triton.config import ServerConfig
 from ssd_triton.errors import ServerError
 from ssd_triton.repository.model_config import variant_config
 from ssd_triton.server.bundle import Bundle, find_bundle
+from ssd_triton.server.protection import exposure_warning, plain_text_host, protection_options
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
 """Triton's log: level and date, time, process, source position, text."""
@@ -39,6 +41,7 @@ class EmbeddedServer:
     memory is left, whichever way the block ends.
 
     Raises:
+        ConfigError: On entry: the admin key or a file of the TLS settings cannot be read.
         ServerError: On entry: no server, a port is taken, a model does not load (with Triton's own reason), or the
             deadline has passed. :meth:`check` raises it when the server has died.
         ConfigError: The repository has no such variant.
@@ -84,11 +87,21 @@ class EmbeddedServer:
 
     def url(self, protocol: Literal["grpc", "http"]) -> str:
         """``host:port`` of an endpoint."""
-        return f"{self.config.host}:{self.grpc_port if protocol == 'grpc' else self.http_port}"
+        if protocol == "grpc":
+            return f"{self.config.host}:{self.grpc_port}"
+        return f"{plain_text_host(self.config)}:{self.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Of Prometheus' metrics."""
+        return f"http://{plain_text_host(self.config)}:{self.metrics_port}/metrics"
 
     def __enter__(self) -> EmbeddedServer:
         for name in ("grpc_port", "http_port", "metrics_port"):
             _check_port(self.config.host, getattr(self, name), name)
+        warning = exposure_warning(self.config)
+        if warning:
+            logging.warning(warning)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="ssd-triton-"))
         self._log_path = self._log_path or self._runtime_dir / "tritonserver.log"
         try:
@@ -113,11 +126,13 @@ class EmbeddedServer:
 
     def _start(self, bundle: Bundle) -> None:
         shm_prefix = self._runtime_dir.name
+        plain_host = plain_text_host(self.config)
         options = [
             *("--model-repository", str(self.model_repository), "--model-config-name", self.variant),
-            *("--http-address", self.config.host, "--http-port", str(self.http_port)),
+            *("--http-address", plain_host, "--http-port", str(self.http_port)),
             *("--grpc-address", self.config.host, "--grpc-port", str(self.grpc_port)),
-            *("--metrics-address", self.config.host, "--metrics-port", str(self.metrics_port)),
+            *("--metrics-address", plain_host, "--metrics-port", str(self.metrics_port)),
+            *protection_options(self.config),
             # The configurations are complete; completing them would start every Python model twice.
             "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
@@ -149,7 +164,7 @@ class EmbeddedServer:
             time.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(self.config.host, self.http_port, timeout=1)
+        connection = http.client.HTTPConnection(plain_text_host(self.config), self.http_port, timeout=1)
         try:
             connection.request("GET", "/v2/health/ready")
             return connection.getresponse().status == http.HTTPStatus.OK
