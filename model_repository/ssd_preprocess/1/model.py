@@ -4,7 +4,6 @@ Needs NumPy and Pillow, and nothing of this project. A request that cannot be se
 sentence that says which element is at fault; the other requests of its batch are served.
 """
 
-import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
+from untrusted import RefusedInputError, check_size, open_untrusted
 
 SIZE_PX = 300
 """Side of the network's input."""
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""Decoders that an image may reach: the fewer, the less there is to attack."""
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
 """PIL's modes for 16-bit grey; its own conversion would clip them at 255."""
-
-
-class RefusedInputError(ValueError):
-    """An element that cannot be turned into an image."""
 
 
 class TritonPythonModel:
@@ -31,8 +25,8 @@ class TritonPythonModel:
     def initialize(self, args):
         """Read the limits from the model's own configuration."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self.max_pixels = int(parameters["max_pixels"]["string_value"])
-        self.min_side_px = int(parameters["min_side_px"]["string_value"])
+        self.max_file_bytes = int(parameters["max_file_bytes"]["string_value"])
+        self.sizes = {name: int(parameters[name]["string_value"]) for name in ("min_side_px", "max_pixels")}
         threads = int(parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
         # The limit here is checked on every image; PIL's own one would only warn.
         Image.MAX_IMAGE_PIXELS = None
@@ -80,20 +74,12 @@ class TritonPythonModel:
 
     def _decode(self, data):
         """File bytes -> UINT8 [300, 300, 3] RGB and (width, height)."""
-        if not data:
-            raise RefusedInputError("got 0 bytes, expected an encoded image")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            self._check_size(*image.size)
-            _check_single(image)
+            image = open_untrusted(data, max_file_bytes=self.max_file_bytes, **self.sizes)
             image.load()
             return _resize(_to_rgb(image)), image.size
         except RefusedInputError:
             raise
-        except Image.UnidentifiedImageError:
-            raise RefusedInputError(
-                f"got {len(data)} bytes that begin with {bytes(data[:12])!r}, expected one of {', '.join(FORMATS)}"
-            ) from None
         # On damaged files PIL's decoders raise nearly everything: OSError, SyntaxError, struct.error, zlib.error, ...
         except Exception as error:
             raise RefusedInputError(f"the image is damaged or of an unsupported kind: {error}") from error
@@ -101,14 +87,8 @@ class TritonPythonModel:
     def _from_frame(self, frame):
         """UINT8 [H, W, 3] RGB -> UINT8 [300, 300, 3] RGB and (width, height)."""
         height, width = frame.shape[:2]
-        self._check_size(width, height)
+        check_size(width, height, **self.sizes)
         return _resize(Image.fromarray(frame)), (width, height)
-
-    def _check_size(self, width, height):
-        if min(width, height) < self.min_side_px:
-            raise RefusedInputError(f"got {width} x {height} px, expected sides of {self.min_side_px} px or more")
-        if width * height > self.max_pixels:
-            raise RefusedInputError(f"got {width} x {height} px, expected at most {self.max_pixels} pixels")
 
 
 def _refusal(message):
@@ -116,12 +96,6 @@ def _refusal(message):
         raise RefusedInputError(message)
 
     return refuse
-
-
-def _check_single(image):
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise RefusedInputError(f"got an animation or a file of {frames} images, expected a single image")
 
 
 def _to_rgb(image):
