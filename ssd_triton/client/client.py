@@ -30,6 +30,7 @@ from ssd_triton.client.stream import stream_detections
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, SharedInput, make_transport
 from ssd_triton.detections import Detections
+from ssd_triton.repository.paths import PREPROCESS
 
 Result = TypeVar("Result")
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
@@ -210,6 +211,16 @@ class DetectorClient:
         """Start :meth:`detect_frame`, likewise."""
         return self._submit(lambda: self.detect_frame(frame_rgb))
 
+    def submit_preprocess(self, encoded: bytes) -> Future[AnyArray]:
+        """Have the server decode and resize one encoded image, and no more: UINT8 [300, 300, 3] RGB."""
+
+        def preprocess() -> AnyArray:
+            image = np.array([[encoded]], np.object_)
+            found: AnyArray = self._infer(PREPROCESS, "IMAGE", image, ("image",))["image"][0]
+            return found
+
+        return self._submit(preprocess)
+
     def map(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
         """Detect objects in many encoded images, ``in_flight`` at once; results come in the order of the images.
 
@@ -248,7 +259,9 @@ class DetectorClient:
         future.add_done_callback(lambda _: self._may_submit.release())
         return future
 
-    def _infer(self, model: str, input_name: str, value: AnyArray | SharedInput) -> Outputs:
+    def _infer(
+        self, model: str, input_name: str, value: AnyArray | SharedInput, outputs: Sequence[str] = OUTPUTS
+    ) -> Outputs:
         patient = self.retry_s is not None
         deadline_s = time.monotonic() + (self.retry_s or self._timeout_s)
         tried_again = (*_SERVER_AWAY, DeadlineExceededError) if patient else _SERVER_AWAY
@@ -257,7 +270,7 @@ class DetectorClient:
         for attempt in itertools.count():
             timeout_s = min(self._timeout_s, deadline_s - time.monotonic())
             try:
-                return self._transport.infer(model, input_name, value, OUTPUTS, timeout_s, request_id=request_id)
+                return self._transport.infer(model, input_name, value, outputs, timeout_s, request_id=request_id)
             except ClientError as error:
                 error.request_id = request_id
                 last = not isinstance(error, tried_again) or (attempt == _RETRIES and not patient)
