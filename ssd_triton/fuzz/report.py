@@ -28,8 +28,8 @@ def table(result: FuzzResult) -> str:
         p50, p99, slowest = np.percentile(result.times_s, (50, 99, 100)) * 1000
         lines += [
             "",
-            f"An input takes {p50:.2f} ms (median), {p99:.1f} ms (p99), {slowest:.0f} ms at most. Resident memory grows "
-            f"by {result.growth_bytes() / 2**20:.1f} MiB from the second tenth of the run to the last, and is "
+            f"An input takes {p50:.2f} ms (median), {p99:.1f} ms (p99), {slowest:.0f} ms at most. Resident memory "
+            f"grows by {result.growth_bytes() / 2**20:.1f} MiB from the second tenth of the run to the last, and is "
             f"{result.resident_bytes[-1] / 2**20:.0f} MiB at its end; its peak is {result.peak_bytes / 2**20:.0f} MiB.",
         ]
     return "\n".join(lines)

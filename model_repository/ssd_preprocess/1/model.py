@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
+from structured_log import StructuredLog
 from untrusted import RefusedInputError, check_size, open_untrusted
 
 SIZE_PX = 300
@@ -30,12 +31,16 @@ class TritonPythonModel:
         threads = int(parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
         # The limit here is checked on every image; PIL's own one would only warn.
         Image.MAX_IMAGE_PIXELS = None
+        self.log = StructuredLog(args["model_name"])
+        self.metrics = _metric_family()
+        labels = {"model": args["model_name"], "version": args.get("model_version", "")}
+        self.refused = self.metrics and self.metrics.Metric(labels=labels)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def execute(self, requests):
         """Answer every request of a batch; all their images are decoded side by side."""
-        futures = [[self.pool.submit(load) for load in self._loaders(request)] for request in requests]
-        return [self._respond(elements) for elements in futures]
+        futures = [[self.pool.submit(_attempt, load) for load in self._loaders(request)] for request in requests]
+        return [self._respond(request, elements) for request, elements in zip(requests, futures, strict=True)]
 
     def finalize(self):
         """Let the threads end."""
@@ -51,26 +56,30 @@ class TritonPythonModel:
             return [lambda data=data: self._decode(data) for data in encoded.as_numpy().reshape(-1)]
         return [lambda frame=frame: self._from_frame(frame) for frame in frames.as_numpy()]
 
-    def _respond(self, elements):
+    def _respond(self, request, elements):
         """The response of one request, or its error, naming the first element at fault."""
         images, sizes = [], []
         for index, element in enumerate(elements):
-            try:
-                image, size = element.result()
-            except RefusedInputError as error:
-                message = f"batch element {index}: {error}"
-                return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+            loaded = element.result()
+            if isinstance(loaded, str):
+                return self._refuse(request, f"batch element {index}: {loaded}")
+            image, size = loaded
             images.append(image)
             sizes.append(size)
         if not images:
-            error = pb_utils.TritonError("got an empty batch, expected an image", pb_utils.TritonError.INVALID_ARG)
-            return pb_utils.InferenceResponse(error=error)
+            return self._refuse(request, "got an empty batch, expected an image")
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("image", np.stack(images)),
                 pb_utils.Tensor("original_size", np.array(sizes, np.int32)),
             ]
         )
+
+    def _refuse(self, request, reason):
+        self.log.write("refused", [request], reason)
+        if self.refused:
+            self.refused.increment(1)
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
 
     def _decode(self, data):
         """File bytes -> UINT8 [300, 300, 3] RGB and (width, height)."""
@@ -89,6 +98,29 @@ class TritonPythonModel:
         height, width = frame.shape[:2]
         check_size(width, height, **self.sizes)
         return _resize(Image.fromarray(frame)), (width, height)
+
+
+def _metric_family():
+    """Refused requests, which Triton's own metrics count as successes; None with servers before 23.05."""
+    if not hasattr(pb_utils, "MetricFamily"):
+        return None
+    return pb_utils.MetricFamily(
+        name="ssd_refused_requests_total",
+        description="Requests that were refused because of what they hold",
+        kind=pb_utils.MetricFamily.COUNTER,
+    )
+
+
+def _attempt(load):
+    """What a loader gives, or the reason of its refusal as text.
+
+    An exception in a future is part of a cycle that keeps the frames it passed through, and with them the file, until
+    Python collects garbage: a few large files that are refused would fill the memory.
+    """
+    try:
+        return load()
+    except RefusedInputError as error:
+        return str(error)
 
 
 def _refusal(message):
