@@ -18,6 +18,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
+from ssd_triton.access import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.client import (
     AccessDeniedError,
     ClientError,
@@ -31,8 +32,6 @@ from ssd_triton.detections import Detections
 from ssd_triton.files import ROOT
 from ssd_triton.server import EmbeddedServer
 from ssd_triton.server.protection import (
-    ADMIN_HEADER,
-    GRPC_ADMIN_HEADER,
     exposure_warning,
     protection_options,
     read_admin_key,

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ssd_triton.addresses import is_loopback
+from ssd_triton.access import is_loopback
 from ssd_triton.ahead import submit_ahead
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (

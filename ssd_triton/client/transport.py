@@ -16,6 +16,7 @@ import tritonclient.http as http_client
 from geventhttpclient.response import HTTPConnectionClosed, HTTPProtocolViolationError
 from tritonclient.utils import InferenceServerException
 
+from ssd_triton.access import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
     AccessDeniedError,
@@ -78,6 +79,10 @@ class Transport(ABC):
         """Whether the server is ready and has the model; raises ServerUnreachableError when nothing answers."""
         return self._call(lambda: bool(self._client().is_server_ready() and self._client().is_model_ready(model)))
 
+    def is_server_ready(self) -> bool:
+        """Whether the server calls itself ready; raises ServerUnreachableError when nothing answers."""
+        return self._call(lambda: bool(self._client().is_server_ready()))
+
     def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
         """Tell the server of a system shared-memory region."""
         self._call(lambda: self._client().register_system_shared_memory(name, key, byte_size))
@@ -106,6 +111,14 @@ class Transport(ABC):
     @abstractmethod
     def server_version(self) -> str:
         """Triton's version."""
+
+    @abstractmethod
+    def statistics(self) -> list[dict[str, Any]]:
+        """Triton's statistics of every model that is loaded; 64-bit numbers may be text, and zeros may be left out."""
+
+    @abstractmethod
+    def repository_index(self, admin_key: str | None) -> list[dict[str, Any]]:
+        """Every model of the repository, with its state; raises AccessDeniedError where that takes a key."""
 
     @abstractmethod
     def close(self) -> None:
@@ -171,6 +184,19 @@ class GrpcTransport(Transport):
         """See :class:`Transport`."""
         return str(self._call(self._channel.get_server_metadata).version)
 
+    def statistics(self) -> list[dict[str, Any]]:
+        """See :class:`Transport`."""
+        found = self._call(lambda: self._channel.get_inference_statistics(as_json=True))
+        models: list[dict[str, Any]] = found.get("model_stats", [])
+        return models
+
+    def repository_index(self, admin_key: str | None) -> list[dict[str, Any]]:
+        """See :class:`Transport`."""
+        headers = {GRPC_ADMIN_HEADER: admin_key} if admin_key else None
+        found = self._call(lambda: self._channel.get_model_repository_index(headers=headers, as_json=True))
+        models: list[dict[str, Any]] = found.get("models", [])
+        return models
+
     def close(self) -> None:
         """See :class:`Transport`."""
         self._channel.close()
@@ -224,6 +250,17 @@ class HttpTransport(Transport):
     def server_version(self) -> str:
         """See :class:`Transport`."""
         return str(self._call(lambda: self._client().get_server_metadata())["version"])
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """See :class:`Transport`."""
+        models: list[dict[str, Any]] = self._call(lambda: self._client().get_inference_statistics())["model_stats"]
+        return models
+
+    def repository_index(self, admin_key: str | None) -> list[dict[str, Any]]:
+        """See :class:`Transport`."""
+        headers = {ADMIN_HEADER: admin_key} if admin_key else None
+        models: list[dict[str, Any]] = self._call(lambda: self._client().get_model_repository_index(headers=headers))
+        return models
 
     def close(self) -> None:
         """See :class:`Transport`."""

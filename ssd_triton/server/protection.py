@@ -6,15 +6,11 @@ import re
 import secrets
 from pathlib import Path
 
-from ssd_triton.addresses import is_loopback
+from ssd_triton.access import ADMIN_HEADER, is_loopback
 from ssd_triton.config import ServerConfig
 from ssd_triton.errors import ConfigError
 from ssd_triton.files import relative_to_cwd
 
-ADMIN_HEADER = "ssd-admin-key"
-"""HTTP header of the key of restricted APIs."""
-GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
-"""The same for gRPC: Triton puts this prefix before the name."""
 _KEY = re.compile(r"[A-Za-z0-9_-]{32,}")
 
 
