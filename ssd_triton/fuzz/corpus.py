@@ -100,7 +100,7 @@ def _exif() -> Image.Exif:
 def _run_length_bmp() -> bytes:
     """8 x 8 px, which Pillow reads and does not write: runs, literal pixels, an end of line and an end of file."""
     rows = b"\x08\x05\x00\x00" * 4 + b"\x00\x08\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00" * 4 + b"\x00\x01"
-    plain = bytearray(_encode(Image.new("P", (8, 8)), "BMP"))
+    plain = bytearray(_encode(Image.new("L", (8, 8)), "BMP"))
     begin = int.from_bytes(plain[10:14], "little")
     plain[30:34] = (1).to_bytes(4, "little")  # RLE8
     plain[34:38] = len(rows).to_bytes(4, "little")
