@@ -23,6 +23,7 @@ from ssd_triton.repository.model_config import load_model_config
 Outcome = Literal["decoded", "refused", "exception", "crash", "hang"]
 _MAX_REASON_CHARACTERS = 400
 _START_TIMEOUT_S = 60.0
+_READY = b"ready"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class DecoderProcess:
         try:
             connection.send_bytes(data)
             if connection.poll(self._timeout_s):
-                outcome, reason, time_s, resident, peak = connection.recv()
-                return Answer(outcome, reason, time_s, resident, peak)
+                return Answer(*json.loads(connection.recv_bytes()))
             problem: Outcome = "hang"
             reason = f"no answer within {self._timeout_s:g} s"
         except (EOFError, OSError):
@@ -96,7 +96,7 @@ class DecoderProcess:
         process.start()
         far.close()
         self._process, self._connection = process, near
-        if not near.poll(_START_TIMEOUT_S) or near.recv() != "ready":
+        if not near.poll(_START_TIMEOUT_S) or near.recv_bytes() != _READY:
             self._stop()
             raise ServerError(f"the decoder did not start within {_START_TIMEOUT_S:g} s: see the lines above")
         return near
@@ -133,7 +133,7 @@ def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_fo
     parameters = load_model_config(Path(model_folder) / "config.pbtxt").parameters
     values = {key: {"string_value": parameters[key].string_value} for key in parameters}
     decoder.initialize({"model_config": json.dumps({"parameters": values}), "model_name": Path(model_folder).name})
-    connection.send("ready")
+    connection.send_bytes(_READY)
     while True:
         try:
             data = connection.recv_bytes()
@@ -141,7 +141,9 @@ def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_fo
             return
         start_s = time.perf_counter()
         outcome, reason = _decode(decoder, model.RefusedInputError, data)
-        connection.send((outcome, reason, time.perf_counter() - start_s, *_memory_bytes()))
+        answer = (outcome, reason, time.perf_counter() - start_s, *_memory_bytes())
+        # JSON: the parent unpickles nothing of a process that has seen such inputs.
+        connection.send_bytes(json.dumps(answer).encode())
 
 
 def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[Outcome, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -61,6 +62,7 @@ def _plot(result: FuzzResult, target: Path) -> Path:
     at = np.linspace(0, result.inputs, len(result.resident_bytes))
     memory.plot(at, np.array(result.resident_bytes) / 2**20, linewidth=1)
     memory.set(xlabel="inputs", ylabel="MiB", title="Resident memory of the decoder", ylim=(0, None))
+    memory.xaxis.set_major_locator(MaxNLocator(5))
     times.hist(np.array(result.times_s) * 1000, bins=np.geomspace(1e-2, 1e4, 60).tolist())
     times.set(xscale="log", yscale="log", xlabel="ms", ylabel="inputs", title="Time of an input")
     with atomic_output(target) as path:
