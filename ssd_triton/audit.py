@@ -73,7 +73,9 @@ def audit_licences(policy: Policy) -> LicenceAudit:
         AuditError: pip-licenses is not installed or has failed.
     """
     packages = _run_json(["-m", "piplicenses", "--format=json", "--from=mixed", "--with-system"])
-    allowed, excepted, refused = [], [], []
+    allowed: list[str] = []
+    excepted: list[str] = []
+    refused: list[str] = []
     for package in packages:
         line = f"{package['Name']} {package['Version']}: {package['License']}"
         if package["Name"] in policy.exceptions:

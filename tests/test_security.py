@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -339,3 +340,31 @@ def test_the_proxy_refuses_what_is_too_large(
         with pytest.raises(ClientError, match=r"413|too large"):
             client.detect(bytes(100_000_000))
         assert len(client.detect(photograph)) > 0
+
+
+def proxied_post(url: str, certificates: Certificates, headers: str, body: bytes) -> bytes:
+    """What the proxy answers to an inference request that no client of ours would send."""
+    context = ssl.create_default_context(cafile=str(certificates.authority))
+    context.load_cert_chain(certificates.client.certificate, certificates.client.private_key)
+    host, port = url.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
+        with context.wrap_socket(plain, server_hostname=host) as connection:
+            connection.sendall(f"POST /v2/models/ssd/infer HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+            return connection.recv(1000)
+
+
+def test_the_proxy_keeps_away_what_kills_triton(
+    server: EmbeddedServer, proxy: dict[str, str], certificates: Certificates
+) -> None:
+    """Sent straight to Triton 24.10, the first and the last of these end it with a segmentation fault."""
+    chunks = b"1\r\na\r\n" * 300_000 + b"0\r\n\r\n"
+    nested = b'{"inputs":' + b"[" * 5_000_000
+    short = "Inference-Header-Content-Length: 9999"
+    for headers, body in (
+        (f"Transfer-Encoding: chunked\r\n{short}", chunks),
+        (f"Content-Length: 9999\r\n{short}", nested[:9999]),
+        (f"Content-Length: {len(nested)}", nested),
+    ):
+        answer = proxied_post(proxy["http"], certificates, headers, body)
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 500 ")), answer
+        server.check()
