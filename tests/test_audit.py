@@ -44,9 +44,10 @@ def _unsafe_call(call: ast.Call, name: tuple[str, str]) -> Iterator[str]:
             yield f"{'.'.join(name)}() without {wanted}={value}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_unpickled(path: Path) -> None:
-    assert list(unsafe_loads(ast.parse(path.read_text(encoding="utf-8")))) == []
+def test_nothing_is_unpickled() -> None:
+    found = {str(path.relative_to(ROOT)): list(unsafe_loads(ast.parse(path.read_text("utf-8")))) for path in SOURCES}
+    assert len(found) > 150
+    assert {path: places for path, places in found.items() if places} == {}
 
 
 @pytest.mark.parametrize(
