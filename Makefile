@@ -2,7 +2,8 @@
 # make demo VIDEO=clip.mp4   the same with a clip of yours
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
 # make test                  linters, types and tests, against a real server
-# Both set everything up from a fresh clone and are quick the second time.
+# make audit                 licences and known vulnerabilities of what is installed
+# They set everything up from a fresh clone and are quick the second time.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ VIDEO ?=
 MINUTES ?= 30
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo soak test lint format clean
+.PHONY: help setup repository demo soak test lint format audit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -46,6 +47,9 @@ format: $(INSTALLED)
 
 test: lint repository
 	$(BIN)/python -m pytest
+
+audit: $(INSTALLED)
+	@$(BIN)/python tools/audit.py
 
 clean:
 	rm -rf $(VENV) reports model_repository/*/1/*.onnx model_repository/*/1/*.pt model_repository/*/1/*.plan \

@@ -40,7 +40,7 @@ def main() -> int:
     )
     dataset = dataset_from(args, load_labels(config.labels_path))
     ensure_built_if_possible(config, args.variant, logging.info)
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, args.variant, settings) as server:
         rates = measure_client_rate(
             server.url("grpc"), dataset, args.concurrency, rounds=args.rounds, timeout_s=args.timeout_s

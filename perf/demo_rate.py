@@ -37,10 +37,9 @@ def main() -> int:
     """Measure and print the table."""
     args, config = cli.parse(str(__doc__), "python perf/demo_rate.py clip.mp4", add_arguments)
     ensure_built_if_possible(config, args.variant, logging.info)
-    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
     with (
         TemporaryDirectory(prefix="demo-rate-") as folder,
-        EmbeddedServer(config.model_repository, args.variant, config.server.model_copy(update=ports)) as server,
+        EmbeddedServer(config.model_repository, args.variant, config.server.for_one_run()) as server,
         DetectorClient(server.url("grpc"), in_flight=config.client.in_flight) as client,
     ):
 

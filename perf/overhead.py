@@ -31,7 +31,7 @@ def main() -> int:
     """Measure and print the table."""
     args, config = cli.parse(str(__doc__), "python perf/overhead.py --concurrency 1 4 --rounds 3", add_arguments)
     ensure_built_if_possible(config, args.variant, logging.info)
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, args.variant, settings) as server:
         series = measure_overhead(
             server.url("grpc"),

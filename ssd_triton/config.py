@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssd_triton.errors import ConfigError
 from ssd_triton.yaml_file import read_yaml
@@ -28,6 +28,11 @@ IMAGE_SETS: tuple[ImageSet, ...] = get_args(ImageSet)
 
 X264Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
+RestrictedApi = Literal[
+    "metadata", "shared-memory", "model-config", "model-repository", "statistics", "trace", "logging"
+]
+"""Triton's names of what may be put behind a key; health and inference stay free."""
+
 RuntimeName = Literal["tensorrt", "tensorrt-rtx"]
 RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
@@ -36,8 +41,24 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+class ServerTlsConfig(_Section):
+    """PEM files of the gRPC endpoint; without a certificate it speaks plain text."""
+
+    certificate: Path | None
+    private_key: Path | None
+    client_ca: Path | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ServerTlsConfig:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together, got one of them")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and private_key")
+        return self
+
+
 class ServerConfig(_Section):
-    """Addresses and deadlines of the embedded server; port 0 takes a free one."""
+    """Addresses, deadlines and protection of the embedded server; port 0 takes a free one."""
 
     host: str
     grpc_port: Port
@@ -45,6 +66,34 @@ class ServerConfig(_Section):
     metrics_port: Port
     startup_timeout_s: Seconds
     shutdown_timeout_s: Seconds
+    model_control: bool
+    admin_key_file: Path | None
+    restricted_apis: tuple[RestrictedApi, ...]
+    tls: ServerTlsConfig
+
+    @model_validator(mode="after")
+    def _controlled(self) -> ServerConfig:
+        if self.model_control and (self.admin_key_file is None or "model-repository" not in self.restricted_apis):
+            raise ValueError(
+                "model_control lets callers run code of theirs: expected an admin_key_file ('openssl rand -hex 32 > "
+                "admin.key' makes one), and model-repository among restricted_apis"
+            )
+        return self
+
+    def for_one_run(self) -> ServerConfig:
+        """The same for a server that one command starts for itself: on free ports of loopback, without TLS."""
+        no_tls = ServerTlsConfig(certificate=None, private_key=None, client_ca=None)
+        ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
+        return self.model_copy(update={"host": "127.0.0.1", **ports, "model_control": False, "tls": no_tls})
+
+
+class ClientTlsConfig(_Section):
+    """How clients trust a server, and show who they are; PEM files."""
+
+    enabled: bool
+    root_certificates: Path | None
+    certificate: Path | None
+    private_key: Path | None
 
 
 class ContainerConfig(_Section):
@@ -63,6 +112,7 @@ class ClientConfig(_Section):
     url: str | None
     timeout_s: Seconds
     in_flight: Annotated[int, Field(ge=1, le=1024)]
+    tls: ClientTlsConfig
 
 
 class DetectConfig(_Section):

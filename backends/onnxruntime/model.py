@@ -14,6 +14,7 @@ import numpy as np
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from structured_log import StructuredLog
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
 OPTIMIZATION_LEVELS = {
@@ -36,6 +37,7 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the session, and refuse a configuration that does not match the file."""
         config = json.loads(args["model_config"])
+        self.log = StructuredLog(args["model_name"])
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if not path.is_file():
@@ -55,6 +57,10 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Run the requests as one batch, and split the outputs again."""
+        with self.log.failures(requests):
+            return self._execute(requests)
+
+    def _execute(self, requests):
         tensors = [[pb_utils.get_input_tensor_by_name(r, name).as_numpy() for name in self.inputs] for r in requests]
         if not self.batches or len(requests) == 1:
             return [_response(self.outputs, self._run(arrays)) for arrays in tensors]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import triton_python_backend_utils as pb_utils
+from structured_log import StructuredLog
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
 DEFAULT_MODEL_FILENAME = "model.pt"
@@ -32,6 +33,7 @@ class TritonPythonModel:
     def initialize(self, args):
         """Load the model onto the instance's device, and capture its graphs there."""
         config = json.loads(args["model_config"])
+        self.log = StructuredLog(args["model_name"])
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if not path.is_file():
@@ -50,6 +52,10 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Run the requests as one batch; each gets its part of the outputs."""
+        with self.log.failures(requests):
+            return self._execute(requests)
+
+    def _execute(self, requests):
         tensors = [[self._input(request, name) for name in self.inputs] for request in requests]
         sizes = [arrays[0].shape[0] for arrays in tensors]
         with torch.inference_mode():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import triton_python_backend_utils as pb_utils
+from structured_log import StructuredLog
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
 from ssd_triton.errors import UserError
@@ -31,6 +32,7 @@ class TritonPythonModel:
     def initialize(self, args):
         """Load the plan onto the instance's GPU, and capture its graphs there."""
         config = json.loads(args["model_config"])
+        self.log = StructuredLog(args["model_name"])
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
         on_gpu = args["model_instance_kind"] == "GPU"
         self.device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
@@ -47,6 +49,10 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Run the requests as one batch; each gets its part of the outputs."""
+        with self.log.failures(requests):
+            return self._execute(requests)
+
+    def _execute(self, requests):
         images = [self._image(request) for request in requests]
         outputs = self.engine(images[0] if len(images) == 1 else torch.cat(images))
         parts = [output.split([len(image) for image in images]) for output in outputs]

@@ -2,6 +2,7 @@
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import (
+    AccessDeniedError,
     BackendProcessDiedError,
     ClientError,
     DeadlineExceededError,
@@ -11,9 +12,12 @@ from ssd_triton.client.errors import (
     ServerOverloadedError,
     ServerUnreachableError,
     SharedMemoryUnavailableError,
+    TlsError,
 )
+from ssd_triton.client.tls import Tls
 
 __all__ = [
+    "AccessDeniedError",
     "BackendProcessDiedError",
     "ClientError",
     "DeadlineExceededError",
@@ -24,4 +28,6 @@ __all__ = [
     "ServerOverloadedError",
     "ServerUnreachableError",
     "SharedMemoryUnavailableError",
+    "Tls",
+    "TlsError",
 ]

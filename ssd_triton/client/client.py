@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import logging
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ssd_triton.access import is_loopback
 from ssd_triton.ahead import submit_ahead
 from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
@@ -30,8 +31,10 @@ from ssd_triton.client.errors import (
 )
 from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.stream import stream_detections
+from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, make_transport
 from ssd_triton.detections import Detections
+from ssd_triton.repository.paths import PREPROCESS
 
 Result = TypeVar("Result")
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
@@ -52,7 +55,8 @@ class DetectorClient:
     ``retry_s`` for that long and after :class:`DeadlineExceededError` and :class:`BackendProcessDiedError` too, so that
     a server may go away and come back. The pauses in between double, up to a second, and are shortened at random, so
     that clients that were refused together do not come back together. Inference changes nothing on the server, so
-    that a repeated request is harmless. All methods may be called from several threads.
+    that a repeated request is harmless. Every request has an id of its own, by which the server's log calls it, and
+    which its error carries. All methods may be called from several threads.
 
     Example::
 
@@ -77,6 +81,7 @@ class DetectorClient:
         frames_model: str = "ssd_frames",
         use_shared_memory: bool | None = None,
         retry_s: float | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
@@ -91,6 +96,10 @@ class DetectorClient:
             use_shared_memory: Whether frames go through system shared memory; None tries it when the host is this
                 machine, and sends frames over the connection when the server cannot map it.
             retry_s: How long a request is tried again in all while the server is away; None: see the class.
+            tls: Certificates, for a port that speaks TLS; None speaks plain text.
+
+        Raises:
+            TlsError: A file of ``tls`` cannot be used.
         """
         self._url = url
         self._timeout_s = timeout_s
@@ -101,12 +110,14 @@ class DetectorClient:
         self.in_flight = in_flight
         self._model = model
         self._frames_model = frames_model
-        self._transport = make_transport(protocol, url, timeout_s)
+        self._tls = tls
+        self._transport = make_transport(protocol, url, timeout_s, tls=tls)
+        self._request_ids = map(f"{uuid.uuid4().hex[:12]}-{{}}".format, itertools.count(1))
         self._protocol = protocol
         self._executor = ThreadPoolExecutor(in_flight, thread_name_prefix="detector-client")
         self._may_submit = threading.BoundedSemaphore(in_flight)
         self._shared_memory_required = use_shared_memory is True
-        wanted = _is_loopback(url) if use_shared_memory is None else use_shared_memory
+        wanted = is_loopback(url.rsplit(":", 1)[0]) if use_shared_memory is None else use_shared_memory
         # detect_frame may run on the caller's thread besides the executor's.
         self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None
 
@@ -208,6 +219,16 @@ class DetectorClient:
         """Start :meth:`detect_frame`, likewise."""
         return self._submit(lambda: self.detect_frame(frame_rgb))
 
+    def submit_preprocess(self, encoded: bytes) -> Future[AnyArray]:
+        """Have the server decode and resize one encoded image, and no more: UINT8 [300, 300, 3] RGB."""
+
+        def preprocess() -> AnyArray:
+            image = np.array([[encoded]], np.object_)
+            found: AnyArray = self._infer(PREPROCESS, "IMAGE", image, ("image",))["image"][0]
+            return found
+
+        return self._submit(preprocess)
+
     def map(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
         """Detect objects in many encoded images, ``in_flight`` at once; results come in the order of the images.
 
@@ -225,7 +246,14 @@ class DetectorClient:
         if self._protocol != "grpc":
             raise ValueError("streaming needs protocol='grpc'")
         for answer in stream_detections(
-            self._url, self._model, OUTPUTS, images, in_flight=self.in_flight, timeout_s=self._timeout_s
+            self._url,
+            self._model,
+            OUTPUTS,
+            images,
+            in_flight=self.in_flight,
+            timeout_s=self._timeout_s,
+            tls=self._tls,
+            next_request_id=self._next_request_id,
         ):
             yield answer if isinstance(answer, RequestRefusedError) else _to_detections(answer)[0]
 
@@ -239,30 +267,38 @@ class DetectorClient:
         future.add_done_callback(lambda _: self._may_submit.release())
         return future
 
-    def _infer(self, model: str, input_name: str, value: AnyArray) -> Outputs:
-        return self._retried(lambda timeout_s: self._transport.infer(model, input_name, value, OUTPUTS, timeout_s))
+    def _infer(self, model: str, input_name: str, value: AnyArray, outputs: Sequence[str] = OUTPUTS) -> Outputs:
+        return self._retried(
+            lambda timeout_s, request_id: self._transport.infer(
+                model, input_name, value, outputs, timeout_s, request_id=request_id
+            )
+        )
 
     def _infer_shared(self, pool: FramePool, frames: AnyArray) -> Outputs:
         """Place the frames anew for each try: a server that was restarted must be told of the region again."""
 
-        def infer(timeout_s: float) -> Outputs:
+        def infer(timeout_s: float, request_id: str) -> Outputs:
             with pool.place(frames) as shared:
-                return self._transport.infer(self._frames_model, "FRAME", shared, OUTPUTS, timeout_s)
+                return self._transport.infer(
+                    self._frames_model, "FRAME", shared, OUTPUTS, timeout_s, request_id=request_id
+                )
 
         return self._retried(infer)
 
-    def _retried(self, infer: Callable[[float], Outputs]) -> Outputs:
-        """Call with the seconds that a try may take, until it succeeds, fails for good, or the deadline has passed."""
+    def _retried(self, infer: Callable[[float, str], Outputs]) -> Outputs:
+        """Call with the seconds that a try may take and a request id, until it succeeds, fails for good or is late."""
         patient = self.retry_s is not None
         deadline_s = time.monotonic() + (self.retry_s or self._timeout_s)
         tried_again = _MAY_PASS_WITH_A_RESTART if patient else _MAY_PASS
         wait_s = _FIRST_RETRY_AFTER_S
+        request_id = self._next_request_id()
         for attempt in itertools.count():
             timeout_s = self._timeout_s if patient else min(self._timeout_s, deadline_s - time.monotonic())
             try:
-                return infer(timeout_s)
-            except tried_again:
-                last = attempt == _RETRIES and not patient
+                return infer(timeout_s, request_id)
+            except ClientError as error:
+                error.request_id = request_id
+                last = not isinstance(error, tried_again) or (attempt == _RETRIES and not patient)
                 if last or self._closing.is_set() or time.monotonic() + wait_s > deadline_s:
                     raise
             with self._counting:
@@ -270,6 +306,10 @@ class DetectorClient:
             self._closing.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
             wait_s = min(2 * wait_s, _LONGEST_RETRY_AFTER_S)
         raise AssertionError("the loop above returns or raises")
+
+    def _next_request_id(self) -> str:
+        with self._counting:
+            return next(self._request_ids)
 
 
 def _to_detections(outputs: Outputs) -> list[Detections]:
@@ -285,13 +325,3 @@ def _result_or_refusal(future: Future[Detections]) -> Detections | RequestRefuse
         return future.result()
     except RequestRefusedError as error:
         return error
-
-
-def _is_loopback(url: str) -> bool:
-    host = url.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

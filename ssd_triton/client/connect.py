@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import ServerUnreachableError
+from ssd_triton.client.tls import add_tls_arguments, tls_from
 from ssd_triton.config import Config
 from ssd_triton.repository.ensure import ensure_built_if_possible
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Add ``--url``, ``--protocol``, ``--timeout-s``, ``--in-flight`` and ``--serve``."""
+    """Add ``--url``, ``--protocol``, ``--timeout-s``, ``--in-flight``, ``--serve`` and those of TLS."""
     group = parser.add_argument_group("server")
     group.add_argument("--url", default=config.client.url, help="host:port of a running server; by default server.host")
     group.add_argument("--protocol", choices=("grpc", "http"), default=config.client.protocol, help="of that port")
@@ -29,6 +30,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser, config: Config) ->
         metavar="VARIANT",
         help=f"start a server for this run, with this variant of the detector ({config.variant} when none is named)",
     )
+    add_tls_arguments(group, config.client.tls)
 
 
 @contextmanager
@@ -49,6 +51,7 @@ def connect(
     """
     with ExitStack() as stack:
         url = args.url or default_url(config, args.protocol)
+        tls = None if args.serve is not None else tls_from(args)
         if args.serve is not None:
             url = stack.enter_context(_served(config, args.serve, args.protocol))
             retry_s = None
@@ -60,6 +63,7 @@ def connect(
                 in_flight=args.in_flight,
                 model=model,
                 retry_s=retry_s,
+                tls=tls,
             )
         )
         client.wait_ready(timeout_s=0)
@@ -78,10 +82,8 @@ def _served(config: Config, variant: str, protocol: str) -> Iterator[str]:
     from ssd_triton.server import EmbeddedServer
 
     ensure_built_if_possible(config, variant, logging.info)
-    ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-    settings = config.server.model_copy(update=ports)
     logging.info("starting tritonserver with %s", variant)
-    with EmbeddedServer(config.model_repository, variant, settings) as server:
+    with EmbeddedServer(config.model_repository, variant, config.server.for_one_run()) as server:
         try:
             yield server.url("grpc" if protocol == "grpc" else "http")
         except ServerUnreachableError:

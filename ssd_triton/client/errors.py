@@ -6,7 +6,13 @@ from ssd_triton.errors import UserError
 
 
 class ClientError(UserError):
-    """A request failed."""
+    """A request failed.
+
+    Attributes:
+        request_id: What the server's log calls the request; None where no inference was asked for.
+    """
+
+    request_id: str | None = None
 
 
 class ServerUnreachableError(ClientError):
@@ -37,9 +43,17 @@ class SharedMemoryForgottenError(ClientError):
     """The server does not know a region that it was told of: it has been restarted. Told again, it will."""
 
 
+class TlsError(ClientError):
+    """No trust between client and server, or the files for it are missing or unusable."""
+
+
 class ServerFailedError(ClientError):
     """The server reports an error of its own."""
 
 
 class BackendProcessDiedError(ServerFailedError):
     """A process of the python backend has died; Triton does not start it again, its server must be restarted."""
+
+
+class AccessDeniedError(ServerFailedError):
+    """The server wants a key for this, and got none or another one."""

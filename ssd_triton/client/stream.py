@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import collections
 import queue
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client.errors import DeadlineExceededError, RequestRefusedError
-from ssd_triton.client.transport import CHANNEL_ARGS, Outputs, as_input, from_stream_error
+from ssd_triton.client.tls import Tls
+from ssd_triton.client.transport import Outputs, as_input, from_stream_error, open_channel
 
 _Answer = tuple[grpc_client.InferResult | None, InferenceServerException | None]
 
 
 def stream_detections(
-    url: str, model: str, outputs: Sequence[str], images: Iterable[bytes], *, in_flight: int, timeout_s: float
+    url: str,
+    model: str,
+    outputs: Sequence[str],
+    images: Iterable[bytes],
+    *,
+    in_flight: int,
+    timeout_s: float,
+    tls: Tls | None,
+    next_request_id: Callable[[], str],
 ) -> Iterator[Outputs | RequestRefusedError]:
     """Send encoded images over a stream of their own, and yield the answers in the same order.
 
@@ -28,18 +38,21 @@ def stream_detections(
     """
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
-    client = grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS)
+    client = open_channel(url, tls)
+    request_ids: collections.deque[str] = collections.deque()
 
     def next_answer() -> Outputs | RequestRefusedError:
         try:
             result, error = answers.get(timeout=timeout_s)
         except queue.Empty:
             raise DeadlineExceededError(f"{url}: no answer within {timeout_s:g} s") from None
+        request_id = request_ids.popleft()
         if result is not None:
             return {name: result.as_numpy(name) for name in outputs}
         if error is None:
             raise RuntimeError("the stream gave neither a result nor an error")
         cause = from_stream_error(error, url)
+        cause.request_id = request_id
         if isinstance(cause, RequestRefusedError):
             return cause
         raise cause from error
@@ -53,7 +66,10 @@ def stream_detections(
                 yield next_answer()
                 waiting -= 1
             image = np.array([[encoded]], np.object_)
-            client.async_stream_infer(model, [as_input(grpc_client, "IMAGE", image)], outputs=requested)
+            request_ids.append(next_request_id())
+            client.async_stream_infer(
+                model, [as_input(grpc_client, "IMAGE", image)], outputs=requested, request_id=request_ids[-1]
+            )
             waiting += 1
         for _ in range(waiting):
             yield next_answer()

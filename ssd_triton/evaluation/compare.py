@@ -141,7 +141,7 @@ def _evaluate_variant(
     config: Config, variant: str, dataset: Dataset, folder: Path, *, requests: Requests, restart: bool
 ) -> Evaluation:
     ensure_built(config, _log.info, only=[variant])
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     num_labels = len(load_labels(config.labels_path))
     asked = Settings("ssd", num_labels, batch=requests.batch, restart=restart, repository=config.model_repository)
     _log.info("evaluating %s", variant)

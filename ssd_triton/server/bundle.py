@@ -77,6 +77,8 @@ def _wheel_bundle(package: Path, runtime_dir: Path) -> Bundle:
     shutil.copy(stub, backends / "python" / STUB)
     for backend in sorted(path for path in BACKENDS.iterdir() if (path / "model.py").is_file()):
         shutil.copytree(backend, backends / backend.name, ignore=shutil.ignore_patterns("__pycache__"))
+        for shared in BACKENDS.glob("*.py"):
+            shutil.copy(shared, backends / backend.name)
     return Bundle(server / "bin" / "tritonserver", ("--backend-directory", str(backends)), environment)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssd_triton.config import ServerConfig
+from ssd_triton.server.protection import plain_text_host, protection_options
 
 
 def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
@@ -13,13 +14,18 @@ def server_options(model_repository: Path, variant: str, config: ServerConfig) -
     Args:
         model_repository: The folder of models.
         variant: The detector's variant, as ``--model-config-name`` takes it.
-        config: Addresses and deadlines; ports are given as they are.
+        config: Addresses, deadlines and protection; ports are given as they are.
+
+    Raises:
+        ConfigError: The admin key or a file of the TLS settings cannot be read.
     """
+    plain_host = plain_text_host(config)
     return [
         *("--model-repository", str(model_repository), "--model-config-name", variant),
-        *("--http-address", config.host, "--http-port", str(config.http_port)),
+        *("--http-address", plain_host, "--http-port", str(config.http_port)),
         *("--grpc-address", config.host, "--grpc-port", str(config.grpc_port)),
-        *("--metrics-address", config.host, "--metrics-port", str(config.metrics_port)),
+        *("--metrics-address", plain_host, "--metrics-port", str(config.metrics_port)),
+        *protection_options(config),
         # The configurations are complete; completing them would start every Python model twice.
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, int(config.shutdown_timeout_s))}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from ssd_triton.errors import ServerError
 from ssd_triton.repository.model_config import variant_config
 from ssd_triton.server.bundle import Bundle, find_bundle
 from ssd_triton.server.options import server_options
+from ssd_triton.server.protection import exposure_warning, plain_text_host
 from ssd_triton.server.stubs import find_stubs, is_alive
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
@@ -43,6 +45,7 @@ class EmbeddedServer:
     memory is left, whichever way the block ends.
 
     Raises:
+        ConfigError: On entry: the admin key or a file of the TLS settings cannot be read.
         ServerError: On entry: no server, a port is taken, a model does not load (with Triton's own reason), or the
             deadline has passed. :meth:`check` raises it when the server or a process of a model has died.
         ConfigError: The repository has no such variant.
@@ -89,11 +92,21 @@ class EmbeddedServer:
 
     def url(self, protocol: Literal["grpc", "http"]) -> str:
         """``host:port`` of an endpoint."""
-        return f"{self.config.host}:{self.grpc_port if protocol == 'grpc' else self.http_port}"
+        if protocol == "grpc":
+            return f"{self.config.host}:{self.grpc_port}"
+        return f"{plain_text_host(self.config)}:{self.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Of Prometheus' metrics."""
+        return f"http://{plain_text_host(self.config)}:{self.metrics_port}/metrics"
 
     def __enter__(self) -> EmbeddedServer:
         for name in ("grpc_port", "http_port", "metrics_port"):
             _check_port(self.config.host, getattr(self, name), name)
+        warning = exposure_warning(self.config)
+        if warning:
+            logging.warning(warning)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="ssd-triton-"))
         self._log_path = self._log_path or self._runtime_dir / "tritonserver.log"
         try:
@@ -168,7 +181,7 @@ class EmbeddedServer:
             time.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(self.config.host, self.http_port, timeout=1)
+        connection = http.client.HTTPConnection(plain_text_host(self.config), self.http_port, timeout=1)
         try:
             connection.request("GET", "/v2/health/ready")
             return connection.getresponse().status == http.HTTPStatus.OK

@@ -4,7 +4,6 @@ Needs NumPy and Pillow, and nothing of this project. A request that cannot be se
 sentence that says which element is at fault; the other requests of its batch are served.
 """
 
-import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
+from structured_log import StructuredLog
+from untrusted import RefusedInputError, check_size, open_untrusted
 
 SIZE_PX = 300
 """Side of the network's input."""
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""Decoders that an image may reach: the fewer, the less there is to attack."""
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
 """PIL's modes for 16-bit grey; its own conversion would clip them at 255."""
-
-
-class RefusedInputError(ValueError):
-    """An element that cannot be turned into an image."""
 
 
 class TritonPythonModel:
@@ -31,17 +26,21 @@ class TritonPythonModel:
     def initialize(self, args):
         """Read the limits from the model's own configuration."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self.max_pixels = int(parameters["max_pixels"]["string_value"])
-        self.min_side_px = int(parameters["min_side_px"]["string_value"])
+        self.max_file_bytes = int(parameters["max_file_bytes"]["string_value"])
+        self.sizes = {name: int(parameters[name]["string_value"]) for name in ("min_side_px", "max_pixels")}
         threads = int(parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
         # The limit here is checked on every image; PIL's own one would only warn.
         Image.MAX_IMAGE_PIXELS = None
+        self.log = StructuredLog(args["model_name"])
+        self.metrics = _metric_family()
+        labels = {"model": args["model_name"], "version": args.get("model_version", "")}
+        self.refused = self.metrics and self.metrics.Metric(labels=labels)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def execute(self, requests):
         """Answer every request of a batch; all their images are decoded side by side."""
-        futures = [[self.pool.submit(load) for load in self._loaders(request)] for request in requests]
-        return [self._respond(elements) for elements in futures]
+        futures = [[self.pool.submit(_attempt, load) for load in self._loaders(request)] for request in requests]
+        return [self._respond(request, elements) for request, elements in zip(requests, futures, strict=True)]
 
     def finalize(self):
         """Let the threads end."""
@@ -57,20 +56,18 @@ class TritonPythonModel:
             return [lambda data=data: self._decode(data) for data in encoded.as_numpy().reshape(-1)]
         return [lambda frame=frame: self._from_frame(frame) for frame in frames.as_numpy()]
 
-    def _respond(self, elements):
+    def _respond(self, request, elements):
         """The response of one request, or its error, naming the first element at fault."""
         images, sizes = [], []
         for index, element in enumerate(elements):
-            try:
-                image, size = element.result()
-            except RefusedInputError as error:
-                message = f"batch element {index}: {error}"
-                return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+            loaded = element.result()
+            if isinstance(loaded, str):
+                return self._refuse(request, f"batch element {index}: {loaded}")
+            image, size = loaded
             images.append(image)
             sizes.append(size)
         if not images:
-            error = pb_utils.TritonError("got an empty batch, expected an image", pb_utils.TritonError.INVALID_ARG)
-            return pb_utils.InferenceResponse(error=error)
+            return self._refuse(request, "got an empty batch, expected an image")
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("image", np.stack(images)),
@@ -78,22 +75,20 @@ class TritonPythonModel:
             ]
         )
 
+    def _refuse(self, request, reason):
+        self.log.write("refused", [request], reason)
+        if self.refused:
+            self.refused.increment(1)
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
+
     def _decode(self, data):
         """File bytes -> UINT8 [300, 300, 3] RGB and (width, height)."""
-        if not data:
-            raise RefusedInputError("got 0 bytes, expected an encoded image")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            self._check_size(*image.size)
-            _check_single(image)
+            image = open_untrusted(data, max_file_bytes=self.max_file_bytes, **self.sizes)
             image.load()
             return _resize(_to_rgb(image)), image.size
         except RefusedInputError:
             raise
-        except Image.UnidentifiedImageError:
-            raise RefusedInputError(
-                f"got {len(data)} bytes that begin with {bytes(data[:12])!r}, expected one of {', '.join(FORMATS)}"
-            ) from None
         # On damaged files PIL's decoders raise nearly everything: OSError, SyntaxError, struct.error, zlib.error, ...
         except Exception as error:
             raise RefusedInputError(f"the image is damaged or of an unsupported kind: {error}") from error
@@ -101,14 +96,31 @@ class TritonPythonModel:
     def _from_frame(self, frame):
         """UINT8 [H, W, 3] RGB -> UINT8 [300, 300, 3] RGB and (width, height)."""
         height, width = frame.shape[:2]
-        self._check_size(width, height)
+        check_size(width, height, **self.sizes)
         return _resize(Image.fromarray(frame)), (width, height)
 
-    def _check_size(self, width, height):
-        if min(width, height) < self.min_side_px:
-            raise RefusedInputError(f"got {width} x {height} px, expected sides of {self.min_side_px} px or more")
-        if width * height > self.max_pixels:
-            raise RefusedInputError(f"got {width} x {height} px, expected at most {self.max_pixels} pixels")
+
+def _metric_family():
+    """Refused requests, which Triton's own metrics count as successes; None with servers before 23.05."""
+    if not hasattr(pb_utils, "MetricFamily"):
+        return None
+    return pb_utils.MetricFamily(
+        name="ssd_refused_requests_total",
+        description="Requests that were refused because of what they hold",
+        kind=pb_utils.MetricFamily.COUNTER,
+    )
+
+
+def _attempt(load):
+    """What a loader gives, or the reason of its refusal as text.
+
+    An exception in a future is part of a cycle that keeps the frames it passed through, and with them the file, until
+    Python collects garbage: a few large files that are refused would fill the memory.
+    """
+    try:
+        return load()
+    except RefusedInputError as error:
+        return str(error)
 
 
 def _refusal(message):
@@ -116,12 +128,6 @@ def _refusal(message):
         raise RefusedInputError(message)
 
     return refuse
-
-
-def _check_single(image):
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise RefusedInputError(f"got an animation or a file of {frames} images, expected a single image")
 
 
 def _to_rgb(image):

@@ -1,0 +1,1 @@
+../model_repository/ssd_preprocess/1/structured_log.py

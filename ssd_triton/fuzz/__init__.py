@@ -1,0 +1,1 @@
+"""Fuzzing of the preprocessing: real image files, mutated, against the code that decodes them."""
