@@ -10,9 +10,10 @@ import numpy as np
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
+from ssd_triton.client.causes import from_stream_error
 from ssd_triton.client.errors import DeadlineExceededError, RequestRefusedError
 from ssd_triton.client.tls import Tls
-from ssd_triton.client.transport import Outputs, as_input, from_stream_error, open_channel
+from ssd_triton.client.transport import Outputs, as_input, open_channel
 
 _Answer = tuple[grpc_client.InferResult | None, InferenceServerException | None]
 

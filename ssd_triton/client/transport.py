@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 import threading
 from abc import ABC, abstractmethod
@@ -18,19 +17,8 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.access import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.arrays import AnyArray
-from ssd_triton.client.errors import (
-    AccessDeniedError,
-    BackendProcessDiedError,
-    ClientError,
-    DeadlineExceededError,
-    RequestRefusedError,
-    ServerFailedError,
-    ServerNotReadyError,
-    ServerOverloadedError,
-    ServerUnreachableError,
-    SharedMemoryForgottenError,
-    TlsError,
-)
+from ssd_triton.client.causes import from_grpc_error, from_http_error, unreachable, untrusted
+from ssd_triton.client.errors import DeadlineExceededError
 from ssd_triton.client.tls import Tls
 
 Result = TypeVar("Result")
@@ -54,27 +42,6 @@ replicas in turn."""
 _SHORTEST_S = 1e-3
 """A deadline that has passed already is given as this: zero would mean none."""
 
-_CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unreachable", "broken pipe", "eof")
-"""In gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
-_TLS_WORDS = ("ssl", "handshake", "certificate", "verification check")
-"""In gRPC's messages of status UNAVAILABLE, where trust is missing."""
-_NOT_THERE_WORDS = (
-    "unknown model",
-    "is not ready",
-    "not found",
-    "is stopping",
-    "unavailable",
-)
-_RESTRICTED = re.compile(r"This \w+ is restricted, expecting header")
-"""How Triton begins when a restricted API (HTTP) or protocol (gRPC) is asked for without its key."""
-_REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape|datatype|total byte size)")
-"""How the preprocessing, which may quote the input, and Triton's own checks of an input begin."""
-_OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", re.IGNORECASE)
-"""How Triton begins when a queue of a model is full, and when a request has waited there for too long."""
-_DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
-"""How the python backend begins when the process of a model's instance is gone; other releases name it first."""
-_FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
-"""How Triton begins when it has not been told of a region."""
 _MICROSECONDS = 1_000_000
 
 
@@ -313,13 +280,13 @@ class HttpTransport(Transport):
         try:
             return call()
         except InferenceServerException as error:
-            raise _from_http_error(error, self._url) from error
+            raise from_http_error(error, self._url) from error
         except TimeoutError as error:
             raise DeadlineExceededError(f"{self._url}: no answer within the deadline") from error
         except ssl.SSLError as error:
-            raise _untrusted(self._url, str(error)) from error
+            raise untrusted(self._url, str(error)) from error
         except (OSError, HTTPConnectionClosed, HTTPProtocolViolationError) as error:
-            raise _unreachable(self._url, str(error)) from error
+            raise unreachable(self._url, str(error)) from error
 
 
 def open_channel(url: str, tls: Tls | None) -> Any:
@@ -339,100 +306,3 @@ def as_input(module: Any, name: str, value: AnyArray | SharedInput) -> Any:
     tensor = module.InferInput(name, list(value.shape), dtype)
     tensor.set_data_from_numpy(value)
     return tensor
-
-
-def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of a gRPC error, by its status and, for UNAVAILABLE, by whose message it is."""
-    status, message = str(error.status()), _without_ensemble(str(error.message()))
-    lower = message.lower()
-    if status == "StatusCode.DEADLINE_EXCEEDED":
-        return DeadlineExceededError(f"{url}: no answer within the deadline")
-    if (cause := _by_triton_words(message, url)) is not None:
-        return cause
-    if status == "StatusCode.INVALID_ARGUMENT" and "unknown model" not in lower:
-        return RequestRefusedError(message)
-    if status == "StatusCode.UNAVAILABLE":
-        return _from_unavailable(message, url)
-    if status == "StatusCode.NOT_FOUND" or "unknown model" in lower:
-        return ServerNotReadyError(f"{url}: {message}")
-    return ServerFailedError(f"{url}: {message} ({status})")
-
-
-def _from_unavailable(message: str, url: str) -> ClientError:
-    """The cause of gRPC's status UNAVAILABLE, which says everything from a broken connection to a full queue."""
-    lower = message.lower()
-    if any(word in lower for word in _TLS_WORDS):
-        return _untrusted(url, message)
-    if any(word in lower for word in _CONNECTION_WORDS):
-        return _unreachable(url, message)
-    return ServerNotReadyError(f"{url}: {message}")
-
-
-def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of an error on a stream: Triton sends the text of a request's error and no status with it."""
-    if error.status() is not None:
-        return from_grpc_error(error, url)
-    message = _without_ensemble(str(error.message()))
-    if _REFUSAL.match(message):
-        return RequestRefusedError(message)
-    if (cause := _by_triton_words(message, url)) is not None:
-        return cause
-    if any(word in message.lower() for word in _NOT_THERE_WORDS):
-        return ServerNotReadyError(f"{url}: {message}")
-    return ServerFailedError(f"{url}: {message}")
-
-
-def _from_http_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of an HTTP error, by its status and text: Triton uses 400 for more than bad requests."""
-    status, message = str(error.status()), _without_ensemble(str(error.message()))
-    if status == "400" and _REFUSAL.match(message):
-        return RequestRefusedError(message)
-    if (cause := _by_triton_words(message, url)) is not None:
-        return cause
-    if status == "503" or any(word in message.lower() for word in _NOT_THERE_WORDS):
-        return ServerNotReadyError(f"{url}: {message}")
-    if status in ("400", "413"):
-        return RequestRefusedError(message)
-    if status in ("408", "499", "504"):
-        return DeadlineExceededError(f"{url}: {message}")
-    return ServerFailedError(f"{url}: {message} (HTTP {status})")
-
-
-def _by_triton_words(message: str, url: str) -> ClientError | None:
-    """The causes that Triton tells apart by words only."""
-    if _RESTRICTED.match(message):
-        return _denied(url, message)
-    if _OVERLOADED.match(message):
-        return ServerOverloadedError(
-            f"{url}: {message}: more requests come than the server answers; send fewer at once, or add replicas"
-        )
-    if (died := _DIED.match(message)) is not None:
-        return BackendProcessDiedError(
-            f"{url}: the process of {died['instance']} has died, and Triton does not start it again: restart the server"
-        )
-    if _FORGOTTEN.match(message):
-        return SharedMemoryForgottenError(f"{url}: {message}: the server has been restarted")
-    return None
-
-
-def _unreachable(url: str, reason: str) -> ServerUnreachableError:
-    return ServerUnreachableError(
-        f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
-        "'python tools/serve.py', or give --url or --serve"
-    )
-
-
-def _untrusted(url: str, reason: str) -> TlsError:
-    return TlsError(
-        f"no trust between this client and {url} ({' '.join(reason.split())[:200]}): check --ssl-root-certificates, "
-        "--ssl-certificate and --ssl-private-key, that the certificate names this host, and that the port speaks TLS"
-    )
-
-
-def _denied(url: str, reason: str) -> AccessDeniedError:
-    return AccessDeniedError(f"{url}: {reason}: server.restricted_apis needs the key of server.admin_key_file")
-
-
-def _without_ensemble(message: str) -> str:
-    """Triton begins with the request's id and the ensemble's name; what a user needs is the reason."""
-    return re.sub(r"^(?:\[request id: [^\]]*\] |in ensemble '[^']*', )*", "", message)
