@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +18,7 @@ import pytest
 from google.protobuf import text_format
 
 from ssd_triton.config import Config
+from ssd_triton.errors import ServerError
 from ssd_triton.files import ROOT
 from ssd_triton.perf.comparison import compare
 from ssd_triton.perf.errors import SweepError
@@ -26,7 +29,8 @@ from ssd_triton.perf.results import FACTS, MEASUREMENTS, ResultsFolder, Row, rea
 from ssd_triton.perf.server_statistics import Stage
 from ssd_triton.perf.summary import summarize
 from ssd_triton.perf.sweep_file import DEFAULT_SETTING, ModelTuning, Point, load_sweep, points
-from ssd_triton.perf.sweep_plan import make_plan
+from ssd_triton.perf.sweep_plan import Endpoints, make_plan
+from ssd_triton.perf.sweep_run import run_sweep
 from ssd_triton.perf.tuning import tuned_repository
 from ssd_triton.repository.model_config import load_model_config
 from ssd_triton.server import EmbeddedServer
@@ -70,32 +74,32 @@ def write_results(folder: Path, rows: list[Row]) -> Path:
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_is_valid_and_its_settings_fit_the_repository(path: Path, config: Config, tmp_path: Path) -> None:
     sweep = load_sweep(path)
-    assert len(points(sweep, "onnx_int8")) >= 6
+    assert len({str(point) for point in points(sweep, "onnx_int8")}) == len(points(sweep, "onnx_int8")) >= 6
     for number, setting in enumerate(sweep.settings.values()):
         tuned_repository(config.model_repository, setting, tmp_path / str(number))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("change", "words"),
     [
-        ("rounds: 1", "round: 1", ("round", "did you mean 'rounds'")),
-        ("{model: ssd,", "{modle: ssd,", ("loads.0.modle",)),
-        ("concurrency: [1]", "concurrency: [0]", ("loads.0.concurrency.0", "greater than or equal to 1")),
-        ("model: ssd,", "model: sdd,", ("loads.0.model", "'ssd_frames'")),
-        ("images: 1,", "images: 1, seconds: 2,", ("window", "either images or seconds")),
-        ("concurrency: [1]", "concurrency: [1], shared_memory: [cuda]", ("cuda needs target gpu",)),
-        ("[onnx_fp32]", "[onnx_fp64]", ("variants: got 'onnx_fp64'", "onnx_int8")),
-        ("target: cpu", "target: gpu", ("needs a GPU", "--url")),
-        ("rounds: 1", "images: nowhere", ("got 0 images in nowhere",)),
-        ("rounds: 1", "settings: {odd: {ssd_preprocess: {parameters: {threads: '1'}}}}", ("decode_threads",)),
-        ("rounds: 1", "settings: {odd: {ssd_decode: {instances: 2}}}", ("no model 'ssd_decode'",)),
+        (("rounds: 1", "round: 1"), ("round", "did you mean 'rounds'")),
+        (("{model: ssd,", "{modle: ssd,"), ("loads.0.modle",)),
+        (("concurrency: [1]", "concurrency: [0]"), ("loads.0.concurrency.0", "greater than or equal to 1")),
+        (("model: ssd,", "model: sdd,"), ("loads.0.model", "'ssd_frames'")),
+        (("images: 1,", "images: 1, seconds: 2,"), ("window", "either images or seconds")),
+        (("concurrency: [1]", "concurrency: [1], shared_memory: [cuda]"), ("cuda needs target gpu",)),
+        (("[onnx_fp32]", "[onnx_fp64]"), ("variants: got 'onnx_fp64'", "onnx_int8")),
+        (("target: cpu", "target: gpu"), ("needs a GPU", "--url")),
+        (("rounds: 1", "images: nowhere"), ("got 0 images in nowhere",)),
+        (("rounds: 1", "settings: {odd: {ssd_preprocess: {parameters: {threads: '1'}}}}"), ("decode_threads",)),
+        (("rounds: 1", "settings: {odd: {ssd_decode: {instances: 2}}}"), ("no model 'ssd_decode'",)),
     ],
 )
 def test_what_is_wrong_with_a_sweep_is_one_line(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, words: tuple[str, ...]
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("ssd_triton.perf.sweep_plan._NVIDIA_DRIVER", tmp_path / "no driver")
-    (tmp_path / "mine.yml").write_text(SMALL.replace(before, after), encoding="utf-8")
+    (tmp_path / "mine.yml").write_text(SMALL.replace(*change), encoding="utf-8")
     with pytest.raises(SweepError) as caught:
         make_plan(load_sweep(tmp_path / "mine.yml"), config)
     assert "\n" not in str(caught.value)
@@ -103,11 +107,9 @@ def test_what_is_wrong_with_a_sweep_is_one_line(
         assert word in str(caught.value)
 
 
-def test_the_command_prints_the_error_and_lists(run_script: RunScript, tmp_path: Path) -> None:
+def test_the_commands_print_their_errors(run_script: RunScript, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(SMALL.replace("rounds", "round"), encoding="utf-8")
     assert_one_line_error(run_script("perf/sweep.py", "mine.yml"), "mine.yml", "did you mean 'rounds'")
-    (tmp_path / "mine.yml").write_text(SMALL, encoding="utf-8")
-    assert run_script("perf/sweep.py", "mine.yml", "--list").stdout == "1 x onnx_fp32 ssd b1 c1 grpc\n"
     assert_one_line_error(run_script("perf/report.py", "nowhere"), "no results", "perf/sweep.py")
 
 
@@ -140,11 +142,10 @@ def test_a_setting_changes_what_it_names_and_nothing_else(config: Config, tmp_pa
 
 
 def test_a_sweep_of_a_running_server_goes_on_and_reports(
-    run_script: RunScript, server: EmbeddedServer, tmp_path: Path
+    run_script: RunScript, config: Config, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "small.yml").write_text(SMALL, encoding="utf-8")
-    urls = ("--url", server.url("grpc"), "--http-url", server.url("http"))
-    first = run_script("perf/sweep.py", "small.yml", *urls, "--output", "out")
+    first = run_script("perf/sweep.py", "small.yml", "--url", server.url("grpc"), "--output", "out")
     assert first.returncode == 0, first.stderr
     [row] = read_rows(tmp_path / "out")
     assert row.images_per_s > 0 and 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
@@ -155,23 +156,47 @@ def test_a_sweep_of_a_running_server_goes_on_and_reports(
     raw = tmp_path / "out" / "raw" / "onnx_fp32_ssd_b1_c1_grpc_1"
     assert "p95 latency" in (raw / "report.csv").read_text(encoding="utf-8")
     assert "Throughput" in (raw / "perf_analyzer.txt").read_text(encoding="utf-8")
-    again = run_script("perf/sweep.py", "small.yml", *urls, "--output", "out")
-    assert again.returncode == 0 and read_rows(tmp_path / "out") == [row]
+    endpoints = Endpoints(server.url("grpc"))
+    plan = make_plan(load_sweep(tmp_path / "small.yml"), config, endpoints)
+    assert run_sweep(plan, config, tmp_path / "out", endpoints=endpoints) == [row]
     (tmp_path / "small.yml").write_text(SMALL.replace("concurrency: [1]", "concurrency: [2]"), encoding="utf-8")
-    other = run_script("perf/sweep.py", "small.yml", *urls, "--output", "out")
-    assert_one_line_error(other, "holds results of something else", "sweep.loads", "--restart")
+    other = make_plan(load_sweep(tmp_path / "small.yml"), config, endpoints)
+    with pytest.raises(SweepError, match=r"holds results of something else: .*sweep\.loads.*--restart"):
+        run_sweep(other, config, tmp_path / "out", endpoints=endpoints)
 
 
-def test_a_server_of_another_variant_is_refused(run_script: RunScript, server: EmbeddedServer, tmp_path: Path) -> None:
-    (tmp_path / "other.yml").write_text(SMALL.replace("onnx_fp32", "onnx_int8"), encoding="utf-8")
-    result = run_script("perf/sweep.py", "other.yml", "--url", server.url("grpc"))
-    assert_one_line_error(result, "serves onnx_fp32", "onnx_int8")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("onnx_fp32", "onnx_int8"), "serves onnx_fp32, and the sweep is about onnx_int8"),
+        (("concurrency: [1]", "concurrency: [1], protocol: [http]"), "give --http-url"),
+        (("rounds: 1", "settings: {one: {}}"), "run it without --url"),
+    ],
+)
+def test_a_running_server_that_does_not_fit_is_refused(
+    config: Config, server: EmbeddedServer, tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    (tmp_path / "other.yml").write_text(SMALL.replace(*change), encoding="utf-8")
+    with pytest.raises(SweepError, match=words):
+        make_plan(load_sweep(tmp_path / "other.yml"), config, Endpoints(server.url("grpc")))
 
 
-def test_no_server(run_script: RunScript, tmp_path: Path) -> None:
-    (tmp_path / "small.yml").write_text(SMALL, encoding="utf-8")
-    result = run_script("perf/sweep.py", "small.yml", "--url", "127.0.0.1:9")
-    assert_one_line_error(result, "127.0.0.1:9")
+def test_a_dying_server_ends_the_sweep_with_its_reason(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "long.yml").write_text(SMALL.replace("images: 1,", "images: 1000,"), encoding="utf-8")
+    plan = make_plan(load_sweep(tmp_path / "long.yml"), config)
+    started = EmbeddedServer.__enter__
+
+    def kill_soon(self: EmbeddedServer) -> EmbeddedServer:
+        started(self)
+        threading.Timer(2, os.kill, (self.pid, signal.SIGKILL)).start()
+        return self
+
+    monkeypatch.setattr(EmbeddedServer, "__enter__", kill_soon)
+    with pytest.raises(ServerError, match="was killed by SIGKILL"):
+        run_sweep(plan, config, tmp_path / "out")
+    assert read_rows(tmp_path / "out") == []
 
 
 def test_unstable_windows_a_deadline_and_a_missing_model(server: EmbeddedServer, photograph: bytes) -> None:
