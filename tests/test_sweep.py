@@ -263,6 +263,7 @@ def test_the_report_keeps_unstable_measurements_out_and_says_so(tmp_path: Path) 
     )
     assert "Left out: onnx_int8 ssd b1 c64 grpc, no figure in 1 rounds (unstable" in text
     assert "| `onnx_int8` | 1 | 11.00 | – | 10.00 | – | 91% | – |" in text
+    assert "| `onnx_int8` | best | 11.00 | – | 10.00 | – | 91% | – |" in text
     assert "the bottleneck of `ssd` is `ssd_detector`, with 75% of the models' working time (0.30" in text
     written = {path.name for path in tmp_path.iterdir()}
     assert written >= {"table.csv", "summary.md", "report.html", "images_per_s.png", "latency.png", "time.png"}

@@ -113,11 +113,12 @@ def plot_time(path: Path, summaries: Sequence[Summary]) -> bool:
             mine = sorted(
                 (one for one in chosen if one.point.variant == variant), key=lambda one: one.point.concurrency
             )
-            labels = [str(one.point.concurrency) for one in mine]
+            positions = range(len(mine))
             bottoms = [0.0] * len(mine)
             for label, heights in _time_parts(mine).items():
-                ax.bar(labels, heights, bottom=bottoms, label=label)
+                ax.bar(positions, heights, bottom=bottoms, label=label)
                 bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+            ax.set_xticks(positions, [str(one.point.concurrency) for one in mine])
             ax.set(title=f"ssd, {variant}", xlabel="requests under way", ylabel="mean latency, ms")
         axes[-1].legend(fontsize=8)
     return True
