@@ -25,7 +25,7 @@ from ssd_triton.perf.sweep_file import BARE, Point
 from ssd_triton.perf.sweep_plan import Endpoints, Plan, serving
 
 _log = logging.getLogger(__name__)
-_BARE_TURNS = 8
+_BARE_TURNS = 4
 _STATISTICS_TIMEOUT_S = 10.0
 RAW = "raw"
 """Folder for what ``perf_analyzer`` wrote and printed, and for the servers' logs."""
