@@ -151,6 +151,10 @@ def test_a_sweep_of_a_running_server_goes_on_and_reports(
     assert row.images_per_s > 0 and 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
     assert [stage.model for stage in row.stages] == ["ssd", "ssd_detector", "ssd_postprocess", "ssd_preprocess"]
     inner_ms = sum(stage.queue_ms + stage.compute_ms for stage in row.stages if stage.model != "ssd")
+    # One request at a time: nothing is shared.
+    assert all(
+        stage.work_ms == pytest.approx(stage.compute_ms, rel=0.1) for stage in row.stages if stage.model != "ssd"
+    )
     assert inner_ms == pytest.approx(row.stages[0].total_ms, rel=0.2)
     assert "the bottleneck of `ssd` is `ssd_detector`" in first.stdout
     raw = tmp_path / "out" / "raw" / "onnx_fp32_ssd_b1_c1_grpc_1"
@@ -251,9 +255,9 @@ def test_a_full_disk_is_one_line() -> None:
 def test_the_report_keeps_unstable_measurements_out_and_says_so(tmp_path: Path) -> None:
     fast, slow, odd = a_point(concurrency=4), a_point("pytorch_fp32"), a_point(concurrency=64)
     stages = (
-        Stage("ssd", 10, 1, 100, 0, 0, 0, 0),
-        Stage("ssd_detector", 10, 2, 80, 20, 1, 58, 1),
-        Stage("ssd_preprocess", 10, 1, 10, 0, 0, 10, 0),
+        Stage("ssd", 10, 1, 100, 0, 0, 0, 0, 0),
+        Stage("ssd_detector", 10, 2, 80, 20, 1, 58, 1, 30),
+        Stage("ssd_preprocess", 10, 1, 10, 0, 0, 10, 0, 10),
     )
     rows = rounds(fast, [10.0, 10.2, 9.9], stages) + rounds(slow, [5.0, 5.1, 4.9], stages)
     rows += [Row(odd, 1, "unstable", "no stable measurement within 8 windows")]

@@ -153,12 +153,8 @@ def members(summary: Summary) -> list[Member]:
     found = [stage for stage in summary.stages if stage.model not in _ENSEMBLES]
     order = ["ssd_preprocess", DETECTOR, "ssd_postprocess"]
     found.sort(key=lambda stage: order.index(stage.model) if stage.model in order else len(order))
-    result = []
-    for stage in found:
-        requests_per_execution = max(stage.batch / summary.point.batch, 1.0)
-        requests_per_s = summary.images_per_s / summary.point.batch
-        result.append(Member(stage, stage.compute_ms / requests_per_execution * requests_per_s / 1e3))
-    return result
+    requests_per_s = summary.images_per_s / summary.point.batch
+    return [Member(stage, stage.work_ms * requests_per_s / 1e3) for stage in found]
 
 
 def network_ms(summary: Summary) -> float:

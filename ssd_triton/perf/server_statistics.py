@@ -29,6 +29,7 @@ class Stage:
         input_ms: Gathering tensors.
         infer_ms: Running; what a request of a batch waits for, not its share.
         output_ms: Handing tensors on.
+        work_ms: All the time that instances worked, over the number of requests: a batch counts once.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Stage:
     input_ms: float
     infer_ms: float
     output_ms: float
+    work_ms: float
 
     @property
     def compute_ms(self) -> float:
@@ -101,6 +103,7 @@ def stages(before: Counters, after: Counters) -> tuple[Stage, ...]:
                 per_request_ms("compute_input"),
                 per_request_ms("compute_infer"),
                 per_request_ms("compute_output"),
+                (_work_ns(now) - (0 if then is None else _work_ns(then))) / requests / _NS_PER_MS,
             )
         )
     return tuple(found)
@@ -108,6 +111,11 @@ def stages(before: Counters, after: Counters) -> tuple[Stage, ...]:
 
 def _difference(now: Any, then: Any, counter: str) -> int:
     return _value(now, counter) - (0 if then is None else _value(then, counter))
+
+
+def _work_ns(statistics: Any) -> int:
+    """Of all executions, whatever their batch; ensembles have none."""
+    return sum(one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns for one in statistics.batch_stats)
 
 
 def _value(statistics: Any, counter: str) -> int:

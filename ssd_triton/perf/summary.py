@@ -127,7 +127,7 @@ def _mean_stages(rows: Sequence[Row]) -> tuple[Stage, ...]:
             sum(stage.requests for stage in group),
             *(
                 fmean(getattr(stage, name) for stage in group)
-                for name in ("batch", "total_ms", "queue_ms", "input_ms", "infer_ms", "output_ms")
+                for name in ("batch", "total_ms", "queue_ms", "input_ms", "infer_ms", "output_ms", "work_ms")
             ),
         )
         for model, group in by_model.items()
