@@ -114,7 +114,7 @@ def _difference(now: Any, then: Any, counter: str) -> int:
 
 
 def _work_ns(statistics: Any) -> int:
-    """Of all executions, whatever their batch; ensembles have none."""
+    """Of all executions, whatever their batch."""
     return sum(one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns for one in statistics.batch_stats)
 
 
