@@ -15,8 +15,10 @@ from torch import Tensor
 from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
 from ssd_triton.export.engine_runner import EngineRunner
+from ssd_triton.labels import load_labels
 from ssd_triton.network.fused import FusedDetector
 from ssd_triton.network.ssd import ServedDetector
+from ssd_triton.network.weights import load_network
 from ssd_triton.repository.engines import PRECISION_OF, EngineArtefact, engine_artefact
 from ssd_triton.repository.paths import DETECTOR
 
@@ -25,6 +27,9 @@ Launch = Callable[[int], object]
 """Runs one batch; the argument chooses among the input sets, so that caches see changing data."""
 WARM_UP_RUNS = 3
 """Before a CUDA graph is captured: cuDNN chooses its algorithms in the first runs."""
+
+_PROVIDERS = {"onnx_fp32": "CPUExecutionProvider", "onnx_int8": "OpenVINOExecutionProvider"}
+"""ONNX Runtime's execution providers by variant."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,31 @@ def runnable_candidates(config: Config, detector: ServedDetector, device: torch.
     if device.type == "cuda":
         engines = [engine_artefact(config, variant) for variant in PRECISION_OF]
         found += [_engine_candidate(engine, device) for engine in engines if engine.path.is_file()]
-    providers = {"onnx_fp32": "CPUExecutionProvider", "onnx_int8": "OpenVINOExecutionProvider"}
-    for name, provider in providers.items():
-        path = config.model_repository / DETECTOR / "1" / f"{name}.onnx"
+    for name, provider in _PROVIDERS.items():
+        path = _onnx_path(config, name)
         if device.type == "cpu" and path.is_file():
             found.append(onnx_candidate(name, path, provider))
     return found
+
+
+def candidate_for(config: Config, variant: str, device: torch.device) -> Candidate:
+    """A variant of the repository alone.
+
+    Raises:
+        EngineError: Its engine does not fit the GPU or the library here.
+    """
+    if variant in _PROVIDERS:
+        return onnx_candidate(variant, _onnx_path(config, variant), _PROVIDERS[variant])
+    if variant in PRECISION_OF:
+        return _engine_candidate(engine_artefact(config, variant), device)
+    detector = ServedDetector(load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path))))
+    found = torch_candidates(detector.eval(), device)
+    exact = [candidate for candidate in found if candidate.name == variant]
+    return (exact or [candidate for candidate in found if candidate.name.startswith(variant)])[0]
+
+
+def _onnx_path(config: Config, variant: str) -> Path:
+    return config.model_repository / DETECTOR / "1" / f"{variant}.onnx"
 
 
 def onnx_candidate(name: str, path: Path, provider: str) -> Candidate:

@@ -27,7 +27,7 @@ _MIN_RUNS = 2
 
 @dataclass(frozen=True)
 class Row:
-    """One variant at one batch size; times of single batches, medians and tails over all turns."""
+    """One variant at one batch size; times of single batches: median, tails and mean over all turns."""
 
     variant: str
     batch: int
@@ -35,6 +35,7 @@ class Row:
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    mean_ms: float
 
     @property
     def images_per_s(self) -> float:
@@ -62,7 +63,7 @@ def benchmark(candidates: list[Candidate], batches: list[int], turns: int, devic
             times_ms[name] += _time(launches[name], runs, device)
         for name, values in times_ms.items():
             p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
-            rows.append(Row(name, batch, len(values), p50, p95, p99))
+            rows.append(Row(name, batch, len(values), p50, p95, p99, float(np.mean(values))))
         del launches
         gc.collect()
     return rows

@@ -1,0 +1,124 @@
+"""Where the server's time goes, model by model: from the counters that Triton keeps of every one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tritonclient.grpc as grpc_client
+from tritonclient.utils import InferenceServerException
+
+from ssd_triton.client.transport import from_grpc_error
+
+_NS_PER_MS = 1e6
+Counters = Mapping[str, Any]
+"""Statistics of every model by name, as Triton's message has them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model of a request's way, means over a measurement; milliseconds a request.
+
+    Attributes:
+        model: Its name.
+        requests: That succeeded in the meantime, those of unstable windows included.
+        batch: Mean number of images that ran together.
+        total_ms: From arrival to answer.
+        queue_ms: Waiting for a free instance.
+        input_ms: Gathering tensors.
+        infer_ms: Running; what a request of a batch waits for, not its share.
+        output_ms: Handing tensors on.
+        work_ms: All the time that instances worked, over the number of requests: a batch counts once.
+    """
+
+    model: str
+    requests: int
+    batch: float
+    total_ms: float
+    queue_ms: float
+    input_ms: float
+    infer_ms: float
+    output_ms: float
+    work_ms: float
+
+    @property
+    def compute_ms(self) -> float:
+        """All but waiting."""
+        return self.input_ms + self.infer_ms + self.output_ms
+
+
+class ServerStatistics:
+    """Reads a server's counters over gRPC."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            url: gRPC address.
+            timeout_s: For an answer.
+        """
+        self._url, self._timeout_s = url, timeout_s
+        self._client = grpc_client.InferenceServerClient(url)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def counters(self) -> Counters:
+        """The counters as they stand.
+
+        Raises:
+            ClientError: The server does not answer.
+        """
+        try:
+            statistics = self._client.get_inference_statistics(client_timeout=self._timeout_s)
+        except InferenceServerException as error:
+            raise from_grpc_error(error, self._url) from error
+        return {model.name: model for model in statistics.model_stats}
+
+
+def stages(before: Counters, after: Counters) -> tuple[Stage, ...]:
+    """What every model did between two readings; models without requests are left out."""
+    found = []
+    for name, now in after.items():
+        then = before.get(name)
+        requests = _difference(now, then, "inference_stats.success.count")
+        if requests == 0:
+            continue
+
+        def per_request_ms(counter: str, now: Any = now, then: Any = then, requests: int = requests) -> float:
+            return _difference(now, then, f"inference_stats.{counter}.ns") / requests / _NS_PER_MS
+
+        executions = _difference(now, then, "execution_count")
+        images = _difference(now, then, "inference_count")
+        found.append(
+            Stage(
+                name,
+                requests,
+                # Ensembles execute nothing themselves.
+                images / executions if executions else 0.0,
+                per_request_ms("success"),
+                per_request_ms("queue"),
+                per_request_ms("compute_input"),
+                per_request_ms("compute_infer"),
+                per_request_ms("compute_output"),
+                (_work_ns(now) - (0 if then is None else _work_ns(then))) / requests / _NS_PER_MS,
+            )
+        )
+    return tuple(found)
+
+
+def _difference(now: Any, then: Any, counter: str) -> int:
+    return _value(now, counter) - (0 if then is None else _value(then, counter))
+
+
+def _work_ns(statistics: Any) -> int:
+    """Of all executions, whatever their batch."""
+    return sum(one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns for one in statistics.batch_stats)
+
+
+def _value(statistics: Any, counter: str) -> int:
+    for part in counter.split("."):
+        statistics = getattr(statistics, part)
+    return int(statistics)

@@ -1,0 +1,307 @@
+"""Sweeps of perf_analyzer: their files, a real one on a real server, and what a report makes of results."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from ssd_triton.config import Config
+from ssd_triton.errors import ServerError
+from ssd_triton.files import ROOT
+from ssd_triton.perf.comparison import compare
+from ssd_triton.perf.errors import SweepError
+from ssd_triton.perf.perf_analyzer import Load, PerfAnalyzerError, UnstableError, bytes_element, measure
+from ssd_triton.perf.plots import plot_changes
+from ssd_triton.perf.report import write_comparison, write_report
+from ssd_triton.perf.results import FACTS, MEASUREMENTS, ResultsFolder, Row, read_rows
+from ssd_triton.perf.server_statistics import Stage
+from ssd_triton.perf.summary import summarize
+from ssd_triton.perf.sweep_file import DEFAULT_SETTING, ModelTuning, Point, load_sweep, points
+from ssd_triton.perf.sweep_plan import Endpoints, make_plan
+from ssd_triton.perf.sweep_run import run_sweep
+from ssd_triton.perf.tuning import tuned_repository
+from ssd_triton.repository.model_config import load_model_config
+from ssd_triton.server import EmbeddedServer
+from tests.conftest import assert_one_line_error
+
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+SWEEPS = sorted((ROOT / "perf" / "sweeps").glob("*.yml"))
+SMALL = """
+description: As small as can be.
+target: cpu
+variants: [onnx_fp32]
+rounds: 1
+window: {images: 1, requests_per_slot: 1, stability_percent: 100, max_trials: 10, timeout_s: 100}
+loads: [{model: ssd, concurrency: [1]}]
+"""
+
+
+def a_point(variant: str = "onnx_int8", model: str = "ssd", concurrency: int = 1, batch: int = 1) -> Point:
+    return Point(variant, DEFAULT_SETTING, model, batch, "grpc", "none", concurrency)
+
+
+def rounds(point: Point, rates: list[float], stages: tuple[Stage, ...] = ()) -> list[Row]:
+    """Rounds with these images a second, and latencies that belong to them."""
+    return [
+        Row(point, number, "ok", "", None, rate, 1e3 / rate, 1e3 / rate, 1.1e3 / rate, 1.2e3 / rate, stages=stages)
+        for number, rate in enumerate(rates, start=1)
+    ]
+
+
+def write_results(folder: Path, rows: list[Row]) -> Path:
+    with ResultsFolder(folder, {}) as results:
+        results.write_facts({"description": "made up"})
+        for row in rows:
+            results.add(row)
+    return folder
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_is_valid_and_its_settings_fit_the_repository(path: Path, config: Config, tmp_path: Path) -> None:
+    sweep = load_sweep(path)
+    assert len({str(point) for point in points(sweep, "onnx_int8")}) == len(points(sweep, "onnx_int8")) >= 6
+    for number, setting in enumerate(sweep.settings.values()):
+        tuned_repository(config.model_repository, setting, tmp_path / str(number))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("rounds: 1", "round: 1"), ("round", "did you mean 'rounds'")),
+        (("{model: ssd,", "{modle: ssd,"), ("loads.0.modle",)),
+        (("concurrency: [1]", "concurrency: [0]"), ("loads.0.concurrency.0", "greater than or equal to 1")),
+        (("model: ssd,", "model: sdd,"), ("loads.0.model", "'ssd_frames'")),
+        (("images: 1,", "images: 1, seconds: 2,"), ("window", "either images or seconds")),
+        (("concurrency: [1]", "concurrency: [1], shared_memory: [cuda]"), ("cuda needs target gpu",)),
+        (("[onnx_fp32]", "[onnx_fp64]"), ("variants: got 'onnx_fp64'", "onnx_int8")),
+        (("target: cpu", "target: gpu"), ("needs a GPU", "--url")),
+        (("rounds: 1", "images: nowhere"), ("got 0 images in nowhere",)),
+        (("rounds: 1", "settings: {odd: {ssd_preprocess: {parameters: {threads: '1'}}}}"), ("decode_threads",)),
+        (("rounds: 1", "settings: {odd: {ssd_decode: {instances: 2}}}"), ("no model 'ssd_decode'",)),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_one_line(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("ssd_triton.perf.sweep_plan._NVIDIA_DRIVER", tmp_path / "no driver")
+    (tmp_path / "mine.yml").write_text(SMALL.replace(*change), encoding="utf-8")
+    with pytest.raises(SweepError) as caught:
+        make_plan(load_sweep(tmp_path / "mine.yml"), config)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_commands_print_their_errors(run_script: RunScript, tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text(SMALL.replace("rounds", "round"), encoding="utf-8")
+    assert_one_line_error(run_script("perf/sweep.py", "mine.yml"), "mine.yml", "did you mean 'rounds'")
+    assert_one_line_error(run_script("perf/report.py", "nowhere"), "no results", "perf/sweep.py")
+
+
+def test_a_setting_changes_what_it_names_and_nothing_else(config: Config, tmp_path: Path) -> None:
+    setting = {
+        "ssd_detector": ModelTuning(
+            instances=2, dynamic_batching=False, accelerator_parameters={"num_of_threads": "1"}
+        ),
+        "ssd_preprocess": ModelTuning(
+            max_queue_delay_us=300, preferred_batch_sizes=(4, 8), parameters={"decode_threads": "3"}
+        ),
+    }
+    made = tuned_repository(config.model_repository, setting, tmp_path / "made")
+    int8 = load_model_config(made / "ssd_detector" / "configs" / "onnx_int8.pbtxt")
+    assert int8.instance_group[0].count == 2
+    assert not int8.HasField("dynamic_batching")
+    [accelerator] = int8.optimization.execution_accelerators.cpu_execution_accelerator
+    assert dict(accelerator.parameters) == {"num_of_threads": "1"}
+    preprocess = load_model_config(made / "ssd_preprocess" / "config.pbtxt")
+    assert preprocess.dynamic_batching.max_queue_delay_microseconds == 300
+    assert list(preprocess.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert preprocess.parameters["decode_threads"].string_value == "3"
+    postprocess = made / "ssd_postprocess" / "config.pbtxt"
+    untouched = load_model_config(config.model_repository / "ssd_postprocess" / "config.pbtxt")
+    assert postprocess.read_text(encoding="utf-8") == text_format.MessageToString(untouched)
+    assert (made / "ssd_postprocess" / "1").resolve() == config.model_repository / "ssd_postprocess" / "1"
+
+
+# --- a real sweep -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_of_a_running_server_goes_on_and_reports(
+    run_script: RunScript, config: Config, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "small.yml").write_text(SMALL, encoding="utf-8")
+    first = run_script("perf/sweep.py", "small.yml", "--url", server.url("grpc"), "--output", "out")
+    assert first.returncode == 0, first.stderr
+    [row] = read_rows(tmp_path / "out")
+    assert row.images_per_s > 0 and 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
+    assert [stage.model for stage in row.stages] == ["ssd", "ssd_detector", "ssd_postprocess", "ssd_preprocess"]
+    inner_ms = sum(stage.queue_ms + stage.compute_ms for stage in row.stages if stage.model != "ssd")
+    # One request at a time: nothing is shared.
+    assert all(
+        stage.work_ms == pytest.approx(stage.compute_ms, rel=0.1) for stage in row.stages if stage.model != "ssd"
+    )
+    assert inner_ms == pytest.approx(row.stages[0].total_ms, rel=0.2)
+    assert "the bottleneck of `ssd` is `ssd_detector`" in first.stdout
+    raw = tmp_path / "out" / "raw" / "onnx_fp32_ssd_b1_c1_grpc_1"
+    assert "p95 latency" in (raw / "report.csv").read_text(encoding="utf-8")
+    assert "Throughput" in (raw / "perf_analyzer.txt").read_text(encoding="utf-8")
+    endpoints = Endpoints(server.url("grpc"))
+    plan = make_plan(load_sweep(tmp_path / "small.yml"), config, endpoints)
+    assert run_sweep(plan, config, tmp_path / "out", endpoints=endpoints) == [row]
+    (tmp_path / "small.yml").write_text(SMALL.replace("concurrency: [1]", "concurrency: [2]"), encoding="utf-8")
+    other = make_plan(load_sweep(tmp_path / "small.yml"), config, endpoints)
+    with pytest.raises(SweepError, match=r"holds results of something else: .*sweep\.loads.*--restart"):
+        run_sweep(other, config, tmp_path / "out", endpoints=endpoints)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("onnx_fp32", "onnx_int8"), "serves onnx_fp32, and the sweep is about onnx_int8"),
+        (("concurrency: [1]", "concurrency: [1], protocol: [http]"), "give --http-url"),
+        (("rounds: 1", "settings: {one: {}}"), "run it without --url"),
+    ],
+)
+def test_a_running_server_that_does_not_fit_is_refused(
+    config: Config, server: EmbeddedServer, tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    (tmp_path / "other.yml").write_text(SMALL.replace(*change), encoding="utf-8")
+    with pytest.raises(SweepError, match=words):
+        make_plan(load_sweep(tmp_path / "other.yml"), config, Endpoints(server.url("grpc")))
+
+
+def test_a_dying_server_ends_the_sweep_with_its_reason(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "long.yml").write_text(SMALL.replace("images: 1,", "images: 1000,"), encoding="utf-8")
+    plan = make_plan(load_sweep(tmp_path / "long.yml"), config)
+    started = EmbeddedServer.__enter__
+
+    def kill_soon(self: EmbeddedServer) -> EmbeddedServer:
+        started(self)
+        threading.Timer(2, os.kill, (self.pid, signal.SIGKILL)).start()
+        return self
+
+    monkeypatch.setattr(EmbeddedServer, "__enter__", kill_soon)
+    with pytest.raises(ServerError, match="was killed by SIGKILL"):
+        run_sweep(plan, config, tmp_path / "out")
+    assert read_rows(tmp_path / "out") == []
+
+
+def test_unstable_windows_a_deadline_and_a_missing_model(server: EmbeddedServer, photograph: bytes) -> None:
+    load = Load("ssd", server.url("grpc"), [{"IMAGE": bytes_element(photograph)}], 1, 1, stability_percent=1e-6)
+    with pytest.raises(UnstableError, match="no stable measurement within 3 windows"):
+        measure(replace(load, max_trials=3), timeout_s=120)
+    with pytest.raises(PerfAnalyzerError, match="longer than 1 s"):
+        measure(replace(load, requests=1000), timeout_s=1)
+    with pytest.raises(PerfAnalyzerError, match="failed for nothing"):
+        measure(replace(load, model="nothing"), timeout_s=60)
+
+
+def test_interrupting_a_sweep_leaves_nothing_behind(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "long.yml").write_text(SMALL.replace("images: 1,", "images: 1000,"), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "perf" / "sweep.py"), "long.yml", "--output", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline_s = time.monotonic() + 60
+        while not list(tmp_path.glob("out/raw/*.log")) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors.strip().endswith("sweep.py: interrupted")
+    log = next(tmp_path.glob("out/raw/*.log"))
+    running = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in running and log.is_file()
+    assert read_rows(tmp_path / "out") == []
+
+
+# --- results and report -----------------------------------------------------------------------------------------------
+
+
+def test_what_a_crash_left_of_a_line_is_dropped_and_failures_are_tried_again(tmp_path: Path) -> None:
+    good = rounds(a_point(), [5.0])[0]
+    write_results(tmp_path, [good, replace(good, round=2, status="failed", note="gone")])
+    with (tmp_path / MEASUREMENTS).open("a", encoding="utf-8") as file:
+        file.write('{"point": {"vari')
+    with ResultsFolder(tmp_path, {}) as results:
+        assert results.rows == [good]
+    assert read_rows(tmp_path) == [good]
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with pytest.raises(SweepError, match=r"cannot write to .* is kept"), ResultsFolder(Path("/dev/full/x"), {}):
+        pass
+
+
+def test_the_report_keeps_unstable_measurements_out_and_says_so(tmp_path: Path) -> None:
+    fast, slow, odd = a_point(concurrency=4), a_point("pytorch_fp32"), a_point(concurrency=64)
+    stages = (
+        Stage("ssd", 10, 1, 100, 0, 0, 0, 0, 0),
+        Stage("ssd_detector", 10, 2, 80, 20, 1, 58, 1, 30),
+        Stage("ssd_preprocess", 10, 1, 10, 0, 0, 10, 0, 10),
+    )
+    rows = rounds(fast, [10.0, 10.2, 9.9], stages) + rounds(slow, [5.0, 5.1, 4.9], stages)
+    rows += [Row(odd, 1, "unstable", "no stable measurement within 8 windows")]
+    bare = Point("onnx_int8", DEFAULT_SETTING, "bare", 1, "none", "none", 1)
+    text = write_report(
+        write_results(tmp_path, [*rows, *rounds(bare, [11.0, 11.1, 10.9])]), accuracy={"onnx_int8": 0.08}
+    )
+    assert "Left out: onnx_int8 ssd b1 c64 grpc, no figure in 1 rounds (unstable" in text
+    assert "| `onnx_int8` | 1 | 11.00 | – | 10.00 | – | 91% | – |" in text
+    assert "| `onnx_int8` | best | 11.00 | – | 10.00 | – | 91% | – |" in text
+    assert "the bottleneck of `ssd` is `ssd_detector`, with 75% of the models' working time (0.30" in text
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {"table.csv", "summary.md", "report.html", "images_per_s.png", "latency.png", "time.png"}
+    assert written >= {"overhead.png", "accuracy.png", FACTS} and "settings.png" not in written
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "time.png" in page and "settings.png" not in page
+    header, *lines = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()
+    assert header.startswith("variant,setting,model,batch") and len(lines) == 4
+
+
+def test_a_regression_is_named_only_outside_the_noise(tmp_path: Path) -> None:
+    quiet, noisy = a_point(concurrency=1), a_point(concurrency=2)
+    before = summarize(rounds(quiet, [10.0, 10.1, 9.9]) + rounds(noisy, [10.0, 13.0, 8.0]))
+    same = compare(before, before)
+    assert {change.verdict for change in same} == {"same"}
+    worse = summarize(rounds(quiet, [3.0, 3.05, 2.95]) + rounds(noisy, [9.0, 12.0, 7.0]))
+    verdicts = {(one.point, one.metric): one.verdict for one in compare(before, worse)}
+    assert verdicts[quiet, "images_per_s"] == verdicts[quiet, "p95_ms"] == "worse"
+    assert verdicts[noisy, "images_per_s"] == "same"
+    assert {one.verdict for one in compare(worse, before) if one.point == quiet} == {"better"}
+    assert "are worse." in write_comparison(tmp_path, compare(before, worse))
+    assert plot_changes(tmp_path / "again.png", same) and (tmp_path / "comparison.png").is_file()
+
+
+def test_comparison_needs_rounds_and_something_in_common() -> None:
+    single = summarize(rounds(a_point(), [5.0]))
+    with pytest.raises(SweepError, match="single round"):
+        compare(single, single)
+    with pytest.raises(SweepError, match="no measurement in common"):
+        compare(single, summarize(rounds(a_point("onnx_fp32"), [5.0])))
+
+
+def test_the_band_is_three_standard_errors_of_the_median() -> None:
+    [summary] = summarize(rounds(a_point(), [10.0, 10.0 * math.e**0.1, 10.0 * math.e**-0.1]))
+    band = summary.figures["images_per_s"].band
+    assert band == pytest.approx(3 * 0.1 * math.sqrt(math.pi / 2) / math.sqrt(3))
+    assert json.loads(json.dumps(summary.figures["images_per_s"].value)) == pytest.approx(10.0)
