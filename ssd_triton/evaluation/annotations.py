@@ -61,16 +61,21 @@ class Annotations(_Record):
 Content = TypeVar("Content", bound=Annotations)
 
 
-def read_annotations(
-    path: Path,
-    content: type[Content] = Annotations,  # type: ignore[assignment]
-    expected: str = "a COCO instances_*.json file",
-) -> Content:
+def read_annotations(path: Path) -> Annotations:
     """Read and check an annotation file.
+
+    Raises:
+        EvaluationError: See :func:`read_annotations_as`.
+    """
+    return read_annotations_as(path, Annotations, "a COCO instances_*.json file")
+
+
+def read_annotations_as(path: Path, content: type[Content], expected: str) -> Content:
+    """Read and check an annotation file that holds more than COCO's keys.
 
     Args:
         path: The file.
-        content: Another model of what it holds, for more keys than COCO's.
+        content: The model of what it holds.
         expected: What it should be, for the message that it is not.
 
     Raises:

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ssd_triton.braking.observation import Float64Array, group_of, iou_matrix
 from ssd_triton.detections import Detections
-from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations
+from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations_as
 
 KINDS = ("vehicle", "person", "two-wheeler", "other")
 """Of boxes: groups of classes that are taken for one another, and what is not braked for; the simulated world has the
@@ -160,7 +160,7 @@ def read_rendered(path: Path) -> RenderedAnnotations:
         EvaluationError: It is no COCO file, or one without visibility, range and offset, as of photographs or of an
             older rendering.
     """
-    return read_annotations(
+    return read_annotations_as(
         path, RenderedAnnotations, "the annotations.json of tools/render_dataset.py or tools/render_scenario.py"
     )
 

@@ -79,7 +79,8 @@ class RenderedImages:
     def _read_clip(self, expected: int) -> dict[str, bytes]:
         """The chosen frames, without loss."""
         names = dict(zip(self._places, (image.file_name for image in self.truth.images), strict=True))
-        frames, count = {}, 0
+        frames: dict[str, bytes] = {}
+        count = 0
         with open_source(str(self._source), image_folder_fps=_ANY_FPS) as source:
             for frame in source:
                 count += 1
