@@ -14,6 +14,13 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def available_memory_bytes() -> int:
+    """What the kernel estimates that programs can still take without swapping (``MemAvailable``)."""
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    [kib] = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kib * 1024
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))

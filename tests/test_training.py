@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
 from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.files import ROOT
+from ssd_triton.machine import available_memory_bytes
 from ssd_triton.network.boxes import default_boxes_cxcywh
 from ssd_triton.network.boxes import encode as encode_numpy
 from ssd_triton.network.ssd import SSD300, ServedDetector
@@ -40,10 +42,13 @@ from ssd_triton.training.geometry import Placement, move_boxes, sample, sample_m
 from ssd_triton.training.half_safe import LARGEST_FP16, make_half_safe
 from ssd_triton.training.loss import hard_negatives, multibox_loss
 from ssd_triton.training.matching import Targets, encode, match
+from ssd_triton.training.record import Record
 from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
 from ssd_triton.training.schedule import rate_factor
+from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
 from ssd_triton.training.trainable import RunningAverage, freeze
 from ssd_triton.training.trainer import SNAPSHOT
+from ssd_triton.training.validation import load_validation
 from tests.conftest import assert_one_line_error, group_members
 
 CPU = torch.device("cpu")
@@ -407,7 +412,10 @@ def test_bad_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
     ("annotation", "words"),
     [
         ({"image_id": 1, "category_id": 1, "bbox": [float("nan"), 0, 1, 1]}, "annotations.0.bbox"),
+        ({"image_id": 1, "category_id": 1, "bbox": [0, 0, float("inf"), 1]}, "annotations.0.bbox"),
+        ({"image_id": 1, "category_id": 1, "bbox": [0, 0, -1, 1]}, "annotations.0.bbox"),
         ({"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}, "unknown categories"),
+        ({"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1]}, "unknown images"),
         ({"image_id": 1, "category_id": 1, "bbox": [0, 0, 0, 1]}, "no box of a class"),
     ],
 )
@@ -426,6 +434,21 @@ def test_missing_and_damaged_images(tmp_path: Path) -> None:
     examples = load_examples(source, by_name, 300, skip_bad=True)
     assert examples.file_names == ("a0.png", "a3.png")
     assert len(examples.problems.bad_images) == 2
+
+
+def test_missing_and_damaged_validation_images(tmp_path: Path) -> None:
+    source = write_set(tmp_path, "a")
+    (source.images / "a1.png").unlink()
+    (source.images / "a2.png").write_bytes(b"no image")
+    with pytest.raises(TrainingError, match=r"2 of 4 validation images are missing or damaged: a1\.png, a2\.png"):
+        load_validation(source, by_name, LABELS, CPU, skip_bad=False)
+    validation = load_validation(source, by_name, LABELS, CPU, skip_bad=True)
+    assert validation.file_names == ("a0.png", "a3.png")
+    assert {box.image_id for box in validation.dataset.annotations} == {1, 4}
+    for image in source.images.iterdir():
+        image.unlink()
+    with pytest.raises(TrainingError, match="4 of 4 validation images"):
+        load_validation(source, by_name, LABELS, CPU, skip_bad=True)
 
 
 @pytest.mark.parametrize(
@@ -569,6 +592,32 @@ def test_the_batch_that_fits_memory() -> None:
     assert "not even a few" in str(memory.refusal(64, {}, 2**29, "a GPU"))
 
 
+def test_more_images_than_memory_holds_are_refused_before_they_are_read() -> None:
+    # COCO's train2017: 118,287 * 3 * 352² bytes, twice.
+    with pytest.raises(TrainingError, match=r"118,287 images of 352 px take 81\.9 GiB of memory, 16\.0 GiB are free"):
+        memory.check_images_fit(118_287, 352, 16 * 2**30, "train2017.json")
+    memory.check_images_fit(118_287, 352, 82 * 2**30, "train2017.json")
+    assert 2**20 < available_memory_bytes() < 2**50
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_snapshot_before(tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does, in the middle of writing."""
+    network = SSD300("resnet18", len(LABELS))
+    optimizer, generator = torch.optim.AdamW(network.parameters()), torch.Generator()
+    state = TrainingState(network, network, optimizer, generator, CPU)
+    path = tmp_path / SNAPSHOT
+    save_snapshot(path, state, Record(step=7), {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"cannot write to .*make room"):
+            save_snapshot(path, state, Record(step=8), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert restore_snapshot(path, state, {}).step == 7
+    assert [each.name for each in tmp_path.iterdir()] == [SNAPSHOT]
+
+
 # --- Whole trainings ------------------------------------------------------------------------------------------------
 
 
@@ -660,6 +709,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (["--data", "a", "b.json", "much"], ["weight 'much'"]),
         (["--data", "a", "b.json", "--classes", "carr"], ["nearest: 'car'"]),
         (["--data", "a", "b.json", "--name-map", "x"], ["NAME=LABEL"]),
+        (["--data", "a", "b.json", "--new-heads"], ["--new-heads without --checkpoint"]),
     ],
 )
 def test_wrong_usage_is_one_line(run_script: Run, arguments: list[str], words: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -58,21 +58,38 @@ class Annotations(_Record):
     categories: tuple[Category, ...]
 
 
+Content = TypeVar("Content", bound=Annotations)
+
+
 def read_annotations(path: Path) -> Annotations:
     """Read and check an annotation file.
+
+    Raises:
+        EvaluationError: See :func:`read_annotations_as`.
+    """
+    return read_annotations_as(path, Annotations, "a COCO instances_*.json file")
+
+
+def read_annotations_as(path: Path, content: type[Content], expected: str) -> Content:
+    """Read and check an annotation file that holds more than COCO's keys.
+
+    Args:
+        path: The file.
+        content: The model of what it holds.
+        expected: What it should be, for the message that it is not.
 
     Raises:
         EvaluationError: It cannot be read, is no COCO file, holds no boxes, or contradicts itself.
     """
     name = relative_to_cwd(path)
     try:
-        found = Annotations.model_validate_json(path.read_bytes())
+        found = content.model_validate_json(path.read_bytes())
     except OSError as error:
         raise EvaluationError(
             f"cannot read the annotations {name} ({error.strerror}); give a COCO instances_*.json with --annotations"
         ) from error
     except ValidationError as error:
-        raise EvaluationError(f"{name}: {_describe(error)}; expected a COCO instances_*.json file") from None
+        raise EvaluationError(f"{name}: {_describe(error)}; expected {expected}") from None
     if not found.annotations:
         raise EvaluationError(f"{name} lacks boxes: its 'annotations' are empty; give a file with ground truth")
     _check_consistent(found, name)

@@ -22,8 +22,10 @@ from ssd_triton.arrays import UInt8Array
 from ssd_triton.errors import listing
 from ssd_triton.evaluation import annotations as coco
 from ssd_triton.files import relative_to_cwd, sha256_of
+from ssd_triton.machine import available_memory_bytes
 from ssd_triton.training.classes import LEFT_OUT
 from ssd_triton.training.errors import TrainingError
+from ssd_triton.training.memory import check_images_fit
 
 PADDING = 0
 """Label of an unused row of boxes."""
@@ -139,6 +141,7 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
     boxes = _by_image(found, classes)
     if not source.images.is_dir():
         raise TrainingError(f"folder of images not found: {relative_to_cwd(source.images)}; give it with --data")
+    check_images_fit(len(found.images), side_px, available_memory_bytes(), source.name)
     decoded: dict[int, _Decoded] = {}
     bad: list[str] = []
     for image, result in zip(found.images, _decode_all(source, found.images, side_px), strict=True):
@@ -157,7 +160,7 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
         )
     images = [image for image in found.images if image.id in decoded]
     left_out = sum(classes[one.category_id] == LEFT_OUT for one in found.annotations)
-    return _pack(source, images, decoded, boxes, Problems(left_out=left_out, bad_images=tuple(bad)))
+    return _pack(source, images, decoded, boxes, side_px, Problems(left_out=left_out, bad_images=tuple(bad)))
 
 
 def report_problems(examples: Examples) -> None:
@@ -208,20 +211,25 @@ def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> l
         pool.shutdown(cancel_futures=True)
 
 
-def _pack(
+def _pack(  # noqa: PLR0917
     source: Source,
     images: Sequence[coco.Image],
-    decoded: Mapping[int, _Decoded],
+    decoded: dict[int, _Decoded],
     boxes: Mapping[int, _Boxes],
+    side_px: int,
     problems: Problems,
 ) -> Examples:
+    """One tensor of all images, which are taken out of ``decoded``, so that memory holds each of them once."""
     most = max((len(boxes[image.id].labels) for image in images), default=0)
     packed = np.zeros((len(images), max(most, 1), 4), np.float32)
     labels = np.full((len(images), max(most, 1)), PADDING, np.int64)
-    clipped = dropped = 0
+    pixels = np.empty((len(images), 3, side_px, side_px), np.uint8)
+    sha256, clipped, dropped = [], 0, 0
     for row, image in enumerate(images):
-        found = boxes[image.id]
-        width_px, height_px = decoded[image.id].size_px
+        found, one = boxes[image.id], decoded.pop(image.id)
+        pixels[row] = one.pixels.transpose(2, 0, 1)
+        sha256.append(one.sha256)
+        width_px, height_px = one.size_px
         xyxy = np.array(found.xyxy_px, np.float64).reshape(-1, 4) / (width_px, height_px, width_px, height_px)
         cut = xyxy.clip(0, 1)
         # Rounding in annotation files reaches out by less than a pixel: that is not worth a warning.
@@ -234,11 +242,11 @@ def _pack(
         labels[row, :count] = np.array(found.labels, np.int64)[kept]
     examples = Examples(
         source,
-        torch.from_numpy(np.stack([decoded[image.id].pixels for image in images])).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(pixels),
         torch.from_numpy(packed),
         torch.from_numpy(labels),
         tuple(image.file_name for image in images),
-        tuple(decoded[image.id].sha256 for image in images),
+        tuple(sha256),
         sha256_of(source.annotations),
         replace(problems, clipped=clipped, dropped=dropped),
     )

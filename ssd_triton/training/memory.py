@@ -1,4 +1,4 @@
-"""What to say when the memory of a GPU is not enough."""
+"""What to say when memory is not enough: a GPU's for a batch or the images, or the machine's for the images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,35 @@ from ssd_triton.training.errors import TrainingError
 _MEASURED_BATCHES = (2, 4, 8)
 _USABLE = 0.95
 """The rest of the free memory is lost between blocks."""
+
+
+def check_images_fit(count: int, side_px: int, free_bytes: int, name: str) -> None:
+    """Refuse a dataset that would not fit into the machine's memory, before it is read.
+
+    Args:
+        count: Images.
+        side_px: Of the square that each is kept at.
+        free_bytes: Of memory.
+        name: Of the dataset, for the message.
+
+    Raises:
+        TrainingError: They take more: each once as it is read, and once among the images of all sets.
+    """
+    needed = 2 * count * 3 * side_px**2
+    if needed > free_bytes:
+        raise TrainingError(
+            f"{name}: {count:,} images of {side_px} px take {needed / 2**30:.1f} GiB of memory, "
+            f"{free_bytes / 2**30:.1f} GiB are free; lower training.source_px, free memory, or give fewer images"
+        )
+
+
+def images_too_many(pixels_bytes: int, device: torch.device) -> TrainingError:
+    """The error to raise after the images did not fit on a GPU."""
+    free = torch.cuda.mem_get_info(device)[0]
+    return TrainingError(
+        f"out of memory: the training images take {pixels_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
+        f"{torch.cuda.get_device_name(device)}; lower training.source_px, or give fewer images"
+    )
 
 
 def largest_batch(used_bytes: Mapping[int, int], free_bytes: int) -> int:

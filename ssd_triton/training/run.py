@@ -33,6 +33,7 @@ from ssd_triton.training.examples import (
     report_problems,
 )
 from ssd_triton.training.half_safe import make_half_safe
+from ssd_triton.training.memory import images_too_many
 from ssd_triton.training.preview import write_preview
 from ssd_triton.training.record import Record
 from ssd_triton.training.start import load_backbone, load_checkpoint, new_network
@@ -154,6 +155,10 @@ def _begin(request: Request, seed: int) -> SSD300:
     begin = request.begin
     if begin.backbone_weights is not None and begin.checkpoint is not None:
         raise TrainingError("got --backbone-weights and --checkpoint, expected one of them")
+    if begin.new_heads and begin.checkpoint is None:
+        raise TrainingError(
+            "got --new-heads without --checkpoint: heads are new anyway; give the checkpoint, or drop it"
+        )
     network = new_network(begin.backbone, len(request.labels), seed)
     if begin.backbone_weights is not None:
         load_backbone(network, begin.backbone_weights)
@@ -181,12 +186,12 @@ def _join(
     boxes = [F.pad(one.boxes_xyxy, (0, 0, 0, rows - one.labels.shape[1])) for one in training]
     classes = [F.pad(one.labels, (0, rows - one.labels.shape[1]), value=PADDING) for one in training]
     weights = draw_weights(training, len(labels), often, settings.sampling.rare_frequency)
-    return Sources(
-        torch.cat([examples.pixels for examples in training]).to(device),
-        torch.cat(boxes).to(device),
-        torch.cat(classes).to(device),
-        weights.to(device),
-    )
+    pixels = torch.cat([examples.pixels for examples in training])
+    try:
+        on_device = pixels.to(device)
+    except torch.cuda.OutOfMemoryError:
+        raise images_too_many(pixels.nbytes, device) from None
+    return Sources(on_device, torch.cat(boxes).to(device), torch.cat(classes).to(device), weights.to(device))
 
 
 def _fingerprint(

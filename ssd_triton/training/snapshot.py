@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ssd_triton.files import atomic_output, relative_to_cwd
@@ -18,6 +20,8 @@ from ssd_triton.training.record import Record
 
 _FORMAT = 1
 _LISTED = 3
+_OF_TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
+"""PyTorch's writer of archives has no error of its own kind: these are in its messages."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,11 @@ class TrainingState:
 
 
 def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint: Mapping[str, str]) -> None:
-    """Write the state; the file is whole at any moment, be it the last or this one."""
+    """Write the state; the file is whole at any moment, be it the last or this one.
+
+    Raises:
+        TrainingError: It cannot be written; the one before it is still there.
+    """
     content = {
         "format": _FORMAT,
         "fingerprint": dict(fingerprint),
@@ -52,8 +60,27 @@ def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint:
         "host_generator": torch.get_rng_state(),
         "device_generator": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
     }
-    with atomic_output(path) as temporary:
+    with writing(path.parent), atomic_output(path) as temporary:
         torch.save(content, temporary)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write, such as a full disk, into a sentence.
+
+    Raises:
+        TrainingError: In place of it.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if type(error) is RuntimeError and not any(part in str(error) for part in _OF_TORCH_SAVE):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else "the file broke off"
+        raise TrainingError(
+            f"cannot write to {relative_to_cwd(folder)} ({reason}): what lay there is still whole; make room, and go "
+            "on with --resume"
+        ) from error
 
 
 def restore_snapshot(path: Path, state: TrainingState, fingerprint: Mapping[str, str]) -> Record:

@@ -24,7 +24,7 @@ from ssd_triton.training.matching import match
 from ssd_triton.training.memory import out_of_memory
 from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
-from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
+from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot, writing
 from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
 from ssd_triton.training.validation import Validator
 
@@ -188,12 +188,14 @@ class Trainer:
         is_last = record.step == self._settings.steps
         if is_last if score is None else record.best_score is None or score > record.best_score:
             record.best_score, record.best_step = score, record.step
-            publish(Best(network, record.step, metrics), record)
+            with writing(self._output):
+                publish(Best(network, record.step, metrics), record)
         record.seconds += time.perf_counter() - start_s
 
     def _save(self) -> None:
         save_snapshot(self._output / SNAPSHOT, self._state, self.record, self._fingerprint)
-        self.record.write(self._output)
+        with writing(self._output):
+            self.record.write(self._output)
 
 
 class _Meter:

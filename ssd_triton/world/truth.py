@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ssd_triton.files import atomic_output
-from ssd_triton.world.motion import Float64Array
+from ssd_triton.world.motion import Float64Array, TargetState, road_pose
 from ssd_triton.world.observe import SeenTarget
 from ssd_triton.world.outcome import Run, Snapshot, truth_of
 
@@ -26,7 +28,8 @@ _COLUMNS = (
 class CocoWriter:
     """Collects images and boxes, in the format of https://cocodataset.org/#format-data.
 
-    Every annotation has, besides COCO's keys, ``visibility`` in (0, 1] and ``range_m``.
+    Every annotation has, besides COCO's keys, ``visibility`` in (0, 1], ``range_m`` and ``offset_m``, see
+    :func:`offset_m`.
 
     Args:
         labels: Class names by id, the background first; all of them become categories, with these ids.
@@ -66,7 +69,8 @@ class CocoWriter:
             width, height = float(box[2] - box[0]), float(box[3] - box[1])
             if item.visible_share < MIN_VISIBLE_SHARE or min(width, height) < MIN_SIDE_PX:
                 continue
-            class_name = snapshot.targets[item.index].target.size.class_name
+            state = snapshot.targets[item.index]
+            class_name = state.target.size.class_name
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,
@@ -77,6 +81,7 @@ class CocoWriter:
                     "iscrowd": 0,
                     "visibility": round(item.visible_share, 3),
                     "range_m": round(item.range_m, 3),
+                    "offset_m": round(offset_m(state, snapshot), 3),
                     "target": item.index,
                 }
             )
@@ -87,6 +92,18 @@ class CocoWriter:
         content = {"images": self._images, "annotations": self._annotations, "categories": categories}
         with atomic_output(path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def offset_m(state: TargetState, snapshot: Snapshot) -> float:
+    """How near a target's outline comes to the line that the camera follows along the road; 0 where it stands on it."""
+    road = snapshot.scenario.road
+    ego = np.array([[snapshot.ego.x_m, snapshot.ego.y_m]])
+    ego_offset_m = float(road_pose(road, snapshot.ego_along_m).to_local(ego)[0, 1])
+    # The road's own bend within the target's length is left out.
+    aside_m = road_pose(road, state.along_m, ego_offset_m).to_local(state.outline_m())[:, 1]
+    if aside_m.min() < 0 < aside_m.max():
+        return 0.0
+    return float(np.abs(aside_m).min())
 
 
 def write_ego_table(path: Path, run: Run) -> None:

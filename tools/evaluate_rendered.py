@@ -1,0 +1,70 @@
+"""Tell how much of rendered traffic a detector sees: recall by kind and range, and false boxes a frame.
+
+The images are a folder of tools/render_dataset.py, or a clip of tools/render_scenario.py --annotations. They go through
+the server, or with --weights-path, PyTorch in FP32. Writes a table, figures, a plot and pictures of the worst frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ssd_triton import cli
+from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.config import Config
+from ssd_triton.evaluation.options import positive
+from ssd_triton.files import relative_to_cwd
+from ssd_triton.labels import load_labels
+
+EXAMPLE = """python tools/render_dataset.py reports/rendered --count 200 --seed 900
+  python tools/evaluate_rendered.py reports/rendered/images reports/rendered/annotations.json --serve onnx_int8"""
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this command."""
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder, or MP4 clip")
+    parser.add_argument("annotations", type=Path, metavar="JSON", help="their annotations")
+    parser.add_argument("--weights-path", type=Path, metavar="FILE", help="judge these weights, without a server")
+    parser.add_argument("--limit", type=positive, metavar="N", help="images, spread evenly; None takes all")
+    parser.add_argument("--score-thresh", type=float, default=config.detect.score_thresh, help="0 to 1")
+    parser.add_argument("--match-iou-thresh", type=float, default=0.5, help="of a box with what it finds, at least")
+    parser.add_argument("--min-visibility", type=float, default=0.5, help="part of a road user that must be seen")
+    parser.add_argument("--relevant-range-m", type=float, default=40.0, help="relevant up to here, metres ahead")
+    parser.add_argument("--margin-m", type=float, default=2.0, help="and so far beside braking.corridor_half_width_m")
+    parser.add_argument("--worst", type=int, default=8, metavar="N", help="pictures of the worst frames")
+    parser.add_argument("--output", type=Path, default=Path("reports/rendered_recall"), help="folder for the results")
+    add_connection_arguments(parser, config)
+
+
+def main() -> int:
+    """Detect, judge and print the table."""
+    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    from ssd_triton.evaluation.rendered import Criteria, judge
+    from ssd_triton.evaluation.rendered_images import RenderedImages, offline, served
+    from ssd_triton.evaluation.rendered_report import describe, table, write_report
+
+    labels = load_labels(config.labels_path)
+    criteria = Criteria(
+        args.score_thresh,
+        args.match_iou_thresh,
+        config.tracking.match_iou_thresh,
+        args.min_visibility,
+        args.relevant_range_m,
+        config.braking.corridor_half_width_m + args.margin_m,
+    )
+    images = RenderedImages(args.images, args.annotations, args.limit)
+    if args.weights_path is not None:
+        visibility = judge(images.truth, offline(images, args.weights_path, config.backbone, labels), labels, criteria)
+    else:
+        with connect(args, config) as client:
+            visibility = judge(images.truth, served(images, client), labels, criteria)
+    facts = describe(args.serve or args.url or "running", args.weights_path, args.images)
+    written = write_report(args.output, visibility, facts, images.pixels_of, labels, args.worst)
+    print(table(visibility))
+    for path in written:
+        print(relative_to_cwd(path))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
