@@ -92,6 +92,7 @@ class OverloadResult:
         settings: As it was asked for.
         variant: Of the detector.
         max_queue_size: Of the detector, requests.
+        largest_batch: That the detector makes of requests from its queue.
         unloaded_s: Latencies of single requests before.
         saturated_per_s: Images a second with some requests under way.
         requests: Those of the overload, in the order in which they were sent.
@@ -103,6 +104,7 @@ class OverloadResult:
     settings: OverloadSettings
     variant: str
     max_queue_size: int
+    largest_batch: int
     unloaded_s: Sequence[float]
     saturated_per_s: float
     requests: Sequence[Request]
@@ -116,8 +118,8 @@ class OverloadResult:
 
     @property
     def bound_s(self) -> float:
-        """Longest wait to expect: a full batch that has just begun, the queue behind it, each at the saturated rate."""
-        return 2 * self.max_queue_size / self.saturated_per_s
+        """Longest wait to expect: the largest batch has just begun, the queue behind it is full, and the rate is low."""
+        return (self.max_queue_size + self.largest_batch) / (TARGET_GOODPUT * self.saturated_per_s)
 
     @property
     def goodput_per_s(self) -> float:
@@ -159,8 +161,8 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         OverloadError: A single request is not answered.
         ServerError: A process of the server died.
     """
-    policy = variant_config(server.model_repository, server.variant).dynamic_batching.default_queue_policy
-    max_queue_size = policy.max_queue_size
+    batching = variant_config(server.model_repository, server.variant).dynamic_batching
+    max_queue_size = batching.default_queue_policy.max_queue_size
     watch = Watch(server)
     load = _Load(server, image, settings.timeout_s)
     try:
@@ -183,6 +185,7 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         settings,
         server.variant,
         max_queue_size,
+        max(batching.preferred_batch_size, default=max_queue_size),
         unloaded_s,
         saturated_per_s,
         done,

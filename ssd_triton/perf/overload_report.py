@@ -42,7 +42,8 @@ def table(result: OverloadResult) -> str:
     lines += [
         _row("one at a time, after", result.recovered_s, None),
         "",
-        f"- Bound of the latency by the detector's queue of {result.max_queue_size}: {result.bound_s * 1e3:,.0f} ms.",
+        f"- Bound of the latency, by the detector's queue of {result.max_queue_size} and batches of at most "
+        f"{result.largest_batch}: {result.bound_s * 1e3:,.0f} ms.",
         f"- Answers under overload: {result.goodput_per_s:.2f}/s, "
         f"{result.goodput_per_s / result.saturated_per_s:.0%} of the saturated rate.",
         f"- A request sent when the overload ends is answered after {result.first_answer_s * 1e3:,.0f} ms.",
