@@ -118,7 +118,7 @@ class OverloadResult:
 
     @property
     def bound_s(self) -> float:
-        """Longest wait to expect: the largest batch has just begun, the queue behind it is full, and the rate is low."""
+        """Longest wait to expect: the largest batch has just begun, the queue behind it is full, the rate low."""
         return (self.max_queue_size + self.largest_batch) / (TARGET_GOODPUT * self.saturated_per_s)
 
     @property
