@@ -9,7 +9,7 @@ from typing import Any
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from ssd_triton.client.transport import from_grpc_error
+from ssd_triton.client.causes import from_grpc_error
 
 _NS_PER_MS = 1e6
 Counters = Mapping[str, Any]
