@@ -10,7 +10,7 @@ Two estimates of the closing rate, from range and from image scale, check each o
 noise, that of the range decides, which is the less noisy one and knows the ego speed. Where they contradict each other,
 the more urgent one may warn, but BRAKE takes both: a wrong warning is a nuisance, a wrong emergency braking a danger to
 those who follow. For the same reason BRAKE takes a closing speed beyond doubt, so that a new track cannot brake before
-its speed is known, while WARN goes by the closing speed plus its standard deviation, as soon as it is more than that.
+its speed is known, while WARN goes by the closing speed plus its standard deviation, once it is likely.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
 """Closing rates contradict each other when they differ by more than so many standard deviations of the difference,
 and by more than this part of the larger one."""
 
-_CERTAIN_STD, _LIKELY_STD = 2.0, 1.0
-"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely."""
+_CERTAIN_STD, _LIKELY_STD = 2.0, 0.75
+"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely: more than what is assumed of
+an object that has just appeared (half the car's own speed, give or take 10 m/s) in town."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace drives; braking beyond that of usual traffic is hard (Euro NCAP's CCRb has 2 and
