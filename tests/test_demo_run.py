@@ -82,13 +82,25 @@ class Detector:
         return self._answering(index)
 
 
-def write_clip(path: Path, times_s: Sequence[float]) -> Path:
+def write_clip(path: Path, times_s: Sequence[float], size_px: tuple[int, int] = SIZE_PX) -> Path:
     """Noise, so that every frame takes up room in the file."""
     random = np.random.default_rng(1)
-    with VideoWriter(path, SIZE_PX, 25) as writer:
+    with VideoWriter(path, size_px, 25) as writer:
         for time_s in times_s:
-            writer.write(random.integers(0, 255, (SIZE_PX[1], SIZE_PX[0], 3), np.uint8), time_s)
+            writer.write(random.integers(0, 255, (size_px[1], size_px[0], 3), np.uint8), time_s)
     return path
+
+
+def raw_stream(clip: Path) -> bytes:
+    """The same pictures as a raw H.264 stream, which has no times and may be joined to another."""
+    raw = clip.with_suffix(".h264")
+    with av.open(str(clip)) as source, av.open(str(raw), "w", format="h264") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return raw.read_bytes()
 
 
 def demo_settings(
@@ -200,14 +212,8 @@ def test_a_single_frame(tmp_path: Path, config: Config, labels: tuple[str, ...])
 
 def test_times_that_go_back_are_counted(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
     """A raw stream has no times at all, so that the nominal rate is taken; each such frame is counted."""
-    clip = write_clip(tmp_path / "clip.mp4", evenly(5))
     raw = tmp_path / "raw.h264"
-    with av.open(str(clip)) as source, av.open(str(raw), "w", format="h264") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
+    raw.write_bytes(raw_stream(write_clip(tmp_path / "clip.mp4", evenly(5))))
     summary = run(config, labels, raw, Detector())
     assert summary.frames == 5
     assert summary.retimed_frames >= 4
@@ -406,16 +412,16 @@ def test_a_detector_that_hangs_is_no_data_and_ends_the_run(
 def test_a_source_that_stops_ends_the_run(
     tmp_path: Path, config: Config, labels: tuple[str, ...], real_time: bool
 ) -> None:
-    """As a camera that is pulled out: an image of a folder that ends early."""
-    (tmp_path / "frames").mkdir()
-    for index in range(6):
-        image = Image.fromarray(np.full((SIZE_PX[1], SIZE_PX[0], 3), 90, np.uint8))
-        image.save(tmp_path / f"frames/{index}.jpg")
-    whole = (tmp_path / "frames/4.jpg").read_bytes()
-    (tmp_path / "frames/4.jpg").write_bytes(whole[: len(whole) // 2])
-    summary = run(config, labels, tmp_path / "frames", Detector(), real_time=real_time)
+    """As a camera that is pulled out: a recording that goes on in another size."""
+    clips = [
+        write_clip(tmp_path / "small.mp4", evenly(6)),
+        write_clip(tmp_path / "large.mp4", evenly(6), (2 * SIZE_PX[0], 2 * SIZE_PX[1])),
+    ]
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(b"".join(map(raw_stream, clips)))
+    summary = run(config, labels, joined, Detector(), real_time=real_time)
     assert isinstance(summary.failure, VideoError)
-    assert "4.jpg" in str(summary.failure)
+    assert "got 640x360 pixels, expected 320x180" in str(summary.failure)
     assert summary.frames >= 1
     assert len(frames_of(summary.outputs.video)) == summary.frames
 

@@ -38,8 +38,8 @@ _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
 and by more than this part of the larger one."""
 
 _CERTAIN_STD, _LIKELY_STD = 2.0, 0.75
-"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely: more than what is assumed of
-an object that has just appeared (half the car's own speed, give or take 10 m/s) in town."""
+"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely: more than what is assumed
+of an object that has just appeared (half the car's own speed, give or take 10 m/s) in town."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace drives; braking beyond that of usual traffic is hard (Euro NCAP's CCRb has 2 and
