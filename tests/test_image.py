@@ -126,14 +126,21 @@ def test_the_build_context_has_what_is_copied() -> None:
     assert any(fnmatch("model_repository/ssd_detector/1/tensorrt_fp16.plan", pattern) for pattern in left_out)
 
 
-@pytest.mark.parametrize("model", sorted(ROOT.glob("model_repository/*/1/*.py")), ids=lambda path: path.parts[-3])
-def test_what_models_import_is_installed(model: Path) -> None:
-    """By the image's requirements, by Python itself, or by Triton's python backend."""
-    tree = ast.parse(model.read_text(encoding="utf-8"))
-    modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in ROOT.glob("model_repository/*/1/*.py")}), ids=lambda path: path.parts[-2]
+)
+def test_what_models_import_is_installed(folder: Path) -> None:
+    """By the image's requirements, by Python itself, by Triton's python backend, or it lies beside the model."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    beside = {path.stem for path in folder.glob("*.py")}
     top_level = (
-        {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"triton_python_backend_utils"}
+        {name.split(".")[0] for name in modules}
+        - set(sys.stdlib_module_names)
+        - beside
+        - {"triton_python_backend_utils"}
     )
     installed_by = packages_distributions()
     lacking = {
