@@ -36,7 +36,7 @@ def main() -> int:
     """Drain, and print a line for each way."""
     args, config = cli.parse(str(__doc__), "python perf/drain.py --way proxy client --part-s 20", add_arguments)
     ensure_built_if_possible(config, args.variant, logging.info)
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     reports = []
     for way in cli.progress(args.way, total=len(args.way), description="draining", unit="ways"):
         with ExitStack() as stack:

@@ -40,7 +40,7 @@ def main() -> int:
     ensure_built_if_possible(config, args.variant, logging.info)
     names = ("factor", "saturate_s", "offer_s", "in_flight", "timeout_s")
     settings = OverloadSettings(**{name: getattr(args, name) for name in names})
-    ports = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    ports = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, args.variant, ports) as server:
         result = measure_overload(server, sample_photograph(), settings)
     lines = f"{table(result)}\n"

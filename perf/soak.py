@@ -49,7 +49,7 @@ def main() -> int:
         max_growth=args.max_growth,
         seed=args.seed,
     )
-    ports = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    ports = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, args.variant, ports) as server:
         result = soak(server, settings)
     paths = write_report(args.output, result)

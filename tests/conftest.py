@@ -50,7 +50,7 @@ def labels(config: Config) -> tuple[str, ...]:
 def server(config: Config) -> Iterator[EmbeddedServer]:
     """The model repository as it is committed, with its artefacts, on free ports; in FP32, as the reference is."""
     ensure_built(config, lambda line: None, only=["onnx_fp32"])
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as running:
         yield running
 

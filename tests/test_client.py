@@ -94,7 +94,7 @@ def test_a_deadline_on_a_stream(server: EmbeddedServer, photograph: bytes) -> No
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_retries_reach_a_server_that_comes_back(config: Config, protocol: Protocol, photograph: bytes) -> None:
     """Nobody listens when the request is first made; within its retries somebody does."""
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as server:
         gate = Gate(server.url(protocol))
         with DetectorClient(gate.url, protocol=protocol, timeout_s=60) as client:

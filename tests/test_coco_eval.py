@@ -269,7 +269,7 @@ def stricter_repository(config: Config, tmp_path: Path, server: EmbeddedServer) 
 
 def disturbed(config: Config, dataset: Dataset, folder: Path, repository_after: Path) -> Evaluation:
     """Evaluate while the server is killed, and another one starts at the same ports."""
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with ThreadPoolExecutor(1) as pool:
         with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as first:
             client = DetectorClient(first.url("grpc"), timeout_s=20, in_flight=2, retry_s=60)

@@ -121,7 +121,7 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
         "labels_path: ", f"labels_path: {ROOT}/"
     )
     (tmp_path / "config.yml").write_text(text)
-    ports = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    ports = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, "onnx_fp32", ports) as doomed:
         command = [sys.executable, str(ROOT / "clients/brake_demo.py"), "--config", "config.yml", "--video", "long.mp4"]
         demo = subprocess.Popen(

@@ -132,7 +132,7 @@ def test_a_server_killed_under_the_demo_loses_nothing(
     (tmp_path / "b").mkdir()
     undisturbed = run(config, labels, clips[0], Counting(grpc_detector), **demo)
     expected = without_latency(events_of(undisturbed))
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     clip = tmp_path / "b" / "b.mp4"
     shutil.move(clips[1], clip)
     with ThreadPoolExecutor(1) as pool:

@@ -54,7 +54,7 @@ def limited(
     assert count == 1
     path.unlink()
     path.write_text(text)
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(copy, "onnx_fp32", settings) as running:
         yield running
 
@@ -223,7 +223,7 @@ def test_every_bad_case_is_refused_for_its_reason(grpc_detector: DetectorClient)
 
 
 def test_a_soak_notices_a_death(config: Config) -> None:
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as doomed, ThreadPoolExecutor(1) as pool:
         future = pool.submit(soak, doomed, SoakSettings(seconds=60.0, preprocess_per_s=20.0, sample_s=0.5))
         while executed(doomed, "ssd_preprocess") < 60:  # more than what prepares the traffic

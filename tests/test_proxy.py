@@ -112,7 +112,7 @@ def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, no
 def leaving(config: Config) -> Iterator[EmbeddedServer]:
     """A replica to take away."""
     ensure_built(config, lambda line: None, only=["onnx_int8"])
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, "onnx_int8", settings) as running:
         yield running
 

@@ -39,7 +39,7 @@ def test_with_a_ratio_only_files_that_stay_large_enough_are_reduced(
 ) -> None:
     tuning = {PREPROCESS: ModelTuning(parameters={"reduced_decode_ratio": "1.5"})}
     repository = tuned_repository(config.model_repository, tuning, tmp_path / "model_repository")
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     at_limit, scale = enlarged(photograph, 900)
     below, _ = enlarged(photograph, 899)
     as_png = io.BytesIO()

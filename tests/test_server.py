@@ -26,7 +26,7 @@ SHM = Path("/dev/shm")
 
 @pytest.fixture
 def settings(config: Config) -> ServerConfig:
-    return config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    return config.server.for_one_run()
 
 
 @pytest.fixture

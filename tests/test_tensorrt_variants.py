@@ -100,7 +100,7 @@ def test_the_server_gives_the_reason(config: Config, plan: Path, tmp_path: Path,
     variant = models / "ssd_detector/configs/tensorrt_fp16.pbtxt"
     text = variant.read_text().replace("KIND_GPU", "KIND_CPU").replace('"fp16"', f'"{precision}"')
     variant.write_text(text)
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     with pytest.raises(ServerError) as error, EmbeddedServer(models, "tensorrt_fp16", settings):
         pass
     assert reason in str(error.value)

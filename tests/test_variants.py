@@ -109,7 +109,7 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grpc_detector: DetectorClient) -> None:
     ensure_built(config, lambda line: None, only=[variant])
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     expected = grpc_detector.detect(photograph).filter(score_thresh=0.5)
     with (
         EmbeddedServer(config.model_repository, variant, settings) as server,

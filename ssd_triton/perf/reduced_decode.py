@@ -83,7 +83,7 @@ def _measure(config: Config, variant: str, dataset: Dataset, ratio: float) -> De
 
 def _evaluate(config: Config, variant: str, dataset: Dataset, side_px: int, ratio: str) -> tuple[float, float]:
     """AP, and milliseconds of preprocessing an image."""
-    settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = config.server.for_one_run()
     tuning = {PREPROCESS: ModelTuning(parameters={"reduced_decode_ratio": ratio})}
     results: list[CocoResult] = []
     with tempfile.TemporaryDirectory(prefix="reduced-decode-") as folder:

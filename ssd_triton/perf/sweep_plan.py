@@ -109,7 +109,7 @@ def serving(config: Config, point: Point, sweep: Sweep, log_path: Path) -> Itera
         repository = config.model_repository
         if point.setting != DEFAULT_SETTING:
             repository = tuned_repository(repository, sweep.settings[point.setting], Path(folder) / "model_repository")
-        settings = config.server.model_copy(update={"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+        settings = config.server.for_one_run()
         with EmbeddedServer(repository, point.variant, settings, log_path=log_path) as server:
             yield server
 
