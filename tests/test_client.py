@@ -217,4 +217,5 @@ def test_regions_of_a_killed_client_are_freed_by_the_next(server: EmbeddedServer
         assert len(client.detect_frame(photograph_rgb)) > 0
         assert not any(f"_{pid}_" in name for name in registered())
     with DetectorClient(server.url("http"), protocol="http") as client:
-        assert client._transport.registered_shared_memory() == set()
+        # Those of living clients stay.
+        assert not any(f"_{pid}_" in name for name in client._transport.registered_shared_memory())

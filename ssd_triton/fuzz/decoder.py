@@ -7,7 +7,6 @@ import importlib.util
 import json
 import multiprocessing
 import multiprocessing.connection
-import resource
 import sys
 import time
 import traceback
@@ -162,5 +161,7 @@ def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[Outcom
 
 
 def _memory_bytes() -> tuple[int, int]:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Resident memory now and at its highest; getrusage's maximum would begin with that of the process that forked."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+    now, highest = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, highest
