@@ -137,7 +137,9 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
     assert "Traceback" not in errors
     assert "error: no answer for" in errors.strip().splitlines()[-1]
     assert "unanswered   0" not in output
-    assert read_events(tmp_path)[-1]["state"] == "NO_DATA"
+    last = read_events(tmp_path)[-1]
+    assert last["state"] != "SAFE"  # a WARN from before is held for a while
+    assert str(last["reason"]).endswith("no detections of this frame")
     assert 0 < len(frame_times_s(tmp_path / "out.mp4")) < 400
 
 
