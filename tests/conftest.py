@@ -35,6 +35,11 @@ from ssd_triton.video import open_source
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
 """Optional real data, not part of the project: COCO images, clips; tests that need it skip without it."""
 
+THOROUGH = bool(os.environ.get("SSD_TEST_THOROUGH"))
+"""Whether what takes long is run too, and at full size: ``SSD_TEST_THOROUGH=1 make test``."""
+
+long = pytest.mark.skipif(not THOROUGH, reason="takes long: set SSD_TEST_THOROUGH=1")
+
 
 @pytest.fixture(scope="session")
 def config() -> Config:

@@ -23,6 +23,7 @@ from ssd_triton.network.ssd import SSD300, ServedDetector, predict
 from ssd_triton.parity import check_parity
 from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
+from tests.conftest import long
 
 CPU = torch.device("cpu")
 VARIANTS = {"pytorch_fp32": 0.5, "pytorch_fp16": 2, "pytorch_fused_fp16": 2, "onnx_int8": 25}
@@ -53,7 +54,12 @@ def border_images() -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+DEEP = ("resnet101", "resnet152")  # resnet50's blocks, more often
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=long if name in DEEP else ()) for name in BACKBONE_NAMES]
+)
 def test_fused_equals_plain(backbone: str) -> None:
     detector = small_detector(backbone)
     images = border_images()[: 3 if backbone in ("resnet18", "resnet50") else 1]

@@ -299,11 +299,15 @@ class DetectorClient:
             except ClientError as error:
                 error.request_id = request_id
                 last = not isinstance(error, tried_again) or (attempt == _RETRIES and not patient)
-                if last or self._closing.is_set() or time.monotonic() + wait_s > deadline_s:
+                left_s = deadline_s - time.monotonic()
+                pause_s = wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, hides nothing
+                if patient:
+                    pause_s = min(pause_s, left_s)  # so that the last try comes at the end, not before it
+                if last or self._closing.is_set() or not 0 < pause_s <= left_s:
                     raise
             with self._counting:
                 self.retries += 1
-            self._closing.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
+            self._closing.wait(pause_s)
             wait_s = min(2 * wait_s, _LONGEST_RETRY_AFTER_S)
         raise AssertionError("the loop above returns or raises")
 
