@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this command."""
     parser.add_argument("--minutes", type=float, default=30.0, help="how long requests are sent")
     parser.add_argument("--variant", default=config.variant, help="of the detector")
-    parser.add_argument("--preprocess-per-s", type=float, default=60.0, help="requests a second to ssd_preprocess")
+    parser.add_argument("--preprocess-per-s", type=float, default=75.0, help="requests a second to ssd_preprocess")
     parser.add_argument("--bad-fraction", type=float, default=0.1, help="of the requests, 0 to 1")
     parser.add_argument("--sample-s", type=float, default=5.0, help="seconds between samples")
     parser.add_argument("--warm-up-fraction", type=float, default=0.2, help="of the time, in which memory may grow")

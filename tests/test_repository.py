@@ -75,12 +75,12 @@ def test_batching() -> None:
 
 
 def test_queues_are_limited() -> None:
-    """Not below the 32 requests that a sweep keeps under way, and a client's own deadline counts."""
+    """Not below what the sweeps keep under way, and a client's own deadline counts."""
     detectors = {variant: variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)}
     others = {name: load(name) for name in ("ssd_preprocess", "ssd_postprocess")}
     for name, model in {**others, **detectors}.items():
         policy = model.dynamic_batching.default_queue_policy
-        expected = {"ssd_postprocess": 128, "onnx_fp32": 32, "onnx_int8": 32}.get(name, 64)
+        expected = {"ssd_postprocess": 128, "onnx_fp32": 16, "onnx_int8": 16}.get(name, 64)
         assert policy.max_queue_size == expected, name
         assert policy.timeout_action == policy.REJECT
         assert policy.allow_timeout_override
