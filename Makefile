@@ -46,7 +46,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 test: lint repository
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 audit: $(INSTALLED)
 	@$(BIN)/python tools/audit.py

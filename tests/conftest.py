@@ -41,6 +41,14 @@ THOROUGH = bool(os.environ.get("SSD_TEST_THOROUGH"))
 long = pytest.mark.skipif(not THOROUGH, reason="takes long: set SSD_TEST_THOROUGH=1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, all that starts or asks a server runs in one: it shares the session's server, and ports."""
+    for item in items:
+        fixtures, module = getattr(item, "fixturenames", ()), getattr(item, "module", None)
+        if "server" in fixtures or hasattr(module, "EmbeddedServer"):
+            item.add_marker(pytest.mark.xdist_group("server"))
+
+
 @pytest.fixture(scope="session")
 def config() -> Config:
     return load_config(ROOT / "config.yml")
@@ -185,6 +193,11 @@ def children_of(pid: int) -> list[int]:
     """Processes that a process has started."""
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
     return [int(child) for child in listed.stdout.split()]
+
+
+def shared_memory_regions() -> set[Path]:
+    """Of this project's clients and servers; other tests run beside this one, and have theirs."""
+    return set(Path("/dev/shm").glob("ssd*"))
 
 
 def free_ports() -> list[int]:

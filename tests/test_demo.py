@@ -18,7 +18,7 @@ from ssd_triton.config import Config
 from ssd_triton.files import ROOT
 from ssd_triton.server import EmbeddedServer
 from ssd_triton.video import VideoWriter
-from tests.conftest import assert_one_line_error, children_of, group_members
+from tests.conftest import assert_one_line_error, children_of, group_members, shared_memory_regions
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 TIMES_S = (0.0, 0.1, 0.2, 0.35, 0.45, 0.6)
@@ -163,7 +163,7 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
     with VideoWriter(tmp_path / "long.mp4", (512, 600), 10) as writer:
         for index in range(200):
             writer.write(photograph_rgb, 0.1 * index)
-    regions = set(Path("/dev/shm").iterdir())
+    regions = shared_memory_regions()
     command = [
         sys.executable,
         str(ROOT / "clients/brake_demo.py"),
@@ -186,5 +186,5 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
     written = ["long.mp4", "out.events.jsonl", "out.mp4", "out.timeline.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == written
     assert read_events(tmp_path)[0]["state"] == "NO_DATA"
-    assert set(Path("/dev/shm").iterdir()) <= regions
+    assert shared_memory_regions() <= regions
     assert group_members(server_pid) == []

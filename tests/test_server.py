@@ -19,7 +19,7 @@ from ssd_triton.config import Config, ServerConfig
 from ssd_triton.errors import ConfigError, ServerError
 from ssd_triton.files import ROOT
 from ssd_triton.server import EmbeddedServer, bundle, process
-from tests.conftest import assert_one_line_error, children_of, group_members
+from tests.conftest import assert_one_line_error, children_of, group_members, shared_memory_regions
 
 SHM = Path("/dev/shm")
 
@@ -138,12 +138,12 @@ def test_taken_port_is_named(config: Config, settings: ServerConfig) -> None:
 
 
 def test_deadline_says_so_and_leaves_nothing(config: Config, settings: ServerConfig) -> None:
-    before = set(SHM.iterdir())
+    before = shared_memory_regions()
     hurried = settings.model_copy(update={"startup_timeout_s": 0.2})
     with pytest.raises(ServerError, match=r"not ready after 0\.2 s"):
         with EmbeddedServer(config.model_repository, "onnx_fp32", hurried):
             pass
-    assert set(SHM.iterdir()) <= before
+    assert shared_memory_regions() <= before
 
 
 def test_no_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_serve_ends_cleanly_on_a_signal(config: Config, tmp_path: Path, end: signal.Signals) -> None:
-    before = set(SHM.iterdir())
+    before = shared_memory_regions()
     command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
     serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert serving.stdout is not None
@@ -204,7 +204,7 @@ def test_serve_ends_cleanly_on_a_signal(config: Config, tmp_path: Path, end: sig
     assert serving.returncode == 0, errors
     assert "Traceback" not in errors
     assert group_members(server_pid) == []
-    assert set(SHM.iterdir()) <= before
+    assert shared_memory_regions() <= before
     assert (tmp_path / "reports/tritonserver.log").is_file()
 
 
