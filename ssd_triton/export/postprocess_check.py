@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from ssd_triton.arrays import AnyArray
 from ssd_triton.detections import Detections
 from ssd_triton.errors import ExportError
 from ssd_triton.export.samples import synthetic_predictions
-from ssd_triton.postprocess_parameters import PostprocessParameters
 from ssd_triton.reference import postprocess
+
+if TYPE_CHECKING:
+    from ssd_triton.postprocess_parameters import PostprocessParameters
 
 MAX_SCORE_ERROR = 1e-5
 MAX_BOX_ERROR_PX = 1e-2

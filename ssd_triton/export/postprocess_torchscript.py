@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,9 @@ from ssd_triton.arrays import AnyArray
 from ssd_triton.export.postprocess_check import check_detections
 from ssd_triton.files import atomic_output
 from ssd_triton.network.postprocess import PostProcess
-from ssd_triton.postprocess_parameters import PostprocessParameters
+
+if TYPE_CHECKING:
+    from ssd_triton.postprocess_parameters import PostprocessParameters
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 """In the order of the results."""

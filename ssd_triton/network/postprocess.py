@@ -6,28 +6,32 @@ The protocol is that of :func:`ssd_triton.reference.postprocess`. What makes it 
   candidates only.
 - Two stable sorts, by score and by image and class, order the candidates of all images and classes at once. Equal
   scores keep the order of the default boxes, which ``torch.topk`` does not promise.
-- The classes that have candidates are the rows of a table, and suppression takes a limited number of rows at once.
-  Greedy suppression is the only solution of *a box stays if no better box that stays overlaps it*. Repeating that rule
-  for all boxes at once until nothing changes finds it, in as many rounds as boxes suppress one another in a chain, and
-  not in one for each box.
-- The host waits for the device three times: for the number of candidates, for the size of the table, and to learn that
-  suppression has settled, which is rarely more than once for each part of the table.
+- The classes that have candidates are the rows of a table, and suppression takes a limited number of rows at once,
+  those with few candidates apart. Greedy suppression is the only solution of *a box stays if no better box that stays
+  overlaps it*. Repeating that rule for all boxes at once until nothing changes finds it, in as many rounds as boxes
+  suppress one another in a chain, and not in one for each box.
+- The host waits for the device for the number of candidates, for the size of the table, and to learn that suppression
+  has settled, which is mostly once or twice for each part of the table.
 
 It is plain ATen that TorchScript compiles, with nothing of torchvision, so that Triton's own PyTorch backend runs it.
 TorchScript reads annotations as values: hence no ``from __future__``.
 """
 
-from typing import List, Tuple  # noqa: UP035 - TorchScript's own names of these types
+from typing import TYPE_CHECKING, List, Tuple  # noqa: UP035 - TorchScript's own names of these types
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ssd_triton.network.boxes import CENTER_VARIANCE, SIZE_VARIANCE, default_boxes_cxcywh
-from ssd_triton.postprocess_parameters import PostprocessParameters
+
+if TYPE_CHECKING:
+    from ssd_triton.postprocess_parameters import PostprocessParameters
 
 MAX_PAIRS = 2**24
-"""Pairs of boxes that are compared at once; each takes some 20 bytes of intermediate results."""
+"""Pairs of boxes that are compared at once; each takes some 30 bytes of intermediate results."""
+_FEW_CANDIDATES = 32
+"""Most classes of an image have a handful of candidates and some have hundreds: pairs go with the square of it."""
 _ROUNDS_BETWEEN_CHECKS = 4
 """A round more costs a GPU less than asking whether it was needed."""
 
@@ -37,7 +41,7 @@ class PostProcess(nn.Module):
 
     defaults_cxcywh: Tensor
 
-    def __init__(self, parameters: PostprocessParameters, max_pairs: int = MAX_PAIRS) -> None:
+    def __init__(self, parameters: "PostprocessParameters", max_pairs: int = MAX_PAIRS) -> None:
         """Build the thresholds in.
 
         Args:
@@ -53,6 +57,7 @@ class PostProcess(nn.Module):
         self.max_pairs = max_pairs
         self.center_variance = CENTER_VARIANCE
         self.size_variance = SIZE_VARIANCE
+        self.few_candidates = _FEW_CANDIDATES
         self.rounds = _ROUNDS_BETWEEN_CHECKS
         defaults = torch.from_numpy(default_boxes_cxcywh()).t().contiguous()
         self.register_buffer("defaults_cxcywh", defaults)  # [4, 8732]
@@ -74,14 +79,13 @@ class PostProcess(nn.Module):
         row, box, score = self._candidates(conf.float())
         if row.numel() == 0:
             return self._nothing(images, conf.device)
-        row_of, box, score, here = self._tables(row, box, score, images * classes)
+        row_of, box, score, here, crowded_rows = self._tables(row, box, score, images * classes)
         image = torch.div(row_of, classes, rounding_mode="floor")
         boxes = self._decode(loc, image, box)
-        stays = torch.empty_like(here)
-        step = max(1, self.max_pairs // (here.shape[1] * here.shape[1]))
-        for start in range(0, here.shape[0], step):
-            part = slice(start, start + step)
-            stays[part] = self._suppress(boxes[:, part], here[part])
+        stays = torch.zeros_like(here)
+        by_count = torch.sort(here.sum(1), descending=True)[1]
+        self._settle(boxes, here, by_count[:crowded_rows], here.shape[1], stays)
+        self._settle(boxes, here, by_count[crowded_rows:], min(self.few_candidates, here.shape[1]), stays)
         return self._select(image, row_of % classes + 1, boxes, score * stays, original_size)
 
     def _candidates(self, conf: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
@@ -106,22 +110,23 @@ class PostProcess(nn.Module):
         by_score = torch.sort(score, descending=True, stable=True)[1]
         return by_score[torch.sort(group[by_score], stable=True)[1]]
 
-    def _tables(self, row: Tensor, box: Tensor, score: Tensor, rows: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: UP006
+    def _tables(self, row: Tensor, box: Tensor, score: Tensor, rows: int) -> Tuple[Tensor, Tensor, Tensor, Tensor, int]:  # noqa: UP006
         """Candidates as a table of the rows that have any, [R, k], with the rows' numbers, [R].
 
         Returns:
-            Row numbers, boxes, scores, and which places hold a candidate.
+            Row numbers, boxes, scores, which places hold a candidate, and how many rows have more than a few.
         """
         first = torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
         count = first[1:] - first[:-1]
         used = count > 0
-        sizes: List[int] = torch.stack([used.sum(), count.max()]).tolist()  # noqa: UP006
-        k = min(sizes[1], self.topk_candidates)
+        crowded = count > self.few_candidates
+        sizes: List[int] = torch.stack([used.sum(), crowded.sum(), count.max()]).tolist()  # noqa: UP006
+        k = min(sizes[2], self.topk_candidates)
         row_of = torch.sort(used.to(torch.uint8), descending=True, stable=True)[1][: sizes[0]]
         column = torch.arange(k, device=row.device)
         here = column < count[row_of].unsqueeze(1)
         place = (first[row_of].unsqueeze(1) + column).clamp(max=row.shape[0] - 1)
-        return row_of, box[place], score[place], here
+        return row_of, box[place], score[place], here, sizes[1]
 
     def _decode(self, loc: Tensor, image: Tensor, box: Tensor) -> Tensor:
         """Left, top, right, bottom of the boxes of a table, FP32 [4, R, k], fractions of the image."""
@@ -130,6 +135,14 @@ class PostProcess(nn.Module):
         center = default[:2] + offset[:2] * self.center_variance * default[2:]
         half_size = default[2:] * torch.exp(offset[2:] * self.size_variance) / 2
         return torch.cat([center - half_size, center + half_size])
+
+    def _settle(self, boxes: Tensor, here: Tensor, rows: Tensor, k: int, stays: Tensor) -> None:
+        """Fill in which boxes stay for some rows of the table, which have k candidates or fewer."""
+        target = stays[:, :k]
+        step = max(1, self.max_pairs // (k * k))
+        for start in range(0, rows.shape[0], step):
+            part = rows[start : start + step]
+            target[part] = self._suppress(boxes[:, :, :k][:, part], here[:, :k][part])
 
     def _suppress(self, boxes: Tensor, here: Tensor) -> Tensor:
         """Which boxes stay, [r, k].
