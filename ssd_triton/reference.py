@@ -2,7 +2,7 @@
 
 Source of the protocol and its constants: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``,
 ``ssd/evaluate.py``). Clarity comes before speed here; the served post-processing is
-:mod:`ssd_triton.export.postprocess`.
+:mod:`ssd_triton.export.postprocess`, and :mod:`ssd_triton.network.postprocess` on a GPU.
 """
 
 from __future__ import annotations
