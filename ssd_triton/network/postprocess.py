@@ -120,7 +120,7 @@ class PostProcess(nn.Module):
         count = first[1:] - first[:-1]
         used = count > 0
         crowded = count > self.few_candidates
-        sizes: List[int] = torch.stack([used.sum(), crowded.sum(), count.max()]).tolist()  # noqa: UP006
+        sizes: List[int] = torch.stack([used.sum(), crowded.sum(), count.max()]).cpu().tolist()  # noqa: UP006
         k = min(sizes[2], self.topk_candidates)
         row_of = torch.sort(used.to(torch.uint8), descending=True, stable=True)[1][: sizes[0]]
         column = torch.arange(k, device=row.device)
