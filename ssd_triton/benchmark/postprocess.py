@@ -6,7 +6,7 @@ Needs PyTorch, NumPy, Pillow, Matplotlib and safetensors alone, so that it runs 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,8 @@ def measure_postprocess(
             equal = _equal_to_cpu(script, predictions)
             candidates = _candidates_an_image(script, predictions["conf"])
             for row in time_in_turns(launches, batch, turns, device):
-                of_script = {"peak_mib": peak_mib, "equal": equal} if row.variant == TORCHSCRIPT else {}
-                found.append(Measurement(row, kind, row.variant, candidates, **of_script))
+                one = Measurement(row, kind, row.variant, candidates)
+                found.append(replace(one, peak_mib=peak_mib, equal=equal) if row.variant == TORCHSCRIPT else one)
     return found
 
 
