@@ -15,20 +15,22 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from ssd_triton.config import Config, load_config
 from ssd_triton.errors import UserError
 from ssd_triton.files import ROOT
 
+if TYPE_CHECKING:
+    from ssd_triton.config import Config
+
 Item = TypeVar("Item")
-AddArguments = Callable[[argparse.ArgumentParser, Config], None]
+AddArguments = Callable[[argparse.ArgumentParser, "Config"], None]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, and keeps the line breaks of descriptions and examples."""
 
 
@@ -45,6 +47,9 @@ def parse(
         add_arguments: Adds the command's own arguments, given the parser and the configuration.
         argv: Arguments without the program's name; ``sys.argv[1:]`` when None.
     """
+    # Pydantic comes with it, which a machine that only measures need not have.
+    from ssd_triton.config import load_config
+
     config_option = argparse.ArgumentParser(add_help=False)
     config_option.add_argument("--config", type=Path, default=ROOT / "config.yml", metavar="FILE", help="defaults")
     known, _ = config_option.parse_known_args(argv)
@@ -52,7 +57,7 @@ def parse(
     parser = argparse.ArgumentParser(
         description=description,
         epilog=f"example:\n  {example}",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
         parents=[config_option],
     )
     add_arguments(parser, config)

@@ -66,6 +66,7 @@ class ServerConfig(_Section):
     metrics_port: Port
     startup_timeout_s: Seconds
     shutdown_timeout_s: Seconds
+    cuda_memory_pool_mib: Annotated[int, Field(ge=0)]
     model_control: bool
     admin_key_file: Path | None
     restricted_apis: tuple[RestrictedApi, ...]

@@ -2,12 +2,13 @@
 
 Source of the protocol and its constants: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``,
 ``ssd/evaluate.py``). Clarity comes before speed here; the served post-processing is
-:mod:`ssd_triton.export.postprocess`.
+:mod:`ssd_triton.export.postprocess`, and :mod:`ssd_triton.network.postprocess` on a GPU.
 """
 
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,9 @@ from ssd_triton.arrays import FloatArray, UInt8Array
 from ssd_triton.detections import Detections
 from ssd_triton.network.boxes import IMAGE_SIZE_PX, decode, default_boxes_cxcywh
 from ssd_triton.network.ssd import ServedDetector, predict
-from ssd_triton.postprocess_parameters import PostprocessParameters
+
+if TYPE_CHECKING:
+    from ssd_triton.postprocess_parameters import PostprocessParameters
 
 _DEFAULTS_CXCYWH = default_boxes_cxcywh()
 
@@ -37,6 +40,8 @@ def preprocess(encoded: bytes) -> tuple[UInt8Array, tuple[int, int]]:
 
 def detect(detector: ServedDetector, encoded: bytes, parameters: PostprocessParameters | None = None) -> Detections:
     """Detect objects in one encoded image, from file bytes to boxes in its pixels."""
+    from ssd_triton.postprocess_parameters import PostprocessParameters
+
     image, size_px = preprocess(encoded)
     loc, conf = predict(detector, image[np.newaxis])
     return postprocess(loc[0], conf[0], size_px, parameters or PostprocessParameters())

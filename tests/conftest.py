@@ -42,7 +42,7 @@ long = pytest.mark.skipif(not THOROUGH, reason="takes long: set SSD_TEST_THOROUG
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, all that starts or asks a server runs in one: it shares the session's server, and ports."""
+    """With several processes, what starts or asks a server runs in one of them: it shares the session's server."""
     for item in items:
         fixtures, module = getattr(item, "fixturenames", ()), getattr(item, "module", None)
         if "server" in fixtures or hasattr(module, "EmbeddedServer"):

@@ -226,6 +226,20 @@ def test_a_missing_artefact_is_named(own: Callable[..., Config], config: Config,
         prepare(lacking, print)
 
 
+def test_a_missing_post_processing_is_named_before_an_engine_is_built(
+    own: Callable[..., Config], tmp_path: Path
+) -> None:
+    skip = shutil.ignore_patterns("*.pt", "*.onnx", "*.plan")
+    shutil.copytree(ROOT / "model_repository", tmp_path / "repository", ignore=skip)
+    lacking = own(variant="tensorrt_fp16").model_copy(update={"model_repository": tmp_path / "repository"})
+    steps: list[str] = []
+    with pytest.raises(
+        UserError, match=r"ssd_postprocess/1/model\.pt is missing, which variant 'tensorrt_fp16' serves"
+    ):
+        prepare(lacking, steps.append, compute_capability=CAPABILITY)
+    assert steps == []
+
+
 def test_an_unwritable_cache_is_named(own: Callable[..., Config], config: Config, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     ensure_built(config, lambda line: None, only=["onnx_int8"])

@@ -69,13 +69,13 @@ def copied() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def image_files(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
     """The project's files as the image has them."""
-    ensure_built(config, lambda line: None, only=["onnx_int8"])
+    ensure_built(config, lambda line: None, only=["onnx_int8", "pytorch_fp32"])
     root = tmp_path_factory.mktemp("image")
     for source, target in copied():
         path = root / target / (Path(source).name if target.endswith("/") else "")
         path.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / source).is_dir():
-            skip = shutil.ignore_patterns("__pycache__", "*.plan", "*.engine.json", "*.pt", "onnx_fp32.onnx")
+            skip = shutil.ignore_patterns("__pycache__", "*.plan", "*.engine.json", "pytorch_*.pt", "onnx_fp32.onnx")
             shutil.copytree(ROOT / source, path, ignore=skip)
         else:
             shutil.copy(ROOT / source, path)

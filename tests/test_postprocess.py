@@ -1,17 +1,23 @@
-"""The post-processing: the NumPy reference against hand-made cases, and the ONNX graph against the reference."""
+"""The post-processing: the NumPy reference against hand-made cases, and ONNX and TorchScript against the reference."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from ssd_triton.errors import ExportError
 from ssd_triton.export import postprocess as exported
+from ssd_triton.export.compare import run_onnx
+from ssd_triton.export.postprocess_check import check_detections
+from ssd_triton.export.postprocess_torchscript import compile_postprocess, export_postprocess_script, run_script
 from ssd_triton.network.boxes import decode, default_boxes_cxcywh, encode
+from ssd_triton.network.postprocess import PostProcess
 from ssd_triton.postprocess_parameters import PostprocessParameters
 from ssd_triton.reference import iou, postprocess
 
@@ -67,8 +73,20 @@ def run_graph(
     return dict(zip(names, values, strict=True))
 
 
+def run_torchscript(
+    loc: np.ndarray, conf: np.ndarray, size_px: list[list[int]], parameters: PostprocessParameters
+) -> dict[str, np.ndarray]:
+    inputs = {"loc": loc, "conf": conf, "original_size": np.array(size_px, np.int32)}
+    return run_script(compile_postprocess(parameters), inputs)
+
+
+FORMS = {"onnx": run_graph, "torchscript": run_torchscript}
+EXPORTS = {"model.onnx": exported.export_postprocess, "model.pt": export_postprocess_script}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
-def test_by_hand_in_numpy_and_onnx(case: str) -> None:
+def test_by_hand(case: str, form: str) -> None:
     entries, expected = CASES[case]
     loc, conf = predictions(entries)
     found = postprocess(loc, conf, (200, 100), DEFAULTS)
@@ -77,7 +95,7 @@ def test_by_hand_in_numpy_and_onnx(case: str) -> None:
         assert found.scores == pytest.approx([score for _, score, _ in expected], abs=1e-4)
         boxes = np.array([box for _, _, box in expected], np.float32).reshape(-1, 4) * [200, 100, 200, 100]
         np.testing.assert_allclose(found.boxes_xyxy, boxes, atol=1e-2)
-    graph = run_graph(loc[np.newaxis], conf[np.newaxis], [[200, 100]], DEFAULTS)
+    graph = FORMS[form](loc[np.newaxis], conf[np.newaxis], [[200, 100]], DEFAULTS)
     n = len(found)
     assert graph["num_detections"].tolist() == [[n]]
     assert graph["detection_classes"][0, :n].tolist() == found.class_ids.tolist()
@@ -104,8 +122,8 @@ def test_an_overlap_of_exactly_the_threshold_suppresses() -> None:
     for threshold, kept in ((at, 1), (above, 2)):
         parameters = PostprocessParameters(nms_thresh=threshold)
         assert len(postprocess(loc, conf, (1, 1), parameters)) == kept
-        graph = run_graph(loc[np.newaxis], conf[np.newaxis], [[1, 1]], parameters)
-        assert graph["num_detections"].tolist() == [[kept]]
+        for run in FORMS.values():
+            assert run(loc[np.newaxis], conf[np.newaxis], [[1, 1]], parameters)["num_detections"].tolist() == [[kept]]
 
 
 def decoded(loc: np.ndarray, index: int) -> np.ndarray:
@@ -123,10 +141,11 @@ def decoded(loc: np.ndarray, index: int) -> np.ndarray:
         PostprocessParameters(score_thresh=0.0, topk_candidates=400, detections_per_img=300),
     ],
 )
-def test_graph_equals_reference_on_hard_predictions(tmp_path: Path, parameters: PostprocessParameters) -> None:
+def test_exports_equal_the_reference_on_hard_predictions(tmp_path: Path, parameters: PostprocessParameters) -> None:
     num_labels = 81 if parameters == DEFAULTS else 11
-    exported.export_postprocess(tmp_path / "model.onnx", num_labels, parameters)
-    assert (tmp_path / "model.onnx").is_file()
+    for name, export in EXPORTS.items():
+        export(tmp_path / name, num_labels, parameters)
+        assert (tmp_path / name).is_file()
 
 
 def test_a_graph_with_other_thresholds_fails_its_check(tmp_path: Path) -> None:
@@ -134,7 +153,7 @@ def test_a_graph_with_other_thresholds_fails_its_check(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(exported.build_postprocess(81, PostprocessParameters(nms_thresh=0.45)), path)
     with pytest.raises(ExportError, match="differs from the NumPy reference"):
-        exported._check_detections(path, 81, DEFAULTS)
+        check_detections(lambda inputs: run_onnx(path, inputs), 81, DEFAULTS)
 
 
 def test_nothing_is_left_of_a_failed_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +168,61 @@ def test_nothing_is_left_of_a_failed_export(tmp_path: Path, monkeypatch: pytest.
         exported.export_postprocess(path, 81, DEFAULTS)
     assert [child.name for child in tmp_path.iterdir()] == ["model.onnx"]
     assert path.read_bytes() == b"the old artefact"
+
+
+# --- TorchScript ------------------------------------------------------------------------------------------------------
+
+
+def tied_predictions(batch: int, num_labels: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes with one of 100 sets of scores, in some of which two classes are equal; every third image has nothing."""
+    random = np.random.default_rng(batch)
+    loc = random.normal(0, 0.5, (batch, 4, 8732)).astype(np.float32)
+    columns = random.normal(0, 1.5, (batch, num_labels, 100)).astype(np.float32)
+    columns[:, 2, ::4] = columns[:, 3, ::4]
+    columns[:, 0] += 3
+    columns[2::3, 0] += 50
+    conf = np.take_along_axis(columns, random.integers(0, 100, (batch, 1, 8732)), axis=2)
+    return loc, conf, random.integers(1, 2000, (batch, 2), np.int32)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_torchscript_equals_onnx_in_every_place(batch: int) -> None:
+    """Also in the order of equal scores, and with more than 200 detections to choose from."""
+    loc, conf, size_px = tied_predictions(batch)
+    expected = run_graph(loc, conf, size_px.tolist(), DEFAULTS)
+    got = run_torchscript(loc, conf, size_px.tolist(), DEFAULTS)
+    counts = expected["num_detections"].ravel().tolist()
+    assert counts == [0 if index % 3 == 2 else 200 for index in range(batch)]
+    for name in ("num_detections", "detection_classes"):
+        assert got[name].dtype == expected[name].dtype
+        np.testing.assert_array_equal(got[name], expected[name])
+    np.testing.assert_allclose(got["detection_scores"], expected["detection_scores"], atol=1e-6)
+    np.testing.assert_allclose(got["detection_boxes"], expected["detection_boxes"], atol=1e-2)
+
+
+def test_a_limited_number_of_pairs_at_once_changes_nothing() -> None:
+    loc, conf, size_px = (torch.from_numpy(array) for array in tied_predictions(2))
+    whole, parts = (PostProcess(DEFAULTS, max_pairs)(loc, conf, size_px) for max_pairs in (2**24, 3 * 200 * 200))
+    assert whole[0].tolist() == [[200], [200]]
+    assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
+
+
+def test_a_chain_of_boxes_that_suppress_one_another() -> None:
+    """The best stays, the second falls to it, the third stays because the second fell, and so on: 101 rounds' worth."""
+    chain = [(index, 1, 0.9 - index * 0.005, (0.1, index * 0.008, 0.3, index * 0.008 + 0.025)) for index in range(101)]
+    assert iou(np.array(chain[0][3]), np.array([chain[1][3]]))[0] > 0.5
+    assert iou(np.array(chain[0][3]), np.array([chain[2][3]]))[0] < 0.5
+    loc, conf = predictions(chain)
+    found = postprocess(loc, conf, (1000, 1000), DEFAULTS)
+    got = run_torchscript(loc[np.newaxis], conf[np.newaxis], [[1000, 1000]], DEFAULTS)
+    assert len(found) == 51
+    assert got["num_detections"].tolist() == [[51]]
+    np.testing.assert_allclose(got["detection_boxes"][0, :51], found.boxes_xyxy, atol=1e-2)
+
+
+def test_triton_s_own_pytorch_backend_can_run_it(tmp_path: Path) -> None:
+    """It has the operators of PyTorch alone, and nothing of torchvision or of this project."""
+    torch.jit.save(compile_postprocess(DEFAULTS), tmp_path / "model.pt")
+    operators = set(re.findall(r" = (\w+::\w+)", str(torch.jit.load(tmp_path / "model.pt").inlined_graph)))
+    assert {"aten::sort", "aten::bmm"} <= operators
+    assert {name.split("::")[0] for name in operators} == {"aten", "prim"}

@@ -15,10 +15,13 @@ import pytest
 
 from ssd_triton.config import Config
 from ssd_triton.errors import ConfigError, WeightsError
+from ssd_triton.export.postprocess_torchscript import OUTPUTS
 from ssd_triton.files import ROOT
 from ssd_triton.repository.build import artefacts, ensure_built
 from ssd_triton.repository.model_config import (
     load_model_config,
+    postprocess_artefact,
+    postprocess_config,
     postprocess_parameters,
     variant_config,
     variants,
@@ -78,9 +81,10 @@ def test_queues_are_limited() -> None:
     """Not below what the sweeps keep under way, and a client's own deadline counts."""
     detectors = {variant: variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)}
     others = {name: load(name) for name in ("ssd_preprocess", "ssd_postprocess")}
+    others["torchscript"] = postprocess_config(REPOSITORY, "tensorrt_fp16")
     for name, model in {**others, **detectors}.items():
         policy = model.dynamic_batching.default_queue_policy
-        expected = {"ssd_postprocess": 128, "onnx_fp32": 16, "onnx_int8": 16}.get(name, 64)
+        expected = {"ssd_postprocess": 128, "torchscript": 128, "onnx_fp32": 16, "onnx_int8": 16}.get(name, 64)
         assert policy.max_queue_size == expected, name
         assert policy.timeout_action == policy.REJECT
         assert policy.allow_timeout_override
@@ -99,6 +103,29 @@ def test_variants_differ_in_nothing_that_callers_see() -> None:
         assert tensors(model.output) == tensors(load("ssd_detector").output)
         assert model.default_model_filename.startswith(variant)
         assert model.max_batch_size == load("ssd_detector").max_batch_size
+
+
+def test_post_processing_is_where_the_detector_is() -> None:
+    """TorchScript for every variant that may run on a GPU, with all that callers see the same."""
+    default = load("ssd_postprocess")
+    for variant in variants(REPOSITORY):
+        detector, own = variant_config(REPOSITORY, variant), postprocess_config(REPOSITORY, variant)
+        assert tensors(own.input) == tensors(default.input)
+        assert tensors(own.output) == tensors(default.output)
+        assert [tensor.name for tensor in own.output] == list(OUTPUTS)
+        assert own.max_batch_size == default.max_batch_size
+        kinds = {group.kind for group in detector.instance_group}
+        on_gpu = kinds != {default.instance_group[0].KIND_CPU}
+        assert on_gpu == (not variant.startswith("onnx_"))
+        assert own.backend == ("pytorch" if on_gpu else "onnxruntime")
+        assert postprocess_artefact(REPOSITORY, variant).name == ("model.pt" if on_gpu else "model.onnx")
+        if on_gpu:
+            assert {group.kind for group in own.instance_group} == {own.instance_group[0].KIND_AUTO}
+            for one in (own, detector):
+                assert one.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value == "no"
+            assert own.parameters["DISABLE_OPTIMIZED_EXECUTION"].string_value == "true"
+    files = [path for path in (REPOSITORY / "ssd_postprocess/configs").iterdir() if not path.is_symlink()]
+    assert [path.name for path in files] == ["torchscript.pbtxt"]
 
 
 def test_unknown_variant_is_refused() -> None:
@@ -175,7 +202,7 @@ def test_configurations_name_no_path() -> None:
 def copied(config: Config, tmp_path: Path) -> Config:
     """A copy of the built repository that a test may change, with one variant of the detector."""
     ensure_built(config, lambda line: None, only=["onnx_fp32"])
-    others = shutil.ignore_patterns("pytorch_*", "onnx_int8*", "tensorrt_*", "*.plan", "*.pt")
+    others = shutil.ignore_patterns("pytorch_*", "onnx_int8*", "tensorrt_*", "torchscript*", "*.plan", "*.pt*")
     shutil.copytree(REPOSITORY, tmp_path / "model_repository", ignore=others)
     return config.model_copy(update={"model_repository": tmp_path / "model_repository"})
 
@@ -201,6 +228,29 @@ def test_changed_thresholds_rebuild_the_postprocessing_only(copied: Config) -> N
     ensure_built(copied, lines.append)
     assert [line.split()[0] for line in lines] == ["building", "built", "current"]
     assert set(reasons(copied).values()) == {None}
+
+
+def test_changed_thresholds_rebuild_torchscript_too(config: Config, tmp_path: Path) -> None:
+    """And both configurations must say the same."""
+    shutil.copytree(
+        REPOSITORY, tmp_path / "model_repository", ignore=shutil.ignore_patterns("onnx_int8*", "tensorrt_*", "*.plan")
+    )
+    changed = config.model_copy(update={"model_repository": tmp_path / "model_repository"})
+    ensure_built(changed, lambda line: None, only=["pytorch_fp32"])
+    folder = changed.model_repository / "ssd_postprocess"
+    replace(folder / "config.pbtxt", '"0.05"', '"0.1"')
+    with pytest.raises(ConfigError, match=r"score_thresh is 0\.05, expected 0\.1 as in .*config\.pbtxt: give both"):
+        artefacts(changed)
+    for path in (folder / "configs").iterdir():
+        replace(path, '"0.05"', '"0.1"')
+    [script, detector] = artefacts(changed, only=["pytorch_fp32"])
+    assert (script.path.name, detector.path.name) == ("model.pt", "pytorch_fp32.pt")
+    assert (script.stale_because(), detector.stale_because()) == ("changed: score_thresh", None)
+    script.build()
+    assert script.stale_because() is None
+    record = json.loads((folder / "1/model.pt.json").read_text(encoding="utf-8"))
+    assert record["inputs"]["score_thresh"] == 0.1
+    assert {"torch", "numpy"} <= record["versions"].keys()
 
 
 def test_a_file_that_is_not_what_was_built_is_rebuilt(copied: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -119,6 +120,14 @@ def test_misnamed_tensors_are_named(with_variant: Path, settings: ServerConfig) 
     with pytest.raises(ServerError, match=r"has the inputs \['conf', 'loc', 'original_size'\], expected \['image'\]"):
         with EmbeddedServer(with_variant, "onnx_fp32", settings):
             pass
+
+
+def test_a_batch_s_raw_outputs_fit_into_the_pool_of_gpu_memory(server: EmbeddedServer, config: Config) -> None:
+    """Two full batches on their way to the post-processing; without a GPU, Triton takes the size and has no pool."""
+    pool_bytes = config.server.cuda_memory_pool_mib * 2**20
+    assert pool_bytes > 2 * 64 * (4 + 81) * 8732 * 4
+    log = server.log_path.read_text(encoding="utf-8")
+    assert re.search(rf"cuda_memory_pool_byte_size\{{0\}}\s*\|\s*{pool_bytes}\s", log)
 
 
 def test_unknown_variant_is_refused_before_anything_starts(with_variant: Path, settings: ServerConfig) -> None:

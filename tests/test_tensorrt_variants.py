@@ -126,7 +126,7 @@ def test_an_engine_asked_for_by_name_says_what_is_missing(config: Config) -> Non
         ensure_built(config, lines.append, only=["tensorrt_int8"])
     # INT8 is made from the quantised file, and that from FP32: both come first.
     order = [Path(line.split()[1]).name for line in lines if not line.startswith("built")]
-    assert order == ["model.onnx", "onnx_fp32.onnx", "onnx_int8.onnx", "tensorrt_int8.plan"]
+    assert order == ["model.pt", "onnx_fp32.onnx", "onnx_int8.onnx", "tensorrt_int8.plan"]
 
 
 @needs_rtx

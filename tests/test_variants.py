@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from tritonclient import grpc as grpc_client
+from tritonclient.utils import np_to_triton_dtype
 
-from ssd_triton.benchmark import candidates, measure, report
+from ssd_triton.benchmark import candidates, measure, report, timing
 from ssd_triton.client import DetectorClient
 from ssd_triton.config import BACKBONE_NAMES, Config
+from ssd_triton.detections import Detections
 from ssd_triton.device import choose_device
 from ssd_triton.errors import ExportError, UserError
 from ssd_triton.export import torchscript
 from ssd_triton.export.compare import relative_error
+from ssd_triton.export.postprocess_check import check_detections
+from ssd_triton.export.postprocess_torchscript import OUTPUTS
 from ssd_triton.export.samples import photographs
 from ssd_triton.network.fused import FusedDetector
 from ssd_triton.network.ssd import SSD300, ServedDetector, predict
 from ssd_triton.parity import check_parity
+from ssd_triton.postprocess_parameters import PostprocessParameters
 from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
 from tests.conftest import long
@@ -112,6 +118,19 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["fused.pt"]
 
 
+def infer_postprocess(server: EmbeddedServer, arrays: dict[str, np.ndarray], times: int) -> dict[str, np.ndarray]:
+    """Ask the served post-processing alone, for the arrays several times over; what it says of the last."""
+    inputs = []
+    for name, array in arrays.items():
+        repeated = np.concatenate([array] * times)
+        tensor = grpc_client.InferInput(name, list(repeated.shape), np_to_triton_dtype(repeated.dtype))
+        tensor.set_data_from_numpy(repeated)
+        inputs.append(tensor)
+    with grpc_client.InferenceServerClient(server.url("grpc")) as client:
+        result = client.infer("ssd_postprocess", inputs)
+    return {name: result.as_numpy(name)[-len(arrays["loc"]) :] for name in OUTPUTS}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grpc_detector: DetectorClient) -> None:
     ensure_built(config, lambda line: None, only=[variant])
@@ -123,9 +142,14 @@ def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grp
     ):
         found = client.detect(photograph).filter(score_thresh=0.5)
         batch = client.detect_batch([photograph] * 3)
+        # Requests that wait for each other run together.
+        batch += [one for one in client.map([photograph] * 3) if isinstance(one, Detections)]
+        # Twice the four images of the check, as one request: raw predictions in, detections out.
+        check_detections(lambda inputs: infer_postprocess(server, inputs, times=2), 81, PostprocessParameters())
     assert found.class_ids.tolist() == expected.class_ids.tolist()
     np.testing.assert_allclose(found.scores, expected.scores, atol=2e-2)
     np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=VARIANTS[variant])
+    assert len(batch) == 6
     for one in batch:
         np.testing.assert_allclose(one.filter(score_thresh=0.5).boxes_xyxy, found.boxes_xyxy, atol=0.5)
 
@@ -157,7 +181,7 @@ def test_benchmark_measures_and_reports(tmp_path: Path) -> None:
     assert all(0 < row.p50_ms <= row.p95_ms <= row.p99_ms and row.runs >= 2 for row in rows)
     limit = measure.measure_limit(detector, CPU)
     assert all(row.images_per_s < 3 * limit.images_per_s(row.batch) for row in rows)
-    written = report.write_report(tmp_path, rows, limit, measure.machine(CPU), "pytorch_fp32")
+    written = report.write_report(tmp_path, rows, limit, timing.machine(CPU), "pytorch_fp32")
     assert sorted(path.name for path in written) == [
         "acceleration.png",
         "benchmark.csv",

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def main() -> int:
     """Measure, write the report and print the table."""
     args, config = cli.parse(str(__doc__), "python tools/benchmark.py --device cpu --batch 1 4", add_arguments)
-    from ssd_triton.benchmark import candidates, measure, report
+    from ssd_triton.benchmark import candidates, measure, report, timing
     from ssd_triton.device import choose_device
     from ssd_triton.network.ssd import ServedDetector
     from ssd_triton.network.weights import load_network
@@ -38,7 +38,7 @@ def main() -> int:
     limit = measure.measure_limit(detector, device)
     rows = measure.benchmark(variants, args.batch, args.turns, device)
     baseline = "pytorch_fp16" if device.type == "cuda" else "pytorch_fp32"
-    report.write_report(args.output, rows, limit, measure.machine(device), baseline)
+    report.write_report(args.output, rows, limit, timing.machine(device), baseline)
     print(report.table(rows))
     print(
         f"limit at batch {max(args.batch)}: {limit.images_per_s(max(args.batch)):,.0f} images/s "

@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--metrics-port", type=int, default=server.metrics_port, help="of Prometheus's metrics")
     parser.add_argument("--shutdown-timeout-s", type=float, default=server.shutdown_timeout_s, help="for requests")
     parser.add_argument(
+        "--cuda-memory-pool-mib",
+        type=int,
+        default=server.cuda_memory_pool_mib,
+        help="on each GPU, for tensors between models",
+    )
+    parser.add_argument(
         "triton_options", nargs="*", metavar="-- OPTION", help="for tritonserver, such as --log-verbose=1"
     )
 

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--metrics-port", type=int, default=server.metrics_port, help="0 takes any free port")
     parser.add_argument("--startup-timeout-s", type=float, default=server.startup_timeout_s, help="seconds")
     parser.add_argument(
+        "--cuda-memory-pool-mib",
+        type=int,
+        default=server.cuda_memory_pool_mib,
+        help="on each GPU, for tensors between models",
+    )
+    parser.add_argument(
         "--admin-key-file", type=Path, default=server.admin_key_file, help="opens server.restricted_apis to its key"
     )
     parser.add_argument(
@@ -73,7 +79,8 @@ def main() -> int:
 
 def _settings(args: argparse.Namespace, config: Config) -> ServerConfig:
     """The server's section of the configuration with the flags in it, checked again."""
-    names = ("host", "grpc_port", "http_port", "metrics_port", "startup_timeout_s", "admin_key_file", "model_control")
+    ports = ("grpc_port", "http_port", "metrics_port")
+    names = ("host", *ports, "startup_timeout_s", "cuda_memory_pool_mib", "admin_key_file", "model_control")
     tls = {"certificate": args.ssl_certificate, "private_key": args.ssl_private_key, "client_ca": args.ssl_client_ca}
     flags = {name: getattr(args, name) for name in names}
     return validated(

@@ -1,10 +1,17 @@
 """Python-based Triton backend that runs TorchScript models, for servers without the native ``pytorch`` backend.
 
-It reads from a model's own configuration: ``default_model_filename``, the instance group's kind and device, and the
-parameter ``CUDA_GRAPH_BATCH_SIZES``, a list of batch sizes such as ``1,8,64`` for which the model is captured as a CUDA
-graph when it is loaded; a batch between two of them runs padded to the larger one. The native backend ignores that
-parameter. Tensors pass by DLPack, so that nothing is copied through the host between models on the same GPU. On a CPU
-the model runs in FP32. Needs PyTorch.
+It reads from a model's own configuration: ``default_model_filename``, the instance group's kind and device, and these
+parameters:
+
+- ``DISABLE_OPTIMIZED_EXECUTION``, as the native backend does: ``true`` runs a model as it is written, without compiling
+  it anew for the shapes that come.
+- ``CUDA_GRAPH_BATCH_SIZES``: batch sizes such as ``1,8,64`` for which the model is captured as a CUDA graph when it is
+  loaded; a batch between two of them runs padded to the larger one. The native backend ignores it.
+- ``OUTPUTS_IN_HOST_MEMORY``: ``yes`` for small outputs on their way to a client, which then leave the GPU all at once
+  and not request by request. The native backend ignores it.
+
+Tensors pass by DLPack, so that nothing is copied through the host between models on the same GPU. On a CPU the model
+runs in FP32. Needs PyTorch.
 """
 
 import bisect
@@ -13,6 +20,7 @@ from pathlib import Path
 
 import torch
 import triton_python_backend_utils as pb_utils
+from gather import gather
 from structured_log import StructuredLog
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
@@ -46,6 +54,8 @@ class TritonPythonModel:
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.max_batch_size = config["max_batch_size"]
+        self.optimized = _parameter(config, "DISABLE_OPTIMIZED_EXECUTION") != "true"
+        self.outputs_in_host_memory = _parameter(config, "OUTPUTS_IN_HOST_MEMORY") == "yes"
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = False  # FP32 is to mean FP32
         self.graphs = self._capture(config) if on_gpu else {}
@@ -56,23 +66,20 @@ class TritonPythonModel:
             return self._execute(requests)
 
     def _execute(self, requests):
-        tensors = [[self._input(request, name) for name in self.inputs] for request in requests]
-        sizes = [arrays[0].shape[0] for arrays in tensors]
-        with torch.inference_mode():
-            stacked = tensors[0] if len(tensors) == 1 else [torch.cat(arrays) for arrays in zip(*tensors, strict=True)]
-            results = self._run(stacked)
-            parts = [result.split(sizes) for result in results]
+        tensors = [[_input(request, name) for request in requests] for name in self.inputs]
+        sizes = [len(tensor) for tensor in tensors[0]]
+        with torch.inference_mode(), torch.jit.optimized_execution(self.optimized):
+            results = [result.contiguous() for result in self._run([gather(parts, self.device) for parts in tensors])]
+            if self.outputs_in_host_memory:
+                results = [result.to("cpu", non_blocking=True) for result in results]
             if self.device.type == "cuda":
                 torch.cuda.current_stream(self.device).synchronize()
+        parts = [result.split(sizes) for result in results]
         return [self._response([part[index] for part in parts]) for index in range(len(requests))]
-
-    def _input(self, request, name):
-        tensor = pb_utils.get_input_tensor_by_name(request, name)
-        return from_dlpack(tensor.to_dlpack()).to(self.device, non_blocking=True)
 
     def _response(self, arrays):
         named = zip(self.outputs, arrays, strict=True)
-        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(n, to_dlpack(a.contiguous())) for n, a in named])
+        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(n, to_dlpack(a)) for n, a in named])
 
     def _run(self, arrays):
         """Outputs in memory of their own: a graph's are overwritten by its next replay."""
@@ -89,7 +96,7 @@ class TritonPythonModel:
 
     def _capture(self, config):
         """One graph for each batch size, all in one memory pool: they never run at the same time."""
-        listed = config.get("parameters", {}).get("CUDA_GRAPH_BATCH_SIZES", {}).get("string_value", "")
+        listed = _parameter(config, "CUDA_GRAPH_BATCH_SIZES")
         sizes = sorted({int(size) for size in listed.split(",") if size.strip()}, reverse=True)
         if sizes and not 1 <= sizes[-1] <= sizes[0] <= self.max_batch_size:
             raise pb_utils.TritonModelException(
@@ -116,3 +123,11 @@ class TritonPythonModel:
                 pool = pool or graph.pool()
                 graphs[size] = (graph, inputs, outputs)
         return graphs
+
+
+def _input(request, name):
+    return from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+
+
+def _parameter(config, name):
+    return config.get("parameters", {}).get(name, {}).get("string_value", "")

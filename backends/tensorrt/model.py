@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import triton_python_backend_utils as pb_utils
+from gather import gather
 from structured_log import StructuredLog
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
@@ -53,15 +54,15 @@ class TritonPythonModel:
             return self._execute(requests)
 
     def _execute(self, requests):
-        images = [self._image(request) for request in requests]
-        outputs = self.engine(images[0] if len(images) == 1 else torch.cat(images))
-        parts = [output.split([len(image) for image in images]) for output in outputs]
+        images = [_image(request) for request in requests]
+        outputs = self.engine(gather(images, self.device))
         torch.cuda.current_stream(self.device).synchronize()
+        parts = [output.split([len(image) for image in images]) for output in outputs]
         return [_response([part[index] for part in parts]) for index in range(len(requests))]
 
-    def _image(self, request):
-        tensor = pb_utils.get_input_tensor_by_name(request, INPUT)
-        return from_dlpack(tensor.to_dlpack()).to(self.device, non_blocking=True)
+
+def _image(request):
+    return from_dlpack(pb_utils.get_input_tensor_by_name(request, INPUT).to_dlpack())
 
 
 def _response(arrays):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssd_triton.arrays import AnyArray
+from ssd_triton.benchmark.timing import Launch
 from ssd_triton.config import Config
 from ssd_triton.export.engine_runner import EngineRunner
 from ssd_triton.labels import load_labels
@@ -23,8 +24,6 @@ from ssd_triton.repository.engines import PRECISION_OF, EngineArtefact, engine_a
 from ssd_triton.repository.paths import DETECTOR
 
 Run = Callable[[AnyArray], tuple[AnyArray, AnyArray]]
-Launch = Callable[[int], object]
-"""Runs one batch; the argument chooses among the input sets, so that caches see changing data."""
 WARM_UP_RUNS = 3
 """Before a CUDA graph is captured: cuDNN chooses its algorithms in the first runs."""
 

@@ -1,50 +1,20 @@
-"""Timing candidates in turns, and the limits that the machine sets."""
+"""Measuring candidates at every batch size, and the limits that the machine sets."""
 
 from __future__ import annotations
 
 import gc
-import platform
-import time
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssd_triton import cli
-from ssd_triton.benchmark.candidates import Candidate, Launch, random_images
-from ssd_triton.machine import processor
+from ssd_triton.benchmark.candidates import Candidate, random_images
+from ssd_triton.benchmark.timing import Row, time_in_turns, time_runs
 from ssd_triton.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.network.ssd import ServedDetector
 
 _INPUT_SETS = 4
-_WARM_UP_RUNS = 5
-_SLICE_S = 0.25
-"""How long a candidate runs before the next one gets its turn."""
-_MIN_RUNS = 2
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant at one batch size; times of single batches: median, tails and mean over all turns."""
-
-    variant: str
-    batch: int
-    runs: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    mean_ms: float
-
-    @property
-    def images_per_s(self) -> float:
-        """Of the median batch."""
-        return self.batch / self.p50_ms * 1e3
-
-    def to_dict(self) -> dict[str, object]:
-        """For CSV and JSON."""
-        return {**asdict(self), "images_per_s": round(self.images_per_s, 2)}
 
 
 def benchmark(candidates: list[Candidate], batches: list[int], turns: int, device: torch.device) -> list[Row]:
@@ -53,54 +23,10 @@ def benchmark(candidates: list[Candidate], batches: list[int], turns: int, devic
     for batch in batches:
         images = random_images(batch, _INPUT_SETS)
         launches = {candidate.name: candidate.prepare(images) for candidate in candidates}
-        times_ms: dict[str, list[float]] = {name: [] for name in launches}
-        for launch in launches.values():
-            _time(launch, _WARM_UP_RUNS, device)
-        order = [name for _ in range(turns) for name in launches]
-        for name in cli.progress(order, total=len(order), description=f"batch {batch}", unit="turns"):
-            estimate_s = _time(launches[name], _MIN_RUNS, device)[-1] / 1e3
-            runs = max(_MIN_RUNS, int(_SLICE_S / estimate_s))
-            times_ms[name] += _time(launches[name], runs, device)
-        for name, values in times_ms.items():
-            p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
-            rows.append(Row(name, batch, len(values), p50, p95, p99, float(np.mean(values))))
+        rows += time_in_turns(launches, batch, turns, device)
         del launches
         gc.collect()
     return rows
-
-
-def _time(launch: Launch, runs: int, device: torch.device) -> list[float]:
-    """Milliseconds of each run: by CUDA events between back-to-back runs, or by the clock on a CPU."""
-    if device.type == "cpu":
-        times_ms = []
-        for index in range(runs):
-            start_s = time.perf_counter()
-            launch(index)
-            times_ms.append((time.perf_counter() - start_s) * 1e3)
-        return times_ms
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize(device)
-    events[0].record()
-    for index in range(runs):
-        launch(index)
-        events[index + 1].record()
-    torch.cuda.synchronize(device)
-    return [before.elapsed_time(after) for before, after in pairwise(events)]
-
-
-def machine(device: torch.device) -> dict[str, str]:
-    """Names and versions that the figures belong to."""
-    facts = {
-        "processor": processor(),
-        "cores": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-        facts["cuda"] = str(torch.version.cuda)
-        facts["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-    return facts
 
 
 @dataclass(frozen=True)
@@ -128,10 +54,10 @@ def measure_limit(detector: ServedDetector, device: torch.device) -> Limit:
     with torch.inference_mode(), counter:
         detector(torch.zeros(1, 300, 300, 3, dtype=torch.uint8))
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    matrix_ms = float(np.median(_time(lambda _: a @ b, 10, device)[3:]))
+    matrix_ms = float(np.median(time_runs(lambda _: a @ b, 10, device)[3:]))
     source = torch.randn(2**28 if device.type == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
-    copy_ms = float(np.median(_time(lambda _: target.copy_(source), 10, device)[3:]))
+    copy_ms = float(np.median(time_runs(lambda _: target.copy_(source), 10, device)[3:]))
     outputs = (4 + detector.network.num_labels) * NUM_DEFAULT_BOXES * 4
     parameters = sum(value.numel() for value in detector.parameters())
     return Limit(

@@ -13,7 +13,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from ssd_triton.benchmark.measure import Limit, Row
+from ssd_triton.benchmark.measure import Limit
+from ssd_triton.benchmark.timing import Row
 from ssd_triton.files import atomic_output
 
 

@@ -16,7 +16,7 @@ from ssd_triton.errors import UserError
 from ssd_triton.export.trt_runtime import find_gpu
 from ssd_triton.files import relative_to_cwd
 from ssd_triton.repository.engines import PRECISION_OF, engine_artefact
-from ssd_triton.repository.model_config import variant_config
+from ssd_triton.repository.model_config import postprocess_artefact, variant_config
 from ssd_triton.repository.paths import DETECTOR
 from ssd_triton.server.bundle import find_bundle
 from ssd_triton.server.options import server_options
@@ -62,6 +62,7 @@ def prepare(config: Config, report: Callable[[str], None], *, compute_capability
     settings = config.container
     variant = choose_variant(settings.variant, config.variant)
     model = variant_config(config.model_repository, variant)
+    _check_built(postprocess_artefact(config.model_repository, variant), variant)
     plan = None
     if variant in PRECISION_OF:
         artefact = engine_artefact(config, variant, compute_capability)
@@ -69,15 +70,18 @@ def prepare(config: Config, report: Callable[[str], None], *, compute_capability
         ensure_engine(engine, report, timeout_s=settings.builder_timeout_s)
         plan = engine.path
     else:
-        file = config.model_repository / DETECTOR / "1" / model.default_model_filename
-        if not file.is_file():
-            raise UserError(
-                f"{relative_to_cwd(file)} is missing, which variant '{variant}' serves: run "
-                "'python tools/build_repository.py' before the image is built"
-            )
+        _check_built(config.model_repository / DETECTOR / "1" / model.default_model_filename, variant)
     repository = settings.runtime_dir / "model_repository"
     link_repository(config.model_repository, repository, plan)
     return Prepared(variant, repository)
+
+
+def _check_built(file: Path, variant: str) -> None:
+    if not file.is_file():
+        raise UserError(
+            f"{relative_to_cwd(file)} is missing, which variant '{variant}' serves: run "
+            "'python tools/build_repository.py' before the image is built"
+        )
 
 
 def exec_server(prepared: Prepared, config: Config, extra_options: Sequence[str] = ()) -> NoReturn:

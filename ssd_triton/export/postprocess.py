@@ -15,19 +15,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ssd_triton.arrays import AnyArray
-from ssd_triton.detections import Detections
-from ssd_triton.errors import ExportError
 from ssd_triton.export.compare import check_interface, run_onnx
 from ssd_triton.export.detector import MAX_IR_VERSION, OPSET
-from ssd_triton.export.samples import synthetic_predictions
+from ssd_triton.export.postprocess_check import check_detections
 from ssd_triton.files import atomic_output
 from ssd_triton.network.boxes import CENTER_VARIANCE, NUM_DEFAULT_BOXES, SIZE_VARIANCE, default_boxes_cxcywh
 from ssd_triton.postprocess_parameters import PostprocessParameters
-from ssd_triton.reference import postprocess
-
-MAX_SCORE_ERROR = 1e-5
-MAX_BOX_ERROR_PX = 1e-2
-_DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
 
 
 class _GraphBuilder:
@@ -56,8 +49,6 @@ class _GraphBuilder:
 def export_postprocess(path: Path, num_labels: int, parameters: PostprocessParameters) -> None:
     """Write the post-processing graph, and prove it equal to the NumPy reference.
 
-    The check runs on predictions made to be hard: none above the threshold, exact ties, many overlapping candidates.
-
     Raises:
         ExportError: The graph's interface or its detections differ from the reference.
     """
@@ -78,7 +69,7 @@ def export_postprocess(path: Path, num_labels: int, parameters: PostprocessParam
                 "detection_classes": (np.dtype(np.int32), (None, n)),
             },
         )
-        _check_detections(temporary, num_labels, parameters)
+        check_detections(lambda inputs: run_onnx(temporary, inputs), num_labels, parameters)
 
 
 def build_postprocess(num_labels: int, parameters: PostprocessParameters) -> onnx.ModelProto:
@@ -203,32 +194,3 @@ def _model(g: _GraphBuilder, num_labels: int, parameters: PostprocessParameters)
     )
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _check_detections(path: Path, num_labels: int, parameters: PostprocessParameters) -> None:
-    """Compare the graph with the NumPy reference, image by image, in one batch."""
-    loc, conf, size_px = synthetic_predictions(num_labels)
-    got = run_onnx(path, {"loc": loc, "conf": conf, "original_size": size_px})
-    problems = []
-    for index in range(len(loc)):
-        width_px, height_px = (int(side) for side in size_px[index])
-        expected = postprocess(loc[index], conf[index], (width_px, height_px), parameters)
-        n = len(expected)
-        padding = [got[name][index, n:] for name in _DETECTIONS]
-        if got["num_detections"][index, 0] != n or any(array.any() for array in padding):
-            problems.append(f"image {index}: got {got['num_detections'][index, 0]} detections, expected {n}")
-            continue
-        found = Detections(*(got[name][index, :n] for name in _DETECTIONS))
-        unmatched = n - _count_matches(found, expected)
-        if unmatched or np.any(np.diff(found.scores) > 0):
-            problems.append(f"image {index}: {unmatched} of {n} detections differ, or they are not in order of score")
-    if problems:
-        raise ExportError(f"the post-processing graph differs from the NumPy reference: {'; '.join(problems)}")
-
-
-def _count_matches(found: Detections, expected: Detections) -> int:
-    """Expected detections that were found, in any order: scores a rounding error apart may change places."""
-    same = found.class_ids[:, np.newaxis] == expected.class_ids
-    same &= np.abs(found.scores[:, np.newaxis] - expected.scores) <= MAX_SCORE_ERROR
-    same &= np.abs(found.boxes_xyxy[:, np.newaxis] - expected.boxes_xyxy).max(axis=2) <= MAX_BOX_ERROR_PX
-    return int(min(same.any(axis=0).sum(), same.any(axis=1).sum()))

@@ -16,18 +16,45 @@ from ssd_triton import reference
 from ssd_triton.arrays import AnyArray
 from ssd_triton.config import Config
 from ssd_triton.errors import ConfigError
-from ssd_triton.export import compare, detector, postprocess, quantize, ranges, samples, torchscript
+from ssd_triton.export import (
+    compare,
+    detector,
+    postprocess,
+    postprocess_check,
+    postprocess_torchscript,
+    quantize,
+    ranges,
+    samples,
+    torchscript,
+)
 from ssd_triton.files import relative_to_cwd, sha256_of
 from ssd_triton.labels import load_labels
 from ssd_triton.network import boxes, fused, resnet, ssd, weights
+from ssd_triton.network import postprocess as postprocess_network
+from ssd_triton.postprocess_parameters import PostprocessParameters
 from ssd_triton.repository.artefact import Artefact, RecordedArtefact
 from ssd_triton.repository.engines import ONNX_OF, PRECISION_OF, engine_artefact
-from ssd_triton.repository.model_config import ModelConfig, postprocess_parameters, variant_config, variants
-from ssd_triton.repository.paths import DETECTOR, POSTPROCESS
+from ssd_triton.repository.model_config import (
+    ModelConfig,
+    postprocess_artefact,
+    postprocess_parameters,
+    variant_config,
+    variants,
+)
+from ssd_triton.repository.paths import DETECTOR
 
 _CHECK_IMAGES = 4
 _NETWORK_CODE = (boxes, resnet, ssd, weights, compare, samples)
-_POSTPROCESS_CODE = (boxes, postprocess, compare, samples, reference, parameters_module)
+_POSTPROCESS_CODE = (boxes, postprocess_check, samples, reference, parameters_module)
+
+
+@dataclass(frozen=True)
+class _PostprocessExport:
+    """How a file of the post-processing is made."""
+
+    export: Callable[[Path, int, PostprocessParameters], None]
+    code: tuple[ModuleType, ...]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,18 @@ _EXPORTS = {
 }
 
 
+_POSTPROCESS_EXPORTS = {
+    "model.onnx": _PostprocessExport(
+        postprocess.export_postprocess, (postprocess, compare), ("numpy", "onnx", "onnxruntime-openvino")
+    ),
+    "model.pt": _PostprocessExport(
+        postprocess_torchscript.export_postprocess_script,
+        (postprocess_torchscript, postprocess_network),
+        ("numpy", "torch"),
+    ),
+}
+
+
 def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = ()) -> list[Artefact]:
     """Every artefact that the repository's configurations name.
 
@@ -65,8 +104,9 @@ def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = 
         WeightsError: The weights file is missing.
     """
     labels = load_labels(config.labels_path)
-    found: list[Artefact] = [_postprocess_artefact(config, len(labels))]
-    for variant in _with_sources(only or variants(config.model_repository)):
+    chosen = list(only or variants(config.model_repository))
+    found: list[Artefact] = _postprocess_artefacts(config, chosen, len(labels))
+    for variant in _with_sources(chosen):
         model = variant_config(config.model_repository, variant)
         _check_classes(variant, model, len(labels))
         filename = model.default_model_filename
@@ -185,20 +225,23 @@ def _without_ranges(config: Config, ranges_file: Path) -> str | None:
     return None
 
 
-def _postprocess_artefact(config: Config, num_labels: int) -> RecordedArtefact:
-    path = config.model_repository / POSTPROCESS / "1" / "model.onnx"
+def _postprocess_artefacts(config: Config, chosen: Sequence[str], num_labels: int) -> list[Artefact]:
+    """The forms of the post-processing that some variants use."""
     parameters = postprocess_parameters(config.model_repository)
+    paths = sorted({postprocess_artefact(config.model_repository, variant) for variant in chosen})
+    return [_postprocess_file(path, parameters, num_labels) for path in paths]
+
+
+def _postprocess_file(path: Path, parameters: PostprocessParameters, num_labels: int) -> RecordedArtefact:
+    if path.name not in _POSTPROCESS_EXPORTS:
+        raise ConfigError(f"the post-processing's configurations name {path.name}, which nothing here builds")
+    export = _POSTPROCESS_EXPORTS[path.name]
     inputs: dict[str, object] = {
         **parameters.model_dump(),
         "num_labels": num_labels,
-        "code_sha256": _code_sha256(_POSTPROCESS_CODE),
+        "code_sha256": _code_sha256((*_POSTPROCESS_CODE, *export.code)),
     }
-    return RecordedArtefact(
-        path,
-        inputs,
-        ("numpy", "onnx", "onnxruntime-openvino"),
-        lambda: postprocess.export_postprocess(path, num_labels, parameters),
-    )
+    return RecordedArtefact(path, inputs, export.packages, lambda: export.export(path, num_labels, parameters))
 
 
 def _code_sha256(modules: tuple[ModuleType, ...]) -> str:

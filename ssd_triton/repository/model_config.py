@@ -53,13 +53,48 @@ def variant_config(repository: Path, variant: str) -> ModelConfig:
     return load_model_config(repository / DETECTOR / "configs" / f"{variant}.pbtxt")
 
 
-def postprocess_parameters(repository: Path) -> PostprocessParameters:
-    """Read the thresholds that the post-processing graph is built with.
+def postprocess_config(repository: Path, variant: str) -> ModelConfig:
+    """The post-processing's configuration for a variant of the detector: its own, or the default one.
 
     Raises:
-        ConfigError: A threshold is missing or out of range, or the outputs' size is not ``detections_per_img``.
+        ConfigError: The file is missing, or holds a field that Triton does not know.
+    """
+    own = repository / POSTPROCESS / "configs" / f"{variant}.pbtxt"
+    return load_model_config(own if own.is_file() else repository / POSTPROCESS / "config.pbtxt")
+
+
+def postprocess_artefact(repository: Path, variant: str) -> Path:
+    """The file that the post-processing runs for a variant of the detector.
+
+    Raises:
+        ConfigError: See :func:`postprocess_config`.
+    """
+    config = postprocess_config(repository, variant)
+    return repository / POSTPROCESS / "1" / (config.default_model_filename or "model.onnx")
+
+
+def postprocess_parameters(repository: Path) -> PostprocessParameters:
+    """Read the thresholds that the post-processing is built with.
+
+    Raises:
+        ConfigError: A threshold is missing or out of range, the outputs' size is not ``detections_per_img``, or the
+            configurations of the post-processing do not agree.
     """
     path = repository / POSTPROCESS / "config.pbtxt"
+    parameters = _parameters(path)
+    for other in sorted({link.resolve() for link in (repository / POSTPROCESS / "configs").glob("*.pbtxt")}):
+        values = _parameters(other)
+        for name, expected in parameters:
+            if getattr(values, name) != expected:
+                raise ConfigError(
+                    f"{relative_to_cwd(other)}: {name} is {getattr(values, name)}, expected {expected} as in "
+                    f"{relative_to_cwd(path)}: give both the same thresholds"
+                )
+    return parameters
+
+
+def _parameters(path: Path) -> PostprocessParameters:
+    """The thresholds in one configuration of the post-processing."""
     config = load_model_config(path)
     known = PostprocessParameters.model_fields
     given = {key: value.string_value for key, value in config.parameters.items() if key in known}

@@ -7,6 +7,9 @@ from pathlib import Path
 from ssd_triton.config import ServerConfig
 from ssd_triton.server.protection import plain_text_host, protection_options
 
+_MOST_GPUS = 16
+"""Of one machine; Triton takes no notice of pools for GPUs that are not there."""
+
 
 def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
     """Command-line options, without the binary.
@@ -26,6 +29,8 @@ def server_options(model_repository: Path, variant: str, config: ServerConfig) -
         *("--grpc-address", config.host, "--grpc-port", str(config.grpc_port)),
         *("--metrics-address", plain_host, "--metrics-port", str(config.metrics_port)),
         *protection_options(config),
+        # What a pool has no room for goes from model to model through the host's memory; Triton's own size is 64 MiB.
+        *(f"--cuda-memory-pool-byte-size={gpu}:{config.cuda_memory_pool_mib * 2**20}" for gpu in range(_MOST_GPUS)),
         # The configurations are complete; completing them would start every Python model twice.
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, int(config.shutdown_timeout_s))}",
