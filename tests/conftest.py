@@ -41,11 +41,15 @@ THOROUGH = bool(os.environ.get("SSD_TEST_THOROUGH"))
 long = pytest.mark.skipif(not THOROUGH, reason="takes long: set SSD_TEST_THOROUGH=1")
 
 
+_ASK_A_SERVER = {"server", "detector", "grpc_detector", "http_detector", "detected_drive"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes, what starts or asks a server runs in one of them: it shares the session's server."""
     for item in items:
-        fixtures, module = getattr(item, "fixturenames", ()), getattr(item, "module", None)
-        if "server" in fixtures or hasattr(module, "EmbeddedServer"):
+        fixtures, module = set(getattr(item, "fixturenames", ())), getattr(item, "module", None)
+        if fixtures & _ASK_A_SERVER or hasattr(module, "EmbeddedServer"):
             item.add_marker(pytest.mark.xdist_group("server"))
 
 

@@ -47,6 +47,13 @@ def read_events(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "out.events.jsonl").read_text().splitlines()]
 
 
+def write_config(folder: Path, old: str, new: str) -> None:
+    """The project's configuration with one line changed."""
+    text = (ROOT / "config.yml").read_text()
+    assert old in text
+    (folder / "config.yml").write_text(text.replace(old, new).replace("labels_path: ", f"labels_path: {ROOT}/"))
+
+
 def wait_for_output(folder: Path, demo: subprocess.Popen[str]) -> None:
     """Until the output's temporary file is there, with its first frame."""
     deadline_s = time.monotonic() + 60
@@ -98,9 +105,10 @@ def test_demo_serves_for_itself(run_script: RunScript, clip: Path, tmp_path: Pat
 def test_demo_in_real_time_measures_its_latency(
     run_script: RunScript, server: EmbeddedServer, clip: Path, tmp_path: Path
 ) -> None:
-    result = run_script(
-        "clients/brake_demo.py", "--video", clip, "--url", server.url("grpc"), "--real-time", "--output", "out.mp4"
-    )
+    # The machine may be busy with other tests: an answer that comes late is none.
+    write_config(tmp_path, "max_age_s: 1.0", "max_age_s: 20.0")
+    options = ("--config", "config.yml", "--video", clip, "--url", server.url("grpc"), "--real-time")
+    result = run_script("clients/brake_demo.py", *options, "--output", "out.mp4")
     assert result.returncode == 0, result.stderr
     assert "from camera to decision" in result.stdout
     numbers = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
@@ -116,11 +124,7 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
     with VideoWriter(tmp_path / "long.mp4", (512, 600), 10) as writer:
         for index in range(400):
             writer.write(photograph_rgb, 0.1 * index)
-    text = (ROOT / "config.yml").read_text()
-    text = text.replace("server_deadline_s: 10", "server_deadline_s: 1").replace(
-        "labels_path: ", f"labels_path: {ROOT}/"
-    )
-    (tmp_path / "config.yml").write_text(text)
+    write_config(tmp_path, "server_deadline_s: 10", "server_deadline_s: 1")
     ports = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, "onnx_fp32", ports) as doomed:
         command = [sys.executable, str(ROOT / "clients/brake_demo.py"), "--config", "config.yml", "--video", "long.mp4"]
