@@ -44,13 +44,11 @@ long = pytest.mark.skipif(not THOROUGH, reason="takes long: set SSD_TEST_THOROUG
 _ASK_A_SERVER = {"server", "detector", "grpc_detector", "http_detector", "detected_drive"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With several processes, what starts or asks a server runs in one of them: it shares the session's server."""
-    for item in items:
-        fixtures, module = set(getattr(item, "fixturenames", ())), getattr(item, "module", None)
-        if fixtures & _ASK_A_SERVER or hasattr(module, "EmbeddedServer"):
-            item.add_marker(pytest.mark.xdist_group("server"))
+    fixtures, module = set(getattr(item, "fixturenames", ())), getattr(item, "module", None)
+    if fixtures & _ASK_A_SERVER or hasattr(module, "EmbeddedServer"):
+        item.add_marker(pytest.mark.xdist_group("server"))
 
 
 @pytest.fixture(scope="session")
