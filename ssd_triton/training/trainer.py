@@ -20,7 +20,7 @@ from ssd_triton.training.busy import DeviceBusy
 from ssd_triton.training.constants import default_boxes
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.loss import multibox_loss
-from ssd_triton.training.matching import match
+from ssd_triton.training.matching import BoxCount, match
 from ssd_triton.training.memory import out_of_memory
 from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
@@ -153,11 +153,13 @@ class Trainer:
 
     def _forward_backward(self, size: int) -> Tensor:
         batch = self._augmentation.batch(size)
-        fallback = self._settings.loss.fallback_default_boxes
-        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback)
+        count = BoxCount(batch.labels)
         self._optimizer.zero_grad(set_to_none=True)
         with self._precision:
             loc, conf = self._trained(batch.images)
+        # After the network: while the host waits for the count, the device has its work.
+        fallback = self._settings.loss.fallback_default_boxes
+        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback, count=count)
         loss = multibox_loss(loc, conf, targets, self._settings.loss)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.boxes, loss.classes]).detach()
