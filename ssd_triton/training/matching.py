@@ -50,7 +50,7 @@ class BoxCount:
         self._count = (labels != PADDING).sum().to("cpu", non_blocking=True)
         self._copied: torch.cuda.Event | None = None
         if labels.is_cuda:
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(labels.device))
 
     def read(self) -> int:
