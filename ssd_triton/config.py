@@ -312,6 +312,7 @@ class OptimizerConfig(_Section):
     warmup_steps: Annotated[int, Field(ge=0)]
     clip_norm: Annotated[float, Field(gt=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_warmup: bool
 
 
 class LossConfig(_Section):

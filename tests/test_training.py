@@ -586,7 +586,7 @@ def test_frozen_stages_compute_the_same_and_do_not_train() -> None:
 
 def test_running_average_by_hand() -> None:
     network = SSD300("resnet18", 2)
-    average = RunningAverage(network, decay=0.5)
+    average = RunningAverage(network, decay=0.5, warmup=True)
     bias, averaged = network.conf[0].bias, average.network.conf[0].bias
     start_value = bias[0].item()
     with torch.no_grad():
@@ -595,6 +595,11 @@ def test_running_average_by_hand() -> None:
     assert averaged[0].item() == pytest.approx(start_value + 0.9)
     average.update(1000)
     assert averaged[0].item() == pytest.approx(start_value + 0.95)
+    kept = RunningAverage(network, decay=0.9, warmup=False)
+    with torch.no_grad():
+        bias.add_(1.0)
+    kept.update(0)
+    assert kept.network.conf[0].bias[0].item() == pytest.approx(start_value + 1.1)
 
 
 def test_checkpoints_of_other_classes_need_new_heads(tmp_path: Path) -> None:

@@ -80,19 +80,20 @@ def make_optimizer(network: SSD300, settings: OptimizerConfig, *, fused: bool) -
 
 
 class RunningAverage:
-    """The exponential moving average of a network's parameters and statistics, whose first steps count less long.
+    """The exponential moving average of a network's parameters and statistics, which begins with those it has now.
 
-    The decay after n updates is min(decay, (1 + n) / (10 + n)), as TensorFlow's ``ExponentialMovingAverage`` has it.
+    With a warm-up, what it began with counts less long: the decay after n updates is min(decay, (1 + n) / (10 + n)), as
+    TensorFlow's ``ExponentialMovingAverage`` has it.
     """
 
-    def __init__(self, network: SSD300, decay: float) -> None:
+    def __init__(self, network: SSD300, decay: float, *, warmup: bool) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-        self._decay = decay
+        self._decay, self._warmup = decay, warmup
         self._averages, self._values = (_floating(one) for one in (self.network, network))
 
     def update(self, updates: int) -> None:
         """Take in the network as it is now, after so many updates before."""
-        decay = min(self._decay, (1 + updates) / (10 + updates))
+        decay = min(self._decay, (1 + updates) / (10 + updates)) if self._warmup else self._decay
         with torch.no_grad():
             get_ema_multi_avg_fn(decay)(self._averages, self._values, updates)  # type: ignore[no-untyped-call]
 

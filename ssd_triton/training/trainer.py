@@ -81,14 +81,13 @@ class Trainer:
         )
         self._parameters = [one for one in network.parameters() if one.requires_grad]
         self._optimizer = make_optimizer(network, settings.optimizer, fused=is_cuda)
-        self._average = RunningAverage(network, settings.optimizer.ema_decay)
+        optimizer = settings.optimizer
+        self._average = RunningAverage(network, optimizer.ema_decay, warmup=optimizer.ema_warmup)
         generator = torch.Generator(device).manual_seed(settings.seed)
         self._augmentation = Augmentation(sources, settings.augmentation, generator)
         self._state = TrainingState(network, self._average.network, self._optimizer, generator, device)
         self.record = Record()
         torch.manual_seed(settings.seed)
-        # Validation is to be in FP32 as the offline reference; training takes bf16 anyway.
-        torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.backends.cudnn.benchmark = not settings.deterministic
 
