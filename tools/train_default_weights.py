@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--backbone-weights", type=Path, metavar="FILE", help="ImageNet backbone for a whole training; None makes none"
     )
-    parser.add_argument("--drive", type=Path, metavar="PATH", help="images or a video without annotations, to look at")
+    parser.add_argument("--drive", type=Path, metavar="FOLDER", help="images without annotations, to look at")
     parser.add_argument("--output", type=Path, default=Path("reports/default_weights"), help="folder for everything")
     parser.add_argument(
         "--rendered", type=positive, nargs=2, default=(3000, 200), metavar=("TRAIN", "VAL"), help="images to draw"

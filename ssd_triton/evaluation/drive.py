@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ssd_triton import cli
+from ssd_triton.arrays import UInt8Array
 from ssd_triton.detections import Detections
 from ssd_triton.drawing import draw_detections
-from ssd_triton.files import atomic_output
-from ssd_triton.video.source import open_source
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.files import atomic_output, relative_to_cwd
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ssd_triton.network.ssd import SSD300
 
 _BATCH = 16
-_ANY_FPS = 10.0
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 _SHEET_COLUMNS, _SHEET_WIDTH_PX = 2, 640
 
 
@@ -66,24 +67,27 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
     Args:
         network: FP32, on the device.
         device: Where it is.
-        drive: A folder of images, or a video.
+        drive: A folder of images.
         score_thresh: Detections below are left out.
 
     Raises:
-        VideoError: The drive cannot be read.
+        EvaluationError: There are no images.
     """
     import torch
 
     from ssd_triton.network.ssd import ServedDetector
     from ssd_triton.postprocess_parameters import PostprocessParameters
-    from ssd_triton.reference import postprocess
+    from ssd_triton.reference import postprocess, preprocess
 
     detector = ServedDetector(network).to(device).eval()
-    found = []
-    for resized, sizes_px in _batches(drive):
+    frames, found = _frames(drive), []
+    starts = range(0, len(frames), _BATCH)
+    for start in cli.progress(starts, total=len(starts), description=drive.name, unit="batches"):
+        batch = [preprocess(path.read_bytes()) for path in frames[start : start + _BATCH]]
         with torch.inference_mode():
-            loc, conf = (raw.cpu().numpy() for raw in detector(torch.from_numpy(resized).to(device)))
-        for one_loc, one_conf, size_px in zip(loc, conf, sizes_px, strict=True):
+            pixels = torch.from_numpy(np.stack([resized for resized, _ in batch])).to(device)
+            loc, conf = (raw.cpu().numpy() for raw in detector(pixels))
+        for one_loc, one_conf, (_, size_px) in zip(loc, conf, batch, strict=True):
             detections = postprocess(one_loc, one_conf, size_px, PostprocessParameters())
             found.append(detections.filter(score_thresh=score_thresh))
     return found
@@ -101,13 +105,9 @@ def count_classes(found: Sequence[Detections], labels: Sequence[str]) -> DriveCo
 
 def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Sequence[str], count: int = 6) -> None:
     """Draw the detections of some frames, spread evenly over the drive, into one picture."""
-    places = {index * (len(found) - 1) // max(count - 1, 1) for index in range(count)}
-    with open_source(str(drive), image_folder_fps=_ANY_FPS) as source:
-        drawn = [
-            draw_detections(frame.image_rgb, found[place], labels)
-            for place, frame in enumerate(source)
-            if place in places
-        ]
+    frames = _frames(drive)
+    places = sorted({index * (len(frames) - 1) // max(count - 1, 1) for index in range(count)})
+    drawn = [draw_detections(_pixels(frames[place]), found[place], labels) for place in places]
     height_px = _SHEET_WIDTH_PX * drawn[0].shape[0] // drawn[0].shape[1]
     rows = -(-len(drawn) // _SHEET_COLUMNS)
     sheet = Image.new("RGB", (_SHEET_COLUMNS * _SHEET_WIDTH_PX, rows * height_px))
@@ -118,20 +118,18 @@ def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Se
         sheet.save(temporary, quality=88)
 
 
-def _batches(drive: Path) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
-    """UINT8 [N, 300, 300, 3] RGB as the network takes them, and the width and height of each frame."""
-    from ssd_triton.network.boxes import IMAGE_SIZE_PX
+def _frames(drive: Path) -> list[Path]:
+    """Its images in the order of their names.
 
-    side = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-    images: list[np.ndarray] = []
-    sizes_px: list[tuple[int, int]] = []
-    with open_source(str(drive), image_folder_fps=_ANY_FPS) as source:
-        for frame in cli.progress(source, total=source.frame_count, description=f"{drive.name}", unit="frames"):
-            picture = Image.fromarray(frame.image_rgb)
-            images.append(np.array(picture.resize(side, Image.Resampling.BILINEAR)))
-            sizes_px.append(picture.size)
-            if len(images) == _BATCH:
-                yield np.stack(images), sizes_px
-                images, sizes_px = [], []
-    if images:
-        yield np.stack(images), sizes_px
+    Raises:
+        EvaluationError: There are none.
+    """
+    found = sorted(path for path in drive.glob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(_SUFFIXES)}")
+    return found
+
+
+def _pixels(frame: Path) -> UInt8Array:
+    with Image.open(frame) as image:
+        return np.array(image.convert("RGB"))

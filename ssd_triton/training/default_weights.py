@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
+from ssd_triton.arrays import UInt8Array
 from ssd_triton.config import Config, TrainingConfig
 from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
-from ssd_triton.evaluation.rendered import Criteria
-from ssd_triton.evaluation.rendered_images import RenderedImages
+from ssd_triton.evaluation.rendered import Criteria, JudgedFrame
 from ssd_triton.evaluation.rendered_report import describe, write_report
 from ssd_triton.files import atomic_output, relative_to_cwd
 from ssd_triton.network.weights import load_network
@@ -67,7 +69,7 @@ class Plan:
         checkpoint: To fine-tune.
         fine_tuning: The training from the checkpoint.
         whole: A training from an ImageNet backbone, or None.
-        drive: A folder of images or a video that nobody has annotated, to look at; or None.
+        drive: A folder of images that nobody has annotated, to look at; or None.
         rendered: How many images to draw for training and for validation.
         processes: That draw.
         criteria: What counts on rendered images.
@@ -138,6 +140,7 @@ class Maker:
         folder = self._output / "rendered" / name
         # The annotations come last: a folder without them is not whole.
         if not (folder / "annotations.json").exists():
+            _log.info("drawing %d images into %s", count, relative_to_cwd(folder))
             write_dataset(folder, count, seed, size_px, self._labels, processes=self._plan.processes)
         return Source(folder / "images", folder / "annotations.json")
 
@@ -198,9 +201,13 @@ class Maker:
         seen = best.visibility[1]
         if seen is None:
             return
-        images = RenderedImages(rendered.images, rendered.annotations)
+
+        def pixels_of(frame: JudgedFrame) -> UInt8Array:
+            with Image.open(rendered.images / frame.image.file_name) as image:
+                return np.array(image.convert("RGB"))
+
         facts = describe(None, self._chosen / WEIGHTS, rendered.images)
-        write_report(self._chosen / "rendered_recall", seen, facts, images.pixels_of, self._labels, _WORST)
+        write_report(self._chosen / "rendered_recall", seen, facts, pixels_of, self._labels, _WORST)
 
     def _drive_table(self, drive: Path) -> str:
         thresh = self._plan.criteria.score_thresh

@@ -122,7 +122,7 @@ def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
 def _without_padding(boxes_xyxy: Tensor, labels: Tensor, count: int) -> _Rows:
     used = labels != PADDING
     # A stable sort, as torch.nonzero would have the host wait.
-    chosen = used.flatten().sort(descending=True, stable=True).indices[:count]
+    chosen = used.flatten().byte().sort(descending=True, stable=True).indices[:count]
     image = chosen.div(max(labels.shape[1], 1), rounding_mode="floor")
     return _Rows(boxes_xyxy.flatten(0, 1)[chosen], labels.flatten()[chosen], image, used.sum(dim=1))
 

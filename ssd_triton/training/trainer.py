@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
 from ssd_triton.training.validation import Validator
 
 SNAPSHOT = "last.pt"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,11 @@ class Trainer:
         for one, figures in zip(self._validator.sets, metrics, strict=True):
             record.validations.append(ValidationRow.of(record.step, one.source.name, figures))
         score = self._validator.score(metrics)
+        figures = ", ".join(
+            f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - len(metrics) :]
+        )
+        speed = f"{record.log[-1].images_per_s:,.0f} images/s" if record.log else ""
+        _log.info("step %d of %d: %s", record.step, self._settings.steps, ", ".join(filter(None, (figures, speed))))
         is_last = record.step == self._settings.steps
         if is_last if score is None else record.best_score is None or score > record.best_score:
             record.best_score, record.best_step = score, record.step
