@@ -62,18 +62,23 @@ def test_channels_rescaled_for_fp16_in_one_network_only_are_averaged_as_the_same
         stem.norm.running_var[:8] = 90_000.0  # type: ignore[index]
     rescaled, image = copy.deepcopy(plain), torch.rand(1, 3, 300, 300)
     assert make_half_safe(rescaled) == 8
-    with torch.inference_mode():
-        expected = plain(image)
-        wrong = interpolated(rescaled, plain, 0.5)(image)
-        assert match_scales(rescaled, plain) == 8
-        assert match_scales(rescaled, plain) == 0
-        average = interpolated(rescaled, plain, 0.5)
-        got = average(image)
-    assert not torch.allclose(wrong[1], expected[1], atol=1e-2)
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+    wrong = interpolated(rescaled, plain, 0.5)
+    assert not torch.allclose(after_the_stem(wrong, image), after_the_stem(plain, image), atol=0.1)
+    assert match_scales(rescaled, plain) == 8
+    assert match_scales(rescaled, plain) == 0
+    average = interpolated(rescaled, plain, 0.5)
+    torch.testing.assert_close(after_the_stem(average, image), after_the_stem(plain, image), atol=1e-3, rtol=1e-3)
     assert convolutions_with_norms(average)[0].norm.running_var.max() > LARGEST_FP16  # type: ignore[union-attr, operator]
     assert make_half_safe(average) == 8
+    torch.testing.assert_close(after_the_stem(average, image), after_the_stem(plain, image), atol=1e-3, rtol=1e-3)
+
+
+def after_the_stem(one: SSD300, image: torch.Tensor) -> torch.Tensor:
+    """What the first convolution and its norm make of an image."""
+    pair = convolutions_with_norms(one)[0]
+    with torch.inference_mode():
+        found: torch.Tensor = pair.norm(pair.convolution(image))
+        return found
 
 
 def candidate(name: str, photographs_ap: float, rendered_ap: float) -> Candidate:
@@ -183,7 +188,7 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     arguments = [
         *("--config", "config.yml", "--photographs", *train, "--validation", *val, "--output", "out"),
         *("--checkpoint", "checkpoint.safetensors", "--backbone-weights", "backbone.npz", "--drive", val[0]),
-        *("--rendered", "2", "2", "--processes", "1", "--fine-tune-steps", "1", "--whole-steps", "1", "--batch", "2"),
+        *("--rendered", "1", "1", "--processes", "1", "--fine-tune-steps", "1", "--whole-steps", "1", "--batch", "2"),
         *("--shares", "0.5", "--device", "cpu", "--max-loss", "1"),
     ]
     result = run_script("tools/train_default_weights.py", *arguments)
@@ -197,16 +202,13 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     assert {WEIGHTS, CARD, "figures.md", "interpolation.png", "drive.jpg", "fine_tuned.curves.png"} <= names
     assert (out / "chosen/rendered_recall/recall.png").stat().st_size > 0
     card = (out / "interpolated" / CARD).read_text()
-    for words in ("averaged in FP32", "## The second network", "fine_tuned", "No model card lies beside `checkpoint"):
+    for words in (
+        "averaged in FP32",
+        "## The second network",
+        "the checkpoint `checkpoint.safetensors`",
+        "No model card lies beside `checkpoint",
+    ):
         assert words in card
     record = json.loads((out / "interpolated/interpolation.json").read_text())
     assert [one["share"] for one in record["candidates"]] == [0.0, 0.5, 1.0, None]
     assert record["candidates"][0]["relevant_recall"][0] is None
-    # The bytes of a set of pictures that is there already stay, and so do trainings that are finished.
-    before = (out / "fine_tuned" / WEIGHTS).stat().st_mtime_ns
-    (out / "interpolated").rename(out / "gone")
-    again = run_script("tools/train_default_weights.py", *arguments)
-    assert again.returncode == 0, again.stderr
-    assert "out/fine_tuned is finished already" in again.stderr
-    assert (out / "fine_tuned" / WEIGHTS).stat().st_mtime_ns == before
-    assert again.stdout == result.stdout
