@@ -188,17 +188,20 @@ class Trainer:
         for one, figures in zip(self._validator.sets, metrics, strict=True):
             record.validations.append(ValidationRow.of(record.step, one.source.name, figures))
         score = self._validator.score(metrics)
-        figures = ", ".join(
-            f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - len(metrics) :]
-        )
-        speed = f"{record.log[-1].images_per_s:,.0f} images/s" if record.log else ""
-        _log.info("step %d of %d: %s", record.step, self._settings.steps, ", ".join(filter(None, (figures, speed))))
+        self._tell(len(metrics))
         is_last = record.step == self._settings.steps
         if is_last if score is None else record.best_score is None or score > record.best_score:
             record.best_score, record.best_step = score, record.step
             with writing(self._output):
                 publish(Best(network, record.step, metrics), record)
         record.seconds += time.perf_counter() - start_s
+
+    def _tell(self, sets: int) -> None:
+        """Log the last validation, and how fast the last steps were: there may be no terminal with a bar."""
+        record = self.record
+        parts = [f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - sets :]]
+        parts += [f"{row.images_per_s:,.0f} images/s" for row in record.log[-1:]]
+        _log.info("step %d of %d: %s", record.step, self._settings.steps, ", ".join(parts))
 
     def _save(self) -> None:
         save_snapshot(self._output / SNAPSHOT, self._state, self.record, self._fingerprint)
