@@ -75,6 +75,9 @@ class Trainer:
         self._validator = validator
         is_cuda = device.type == "cuda"
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=is_cuda)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = settings.batch_norm_momentum
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         frozen_dtype = torch.bfloat16 if is_cuda else torch.float32
         self._trained = freeze(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
