@@ -14,9 +14,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from ssd_triton.evaluation.rendered import RenderedAnnotations
 from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.training.candidates import Candidate, Judge
 from ssd_triton.training.card import CARD, COMMON_LIMITS, accuracy, head
+from ssd_triton.training.validation import ValidationSet
 
 _LISTED_CLASSES = ("person", "car")
 Value = Callable[[Candidate], "float | None"]
@@ -60,7 +62,7 @@ def table(outcome: Outcome) -> str:
     """All figures as Markdown, a row for each of the candidates."""
     columns = []
     for one, truth in zip(outcome.judge.sets, outcome.judge.rendered, strict=True):
-        name = one.source.annotations.stem if truth is None else "rendered"
+        name = _set_name(one, truth)
         columns += [f"{name}: AP", *(f"{listed} AP" for listed in _LISTED_CLASSES)]
         columns += [] if truth is None else ["relevant seen", "people seen", "false vehicles an image"]
     lines = [f"| | {' | '.join(columns)} | score |", "|---|" + "---|" * (len(columns) + 1)]
@@ -87,21 +89,26 @@ def _figure(value: float | None) -> str:
 
 def plot(path: Path, outcome: Outcome) -> None:
     """What is gained on the other sets, over AP on the first one."""
-    sets, panels = outcome.judge.sets, []
-    for place, truth in enumerate(outcome.judge.rendered):
+    judge, panels = outcome.judge, []
+    names = [_set_name(one, truth) for one, truth in zip(judge.sets, judge.rendered, strict=True)]
+    for place, (name, truth) in enumerate(zip(names, judge.rendered, strict=True)):
         if place:
-            panels.append((f"AP on {sets[place].source.name}", _ap(place)))
+            panels.append((f"AP on {name}", _ap(place)))
         if truth is not None:
-            panels.append((f"relevant road users seen, {sets[place].source.name}", _relevant(place)))
+            panels.append((f"relevant road users seen on {name}", _relevant(place)))
     panels = panels or [("mean AP by the sets' weights", lambda one: one.score)]
     figure, grid = plt.subplots(1, len(panels), figsize=(5.8 * len(panels), 4.8), layout="constrained", squeeze=False)
     for axes, (name, value) in zip(grid.flat, panels, strict=True):
         _draw(axes, outcome, value)
-        axes.set(xlabel=f"AP on {sets[0].source.name}", ylabel=name)
+        axes.set(xlabel=f"AP on {names[0]}", ylabel=name)
     figure.suptitle("Averages of two networks, by the share of the second")
     with atomic_output(path) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
+
+
+def _set_name(one: ValidationSet, truth: RenderedAnnotations | None) -> str:
+    return one.source.annotations.stem if truth is None else "rendered"
 
 
 def _ap(place: int) -> Value:
@@ -123,7 +130,7 @@ def _draw(axes: Axes, outcome: Outcome, value: Value) -> None:
     axes.plot([x for x, _ in line], [y for _, y in line], "o-", color="#2563c9", label="averages")
     for one, x, y in drawn:
         if one.share is None:
-            axes.plot(x, y, "s", color="#d97706", label=one.name)
+            axes.plot(x, y, "s", color="#d97706", label="/".join(Path(one.name).parts[-2:]))
         else:
             axes.annotate(f"{one.share:g}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
         if one is outcome.chosen:

@@ -58,7 +58,7 @@ def freeze(network: SSD300, stages: int, dtype: torch.dtype, dropout: float) -> 
     return trained.train()
 
 
-def make_optimizer(network: SSD300, settings: OptimizerConfig, *, fused: bool) -> torch.optim.AdamW:
+def make_optimizer(network: SSD300, settings: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with a smaller rate for the backbone than for new layers, and without decay of norms and biases."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
@@ -75,7 +75,7 @@ def make_optimizer(network: SSD300, settings: OptimizerConfig, *, fused: bool) -
             }
             for (is_backbone, decays), parameters in groups.items()
         ],
-        fused=fused,
+        fused=True,
     )
 
 

@@ -85,7 +85,7 @@ class Trainer:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self._parameters = [one for one in network.parameters() if one.requires_grad]
-        self._optimizer = make_optimizer(network, settings.optimizer, fused=is_cuda)
+        self._optimizer = make_optimizer(network, settings.optimizer)
         optimizer = settings.optimizer
         self._average = RunningAverage(network, optimizer.ema_decay, warmup=optimizer.ema_warmup)
         generator = torch.Generator(device).manual_seed(settings.seed)
