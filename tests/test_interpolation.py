@@ -172,6 +172,7 @@ def write_photographs(folder: Path, name: str, seed: int, count: int = 2) -> tup
     return folder / name, path
 
 
+@pytest.mark.timeout(600)  # on busy cores; under a minute alone
 def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     """Every stage on a few images: the figures mean nothing, what is written does."""
     train, val = (write_photographs(tmp_path, name, seed) for seed, name in enumerate(("train", "val")))
@@ -191,7 +192,7 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
         *("--rendered", "1", "1", "--processes", "1", "--fine-tune-steps", "1", "--whole-steps", "1", "--batch", "2"),
         *("--shares", "0.5", "--device", "cpu", "--max-loss", "1"),
     ]
-    result = run_script("tools/train_default_weights.py", *arguments)
+    result = run_script("tools/train_default_weights.py", *arguments, timeout_s=500)
     assert result.returncode == 0, result.stderr
     for words in ("| share 0.5", "| share 1", "out/from_imagenet/weights.safetensors |", "rendered: AP", " in "):
         assert words in result.stdout
