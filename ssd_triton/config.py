@@ -313,6 +313,7 @@ class OptimizerConfig(_Section):
     warmup_steps: Annotated[int, Field(ge=0)]
     clip_norm: Annotated[float, Field(gt=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_warmup: bool
 
 
 class LossConfig(_Section):
@@ -363,6 +364,7 @@ class TrainingConfig(_Section):
     deterministic: bool
     frozen_stages: Annotated[int, Field(ge=0, le=4)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)]
     log_every: Annotated[int, Field(ge=1)]
     validate_every: Annotated[int, Field(ge=1)]
     optimizer: OptimizerConfig

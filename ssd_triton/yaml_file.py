@@ -29,6 +29,16 @@ def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], ne
         UserError: The file is missing or no YAML, or a key is unknown, repeated, missing or out of range; the
             message names the file, the key and, for an unknown key, the nearest known one.
     """
+    values = read_mapping(path, error_type=error_type, next_step=next_step)
+    return validated(values, model, name=relative_to_cwd(path), error_type=error_type)
+
+
+def read_mapping(path: Path, *, error_type: type[UserError], next_step: str) -> dict[str, object]:
+    """Read a YAML file of keys and values, unchecked.
+
+    Raises:
+        UserError: The file is missing or no YAML, holds something else, or repeats a key.
+    """
     name = relative_to_cwd(path)
     try:
         # The loader below is a SafeLoader: it builds plain values only.
@@ -39,7 +49,7 @@ def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], ne
         raise error_type(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise error_type(f"{name}: got {type(values).__name__}, expected keys and values")
-    return validated(values, model, name=name, error_type=error_type)
+    return values
 
 
 def validated(values: Mapping[str, object], model: type[Model], *, name: str, error_type: type[UserError]) -> Model:

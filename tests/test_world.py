@@ -351,11 +351,12 @@ def test_clip_with_annotations_and_tables(config: Config, labels: tuple[str, ...
 
 def test_dataset(labels: tuple[str, ...], tmp_path: Path) -> None:
     sets = [
-        write_dataset(tmp_path / name, 3, seed, (160, 120), labels) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        write_dataset(tmp_path / name, 3, seed, (160, 120), labels, processes=processes)
+        for name, seed, processes in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1))
     ]
     contents = [json.loads(item.annotations.read_text()) for item in sets]
     assert contents[0] == contents[1] != contents[2]
-    assert [path.name for path in sorted(sets[0].folder.iterdir())] == ["1-000000.jpg", "1-000001.jpg", "1-000002.jpg"]
+    assert [path.name for path in sorted(sets[0].folder.iterdir())] == [f"1-00000{index}.jpg" for index in range(3)]
     first, again = (cv2.imread(str(item.folder / "1-000002.jpg")) for item in sets[:2])
     np.testing.assert_array_equal(first, again)
     for box in contents[0]["annotations"]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ssd_triton import cli
 from ssd_triton.client.connect import add_connection_arguments, connect
 from ssd_triton.config import Config
-from ssd_triton.evaluation.options import positive
+from ssd_triton.evaluation.options import add_criteria_arguments, criteria_of, positive
 from ssd_triton.files import relative_to_cwd
 from ssd_triton.labels import load_labels
 
@@ -26,32 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("annotations", type=Path, metavar="JSON", help="their annotations")
     parser.add_argument("--weights-path", type=Path, metavar="FILE", help="judge these weights, without a server")
     parser.add_argument("--limit", type=positive, metavar="N", help="images, spread evenly; None takes all")
-    parser.add_argument("--score-thresh", type=float, default=config.detect.score_thresh, help="0 to 1")
-    parser.add_argument("--match-iou-thresh", type=float, default=0.5, help="of a box with what it finds, at least")
-    parser.add_argument("--min-visibility", type=float, default=0.5, help="part of a road user that must be seen")
-    parser.add_argument("--relevant-range-m", type=float, default=40.0, help="relevant up to here, metres ahead")
-    parser.add_argument("--margin-m", type=float, default=2.0, help="and so far beside braking.corridor_half_width_m")
     parser.add_argument("--worst", type=int, default=8, metavar="N", help="pictures of the worst frames")
     parser.add_argument("--output", type=Path, default=Path("reports/rendered_recall"), help="folder for the results")
+    add_criteria_arguments(parser, config)
     add_connection_arguments(parser, config)
 
 
 def main() -> int:
     """Detect, judge and print the table."""
     args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
-    from ssd_triton.evaluation.rendered import Criteria, judge
+    from ssd_triton.evaluation.rendered import judge
     from ssd_triton.evaluation.rendered_images import RenderedImages, offline, served
     from ssd_triton.evaluation.rendered_report import describe, table, write_report
 
     labels = load_labels(config.labels_path)
-    criteria = Criteria(
-        args.score_thresh,
-        args.match_iou_thresh,
-        config.tracking.match_iou_thresh,
-        args.min_visibility,
-        args.relevant_range_m,
-        config.braking.corridor_half_width_m + args.margin_m,
-    )
+    criteria = criteria_of(args, config)
     images = RenderedImages(args.images, args.annotations, args.limit)
     if args.weights_path is not None:
         visibility = judge(images.truth, offline(images, args.weights_path, config.backbone, labels), labels, criteria)

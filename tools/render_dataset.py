@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssd_triton import cli
 from ssd_triton.config import Config
+from ssd_triton.evaluation.options import positive
 from ssd_triton.files import relative_to_cwd
 from ssd_triton.labels import load_labels
 from ssd_triton.world.dataset import write_dataset
@@ -22,12 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"), help="of the images, pixels"
     )
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="that draw at the same time")
 
 
 def main() -> int:
     """Draw the set."""
     args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
-    written = write_dataset(args.folder, args.count, args.seed, tuple(args.size), load_labels(config.labels_path))
+    labels = load_labels(config.labels_path)
+    written = write_dataset(args.folder, args.count, args.seed, tuple(args.size), labels, processes=args.processes)
     print(f"{written.images} images with {written.boxes} boxes: {relative_to_cwd(written.annotations)}")
     return 0
 

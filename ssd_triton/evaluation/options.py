@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssd_triton.config import IMAGE_SETS, Config
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset, only_present
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import check_installed
+
+if TYPE_CHECKING:
+    from ssd_triton.evaluation.rendered import Criteria
 
 _IMAGES, _ANNOTATIONS = Path("val2017"), Path("annotations/instances_val2017.json")
 """Below ``coco_data_path``, as COCO's own archives unpack."""
@@ -62,6 +66,30 @@ def dataset_from(args: argparse.Namespace, labels: Sequence[str]) -> Dataset:
         )
     source = DatasetSource(args.images, args.annotations, args.image_set, args.limit)
     return only_present(load_dataset(source, labels, dict(args.name_map)), skip_missing=args.skip_missing)
+
+
+def add_criteria_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Add what counts on rendered images."""
+    group = parser.add_argument_group("rendered images")
+    group.add_argument("--score-thresh", type=float, default=config.detect.score_thresh, help="0 to 1")
+    group.add_argument("--match-iou-thresh", type=float, default=0.5, help="of a box with what it finds, at least")
+    group.add_argument("--min-visibility", type=float, default=0.5, help="part of a road user that must be seen")
+    group.add_argument("--relevant-range-m", type=float, default=40.0, help="relevant up to here, metres ahead")
+    group.add_argument("--margin-m", type=float, default=2.0, help="and so far beside braking.corridor_half_width_m")
+
+
+def criteria_of(args: argparse.Namespace, config: Config) -> Criteria:
+    """What the options of :func:`add_criteria_arguments` say."""
+    from ssd_triton.evaluation.rendered import Criteria
+
+    return Criteria(
+        args.score_thresh,
+        args.match_iou_thresh,
+        config.tracking.match_iou_thresh,
+        args.min_visibility,
+        args.relevant_range_m,
+        config.braking.corridor_half_width_m + args.margin_m,
+    )
 
 
 def positive(text: str) -> int:

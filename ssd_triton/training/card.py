@@ -21,6 +21,12 @@ from ssd_triton.training.validation import ValidationSet
 CARD = "MODEL_CARD.md"
 _FEWEST_LISTED = 20
 """Classes with fewer validation boxes get no line of their own: their figure is mostly chance."""
+COMMON_LIMITS = (
+    "- The weights were chosen on the validation sets above, so that their figures are slightly too good; never quote "
+    "them as those of another set, nor a figure of a set that holds training images.",
+    "- For demonstrations: this is no safety system.",
+)
+"""Of all weights that are made here."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,9 @@ def write_card(weights_path: Path, subject: Subject, settings: TrainingConfig, r
         best: Which ones they are, and their figures.
     """
     sections = [
-        _head(weights_path, subject),
+        head(weights_path, subject.backbone, len(subject.labels), "tools/train.py"),
         _data(subject),
-        *(_accuracy(one, found) for one, found in zip(subject.validation, best.metrics, strict=True)),
+        *(accuracy(one, found) for one, found in zip(subject.validation, best.metrics, strict=True)),
         _training(subject, settings, record),
         _limits(subject, best.metrics),
     ]
@@ -67,16 +73,17 @@ def write_card(weights_path: Path, subject: Subject, settings: TrainingConfig, r
         temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _head(weights_path: Path, subject: Subject) -> str:
+def head(weights_path: Path, backbone: str, num_labels: int, tool: str) -> str:
+    """A card's title, and which file it is about."""
     return "\n".join(
         [
-            f"# SSD300, {subject.backbone}, {len(subject.labels)} labels with the background",
+            f"# SSD300, {backbone}, {num_labels} labels with the background",
             "",
             "| | |",
             "|---|---|",
             f"| file | `{weights_path.name}`, FP16 safetensors, parameter names of NVIDIA's published checkpoint |",
             f"| SHA-256 | `{sha256_of(weights_path)}` |",
-            f"| made | {datetime.now(timezone.utc).date().isoformat()} by `tools/train.py` |",
+            f"| made | {datetime.now(timezone.utc).date().isoformat()} by `{tool}` |",
         ]
     )
 
@@ -125,11 +132,12 @@ def _problems(examples: Examples) -> str:
     return f"{examples.source.annotations.name}: {found}." if found else ""
 
 
-def _accuracy(one: ValidationSet, metrics: Metrics) -> str:
+def accuracy(one: ValidationSet, metrics: Metrics) -> str:
+    """A card's figures on a set that chose the weights."""
     figures = metrics.figures
     lines = [
         f"**Accuracy** on the {len(one.file_names):,} images of {one.source.annotations.name}, which chose the "
-        "snapshot too; FP32, protocol of NVIDIA DeepLearningExamples, COCO figures.",
+        "weights too; FP32, protocol of NVIDIA DeepLearningExamples, COCO figures.",
         "",
         "| | AP | AP50 |",
         "|---|---|---|",
@@ -182,9 +190,4 @@ def _limits(subject: Subject, metrics: Sequence[Metrics]) -> str:
     small = [found.figures["AP_small"] for found in metrics]
     if any(value is not None for value in small):
         lines.append(f"- Small objects (below 32² pixels): AP {', '.join(_figure(value) for value in small)}.")
-    lines += [
-        "- The snapshot was chosen on the validation sets above, so that their figures are slightly too good; never "
-        "quote them as those of another set, nor a figure of a set that holds training images.",
-        "- For demonstrations: this is no safety system.",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *COMMON_LIMITS])

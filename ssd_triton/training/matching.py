@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssd_triton.network.boxes import CENTER_VARIANCE, SIZE_VARIANCE
-from ssd_triton.training.examples import IGNORED
+from ssd_triton.training.examples import IGNORED, PADDING
 
 MIN_IOU = 0.5
 MIN_FALLBACK_IOU = 0.1
@@ -38,7 +39,46 @@ class Targets(NamedTuple):
     offsets: Tensor
 
 
-def match(boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor, *, fallback: int = 1) -> Targets:
+class BoxCount:
+    """How many boxes a batch has, on its way to the host.
+
+    The copy starts at once, so that :meth:`read`, called after more work was queued, does not wait for that work.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        """Start counting; ``labels`` are those of :func:`match`."""
+        self._count = (labels != PADDING).sum().to("cpu", non_blocking=True)
+        self._copied: torch.cuda.Event | None = None
+        if labels.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record(torch.cuda.current_stream(labels.device))
+
+    def read(self) -> int:
+        """The number, as soon as it is there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return int(self._count)
+
+
+class _Rows(NamedTuple):
+    """The boxes of a batch, image after image, without the padding between them.
+
+    Attributes:
+        boxes_xyxy: FP32 [K, 4].
+        labels: INT64 [K].
+        image: INT64 [K], which one each box is in.
+        lengths: INT64 [N], boxes of each image.
+    """
+
+    boxes_xyxy: Tensor
+    labels: Tensor
+    image: Tensor
+    lengths: Tensor
+
+
+def match(
+    boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor, *, fallback: int = 1, count: BoxCount | None = None
+) -> Targets:
     """Match the objects of a batch with default boxes.
 
     Of equal overlaps, the first object and the first default box count; where two objects have the same best default
@@ -50,21 +90,22 @@ def match(boxes_xyxy: Tensor, labels: Tensor, defaults_cxcywh: Tensor, *, fallba
         defaults_cxcywh: FP32 [D, 4].
         fallback: An object gets this many default boxes, those of the highest IoU, even if that is less than
             :data:`MIN_IOU`, but not less than :data:`MIN_FALLBACK_IOU`; 1 or more.
+        count: Of these labels; None counts them now, for which the host waits.
     """
-    intersection, box_area, default_area = _areas(boxes_xyxy, defaults_cxcywh)
-    is_object = (labels > 0)[..., None]
-    iou = intersection / (box_area[..., None] + default_area - intersection)
-    # Below every real overlap, so that neither padding nor ignored boxes are ever the best.
-    iou = torch.where(is_object, iou, torch.full_like(iou, -1.0))
-    best_iou, best_object = iou.max(dim=1)
-    forced = _forced(iou.argmax(dim=2), labels, len(defaults_cxcywh))
-    matched = torch.where(forced == _NONE, best_object, forced)
-    positive = (forced != _NONE) | (best_iou >= _least_iou(iou, fallback).gather(1, best_object))
-    in_ignored = torch.where((labels == IGNORED)[..., None], intersection / default_area, 0.0).amax(dim=1)
+    rows = _without_padding(boxes_xyxy, labels, (count or BoxCount(labels)).read())
+    overlap = _overlaps(rows, defaults_cxcywh)
+    forced = _forced(overlap.argmax(dim=1), rows, len(defaults_cxcywh))
+    least_iou = _least_iou(overlap, fallback)
+    best_iou = _of_images(overlap, rows, "max")
+    in_ignored = -_of_images(overlap, rows, "min")
+    best_row = _first_row(overlap, best_iou, rows)
+    # What no row belongs to gets one behind the last, which is of no object.
+    row_labels, row_boxes = F.pad(rows.labels, (0, 1)), F.pad(rows.boxes_xyxy, (0, 0, 0, 1))
+    positive = (forced != _NONE) | (best_iou >= F.pad(least_iou, (0, 1), value=MIN_IOU)[best_row])
+    matched = torch.where(forced == _NONE, best_row, forced)
     background = torch.where(in_ignored >= MIN_IGNORED_PART, IGNORED, 0)
-    target_labels = torch.where(positive, labels.gather(1, matched), background)
-    target_boxes = boxes_xyxy.gather(1, matched[..., None].expand(-1, -1, 4))
-    return Targets(target_labels, encode(target_boxes, defaults_cxcywh))
+    target_labels = torch.where(positive, row_labels[matched], background)
+    return Targets(target_labels, encode(row_boxes[matched], defaults_cxcywh))
 
 
 def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
@@ -78,31 +119,60 @@ def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
     return torch.cat([center, size], dim=-1)
 
 
-def _least_iou(iou: Tensor, fallback: int) -> Tensor:
-    """From which IoU on default boxes are matched with each object, [N, G]; ``iou`` is [N, G, D]."""
-    if fallback == 1:
-        return torch.full_like(iou[..., 0], MIN_IOU)
-    return iou.topk(min(fallback, iou.shape[2]), dim=2).values[..., -1].clamp(MIN_FALLBACK_IOU, MIN_IOU)
+def _without_padding(boxes_xyxy: Tensor, labels: Tensor, count: int) -> _Rows:
+    used = labels != PADDING
+    # A stable sort, as torch.nonzero would have the host wait.
+    chosen = used.flatten().byte().sort(descending=True, stable=True).indices[:count]
+    image = chosen.div(max(labels.shape[1], 1), rounding_mode="floor")
+    return _Rows(boxes_xyxy.flatten(0, 1)[chosen], labels.flatten()[chosen], image, used.sum(dim=1))
 
 
-def _areas(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Intersections [N, G, D], and areas of boxes [N, G] and default boxes [D]."""
+def _overlaps(rows: _Rows, defaults_cxcywh: Tensor) -> Tensor:
+    """FP32 [K, D]: the IoU with objects; of ignored boxes, less the part of the default box that lies in them.
+
+    Both signs share one matrix, since whatever reads it costs as much memory traffic as making it.
+    """
     low = defaults_cxcywh[:, :2] - defaults_cxcywh[:, 2:] / 2
     high = defaults_cxcywh[:, :2] + defaults_cxcywh[:, 2:] / 2
     width, height = (
-        (
-            torch.minimum(boxes_xyxy[..., axis + 2, None], high[:, axis])
-            - torch.maximum(boxes_xyxy[..., axis, None], low[:, axis])
-        ).clamp(min=0)
+        torch.minimum(rows.boxes_xyxy[:, axis + 2, None], high[:, axis])
+        .sub_(torch.maximum(rows.boxes_xyxy[:, axis, None], low[:, axis]))
+        .clamp_(min=0)
         for axis in (0, 1)
     )
-    box_area = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
-    return width * height, box_area, defaults_cxcywh[:, 2:].prod(dim=-1)
+    intersection = width.mul_(height)
+    box_area = (rows.boxes_xyxy[:, 2:] - rows.boxes_xyxy[:, :2]).prod(dim=-1)
+    default_area = defaults_cxcywh[:, 2:].prod(dim=-1)
+    union = torch.add(box_area[:, None], default_area, out=height).sub_(intersection)
+    return intersection.div_(torch.where((rows.labels == IGNORED)[:, None], -default_area, union))
 
 
-def _forced(best_default: Tensor, labels: Tensor, num_defaults: int) -> Tensor:
-    """The object, by index, whose best default box each one is, [N, D]: the last of several, :data:`_NONE` of none."""
-    index = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
-    index = torch.where(labels > 0, index, _NONE)
-    none = torch.full((len(labels), num_defaults), _NONE, dtype=labels.dtype, device=labels.device)
-    return none.scatter_reduce(1, best_default, index, reduce="amax")
+def _least_iou(overlap: Tensor, fallback: int) -> Tensor:
+    """From which IoU on default boxes are matched with each object, [K]."""
+    if fallback == 1:
+        return torch.full_like(overlap[:, 0], MIN_IOU)
+    return overlap.topk(min(fallback, overlap.shape[1]), dim=1).values[:, -1].clamp(MIN_FALLBACK_IOU, MIN_IOU)
+
+
+def _of_images(values: Tensor, rows: _Rows, reduce: str) -> Tensor:
+    """The largest or smallest of an image's rows and 0: [K, D] -> [N, D]."""
+    # The lengths are those of the rows: to check it would have the host wait.
+    return torch.segment_reduce(values, reduce, lengths=rows.lengths, axis=0, unsafe=True, initial=0.0)
+
+
+def _first_row(overlap: Tensor, best_iou: Tensor, rows: _Rows) -> Tensor:
+    """INT64 [N, D]: the first row of its image that has the best IoU, K if none; changes ``overlap``."""
+    count = len(rows.labels)
+    # FP32 counts rows exactly up to 2^24.
+    from_end = torch.arange(count, 0, -1, device=overlap.device, dtype=overlap.dtype)
+    first = overlap.eq_(best_iou[rows.image]).mul_(from_end[:, None])
+    return count - _of_images(first, rows, "max").long()
+
+
+def _forced(best_default: Tensor, rows: _Rows, num_defaults: int) -> Tensor:
+    """The row of the object whose best default box each one is, [N, D]: the last of several, :data:`_NONE` of none."""
+    index = torch.arange(len(rows.labels), device=rows.labels.device)
+    index = torch.where(rows.labels > 0, index, _NONE)
+    none = torch.full((len(rows.lengths) * num_defaults,), _NONE, dtype=index.dtype, device=index.device)
+    forced = none.scatter_reduce(0, rows.image * num_defaults + best_default, index, reduce="amax")
+    return forced.reshape(-1, num_defaults)

@@ -58,7 +58,7 @@ def freeze(network: SSD300, stages: int, dtype: torch.dtype, dropout: float) -> 
     return trained.train()
 
 
-def make_optimizer(network: SSD300, settings: OptimizerConfig, *, fused: bool) -> torch.optim.AdamW:
+def make_optimizer(network: SSD300, settings: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with a smaller rate for the backbone than for new layers, and without decay of norms and biases."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
@@ -75,24 +75,25 @@ def make_optimizer(network: SSD300, settings: OptimizerConfig, *, fused: bool) -
             }
             for (is_backbone, decays), parameters in groups.items()
         ],
-        fused=fused,
+        fused=True,
     )
 
 
 class RunningAverage:
-    """The exponential moving average of a network's parameters and statistics, whose first steps count less long.
+    """The exponential moving average of a network's parameters and statistics, which begins with those it has now.
 
-    The decay after n updates is min(decay, (1 + n) / (10 + n)), as TensorFlow's ``ExponentialMovingAverage`` has it.
+    With a warm-up, what it began with counts less long: the decay after n updates is min(decay, (1 + n) / (10 + n)), as
+    TensorFlow's ``ExponentialMovingAverage`` has it.
     """
 
-    def __init__(self, network: SSD300, decay: float) -> None:
+    def __init__(self, network: SSD300, decay: float, *, warmup: bool) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-        self._decay = decay
+        self._decay, self._warmup = decay, warmup
         self._averages, self._values = (_floating(one) for one in (self.network, network))
 
     def update(self, updates: int) -> None:
         """Take in the network as it is now, after so many updates before."""
-        decay = min(self._decay, (1 + updates) / (10 + updates))
+        decay = min(self._decay, (1 + updates) / (10 + updates)) if self._warmup else self._decay
         with torch.no_grad():
             get_ema_multi_avg_fn(decay)(self._averages, self._values, updates)  # type: ignore[no-untyped-call]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ssd_triton.training.busy import DeviceBusy
 from ssd_triton.training.constants import default_boxes
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.loss import multibox_loss
-from ssd_triton.training.matching import match
+from ssd_triton.training.matching import BoxCount, match
 from ssd_triton.training.memory import out_of_memory
 from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
@@ -29,6 +30,7 @@ from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
 from ssd_triton.training.validation import Validator
 
 SNAPSHOT = "last.pt"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class Trainer:
         self._validator = validator
         is_cuda = device.type == "cuda"
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=is_cuda)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = settings.batch_norm_momentum
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         frozen_dtype = torch.bfloat16 if is_cuda else torch.float32
         self._trained = freeze(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
@@ -80,15 +85,14 @@ class Trainer:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self._parameters = [one for one in network.parameters() if one.requires_grad]
-        self._optimizer = make_optimizer(network, settings.optimizer, fused=is_cuda)
-        self._average = RunningAverage(network, settings.optimizer.ema_decay)
+        self._optimizer = make_optimizer(network, settings.optimizer)
+        optimizer = settings.optimizer
+        self._average = RunningAverage(network, optimizer.ema_decay, warmup=optimizer.ema_warmup)
         generator = torch.Generator(device).manual_seed(settings.seed)
         self._augmentation = Augmentation(sources, settings.augmentation, generator)
         self._state = TrainingState(network, self._average.network, self._optimizer, generator, device)
         self.record = Record()
         torch.manual_seed(settings.seed)
-        # Validation is to be in FP32 as the offline reference; training takes bf16 anyway.
-        torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.backends.cudnn.benchmark = not settings.deterministic
 
@@ -153,11 +157,13 @@ class Trainer:
 
     def _forward_backward(self, size: int) -> Tensor:
         batch = self._augmentation.batch(size)
-        fallback = self._settings.loss.fallback_default_boxes
-        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback)
+        count = BoxCount(batch.labels)
         self._optimizer.zero_grad(set_to_none=True)
         with self._precision:
             loc, conf = self._trained(batch.images)
+        # After the network: while the host waits for the count, the device has its work.
+        fallback = self._settings.loss.fallback_default_boxes
+        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback, count=count)
         loss = multibox_loss(loc, conf, targets, self._settings.loss)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.boxes, loss.classes]).detach()
@@ -185,12 +191,20 @@ class Trainer:
         for one, figures in zip(self._validator.sets, metrics, strict=True):
             record.validations.append(ValidationRow.of(record.step, one.source.name, figures))
         score = self._validator.score(metrics)
+        self._tell(len(metrics))
         is_last = record.step == self._settings.steps
         if is_last if score is None else record.best_score is None or score > record.best_score:
             record.best_score, record.best_step = score, record.step
             with writing(self._output):
                 publish(Best(network, record.step, metrics), record)
         record.seconds += time.perf_counter() - start_s
+
+    def _tell(self, sets: int) -> None:
+        """Log the last validation, and how fast the last steps were: there may be no terminal with a bar."""
+        record = self.record
+        parts = [f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - sets :]]
+        parts += [f"{row.images_per_s:,.0f} images/s" for row in record.log[-1:]]
+        _log.info("step %d of %d: %s", record.step, self._settings.steps, ", ".join(parts))
 
     def _save(self) -> None:
         save_snapshot(self._output / SNAPSHOT, self._state, self.record, self._fingerprint)

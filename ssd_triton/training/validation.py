@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,8 +20,10 @@ from ssd_triton.errors import listing
 from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.machine import cores
 from ssd_triton.network.ssd import SSD300, ServedDetector
 from ssd_triton.postprocess_parameters import PostprocessParameters
+from ssd_triton.processes import start_pool
 from ssd_triton.reference import postprocess, preprocess
 from ssd_triton.training.classes import LEFT_OUT
 from ssd_triton.training.errors import TrainingError
@@ -32,6 +31,8 @@ from ssd_triton.training.examples import ClassMap, Source
 
 _FEWEST_FOR_PROCESSES = 64
 """Below so many images, starting processes takes longer than what they do."""
+_MOST_PROCESSES = 16
+"""Each one imports PyTorch."""
 _BATCH = 32
 _BATCHES_UNDER_WAY = 6
 """Raw predictions take 3 MB an image: so many batches of them wait for the processes at most."""
@@ -112,18 +113,11 @@ class Validator:
 
     def __init__(self, sets: Sequence[ValidationSet]) -> None:
         self.sets = tuple(sets)
+        # FP32 as the offline reference; training takes bf16 anyway.
+        torch.backends.cudnn.allow_tf32 = False
         self._pool: ProcessPoolExecutor | None = None
         if sum(len(one.sizes_px) for one in sets) >= _FEWEST_FOR_PROCESSES:
-            # A forked process would share the state of CUDA, which does not survive that.
-            context = multiprocessing.get_context("spawn")
-            workers = os.cpu_count() or 1
-            self._pool = ProcessPoolExecutor(workers, context)
-            # Ctrl-C reaches a whole process group, and the parent alone is to answer it: what is started meanwhile
-            # inherits that it is not listened to.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for _ in range(workers):
-                self._pool.submit(os.getpid)
-            signal.signal(signal.SIGINT, before)
+            self._pool = start_pool(min(cores(), _MOST_PROCESSES))
 
     def __enter__(self) -> Validator:
         return self
@@ -136,12 +130,19 @@ class Validator:
 
     def evaluate(self, network: SSD300) -> list[Metrics]:
         """Figures of a network on each set, in FP32."""
-        was_training = network.training
+        return [figures(one, found) for one, found in zip(self.sets, self.detections(network), strict=True)]
+
+    def detections(self, network: SSD300) -> list[list[Detections]]:
+        """What a network detects in each set's images, in FP32."""
+        was_training, searches = network.training, torch.backends.cudnn.benchmark
+        # To search for the fastest algorithm for each size of batch would take longer than all of them.
+        torch.backends.cudnn.benchmark = False
         detector = ServedDetector(network).to(next(network.parameters()).device).eval()
         try:
-            return [evaluate(one.dataset, self._detect(detector, one)) for one in self.sets]
+            return [list(self._detect(detector, one)) for one in self.sets]
         finally:
             network.train(was_training)
+            torch.backends.cudnn.benchmark = searches
 
     def score(self, metrics: Sequence[Metrics]) -> float | None:
         """The mean AP of the sets by their weights, 1 where none is given; None without sets."""
@@ -150,14 +151,14 @@ class Validator:
             return None
         return sum(weight * one.ap for weight, one in zip(weights, metrics, strict=True)) / sum(weights)
 
-    def _detect(self, detector: ServedDetector, one: ValidationSet) -> list[CocoResult]:
-        results: list[CocoResult] = []
-        found = zip(one.dataset.images, self._detections(detector, one), strict=True)
-        for image, detections in cli.progress(
-            found, total=len(one.sizes_px), description=f"validate {one.source.name}", unit="images"
-        ):
-            results += to_coco(detections, image.id, one.dataset.category_ids)
-        return results
+    def _detect(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
+        """With a progress bar."""
+        return cli.progress(
+            self._detections(detector, one),
+            total=len(one.sizes_px),
+            description=f"validate {one.source.name}",
+            unit="images",
+        )
 
     def _detections(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
         """Detections of every image in order; the processes work on one batch while the network runs the next."""
@@ -177,6 +178,14 @@ class Validator:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def figures(one: ValidationSet, detections: Sequence[Detections]) -> Metrics:
+    """Figures of what was detected in a set's images."""
+    results: list[CocoResult] = []
+    for image, found in zip(one.dataset.images, detections, strict=True):
+        results += to_coco(found, image.id, one.dataset.category_ids)
+    return evaluate(one.dataset, results)
 
 
 def _postprocess(loc: Tensor, conf: Tensor, size_px: tuple[int, int]) -> Detections:

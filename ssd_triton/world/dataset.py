@@ -7,8 +7,9 @@ other colours, another height and pitch of the camera.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from ssd_triton import cli
 from ssd_triton.arrays import UInt8Array
 from ssd_triton.camera import Camera
 from ssd_triton.files import atomic_output
+from ssd_triton.processes import process_pool
 from ssd_triton.world.motion import TargetState, road_pose, target_state
 from ssd_triton.world.observe import seen_targets
 from ssd_triton.world.outcome import Snapshot
@@ -52,7 +54,9 @@ class Dataset:
     boxes: int
 
 
-def write_dataset(folder: Path, count: int, seed: int, size_px: tuple[int, int], labels: Sequence[str]) -> Dataset:
+def write_dataset(
+    folder: Path, count: int, seed: int, size_px: tuple[int, int], labels: Sequence[str], *, processes: int = 1
+) -> Dataset:
     """Write random scenes: ``images/*.jpg`` and ``annotations.json`` in COCO's format.
 
     The annotations come last, so that a folder without them is not complete.
@@ -63,6 +67,7 @@ def write_dataset(folder: Path, count: int, seed: int, size_px: tuple[int, int],
         seed: Same seed, same images.
         size_px: Width and height.
         labels: Class names by id.
+        processes: That draw; the images do not depend on it.
 
     Raises:
         WorldError: The number or the size is too small.
@@ -73,16 +78,46 @@ def write_dataset(folder: Path, count: int, seed: int, size_px: tuple[int, int],
     coco = CocoWriter(labels)
     annotations = folder / "annotations.json"
     annotations.unlink(missing_ok=True)
-    scenes = _Scenes(seed, size_px)
-    for index in cli.progress(range(count), total=count, description="dataset", unit="images"):
-        snapshot, image_rgb, quality = scenes.draw(index)
-        # Sets of other seeds may be trained on together: file names must not meet.
-        name = f"{seed}-{index:06d}.jpg"
-        with atomic_output(folder / "images" / name) as temporary:
-            cv2.imwrite(str(temporary), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    for name, snapshot in cli.progress(
+        _drawn(folder / "images", count, seed, size_px, processes), total=count, description="dataset", unit="images"
+    ):
         coco.add(name, size_px, seen_targets(snapshot.targets, snapshot.ego, snapshot.camera), snapshot)
     coco.write(annotations)
     return Dataset(folder / "images", annotations, count, coco.num_boxes)
+
+
+def _drawn(
+    folder: Path, count: int, seed: int, size_px: tuple[int, int], processes: int
+) -> Iterator[tuple[str, Snapshot]]:
+    """Draw all images, world by world, and yield their names and what they show, in order."""
+    starts = range(0, count, _SCENES_PER_WORLD)
+    draw = partial(_draw_world, folder, count, seed, size_px)
+    if processes == 1:
+        for start in starts:
+            yield from draw(start)
+        return
+    with process_pool(min(processes, len(starts)), _use_one_thread) as pool:
+        for drawn in pool.map(draw, starts):
+            yield from drawn
+
+
+def _use_one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _draw_world(
+    folder: Path, count: int, seed: int, size_px: tuple[int, int], start: int
+) -> list[tuple[str, Snapshot]]:
+    """Draw the scenes from ``start`` that share a world."""
+    scenes, drawn = _Scenes(seed, size_px), []
+    for index in range(start, min(start + _SCENES_PER_WORLD, count)):
+        snapshot, image_rgb, quality = scenes.draw(index)
+        # Sets of other seeds may be trained on together: file names must not meet.
+        name = f"{seed}-{index:06d}.jpg"
+        with atomic_output(folder / name) as temporary:
+            cv2.imwrite(str(temporary), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        drawn.append((name, snapshot))
+    return drawn
 
 
 class _Scenes:

@@ -1,0 +1,135 @@
+"""What a network sees in a drive that nobody has annotated: boxes and frames, by class, and pictures of some frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ssd_triton import cli
+from ssd_triton.arrays import UInt8Array
+from ssd_triton.detections import Detections
+from ssd_triton.drawing import draw_detections
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.files import atomic_output, relative_to_cwd
+
+if TYPE_CHECKING:
+    import torch
+
+    from ssd_triton.network.ssd import SSD300
+
+_BATCH = 16
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SHEET_COLUMNS, _SHEET_WIDTH_PX = 2, 640
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How often a class was detected: in how many frames, and how many boxes."""
+
+    frames: int
+    boxes: int
+
+
+@dataclass(frozen=True)
+class DriveCounts:
+    """What was detected in a drive.
+
+    Attributes:
+        frames: Of the drive.
+        classes: By name, those that were detected.
+    """
+
+    frames: int
+    classes: Mapping[str, ClassCount]
+
+    def row(self, name: str) -> str:
+        """A row for :data:`HEADER`: the most frequent class, and all others."""
+        ranked = sorted(self.classes.items(), key=lambda item: -item[1].boxes)
+        if not ranked:
+            return f"| {name} | nothing | | |"
+        (first, count), others = ranked[0], ranked[1:]
+        listed = ", ".join(f"{label} {found.boxes}" for label, found in others) or "none"
+        boxes = sum(found.boxes for _, found in others)
+        return f"| {name} | {first} in {count.frames} of {self.frames} | {boxes} | {listed} |"
+
+
+HEADER = "| weights | frames with the most frequent class | boxes of other classes | which |\n|---|---|---|---|"
+
+
+def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thresh: float) -> list[Detections]:
+    """What a network detects in each frame, by the offline reference.
+
+    Args:
+        network: FP32, on the device.
+        device: Where it is.
+        drive: A folder of images.
+        score_thresh: Detections below are left out.
+
+    Raises:
+        EvaluationError: There are no images.
+    """
+    import torch
+
+    from ssd_triton.network.ssd import ServedDetector
+    from ssd_triton.postprocess_parameters import PostprocessParameters
+    from ssd_triton.reference import postprocess, preprocess
+
+    detector = ServedDetector(network).to(device).eval()
+    frames, found = _frames(drive), []
+    starts = range(0, len(frames), _BATCH)
+    for start in cli.progress(starts, total=len(starts), description=drive.name, unit="batches"):
+        batch = [preprocess(path.read_bytes()) for path in frames[start : start + _BATCH]]
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.stack([resized for resized, _ in batch])).to(device)
+            loc, conf = (raw.cpu().numpy() for raw in detector(pixels))
+        for one_loc, one_conf, (_, size_px) in zip(loc, conf, batch, strict=True):
+            detections = postprocess(one_loc, one_conf, size_px, PostprocessParameters())
+            found.append(detections.filter(score_thresh=score_thresh))
+    return found
+
+
+def count_classes(found: Sequence[Detections], labels: Sequence[str]) -> DriveCounts:
+    """Count what was detected, by class."""
+    classes = {}
+    for class_id, name in enumerate(labels):
+        boxes = [int((one.class_ids == class_id).sum()) for one in found]
+        if sum(boxes):
+            classes[name] = ClassCount(sum(count > 0 for count in boxes), sum(boxes))
+    return DriveCounts(len(found), classes)
+
+
+def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Sequence[str], count: int = 6) -> None:
+    """Draw the detections of some frames, spread evenly over the drive, into one picture."""
+    frames = _frames(drive)
+    places = sorted({index * (len(frames) - 1) // max(count - 1, 1) for index in range(count)})
+    drawn = [draw_detections(_pixels(frames[place]), found[place], labels) for place in places]
+    height_px = _SHEET_WIDTH_PX * drawn[0].shape[0] // drawn[0].shape[1]
+    rows = -(-len(drawn) // _SHEET_COLUMNS)
+    sheet = Image.new("RGB", (_SHEET_COLUMNS * _SHEET_WIDTH_PX, rows * height_px))
+    for place, picture in enumerate(drawn):
+        tile = Image.fromarray(picture).resize((_SHEET_WIDTH_PX, height_px))
+        sheet.paste(tile, (place % _SHEET_COLUMNS * _SHEET_WIDTH_PX, place // _SHEET_COLUMNS * height_px))
+    with atomic_output(path) as temporary:
+        sheet.save(temporary, quality=88)
+
+
+def _frames(drive: Path) -> list[Path]:
+    """Its images in the order of their names.
+
+    Raises:
+        EvaluationError: There are none.
+    """
+    found = sorted(path for path in drive.glob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(_SUFFIXES)}")
+    return found
+
+
+def _pixels(frame: Path) -> UInt8Array:
+    with Image.open(frame) as image:
+        return np.array(image.convert("RGB"))

@@ -1,0 +1,40 @@
+"""Worker processes that end with their parent's work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+def start_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+    """Start all processes of a pool; Ctrl-C leaves them alone, and their parent is to shut them down.
+
+    Args:
+        workers: How many.
+        initializer: A function that each one calls first.
+    """
+    # A forked process would share the state of CUDA and of threads, which does not survive that.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer)
+    # Ctrl-C reaches a whole process group, and the parent alone is to answer it: what is started meanwhile inherits
+    # that it is not listened to.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for _ in range(workers):
+            pool.submit(os.getpid)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return pool
+
+
+@contextmanager
+def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool of :func:`start_pool` that is shut down at the end, without what is still waiting."""
+    pool = start_pool(workers, initializer)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

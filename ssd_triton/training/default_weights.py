@@ -1,0 +1,230 @@
+"""Everything from photographs and a checkpoint to weights that see photographs and rendered traffic alike.
+
+Rendered sets are drawn; the checkpoint is fine-tuned on photographs and rendered traffic, and averaged with itself;
+where an ImageNet backbone is given, a whole training is made from it, to compare; and the best weights are put into one
+folder with their card, figures and pictures. What an earlier run has finished is not done again.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssd_triton.arrays import UInt8Array
+from ssd_triton.config import Config, TrainingConfig
+from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
+from ssd_triton.evaluation.rendered import Criteria, JudgedFrame
+from ssd_triton.evaluation.rendered_report import describe, write_report
+from ssd_triton.files import atomic_output, relative_to_cwd
+from ssd_triton.network.weights import load_network
+from ssd_triton.training.candidates import Candidate, choose
+from ssd_triton.training.card import CARD
+from ssd_triton.training.examples import Source
+from ssd_triton.training.interpolate import Mixture, interpolate
+from ssd_triton.training.interpolation_report import table
+from ssd_triton.training.run import WEIGHTS, Begin, Request, train
+from ssd_triton.training.trainer import SNAPSHOT
+from ssd_triton.world.dataset import write_dataset
+
+_TRAINING_SEED, _VALIDATION_SEED = 1, 902
+_TRAINING_SIZE_PX, _VALIDATION_SIZE_PX = (512, 288), (640, 360)
+_RENDERED_WEIGHT = 0.3
+"""Of AP on rendered traffic in the choice; that on photographs has 1."""
+_WORST = 8
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One training.
+
+    Attributes:
+        name: Of its folder.
+        settings: Its recipe.
+        begin: Weights to begin with.
+        real_share: Part of the draws that are photographs, in (0, 1).
+    """
+
+    name: str
+    settings: TrainingConfig
+    begin: Begin
+    real_share: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make.
+
+    Attributes:
+        photographs: To train on.
+        validation: Photographs to choose by.
+        checkpoint: To fine-tune.
+        fine_tuning: The training from the checkpoint.
+        whole: A training from an ImageNet backbone, or None.
+        drive: A folder of images that nobody has annotated, to look at; or None.
+        rendered: How many images to draw for training and for validation.
+        processes: That draw.
+        criteria: What counts on rendered images.
+        shares: Of the fine-tuned network, to average by.
+        max_loss: AP on photographs that may be lost against the checkpoint.
+        notes: Lines for the model cards.
+    """
+
+    photographs: Source
+    validation: Source
+    checkpoint: Path
+    fine_tuning: Branch
+    whole: Branch | None
+    drive: Path | None
+    rendered: tuple[int, int]
+    processes: int
+    criteria: Criteria
+    shares: Sequence[float]
+    max_loss: float
+    notes: Sequence[str] = ()
+
+
+class Maker:
+    """Follows a plan, in one folder."""
+
+    def __init__(self, plan: Plan, config: Config, labels: Sequence[str], output: Path, device: torch.device) -> None:
+        """Do nothing yet.
+
+        Args:
+            plan: What to make.
+            config: The network's backbone, and names of the data that are called otherwise in ``labels``.
+            labels: Class names by id, the background first.
+            output: Gets everything.
+            device: To train and evaluate on.
+        """
+        self._plan, self._config, self._labels, self._output, self._device = plan, config, labels, output, device
+        self._chosen = output / "chosen"
+        self._branches = [branch for branch in (plan.fine_tuning, plan.whole) if branch is not None]
+
+    def make(self) -> str:
+        """Do what is not done yet; ``chosen`` in the folder gets the best weights and what belongs to them.
+
+        Returns:
+            All figures as Markdown.
+
+        Raises:
+            UserError: Data, weights, settings or memory do not allow it; the message says what to do.
+        """
+        plan = self._plan
+        training = self._rendered("train", plan.rendered[0], _TRAINING_SEED, _TRAINING_SIZE_PX)
+        rendered = self._rendered("val", plan.rendered[1], _VALIDATION_SEED, _VALIDATION_SIZE_PX)
+        validation = [replace(plan.validation, weight=1.0), replace(rendered, weight=_RENDERED_WEIGHT)]
+        for branch in self._branches:
+            self._train(branch, [plan.photographs, training], validation)
+        outcome = interpolate(self._mixture(validation), self._output / "interpolated", self._device)
+        best = choose(outcome.candidates, plan.max_loss)
+        self._collect(best)
+        self._report_rendered(best, rendered)
+        sections = [f"# Chosen: {best.name}", table(outcome)]
+        if plan.drive is not None:
+            sections.append(self._drive_table(plan.drive))
+        text = "\n\n".join(sections)
+        with atomic_output(self._chosen / "figures.md") as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def _rendered(self, name: str, count: int, seed: int, size_px: tuple[int, int]) -> Source:
+        folder = self._output / "rendered" / name
+        # The annotations come last: a folder without them is not whole.
+        if not (folder / "annotations.json").exists():
+            _log.info("drawing %d images into %s", count, relative_to_cwd(folder))
+            write_dataset(folder, count, seed, size_px, self._labels, processes=self._plan.processes)
+        return Source(folder / "images", folder / "annotations.json")
+
+    def _train(self, branch: Branch, training: Sequence[Source], validation: Sequence[Source]) -> None:
+        """Train, or go on, or do nothing where the training is finished."""
+        folder = self._output / branch.name
+        if _last_step(folder) >= branch.settings.steps:
+            _log.info("%s is finished already", relative_to_cwd(folder))
+            return
+        _log.info("training: %s", branch.name)
+        weights = (branch.real_share, 1 - branch.real_share)
+        request = Request(
+            training=[replace(one, weight=weight) for one, weight in zip(training, weights, strict=True)],
+            validation=validation,
+            labels=self._labels,
+            known=self._labels,
+            name_map=self._config.coco.name_map,
+            begin=branch.begin,
+            notes=self._plan.notes,
+        )
+        settings = branch.settings.model_copy(update={"output": folder})
+        train(request, settings, self._device, resume=(folder / SNAPSHOT).exists())
+
+    def _weights_of(self, branch: Branch) -> Path:
+        return self._output / branch.name / WEIGHTS
+
+    def _mixture(self, validation: Sequence[Source]) -> Mixture:
+        plan = self._plan
+        return Mixture(
+            first=plan.checkpoint,
+            second=self._weights_of(plan.fine_tuning),
+            shares=plan.shares,
+            others=[] if plan.whole is None else [self._weights_of(plan.whole)],
+            validation=validation,
+            labels=self._labels,
+            name_map=self._config.coco.name_map,
+            backbone=self._config.backbone,
+            criteria=plan.criteria,
+            max_loss=plan.max_loss,
+        )
+
+    def _collect(self, best: Candidate) -> None:
+        """Put the best weights, their card, and what tells of the way to them into one folder."""
+        mixed = self._output / "interpolated"
+        whole = self._plan.whole
+        origin = mixed if whole is None or best.share is not None else self._output / whole.name
+        files = {origin / name: name for name in (WEIGHTS, CARD)}
+        files |= {mixed / name: name for name in ("interpolation.md", "interpolation.json", "interpolation.png")}
+        for branch in self._branches:
+            for name in ("log.csv", "validations.csv", "curves.png", "augmented.png"):
+                files[self._output / branch.name / name] = f"{branch.name}.{name}"
+        for source, name in files.items():
+            with atomic_output(self._chosen / name) as temporary:
+                shutil.copyfile(source, temporary)
+
+    def _report_rendered(self, best: Candidate, rendered: Source) -> None:
+        """Tables and pictures of what the best weights see of rendered traffic."""
+        seen = best.visibility[1]
+        if seen is None:
+            return
+
+        def pixels_of(frame: JudgedFrame) -> UInt8Array:
+            with Image.open(rendered.images / frame.image.file_name) as image:
+                return np.array(image.convert("RGB"))
+
+        facts = describe(None, self._chosen / WEIGHTS, rendered.images)
+        write_report(self._chosen / "rendered_recall", seen, facts, pixels_of, self._labels, _WORST)
+
+    def _drive_table(self, drive: Path) -> str:
+        thresh = self._plan.criteria.score_thresh
+        paths = [self._plan.checkpoint, *map(self._weights_of, self._branches), self._chosen / WEIGHTS]
+        lines = [f"Boxes of a score above {thresh:g} in {drive.name}:", "", HEADER]
+        for path in paths:
+            network = load_network(path, self._config.backbone, len(self._labels)).to(self._device)
+            found = detect_drive(network, self._device, drive, thresh)
+            lines.append(count_classes(found, self._labels).row(relative_to_cwd(path)))
+        write_sheet(self._chosen / "drive.jpg", drive, found, self._labels)
+        return "\n".join(lines)
+
+
+def _last_step(folder: Path) -> int:
+    """Of a training's last validation, which its last step has too."""
+    path = folder / "validations.csv"
+    if not path.exists():
+        return 0
+    with path.open(newline="", encoding="utf-8") as file:
+        return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
