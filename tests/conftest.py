@@ -71,6 +71,14 @@ def server(config: Config) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
+def default_server(config: Config) -> Iterator[EmbeddedServer]:
+    """The variant that ships as the default."""
+    ensure_built(config, lambda line: None, only=[config.variant])
+    with EmbeddedServer(config.model_repository, config.variant, config.server.for_one_run()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def grpc_detector(server: EmbeddedServer) -> Iterator[DetectorClient]:
     with DetectorClient(server.url("grpc"), protocol="grpc", timeout_s=60) as client:
         client.wait_ready(timeout_s=10)
@@ -138,13 +146,16 @@ class DetectedDrive:
 
 @pytest.fixture(scope="session")
 def detected_drive(request: pytest.FixtureRequest, data: Callable[[str], Path]) -> Callable[[str], DetectedDrive]:
-    """Detect in a clip or a folder of images of the optional data, once for all tests."""
+    """Detect in a clip or a folder of images of the optional data, by the default variant, once for all tests."""
 
     @cache
     def detect(relative: str) -> DetectedDrive:
         path = data(relative)
-        client: DetectorClient = request.getfixturevalue("grpc_detector")
-        with open_source(str(path), image_folder_fps=10) as source:
+        default_server: EmbeddedServer = request.getfixturevalue("default_server")
+        with (
+            DetectorClient(default_server.url("grpc"), timeout_s=60) as client,
+            open_source(str(path), image_folder_fps=10) as source,
+        ):
             submitted = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
             answers = [(frame.time_s, future.result()) for frame, future in submitted]
         return DetectedDrive(path, [time_s for time_s, _ in answers], [found for _, found in answers])

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from PIL import Image
 from ssd_triton.errors import ExportError
 from ssd_triton.export.compare import check_interface, check_values
 from ssd_triton.files import ROOT
-from ssd_triton.server import EmbeddedServer
 from tests.conftest import assert_one_line_error
+
+if TYPE_CHECKING:
+    from ssd_triton.server import EmbeddedServer
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPTS = sorted(

@@ -1,4 +1,4 @@
-"""The PyTorch variants: fused equals plain, TorchScript equals both, and the embedded server runs them."""
+"""The PyTorch variants: fused equals plain, TorchScript equals both; parity and benchmark."""
 
 from __future__ import annotations
 
@@ -9,31 +9,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from tritonclient import grpc as grpc_client
-from tritonclient.utils import np_to_triton_dtype
 
 from ssd_triton.benchmark import candidates, measure, report, timing
-from ssd_triton.client import DetectorClient
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.detections import Detections
 from ssd_triton.device import choose_device
 from ssd_triton.errors import ExportError, UserError
 from ssd_triton.export import torchscript
 from ssd_triton.export.compare import relative_error
-from ssd_triton.export.postprocess_check import check_detections
-from ssd_triton.export.postprocess_torchscript import OUTPUTS
 from ssd_triton.export.samples import photographs
 from ssd_triton.network.fused import FusedDetector
 from ssd_triton.network.ssd import SSD300, ServedDetector, predict
 from ssd_triton.parity import check_parity
-from ssd_triton.postprocess_parameters import PostprocessParameters
-from ssd_triton.repository.build import ensure_built
-from ssd_triton.server import EmbeddedServer
 from tests.conftest import long
 
 CPU = torch.device("cpu")
-VARIANTS = {"pytorch_fp32": 0.5, "pytorch_fp16": 2, "pytorch_fused_fp16": 2, "onnx_int8": 25}
-"""Each with the pixels that its one box may be off."""
 
 
 def small_detector(backbone: str = "resnet18", num_labels: int = 5) -> ServedDetector:
@@ -116,42 +105,6 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     # Folded in FP32 first, the same weights are harmless.
     torchscript.export_fused(detector, tmp_path / "fused.pt", border_images())
     assert [path.name for path in tmp_path.iterdir()] == ["fused.pt"]
-
-
-def infer_postprocess(server: EmbeddedServer, arrays: dict[str, np.ndarray], times: int) -> dict[str, np.ndarray]:
-    """Ask the served post-processing alone, for the arrays several times over; what it says of the last."""
-    inputs = []
-    for name, array in arrays.items():
-        repeated = np.concatenate([array] * times)
-        tensor = grpc_client.InferInput(name, list(repeated.shape), np_to_triton_dtype(repeated.dtype))
-        tensor.set_data_from_numpy(repeated)
-        inputs.append(tensor)
-    with grpc_client.InferenceServerClient(server.url("grpc")) as client:
-        result = client.infer("ssd_postprocess", inputs)
-    return {name: result.as_numpy(name)[-len(arrays["loc"]) :] for name in OUTPUTS}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grpc_detector: DetectorClient) -> None:
-    ensure_built(config, lambda line: None, only=[variant])
-    settings = config.server.for_one_run()
-    expected = grpc_detector.detect(photograph).filter(score_thresh=0.5)
-    with (
-        EmbeddedServer(config.model_repository, variant, settings) as server,
-        DetectorClient(server.url("grpc"), timeout_s=60) as client,
-    ):
-        found = client.detect(photograph).filter(score_thresh=0.5)
-        batch = client.detect_batch([photograph] * 3)
-        # Requests that wait for each other run together.
-        batch += [one for one in client.map([photograph] * 3) if isinstance(one, Detections)]
-        # Twice the four images of the check, as one request: raw predictions in, detections out.
-        check_detections(lambda inputs: infer_postprocess(server, inputs, times=2), 81, PostprocessParameters())
-    assert found.class_ids.tolist() == expected.class_ids.tolist()
-    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-2)
-    np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=VARIANTS[variant])
-    assert len(batch) == 6
-    for one in batch:
-        np.testing.assert_allclose(one.filter(score_thresh=0.5).boxes_xyxy, found.boxes_xyxy, atol=0.5)
 
 
 def test_parity_passes_and_fails_as_it_should(config: Config, reference_detector: ServedDetector) -> None:

@@ -15,6 +15,7 @@ from ssd_triton.client.errors import (
     ServerFailedError,
     ServerNotReadyError,
     ServerOverloadedError,
+    ServerStoppingError,
     ServerUnreachableError,
     SharedMemoryForgottenError,
     TlsError,
@@ -39,6 +40,8 @@ _OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", 
 """How Triton begins when a queue of a model is full, and when a request has waited there for too long."""
 _DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
 """How the python backend begins when the process of a model's instance is gone; other releases name it first."""
+_STOPPING = "Server is stopping"
+"""In what Triton says between being told to end and its end, which is some seconds."""
 _FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
 """How Triton begins when it has not been told of a region."""
 
@@ -112,6 +115,8 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
         return BackendProcessDiedError(
             f"{url}: the process of {died['instance']} has died, and Triton does not start it again: restart the server"
         )
+    if _STOPPING in message:
+        return ServerStoppingError(f"{url}: {message}")
     if _FORGOTTEN.match(message):
         return SharedMemoryForgottenError(f"{url}: {message}: the server has been restarted")
     return None

@@ -25,6 +25,7 @@ from ssd_triton.client.errors import (
     RequestRefusedError,
     ServerNotReadyError,
     ServerOverloadedError,
+    ServerStoppingError,
     ServerUnreachableError,
     SharedMemoryForgottenError,
     SharedMemoryUnavailableError,
@@ -39,6 +40,8 @@ from ssd_triton.repository.paths import PREPROCESS
 Result = TypeVar("Result")
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 _RETRIES = 3
+_RETRIES_WHILE_STOPPING = 10
+"""Some six seconds: with replicas, every other try may find the one that stops, for as long as it takes to."""
 _FIRST_RETRY_AFTER_S = 0.1
 _LONGEST_RETRY_AFTER_S = 1.0
 _MAY_PASS = (ServerUnreachableError, ServerNotReadyError, ServerOverloadedError, SharedMemoryForgottenError)
@@ -51,12 +54,13 @@ class DetectorClient:
     """A connection to the ensembles ``ssd`` (encoded images) and ``ssd_frames`` (raw frames).
 
     Every call has a deadline. A request is tried again only after :class:`ServerUnreachableError`,
-    :class:`ServerNotReadyError` and :class:`ServerOverloadedError`, at most three times and within its deadline; with
-    ``retry_s`` for that long and after :class:`DeadlineExceededError` and :class:`BackendProcessDiedError` too, so that
-    a server may go away and come back. The pauses in between double, up to a second, and are shortened at random, so
-    that clients that were refused together do not come back together. Inference changes nothing on the server, so
-    that a repeated request is harmless. Every request has an id of its own, by which the server's log calls it, and
-    which its error carries. All methods may be called from several threads.
+    :class:`ServerNotReadyError` and :class:`ServerOverloadedError`, at most three times (ten while a server
+    stops, since a replica may answer) and within its deadline; with ``retry_s`` for that long and after
+    :class:`DeadlineExceededError` and :class:`BackendProcessDiedError` too, so that a server may go away and come back.
+    The pauses in between double, up to a second, and are shortened at random, so that clients that were refused
+    together do not come back together. Inference changes nothing on the server, so that a repeated request is
+    harmless. Every request has an id of its own, by which the server's log calls it, and which its error carries. All
+    methods may be called from several threads.
 
     Example::
 
@@ -298,7 +302,8 @@ class DetectorClient:
                 return infer(timeout_s, request_id)
             except ClientError as error:
                 error.request_id = request_id
-                last = not isinstance(error, tried_again) or (attempt == _RETRIES and not patient)
+                retries = _RETRIES_WHILE_STOPPING if isinstance(error, ServerStoppingError) else _RETRIES
+                last = not isinstance(error, tried_again) or (attempt >= retries and not patient)
                 left_s = deadline_s - time.monotonic()
                 pause_s = wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, hides nothing
                 if patient:

@@ -23,6 +23,10 @@ class ServerNotReadyError(ClientError):
     """The server answers, but the model is not there (yet, or any longer). Safe to retry."""
 
 
+class ServerStoppingError(ServerNotReadyError):
+    """The server is about to end. Its replicas, or who comes after it, may answer: safe to retry, for some seconds."""
+
+
 class ServerOverloadedError(ClientError):
     """A model's queue is full, or the request waited there for too long. Retry only after a pause, or on a replica."""
 
