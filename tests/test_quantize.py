@@ -37,7 +37,7 @@ from ssd_triton.files import sha256_of
 from ssd_triton.network.boxes import NUM_DEFAULT_BOXES, default_boxes_cxcywh
 from ssd_triton.postprocess_parameters import PostprocessParameters
 from ssd_triton.reference import iou, postprocess, preprocess
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, long
 
 CPU = "CPUExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
@@ -490,6 +490,7 @@ def test_command_refuses_in_one_line(
     assert_one_line_error(run_script("tools/quantize_onnx.py", *arguments), *words)
 
 
+@long
 def test_command_calibrates_and_builds(
     run_script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, images: Path, config: Config
 ) -> None:
