@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +31,6 @@ from ssd_triton.network.ssd import ServedDetector
 from ssd_triton.network.weights import load_network
 from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
-from ssd_triton.server.process import free_port
 from ssd_triton.video import open_source
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -215,7 +216,10 @@ def shared_memory_regions() -> set[Path]:
 
 def free_ports() -> list[int]:
     """Three ports that nothing listens on, for gRPC, HTTP and metrics."""
-    return [free_port("127.0.0.1") for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        # All are open at once, so that none comes twice.
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def group_members(pgid: int) -> list[int]:

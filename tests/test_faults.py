@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,17 +31,11 @@ from ssd_triton.files import ROOT
 from ssd_triton.server import EmbeddedServer
 from ssd_triton.server.stubs import find_stubs
 from ssd_triton.video import VideoWriter
-from tests.conftest import assert_one_line_error, children_of, seconds_until_asked
+from tests.conftest import assert_one_line_error, children_of, free_ports, seconds_until_asked
 from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip
 
 LOST_S = 2.0
 """That a restart of the server may cost beyond the time it is down."""
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 # --- A process of the python backend that dies ------------------------------------------------------------------------
@@ -64,7 +57,7 @@ def serving(folder: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_dead_backend_process_is_named_and_a_restart_mends_it(tmp_path: Path, photograph: bytes) -> None:
-    ports = free_ports(3)
+    ports = free_ports()
     with serving(tmp_path, ports) as first:
         [server_pid] = children_of(first.pid)
         # Stopped, so that it cannot end the server before the clients have seen what Triton itself says.

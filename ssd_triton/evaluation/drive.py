@@ -15,6 +15,8 @@ from ssd_triton.arrays import UInt8Array
 from ssd_triton.detections import Detections
 from ssd_triton.drawing import draw_detections
 from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.evaluation.offline import detect_each
+from ssd_triton.export.samples import IMAGE_SUFFIXES
 from ssd_triton.files import atomic_output, relative_to_cwd
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ssd_triton.network.ssd import SSD300
 
 _BATCH = 16
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _SHEET_COLUMNS, _SHEET_WIDTH_PX = 2, 640
 
 
@@ -73,24 +74,14 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
     Raises:
         EvaluationError: There are no images.
     """
-    import torch
-
     from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.postprocess_parameters import PostprocessParameters
-    from ssd_triton.reference import postprocess, preprocess
+    from ssd_triton.reference import preprocess
 
     detector = ServedDetector(network).to(device).eval()
-    frames, found = _frames(drive), []
-    starts = range(0, len(frames), _BATCH)
-    for start in cli.progress(starts, total=len(starts), description=drive.name, unit="batches"):
-        batch = [preprocess(path.read_bytes()) for path in frames[start : start + _BATCH]]
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack([resized for resized, _ in batch])).to(device)
-            loc, conf = (raw.cpu().numpy() for raw in detector(pixels))
-        for one_loc, one_conf, (_, size_px) in zip(loc, conf, batch, strict=True):
-            detections = postprocess(one_loc, one_conf, size_px, PostprocessParameters())
-            found.append(detections.filter(score_thresh=score_thresh))
-    return found
+    paths = _frames(drive)
+    frames = cli.progress(paths, total=len(paths), description=drive.name, unit="images")
+    detected = detect_each(detector, frames, lambda path: preprocess(path.read_bytes()), device, _BATCH)
+    return [found.filter(score_thresh=score_thresh) for _, found in detected]
 
 
 def count_classes(found: Sequence[Detections], labels: Sequence[str]) -> DriveCounts:
@@ -124,9 +115,9 @@ def _frames(drive: Path) -> list[Path]:
     Raises:
         EvaluationError: There are none.
     """
-    found = sorted(path for path in drive.glob("*") if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in drive.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(_SUFFIXES)}")
+        raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(IMAGE_SUFFIXES)}")
     return found
 
 

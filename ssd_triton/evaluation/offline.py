@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Detect = Callable[[bytes], Detections]
 """From the content of an image file to boxes in its pixels."""
 _DECODING_THREADS = 4
+_Item = TypeVar("_Item")
 
 
 def evaluate_detector(detect: Detect, dataset: Dataset) -> Metrics:
@@ -74,26 +75,47 @@ def detect_all(
     parameters: PostprocessParameters | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
     """Yield every image with its detections, in the dataset's order; see :func:`evaluate_network`."""
-    import torch
-
-    from ssd_triton.reference import postprocess, preprocess
-
-    thresholds = parameters or PostprocessParameters()
+    from ssd_triton.reference import preprocess
 
     def load(image: Image) -> Any:
         return _readable(dataset, image, partial(preprocess, dataset.read(image)))
 
+    return detect_each(network, _progress(dataset), load, device, batch_size, parameters=parameters)
+
+
+def detect_each(
+    network: torch.nn.Module,
+    items: Iterable[_Item],
+    load: Callable[[_Item], Any],
+    device: torch.device,
+    batch_size: int,
+    *,
+    parameters: PostprocessParameters | None = None,
+) -> Iterator[tuple[_Item, Detections]]:
+    """Yield every item with the detections in its image, in order; images are decoded beside the network's work.
+
+    Args:
+        network: As for :func:`evaluate_network`.
+        items: What has an image.
+        load: Gives what :func:`ssd_triton.reference.preprocess` makes of an item's image.
+        device: Where the network is.
+        batch_size: Images in a batch; the last one is smaller.
+        parameters: Thresholds; None takes those of the protocol.
+    """
+    import torch
+
+    from ssd_triton.reference import postprocess
+
+    thresholds = parameters or PostprocessParameters()
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        loaded = submit_ahead(
-            _progress(dataset), lambda image: pool.submit(load, image), batch_size + _DECODING_THREADS
-        )
+        loaded = submit_ahead(items, lambda item: pool.submit(load, item), batch_size + _DECODING_THREADS)
         for batch in _in_batches(loaded, batch_size):
             images, sizes_px = zip(*(future.result() for _, future in batch), strict=True)
             with torch.inference_mode():
                 loc, conf = network(torch.from_numpy(np.stack(images)).to(device))
                 loc, conf = loc.float().cpu().numpy(), conf.float().cpu().numpy()
-            for (image, _), one_loc, one_conf, size_px in zip(batch, loc, conf, sizes_px, strict=True):
-                yield image, postprocess(one_loc, one_conf, size_px, thresholds)
+            for (item, _), one_loc, one_conf, size_px in zip(batch, loc, conf, sizes_px, strict=True):
+                yield item, postprocess(one_loc, one_conf, size_px, thresholds)
 
 
 def _in_batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
