@@ -246,11 +246,12 @@ def test_a_request_of_100_mb_is_refused_and_let_go(server: EmbeddedServer, proto
         with pytest.raises(RequestRefusedError, match="got 100000000 bytes, expected at most 67108864"):
             client.detect(bytes(100_000_000))
         before = resident_bytes(children_of(server.pid))
-        for _ in range(2):
+        for _ in range(4):
             with pytest.raises(RequestRefusedError):
                 client.detect(bytes(100_000_000))
-        # Refusals used to keep their files until Python collected garbage: 200 MB each.
-        assert resident_bytes(children_of(server.pid)) - before < 50 * MIB
+        # Refusals used to keep their files until Python collected garbage: 200 MB each. What the allocators of the
+        # server hold back varies by some 60 MB.
+        assert resident_bytes(children_of(server.pid)) - before < 200_000_000
         assert client.submit_preprocess(photograph).result().shape == (300, 300, 3)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from ssd_triton.camera import Camera
 from ssd_triton.files import atomic_output
 from ssd_triton.processes import process_pool
 from ssd_triton.world.motion import TargetState, road_pose, target_state
-from ssd_triton.world.observe import seen_targets
+from ssd_triton.world.observe import SeenTarget, seen_targets
 from ssd_triton.world.outcome import Snapshot
 from ssd_triton.world.render import Renderer, check_camera
 from ssd_triton.world.scenario import Criterion, Road, Scenario, SideMove, Target, WorldError
@@ -54,6 +55,14 @@ class Dataset:
     boxes: int
 
 
+class _Drawn(NamedTuple):
+    """An image's name, what it shows, and what of that is seen, which takes longer to find than all else to collect."""
+
+    name: str
+    snapshot: Snapshot
+    seen: list[SeenTarget]
+
+
 def write_dataset(
     folder: Path, count: int, seed: int, size_px: tuple[int, int], labels: Sequence[str], *, processes: int = 1
 ) -> Dataset:
@@ -78,18 +87,16 @@ def write_dataset(
     coco = CocoWriter(labels)
     annotations = folder / "annotations.json"
     annotations.unlink(missing_ok=True)
-    for name, snapshot in cli.progress(
+    for name, snapshot, seen in cli.progress(
         _drawn(folder / "images", count, seed, size_px, processes), total=count, description="dataset", unit="images"
     ):
-        coco.add(name, size_px, seen_targets(snapshot.targets, snapshot.ego, snapshot.camera), snapshot)
+        coco.add(name, size_px, seen, snapshot)
     coco.write(annotations)
     return Dataset(folder / "images", annotations, count, coco.num_boxes)
 
 
-def _drawn(
-    folder: Path, count: int, seed: int, size_px: tuple[int, int], processes: int
-) -> Iterator[tuple[str, Snapshot]]:
-    """Draw all images, world by world, and yield their names and what they show, in order."""
+def _drawn(folder: Path, count: int, seed: int, size_px: tuple[int, int], processes: int) -> Iterator[_Drawn]:
+    """Draw all images, world by world, in order."""
     starts = range(0, count, _SCENES_PER_WORLD)
     draw = partial(_draw_world, folder, count, seed, size_px)
     if processes == 1:
@@ -105,9 +112,7 @@ def _use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _draw_world(
-    folder: Path, count: int, seed: int, size_px: tuple[int, int], start: int
-) -> list[tuple[str, Snapshot]]:
+def _draw_world(folder: Path, count: int, seed: int, size_px: tuple[int, int], start: int) -> list[_Drawn]:
     """Draw the scenes from ``start`` that share a world."""
     scenes, drawn = _Scenes(seed, size_px), []
     for index in range(start, min(start + _SCENES_PER_WORLD, count)):
@@ -116,7 +121,7 @@ def _draw_world(
         name = f"{seed}-{index:06d}.jpg"
         with atomic_output(folder / name) as temporary:
             cv2.imwrite(str(temporary), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        drawn.append((name, snapshot))
+        drawn.append(_Drawn(name, snapshot, seen_targets(snapshot.targets, snapshot.ego, snapshot.camera)))
     return drawn
 
 
