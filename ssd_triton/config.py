@@ -323,6 +323,7 @@ class LossConfig(_Section):
     negatives_per_positive: Annotated[int, Field(ge=1, le=100)]
     min_negatives: Annotated[int, Field(ge=0, le=8732)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    teacher_weight: Annotated[float, Field(gt=0, le=100)]
 
 
 class AugmentationConfig(_Section):
@@ -365,6 +366,7 @@ class TrainingConfig(_Section):
     frozen_stages: Annotated[int, Field(ge=0, le=4)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)]
+    frozen_batch_norms: bool
     log_every: Annotated[int, Field(ge=1)]
     validate_every: Annotated[int, Field(ge=1)]
     optimizer: OptimizerConfig

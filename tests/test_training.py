@@ -35,6 +35,7 @@ from ssd_triton.network.weights import load_network
 from ssd_triton.training import memory, start
 from ssd_triton.training.augmentation import Augmentation, Sources
 from ssd_triton.training.classes import choose_labels, class_of_category
+from ssd_triton.training.constants import default_boxes
 from ssd_triton.training.erasing import erase
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import IGNORED, PADDING, Source, draw_weights, load_examples
@@ -46,6 +47,7 @@ from ssd_triton.training.record import Record
 from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
+from ssd_triton.training.teacher import Teacher, taught_loss
 from ssd_triton.training.trainable import RunningAverage, freeze
 from ssd_triton.training.trainer import SNAPSHOT
 from ssd_triton.training.validation import load_validation
@@ -195,6 +197,7 @@ def loss_settings(**changes: Any) -> LossConfig:
             "negatives_per_positive": 3,
             "min_negatives": 0,
             "label_smoothing": 0.0,
+            "teacher_weight": 1.0,
             **changes,
         }
     )
@@ -228,6 +231,49 @@ def test_loss_without_objects_is_finite_and_has_gradients() -> None:
     some.total.backward()
     assert conf.grad is not None
     assert torch.isfinite(conf.grad).all()
+
+
+def test_taught_loss_by_hand() -> None:
+    """Two default boxes of two images, of which the first is taught."""
+    teacher_conf = torch.zeros(2, 2, 2)
+    teacher_conf[0, 1, 0] = np.log(3)  # an object by 0.75 in the first box, by 0.5 in the second
+    loc = torch.zeros(2, 4, 2)
+    loc[0, 0, 0] = 2.0  # smooth L1: 1.5
+    loc[1] = 9.0  # not taught: it does not count
+    found = taught_loss(loc, torch.zeros(2, 2, 2), torch.zeros(2, 4, 2), teacher_conf, torch.tensor([True, False]))
+    assert found.boxes.item() == pytest.approx(1.5 * 0.75 / 1.25)
+    assert found.classes.item() == pytest.approx((0.75 * np.log(1.5) + 0.25 * np.log(0.5)) / 1.25)
+    same = taught_loss(loc, teacher_conf, loc, teacher_conf, torch.tensor([True, True]))
+    assert same.total.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_taught_images_are_those_of_taught_sources_only(config: Config) -> None:
+    sources = replace(rectangles(4, 300), taught=torch.tensor([True, True, True, False]))
+    settings = changed(config, mosaic_fraction=0.5)
+    batch = Augmentation(sources, settings, torch.Generator().manual_seed(3)).batch(64)
+    mosaics, singles = batch.taught[:32].float().mean().item(), batch.taught[32:].float().mean().item()
+    assert 0.1 < mosaics < 0.55, "all four of a mosaic are taught in 0.75^4 of them"
+    assert 0.55 < singles < 0.95
+    untaught = Augmentation(rectangles(4, 300), settings, torch.Generator().manual_seed(3)).batch(8)
+    assert not untaught.taught.any()
+
+
+def test_a_teacher_is_kept_as_it_was_and_annotations_of_its_images_do_not_count(config: Config) -> None:
+    network = start.new_network("resnet18", 3, 0)
+    teacher = Teacher(network, torch.float32)
+    sources = replace(rectangles(2, 300), taught=torch.tensor([True, True]))
+    batch = Augmentation(sources, changed(config), torch.Generator().manual_seed(1)).batch(2)
+    network.eval()
+    with torch.no_grad():
+        predicted = network(batch.images)
+        targets = match(batch.boxes_xyxy, batch.labels, default_boxes(batch.images.device))
+        assert (targets.labels > 0).any()
+        same = teacher.loss(batch, predicted, targets, config.training.loss)
+        assert same.total.item() == pytest.approx(0, abs=1e-3)
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+        other = teacher.loss(batch, network(batch.images), targets, config.training.loss)
+    assert other.total.item() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -348,6 +394,7 @@ def rectangles(count: int, side_px: int) -> Sources:
         torch.from_numpy(boxes),
         torch.from_numpy(labels),
         torch.full((count,), 1 / count, dtype=torch.float64),
+        torch.zeros(count, dtype=torch.bool),
     )
 
 
@@ -767,6 +814,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (["--data", "a", "b.json", "--classes", "carr"], ["nearest: 'car'"]),
         (["--data", "a", "b.json", "--name-map", "x"], ["NAME=LABEL"]),
         (["--data", "a", "b.json", "--new-heads"], ["--new-heads without --checkpoint"]),
+        (["--taught-data", "a", "b.json"], ["--taught-data without --checkpoint"]),
     ],
 )
 def test_wrong_usage_is_one_line(run_script: Run, arguments: list[str], words: list[str]) -> None:

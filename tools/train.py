@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "its number of images by default; repeat for more sets",
     )
     add_set_argument(
+        parser,
+        "--taught-data",
+        "the same, but what --checkpoint sees in the images is trained on instead of the annotations, so that it is "
+        "not forgotten",
+    )
+    add_set_argument(
         parser, "--validation", "the same to choose the best snapshot by its AP; its WEIGHT is 1 by default"
     )
     parser.add_argument(
@@ -67,10 +73,11 @@ def main() -> int:
         "--validation coco/val2017 coco/annotations/instances_val2017.json --backbone-weights resnet50.npz",
         add_arguments,
     )
-    if not args.data:
+    if not args.data and not args.taught_data:
         raise UserError("got nothing to train on: give --data IMAGES ANNOTATIONS")
     # What is mistyped is said before PyTorch is imported, which takes seconds.
     training, validation = sets_of("--data", args.data), sets_of("--validation", args.validation)
+    taught = sets_of("--taught-data", args.taught_data)
     name_map = {**config.coco.name_map, **_name_map(args.name_map)}
     from ssd_triton.device import choose_device
     from ssd_triton.labels import load_labels
@@ -80,7 +87,7 @@ def main() -> int:
 
     labels = load_labels(args.labels_path)
     request = Request(
-        training=[Source(*values) for values in training],
+        training=[*(Source(*values) for values in training), *(Source(*values, taught=True) for values in taught)],
         validation=[Source(*values) for values in validation],
         labels=choose_labels(labels, args.classes),
         known=labels,

@@ -44,10 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     )
     parser.add_argument("--processes", type=positive, default=cores(), metavar="N", help="that draw")
     parser.add_argument(
+        "--learn-annotations",
+        action="store_true",
+        help="fine-tune on the photographs' annotations, not on what the checkpoint sees in them",
+    )
+    parser.add_argument(
         "--real-shares",
         type=share,
         nargs=2,
-        default=(0.65, 0.8),
+        default=(0.5, 0.8),
         metavar=("FINE", "WHOLE"),
         help="part of the draws that are photographs, in fine-tuning and in the whole training",
     )
@@ -75,19 +80,26 @@ def main() -> int:
     from ssd_triton.training.examples import Source
     from ssd_triton.training.run import Begin
 
-    def branch(name: str, recipe: Path, steps: int | None, real_share: float, **begin: Any) -> Branch:
+    def branch(name: str, recipe: Path, steps: int | None, real_share: float, taught: bool, **begin: Any) -> Branch:
         given = {key: value for key, value in (("steps", steps), ("batch", args.batch)) if value is not None}
         settings = with_recipe(config.training, recipe).model_copy(update=given)
-        return Branch(name, settings, Begin(config.backbone, **begin), real_share)
+        return Branch(name, settings, Begin(config.backbone, **begin), real_share, taught)
 
     fine, whole = args.real_shares
     plan = Plan(
         photographs=Source(*photographs),
         validation=Source(*validation),
         checkpoint=args.checkpoint,
-        fine_tuning=branch("fine_tuned", args.fine_tune_recipe, args.fine_tune_steps, fine, checkpoint=args.checkpoint),
+        fine_tuning=branch(
+            "fine_tuned",
+            args.fine_tune_recipe,
+            args.fine_tune_steps,
+            fine,
+            not args.learn_annotations,
+            checkpoint=args.checkpoint,
+        ),
         whole=branch(
-            "from_imagenet", args.whole_recipe, args.whole_steps, whole, backbone_weights=args.backbone_weights
+            "from_imagenet", args.whole_recipe, args.whole_steps, whole, False, backbone_weights=args.backbone_weights
         )
         if args.backbone_weights
         else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +30,13 @@ class Batch:
         images: FP32 [N, 3, 300, 300], normalised, channels last.
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G], as :class:`ssd_triton.training.examples.Examples` has them.
+        taught: BOOL [N], made of nothing but sources that are.
     """
 
     images: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
+    taught: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,23 @@ class Sources:
         boxes_xyxy: FP32 [M, G, 4], fractions of the images.
         labels: INT64 [M, G].
         weights: FP64 [M], the probability of each.
+        taught: BOOL [M], whose outputs a teacher gives, see :class:`ssd_triton.training.teacher.Teacher`.
     """
 
     pixels: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
     weights: Tensor
+    taught: Tensor
+
+
+class _Images(NamedTuple):
+    """Images of one kind: FP32 [N, 3, 300, 300] less ImageNet's mean, boxes, labels, and which are taught."""
+
+    pixels: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+    taught: Tensor
 
 
 class Augmentation:
@@ -74,12 +88,12 @@ class Augmentation:
         mosaics = round(size * settings.mosaic_fraction)
         kinds = ((self._mosaic, mosaics), (self._single, size - mosaics))
         parts = [make(count) for make, count in kinds if count]
-        images, boxes, labels = (torch.cat([part[index] for part in parts]) for index in range(3))
+        images, boxes, labels, taught = (torch.cat([part[index] for part in parts]) for index in range(4))
         centered, labels = erase(change_colours(images, settings, generator), boxes, labels, settings, generator)
         normalised = centered / std_rgb(centered.device)
-        return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels)
+        return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels, taught)
 
-    def _single(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _single(self, count: int) -> _Images:
         """One source an image: zoomed in or out, or whole."""
         index = self._draw(count)
         region = self._zoomed(index)
@@ -88,9 +102,10 @@ class Augmentation:
         target = constant(WHOLE, region.device).expand(count, 4)
         placement, boxes, labels = self._place(index, Placement(region, target))
         boxes, labels = self._fixed_rows(boxes, labels)
-        return sample(_centered(self._sources.pixels[index]), placement), boxes, labels
+        images = sample(_centered(self._sources.pixels[index]), placement)
+        return _Images(images, boxes, labels, self._sources.taught[index])
 
-    def _mosaic(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _mosaic(self, count: int) -> _Images:
         """Four sources an image, which meet at a random point."""
         index = self._draw(count * TILES)
         low, high = _MEETING_POINT
@@ -102,7 +117,8 @@ class Augmentation:
         boxes, labels = self._fixed_rows(boxes.reshape(count, -1, 4), labels.reshape(count, -1))
         sources = self._sources.pixels[index]
         sources = sources.reshape(count, TILES, *sources.shape[1:]).transpose(1, 2).flatten(2, 3)
-        return sample_mosaic(_centered(sources), placement), boxes, labels
+        taught = self._sources.taught[index].reshape(count, TILES).all(dim=1)
+        return _Images(sample_mosaic(_centered(sources), placement), boxes, labels, taught)
 
     def _place(self, index: Tensor, placement: Placement) -> tuple[Placement, Tensor, Tensor]:
         """Mirror some of the sources, and move the boxes of all: where they go, boxes, labels."""

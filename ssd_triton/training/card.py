@@ -99,8 +99,9 @@ def _data(subject: Subject) -> str:
     shares = [len(one) if one.source.weight is None else one.source.weight for one in subject.training]
     for one, share in zip(subject.training, shares, strict=True):
         boxes = sum(one.counts(len(subject.labels)))
+        use = "training on what the checkpoint sees in them" if one.source.taught else "training"
         lines.append(
-            f"| {one.source.annotations.name} | training | {len(one):,} | {boxes:,} | {share / sum(shares):.0%} | "
+            f"| {one.source.annotations.name} | {use} | {len(one):,} | {boxes:,} | {share / sum(shares):.0%} | "
             f"`{one.annotations_sha256[:16]}` |"
         )
     for chosen_by in subject.validation:

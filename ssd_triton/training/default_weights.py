@@ -51,12 +51,14 @@ class Branch:
         settings: Its recipe.
         begin: Weights to begin with.
         real_share: Part of the draws that are photographs, in (0, 1).
+        taught: Train on what the checkpoint sees in photographs, instead of on their annotations.
     """
 
     name: str
     settings: TrainingConfig
     begin: Begin
     real_share: float
+    taught: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Maker:
         rendered = self._rendered("val", plan.rendered[1], _VALIDATION_SEED, _VALIDATION_SIZE_PX)
         validation = [replace(plan.validation, weight=1.0), replace(rendered, weight=_RENDERED_WEIGHT)]
         for branch in self._branches:
-            self._train(branch, [plan.photographs, training], validation)
+            self._train(branch, (plan.photographs, training), validation)
         outcome = interpolate(self._mixture(validation), self._output / "interpolated", self._device)
         best = choose(outcome.candidates, plan.max_loss)
         self._collect(best)
@@ -144,16 +146,19 @@ class Maker:
             write_dataset(folder, count, seed, size_px, self._labels, processes=self._plan.processes)
         return Source(folder / "images", folder / "annotations.json")
 
-    def _train(self, branch: Branch, training: Sequence[Source], validation: Sequence[Source]) -> None:
+    def _train(self, branch: Branch, training: tuple[Source, Source], validation: Sequence[Source]) -> None:
         """Train, or go on, or do nothing where the training is finished."""
         folder = self._output / branch.name
         if _last_step(folder) >= branch.settings.steps:
             _log.info("%s is finished already", relative_to_cwd(folder))
             return
         _log.info("training: %s", branch.name)
-        weights = (branch.real_share, 1 - branch.real_share)
+        photographs, rendered = training
         request = Request(
-            training=[replace(one, weight=weight) for one, weight in zip(training, weights, strict=True)],
+            training=[
+                replace(photographs, weight=branch.real_share, taught=branch.taught),
+                replace(rendered, weight=1 - branch.real_share),
+            ],
             validation=validation,
             labels=self._labels,
             known=self._labels,

@@ -42,11 +42,13 @@ class Source:
         images: Folder of the images.
         annotations: A COCO ``instances_*.json``.
         weight: This set's part of all draws, relative to the other sets; None stands for its number of images.
+        taught: Train on what the checkpoint sees in these images, instead of on the annotations.
     """
 
     images: Path
     annotations: Path
     weight: float | None = None
+    taught: bool = False
 
     @property
     def name(self) -> str:

@@ -159,6 +159,11 @@ def _begin(request: Request, seed: int) -> SSD300:
         raise TrainingError(
             "got --new-heads without --checkpoint: heads are new anyway; give the checkpoint, or drop it"
         )
+    if any(one.taught for one in request.training) and (begin.checkpoint is None or begin.new_heads):
+        given = "without --checkpoint" if begin.checkpoint is None else "with --new-heads"
+        raise TrainingError(
+            f"got --taught-data {given}, expected a checkpoint that can teach with its own heads; use --data instead"
+        )
     network = new_network(begin.backbone, len(request.labels), seed)
     if begin.backbone_weights is not None:
         load_backbone(network, begin.backbone_weights)
@@ -191,7 +196,10 @@ def _join(
         on_device = pixels.to(device)
     except torch.cuda.OutOfMemoryError:
         raise images_too_many(pixels.nbytes, device) from None
-    return Sources(on_device, torch.cat(boxes).to(device), torch.cat(classes).to(device), weights.to(device))
+    taught = torch.cat([torch.full((len(examples),), examples.source.taught) for examples in training])
+    return Sources(
+        on_device, torch.cat(boxes).to(device), torch.cat(classes).to(device), weights.to(device), taught.to(device)
+    )
 
 
 def _fingerprint(
@@ -212,7 +220,9 @@ def _fingerprint(
         "backbone": begin.backbone,
         "weights": "random" if weights is None else sha256_of(weights)[:16],
         "new_heads": str(begin.new_heads),
-        "data": digest(*((one.source.weight, one.annotations_sha256, one.content_sha256) for one in training)),
+        "data": digest(
+            *((one.source.weight, one.source.taught, one.annotations_sha256, one.content_sha256) for one in training)
+        ),
         "device": device.type,
     }
 

@@ -26,6 +26,7 @@ from ssd_triton.training.memory import out_of_memory
 from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot, writing
+from ssd_triton.training.teacher import Teacher
 from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
 from ssd_triton.training.validation import Validator
 
@@ -80,10 +81,16 @@ class Trainer:
                 module.momentum = settings.batch_norm_momentum
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         frozen_dtype = torch.bfloat16 if is_cuda else torch.float32
+        # Before a training is resumed: the teacher is what it began with.
+        self._teacher = Teacher(network, frozen_dtype) if bool(sources.taught.any()) else None
         self._trained = freeze(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
             device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        if settings.frozen_batch_norms:
+            for module in self._trained.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
         self._parameters = [one for one in network.parameters() if one.requires_grad]
         self._optimizer = make_optimizer(network, settings.optimizer)
         optimizer = settings.optimizer
@@ -164,7 +171,10 @@ class Trainer:
         # After the network: while the host waits for the count, the device has its work.
         fallback = self._settings.loss.fallback_default_boxes
         targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback, count=count)
-        loss = multibox_loss(loc, conf, targets, self._settings.loss)
+        if self._teacher is None:
+            loss = multibox_loss(loc, conf, targets, self._settings.loss)
+        else:
+            loss = self._teacher.loss(batch, (loc, conf), targets, self._settings.loss)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.boxes, loss.classes]).detach()
 
