@@ -21,6 +21,13 @@ def available_memory_bytes() -> int:
     return kib * 1024
 
 
+def gpus() -> list[str]:
+    """Names of the GPUs that NVIDIA's driver has here; empty without one."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))

@@ -128,6 +128,19 @@ def test_post_processing_is_where_the_detector_is() -> None:
     assert [path.name for path in files] == ["torchscript.pbtxt"]
 
 
+def test_decoders_are_many_where_the_detector_is_on_a_gpu() -> None:
+    """For the variants whose post-processing is there, too, and with the same limits on what is decoded."""
+    folder = REPOSITORY / "ssd_preprocess/configs"
+    links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
+    assert links == sorted(f"{name}.pbtxt" for name in variants(REPOSITORY) if not name.startswith("onnx_"))
+    assert {path.resolve().name for path in folder.iterdir()} == {"gpu.pbtxt"}
+    several, default = load_model_config(folder / "gpu.pbtxt"), load("ssd_preprocess")
+    assert (several.instance_group[0].count, several.parameters["decode_threads"].string_value) == (8, "2")
+    several.instance_group[0].count = default.instance_group[0].count
+    several.parameters["decode_threads"].string_value = default.parameters["decode_threads"].string_value
+    assert several == default
+
+
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown variant 'onnx_fp8'; .* has: .*onnx_fp32"):
         variant_config(REPOSITORY, "onnx_fp8")

@@ -213,6 +213,14 @@ def test_unstable_windows_a_deadline_and_a_missing_model(server: EmbeddedServer,
         measure(replace(load, model="nothing"), timeout_s=60)
 
 
+def test_a_rate_is_not_held_back_by_few_threads(server: EmbeddedServer, photograph: bytes) -> None:
+    """Left to itself, perf_analyzer has four requests under way at any rate."""
+    image = {"IMAGE": bytes_element(photograph)}
+    load = Load("ssd_preprocess", server.url("grpc"), [image], 12, 1, window_s=1, request_rate=5000)
+    found = measure(replace(load, stability_percent=100, max_trials=20), timeout_s=60)
+    assert found.images_per_s * found.mean_ms / 1e3 == pytest.approx(12, rel=0.3)
+
+
 def test_interrupting_a_sweep_leaves_nothing_behind(config: Config, tmp_path: Path) -> None:
     (tmp_path / "long.yml").write_text(SMALL.replace("images: 1,", "images: 1000,"), encoding="utf-8")
     command = [sys.executable, str(ROOT / "perf" / "sweep.py"), "long.yml", "--output", "out"]
@@ -276,6 +284,15 @@ def test_the_report_keeps_unstable_measurements_out_and_says_so(tmp_path: Path) 
     assert "time.png" in page and "settings.png" not in page
     header, *lines = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()
     assert header.startswith("variant,setting,model,batch") and len(lines) == 4
+
+
+def test_a_rate_that_was_not_kept_has_no_figure(tmp_path: Path) -> None:
+    kept, missed = replace(a_point(), rate_share=0.5), replace(a_point(), rate_share=0.9)
+    rows = [replace(row, request_rate=10.0) for row in rounds(kept, [9.9, 8.1])]
+    rows += [replace(row, request_rate=18.0) for row in rounds(missed, [9.9, 17.0])]
+    text = write_report(write_results(tmp_path, [*rows, *rounds(a_point(), [20.0, 20.0])]))
+    assert f"{missed}: 1 of 2 rounds count (failed: 10 images/s were sent instead of 18)." in text
+    assert f"{kept}:" not in text
 
 
 def test_a_regression_is_named_only_outside_the_noise(tmp_path: Path) -> None:

@@ -94,6 +94,16 @@ def test_eager_script_keeps_its_dtype(tmp_path: Path, dtype: torch.dtype) -> Non
     assert {value.dtype for value in loaded.parameters()} == {dtype}
 
 
+def test_eager_script_keeps_fp32_from_becoming_tf32(tmp_path: Path) -> None:
+    """A trace names cuDNN's switches in every convolution, the last of them TF32."""
+    assert torch.backends.cudnn.allow_tf32, "PyTorch's default, which the export must not take over"
+    torchscript.export_eager(small_detector(), tmp_path / "eager.pt", border_images(), torch.float32)
+    graph = torch.jit.load(tmp_path / "eager.pt").inlined_graph
+    convolutions = graph.findAllNodes("aten::_convolution")
+    assert convolutions
+    assert {list(node.inputs())[-1].toIValue() for node in convolutions} == {False}
+
+
 def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     """ImageNet's stem has a variance of 83,615; a plain cast would silently kill its channel."""
     detector = small_detector()

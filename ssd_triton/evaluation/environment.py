@@ -6,16 +6,18 @@ import platform
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
-from ssd_triton.machine import cores, processor
+from ssd_triton.machine import cores, gpus, processor
 
 _PACKAGES = ("numpy", "pillow", "pycocotools", "tritonclient")
 
 
 def environment() -> dict[str, str]:
-    """Processor, cores, versions and the time in UTC, by name."""
+    """Processor, cores, GPU if there is one, versions and the time in UTC, by name."""
+    found = gpus()
     return {
         "processor": processor(),
         "cores": str(cores()),
+        **({"gpu": ", ".join(found)} if found else {}),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},

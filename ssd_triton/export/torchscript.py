@@ -38,7 +38,9 @@ def export_eager(detector: ServedDetector, path: Path, images_rgb: AnyArray, dty
         ExportError: The file's outputs differ, or a weight is not finite in ``dtype``.
     """
     example = torch.randint(0, 256, (2, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=torch.uint8)
-    with torch.inference_mode(), warnings.catch_warnings():
+    # A trace keeps cuDNN's switches as they are now, whatever they are where it runs: FP32 is to mean FP32, not TF32.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.inference_mode(), exact, warnings.catch_warnings():
         warnings.simplefilter("ignore", category=DeprecationWarning)
         # Traced in FP32, where the CPU is quick; nothing in the trace names a dtype, and the weights are cast after.
         traced = torch.jit.trace(copy.deepcopy(detector), (example,), check_trace=False)  # type: ignore[no-untyped-call]

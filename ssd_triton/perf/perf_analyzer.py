@@ -68,7 +68,7 @@ class Load:
     elements: Sequence[Mapping[str, bytes]]
     """Batch elements, sent in turn; each has the content of every input: raw bytes, or see :func:`bytes_element`."""
     concurrency: int
-    """Requests under way at once; what ``request_rate`` is set for ignores it."""
+    """Requests under way at once; with ``request_rate``, at most."""
     requests: int
     """Requests in a measurement window; the figures are those of the last three windows, once they agree."""
     window_s: float | None = None
@@ -80,7 +80,7 @@ class Load:
     shared_memory: SharedMemory = "none"
     """Where tensors are handed over; ``none`` sends them."""
     request_rate: float | None = None
-    """Requests a second at even intervals, whether or not earlier ones are answered, instead of ``concurrency``."""
+    """Requests a second at even intervals, as long as no more than ``concurrency`` wait for their answers."""
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Shapes of the inputs whose configuration leaves them open, without the batch."""
     outputs: Sequence[str] = ()
@@ -155,7 +155,12 @@ def _encoded(load: Load, element: Mapping[str, bytes]) -> dict[str, dict[str, ob
 
 def _options(load: Load, data: Path, report: Path) -> list[str]:
     rate = load.request_rate
-    pace = ("--concurrency-range", str(load.concurrency)) if rate is None else ("--request-rate-range", f"{rate:.4f}")
+    # Each thread waits for its answer before it sends again, and left to itself the program starts four.
+    pace = (
+        ("--concurrency-range", str(load.concurrency))
+        if rate is None
+        else ("--request-rate-range", f"{rate:.4f}", "--max-threads", str(load.concurrency))
+    )
     window = (
         ("--measurement-mode", "count_windows", "--measurement-request-count", str(load.requests))
         if load.window_s is None

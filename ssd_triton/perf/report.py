@@ -162,6 +162,7 @@ def _rounded(value: float | None) -> object:
 def _machine(facts: Mapping[str, Any]) -> str:
     machine = facts.get("environment", {})
     parts = [f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores"]
+    parts += [machine["gpu"]] if "gpu" in machine else []
     parts += [f"tritonserver {facts['tritonserver']}"] if "tritonserver" in facts else []
     parts += [f"Python {machine['python']}", str(machine["date"])[:10]] if "python" in machine else []
     return ", ".join(parts)

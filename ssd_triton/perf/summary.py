@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 
 from ssd_triton.perf.results import Row
@@ -15,6 +15,8 @@ METRICS = ("images_per_s", "mean_ms", "p50_ms", "p95_ms", "p99_ms")
 _STANDARD_ERRORS = 3.0
 _MEDIAN_OVER_MEAN = math.sqrt(math.pi / 2)
 """How much more the median of normal values varies than their mean, for many of them."""
+_MIN_RATE_SHARE = 0.8
+"""Of the rate asked for: a load that falls further behind is not one at even intervals."""
 BAND = (
     "Bands are three standard errors of the median over the rounds. The deviation of a round is taken as the larger of "
     "the point's own and the root mean square of all points': a few rounds alone tell little."
@@ -70,7 +72,7 @@ class Summary:
 def summarize(rows: Sequence[Row]) -> list[Summary]:
     """One summary a point, in the order in which the points were measured first."""
     by_point: dict[Point, list[Row]] = {}
-    for row in rows:
+    for row in map(_judged, rows):
         by_point.setdefault(row.point, []).append(row)
     stable = {point: [row for row in group if row.status == "ok"] for point, group in by_point.items()}
     typical = {metric: _typical_deviation(stable.values(), metric) for metric in METRICS}
@@ -90,6 +92,14 @@ def summarize(rows: Sequence[Row]) -> list[Summary]:
             )
         )
     return summaries
+
+
+def _judged(row: Row) -> Row:
+    """A measurement without a figure where the requests were not sent at the rate that it is about."""
+    asked = (row.request_rate or 0.0) * row.point.batch
+    if row.status != "ok" or row.images_per_s >= _MIN_RATE_SHARE * asked:
+        return row
+    return replace(row, status="failed", note=f"{row.images_per_s:.0f} images/s were sent instead of {asked:.0f}")
 
 
 def with_figures(summaries: Iterable[Summary]) -> list[Summary]:
