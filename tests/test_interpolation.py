@@ -118,7 +118,8 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     settings = config.training
     assert with_recipe(settings, None) == settings
     fine = with_recipe(settings, ROOT / "recipes/fine_tune.yml")
-    assert fine.optimizer.backbone_lr == pytest.approx(settings.optimizer.backbone_lr / 5)
+    assert fine.optimizer.backbone_lr == pytest.approx(settings.optimizer.backbone_lr / 2)
+    assert fine.frozen_batch_norms
     assert not fine.optimizer.ema_warmup
     assert fine.optimizer.clip_norm == settings.optimizer.clip_norm
     with_recipe(settings, ROOT / "recipes/from_imagenet.yml")

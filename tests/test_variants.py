@@ -94,9 +94,10 @@ def test_eager_script_keeps_its_dtype(tmp_path: Path, dtype: torch.dtype) -> Non
     assert {value.dtype for value in loaded.parameters()} == {dtype}
 
 
-def test_eager_script_keeps_fp32_from_becoming_tf32(tmp_path: Path) -> None:
+def test_eager_script_keeps_fp32_from_becoming_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trace names cuDNN's switches in every convolution, the last of them TF32."""
-    assert torch.backends.cudnn.allow_tf32, "PyTorch's default, which the export must not take over"
+    # PyTorch's default, which the export must not take over; training in the same process leaves it off.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     torchscript.export_eager(small_detector(), tmp_path / "eager.pt", border_images(), torch.float32)
     graph = torch.jit.load(tmp_path / "eager.pt").inlined_graph
     convolutions = graph.findAllNodes("aten::_convolution")
