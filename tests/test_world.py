@@ -351,7 +351,7 @@ def test_clip_with_annotations_and_tables(config: Config, labels: tuple[str, ...
 
 def test_dataset(labels: tuple[str, ...], tmp_path: Path) -> None:
     sets = [
-        write_dataset(tmp_path / name, 3, seed, (160, 120), labels, processes=processes)
+        write_dataset(tmp_path / name, 3, seed, [(160, 120)], labels, processes=processes)
         for name, seed, processes in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1))
     ]
     contents = [json.loads(item.annotations.read_text()) for item in sets]
@@ -366,6 +366,17 @@ def test_dataset(labels: tuple[str, ...], tmp_path: Path) -> None:
         assert top + height <= 120.01
         assert box["iscrowd"] == 0
         assert 0 < box["visibility"] <= 1
+
+
+def test_worlds_of_a_dataset_take_turns_in_their_size(run_script, tmp_path: Path) -> None:  # noqa: ANN001
+    sizes = ["--size", "96", "72", "--size", "128", "64"]
+    result = run_script("tools/render_dataset.py", tmp_path, "--count", "9", "--processes", "2", *sizes)
+    assert result.returncode == 0, result.stderr
+    expected = [(96, 72)] * 8 + [(128, 64)]
+    images = read_annotations(tmp_path / "annotations.json").images
+    assert len(images) == 9
+    for image, (width, height) in zip(images, expected, strict=True):
+        assert cv2.imread(str(tmp_path / "images" / image.file_name)).shape == (height, width, 3)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +407,7 @@ def test_refusals(labels: tuple[str, ...], config: Config, tmp_path: Path) -> No
     with pytest.raises(WorldError, match="latency"):
         drive(config, labels, alone(), latency_s=-1)
     with pytest.raises(WorldError, match="at least 1"):
-        write_dataset(tmp_path, 0, 0, (160, 120), labels)
+        write_dataset(tmp_path, 0, 0, [(160, 120)], labels)
     with pytest.raises(ValueError, match="tram"):
         Target("tram", 10)
     with pytest.raises(ValueError, match="duration_s"):

@@ -21,7 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--count", type=int, default=100, help="number of images")
     parser.add_argument("--seed", type=int, default=0, help="another number is another set")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"), help="of the images, pixels"
+        "--size",
+        type=int,
+        nargs=2,
+        action="append",
+        metavar=("WIDTH", "HEIGHT"),
+        help="of the images, pixels; given again, worlds of eight images take turns (default: 640 480)",
     )
     parser.add_argument("--processes", type=positive, default=1, metavar="N", help="that draw at the same time")
 
@@ -30,7 +35,8 @@ def main() -> int:
     """Draw the set."""
     args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
     labels = load_labels(config.labels_path)
-    written = write_dataset(args.folder, args.count, args.seed, tuple(args.size), labels, processes=args.processes)
+    sizes_px = [(width, height) for width, height in args.size or [(640, 480)]]
+    written = write_dataset(args.folder, args.count, args.seed, sizes_px, labels, processes=args.processes)
     print(f"{written.images} images with {written.boxes} boxes: {relative_to_cwd(written.annotations)}")
     return 0
 

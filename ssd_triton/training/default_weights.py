@@ -35,7 +35,11 @@ from ssd_triton.training.trainer import SNAPSHOT
 from ssd_triton.world.dataset import write_dataset
 
 _TRAINING_SEED, _VALIDATION_SEED = 1, 902
-_TRAINING_SIZE_PX, _VALIDATION_SIZE_PX = (512, 288), (640, 360)
+_TRAINING_SIZES_PX = ((512, 288), (992, 300), (512, 288), (512, 384))
+"""Half of 16:9, as most dash cams have it, the others of KITTI's 3.3:1 and of 4:3: squeezed into the network's square,
+what is the same in the world looks different in each, and the lower edge of a box, from which ranges come, is learnt
+for the shapes that were seen."""
+_VALIDATION_SIZES_PX = ((640, 360),)
 _RENDERED_WEIGHT = 0.3
 """Of AP on rendered traffic in the choice; that on photographs has 1."""
 _WORST = 8
@@ -121,8 +125,8 @@ class Maker:
             UserError: Data, weights, settings or memory do not allow it; the message says what to do.
         """
         plan = self._plan
-        training = self._rendered("train", plan.rendered[0], _TRAINING_SEED, _TRAINING_SIZE_PX)
-        rendered = self._rendered("val", plan.rendered[1], _VALIDATION_SEED, _VALIDATION_SIZE_PX)
+        training = self._rendered("train", plan.rendered[0], _TRAINING_SEED, _TRAINING_SIZES_PX)
+        rendered = self._rendered("val", plan.rendered[1], _VALIDATION_SEED, _VALIDATION_SIZES_PX)
         validation = [replace(plan.validation, weight=1.0), replace(rendered, weight=_RENDERED_WEIGHT)]
         for branch in self._branches:
             self._train(branch, (plan.photographs, training), validation)
@@ -138,12 +142,12 @@ class Maker:
             temporary.write_text(text + "\n", encoding="utf-8")
         return text
 
-    def _rendered(self, name: str, count: int, seed: int, size_px: tuple[int, int]) -> Source:
+    def _rendered(self, name: str, count: int, seed: int, sizes_px: Sequence[tuple[int, int]]) -> Source:
         folder = self._output / "rendered" / name
         # The annotations come last: a folder without them is not whole.
         if not (folder / "annotations.json").exists():
             _log.info("drawing %d images into %s", count, relative_to_cwd(folder))
-            write_dataset(folder, count, seed, size_px, self._labels, processes=self._plan.processes)
+            write_dataset(folder, count, seed, sizes_px, self._labels, processes=self._plan.processes)
         return Source(folder / "images", folder / "annotations.json")
 
     def _train(self, branch: Branch, training: tuple[Source, Source], validation: Sequence[Source]) -> None:

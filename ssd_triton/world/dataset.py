@@ -1,7 +1,7 @@
 """Random scenes as a training set: images and boxes in COCO's format.
 
-Worlds (road, weather, light, roadside, lens) differ from each other, and so do the scenes within one: other traffic,
-other colours, another height and pitch of the camera.
+Worlds (road, weather, light, roadside, lens, shape of the image) differ from each other, and so do the scenes within
+one: other traffic, other colours, another height and pitch of the camera.
 """
 
 from __future__ import annotations
@@ -56,15 +56,22 @@ class Dataset:
 
 
 class _Drawn(NamedTuple):
-    """An image's name, what it shows, and what of that is seen, which takes longer to find than all else to collect."""
+    """An image's name and size, what it shows, and what of that is seen, which takes longest of all to find."""
 
     name: str
+    size_px: tuple[int, int]
     snapshot: Snapshot
     seen: list[SeenTarget]
 
 
 def write_dataset(
-    folder: Path, count: int, seed: int, size_px: tuple[int, int], labels: Sequence[str], *, processes: int = 1
+    folder: Path,
+    count: int,
+    seed: int,
+    sizes_px: Sequence[tuple[int, int]],
+    labels: Sequence[str],
+    *,
+    processes: int = 1,
 ) -> Dataset:
     """Write random scenes: ``images/*.jpg`` and ``annotations.json`` in COCO's format.
 
@@ -74,31 +81,34 @@ def write_dataset(
         folder: Made when it is not there.
         count: Number of images, at least 1.
         seed: Same seed, same images.
-        size_px: Width and height.
+        sizes_px: Width and height of the images; worlds take turns. A network sees every image squeezed into one shape:
+            it is to know the shapes that it will meet.
         labels: Class names by id.
         processes: That draw; the images do not depend on it.
 
     Raises:
-        WorldError: The number or the size is too small.
+        WorldError: The number or a size is too small.
     """
     if count < 1:
         raise WorldError(f"got {count} images, expected at least 1; change --count")
-    check_camera(Camera.from_fov(size_px, 60, 1.3))
+    for size_px in sizes_px:
+        check_camera(Camera.from_fov(size_px, 60, 1.3))
     coco = CocoWriter(labels)
     annotations = folder / "annotations.json"
     annotations.unlink(missing_ok=True)
-    for name, snapshot, seen in cli.progress(
-        _drawn(folder / "images", count, seed, size_px, processes), total=count, description="dataset", unit="images"
-    ):
-        coco.add(name, size_px, seen, snapshot)
+    drawn = _drawn(folder / "images", count, seed, sizes_px, processes)
+    for image in cli.progress(drawn, total=count, description="dataset", unit="images"):
+        coco.add(image.name, image.size_px, image.seen, image.snapshot)
     coco.write(annotations)
     return Dataset(folder / "images", annotations, count, coco.num_boxes)
 
 
-def _drawn(folder: Path, count: int, seed: int, size_px: tuple[int, int], processes: int) -> Iterator[_Drawn]:
+def _drawn(
+    folder: Path, count: int, seed: int, sizes_px: Sequence[tuple[int, int]], processes: int
+) -> Iterator[_Drawn]:
     """Draw all images, world by world, in order."""
     starts = range(0, count, _SCENES_PER_WORLD)
-    draw = partial(_draw_world, folder, count, seed, size_px)
+    draw = partial(_draw_world, folder, count, seed, sizes_px)
     if processes == 1:
         for start in starts:
             yield from draw(start)
@@ -112,8 +122,9 @@ def _use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _draw_world(folder: Path, count: int, seed: int, size_px: tuple[int, int], start: int) -> list[_Drawn]:
+def _draw_world(folder: Path, count: int, seed: int, sizes_px: Sequence[tuple[int, int]], start: int) -> list[_Drawn]:
     """Draw the scenes from ``start`` that share a world."""
+    size_px = sizes_px[start // _SCENES_PER_WORLD % len(sizes_px)]
     scenes, drawn = _Scenes(seed, size_px), []
     for index in range(start, min(start + _SCENES_PER_WORLD, count)):
         snapshot, image_rgb, quality = scenes.draw(index)
@@ -121,7 +132,7 @@ def _draw_world(folder: Path, count: int, seed: int, size_px: tuple[int, int], s
         name = f"{seed}-{index:06d}.jpg"
         with atomic_output(folder / name) as temporary:
             cv2.imwrite(str(temporary), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        drawn.append(_Drawn(name, snapshot, seen_targets(snapshot.targets, snapshot.ego, snapshot.camera)))
+        drawn.append(_Drawn(name, size_px, snapshot, seen_targets(snapshot.targets, snapshot.ego, snapshot.camera)))
     return drawn
 
 
