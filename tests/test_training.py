@@ -48,7 +48,7 @@ from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
 from ssd_triton.training.teacher import Teacher, taught_loss
-from ssd_triton.training.trainable import RunningAverage, freeze
+from ssd_triton.training.trainable import RunningAverage, freeze, freeze_norms
 from ssd_triton.training.trainer import SNAPSHOT
 from ssd_triton.training.validation import load_validation
 from tests.conftest import assert_one_line_error, group_members
@@ -629,6 +629,32 @@ def test_frozen_stages_compute_the_same_and_do_not_train() -> None:
     layers = network.feature_extractor.feature_extractor
     assert all(one.grad is None and not one.requires_grad for one in layers[:5].parameters())
     assert all(one.grad is not None for one in layers[5].parameters())
+
+
+def test_frozen_norms_compute_the_same_and_train_the_same() -> None:
+    """Against batch norms in evaluation mode: outputs and gradients; the network itself keeps its norms."""
+    torch.manual_seed(0)
+    network = SSD300("resnet18", 3).eval()
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(std=0.1)
+    image = torch.rand(1, 3, 300, 300)
+    answers, gradients = [], []
+    for one in (network, freeze_norms(network).train()):
+        loc, conf = one(image)
+        (loc.square().mean() + conf.square().mean()).backward()
+        answers.append((loc.detach(), conf.detach()))
+        gradients.append({name: parameter.grad.clone() for name, parameter in network.named_parameters()})
+        network.zero_grad()
+    torch.testing.assert_close(answers[1], answers[0], atol=1e-4, rtol=1e-4)
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
+    assert [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)] == norms
+    assert int(norms[0].num_batches_tracked) == 0
 
 
 def test_running_average_by_hand() -> None:

@@ -5,6 +5,7 @@ Source: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/model.py``)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -106,19 +107,32 @@ class ServedDetector(nn.Module):
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold every batch norm into the convolution before it, in place; the module must be in evaluation mode.
 
+    Raises:
+        ValueError: A batch norm does not follow a convolution.
+    """
+    replace_batch_norms(module, torch.nn.utils.fusion.fuse_conv_bn_eval)
+
+
+def replace_batch_norms(module: nn.Module, fuse: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Module]) -> None:
+    """Put one module in the place of every batch norm and the convolution before it.
+
     The norm's place is taken by an identity, so that the structure and the names of the convolutions stay.
+
+    Args:
+        module: Is changed in place.
+        fuse: Makes the module.
 
     Raises:
         ValueError: A batch norm does not follow a convolution.
     """
-    for parent in module.modules():
+    # Listed first: what is put in may hold a convolution and a norm itself.
+    for parent in list(module.modules()):
         previous: tuple[str, nn.Module] | None = None
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 if previous is None or not isinstance(previous[1], nn.Conv2d):
                     raise ValueError(f"batch norm '{name}' of {type(parent).__name__} does not follow a convolution")
-                fused = torch.nn.utils.fusion.fuse_conv_bn_eval(previous[1], child)
-                setattr(parent, previous[0], fused)
+                setattr(parent, previous[0], fuse(previous[1], child))
                 setattr(parent, name, nn.Identity())
             previous = (name, child)
 

@@ -27,7 +27,7 @@ from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot, writing
 from ssd_triton.training.teacher import Teacher
-from ssd_triton.training.trainable import RunningAverage, freeze, make_optimizer
+from ssd_triton.training.trainable import RunningAverage, freeze, freeze_norms, make_optimizer
 from ssd_triton.training.validation import Validator
 
 SNAPSHOT = "last.pt"
@@ -88,9 +88,7 @@ class Trainer:
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         if settings.frozen_batch_norms:
-            for module in self._trained.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
+            self._trained = freeze_norms(self._trained)
         self._parameters = [one for one in network.parameters() if one.requires_grad]
         self._optimizer = make_optimizer(network, settings.optimizer)
         optimizer = settings.optimizer
