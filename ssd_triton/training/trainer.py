@@ -20,6 +20,7 @@ from ssd_triton.training.augmentation import Augmentation, Sources
 from ssd_triton.training.busy import DeviceBusy
 from ssd_triton.training.constants import default_boxes
 from ssd_triton.training.errors import TrainingError
+from ssd_triton.training.graph import graphed
 from ssd_triton.training.loss import multibox_loss
 from ssd_triton.training.matching import BoxCount, match
 from ssd_triton.training.memory import out_of_memory
@@ -76,6 +77,7 @@ class Trainer:
         self._validator = validator
         is_cuda = device.type == "cuda"
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=is_cuda)
+        self._graphed: SSD300 | None = None
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = settings.batch_norm_momentum
@@ -164,8 +166,7 @@ class Trainer:
         batch = self._augmentation.batch(size)
         count = BoxCount(batch.labels)
         self._optimizer.zero_grad(set_to_none=True)
-        with self._precision:
-            loc, conf = self._trained(batch.images)
+        loc, conf = self._predict(batch.images)
         # After the network: while the host waits for the count, the device has its work.
         fallback = self._settings.loss.fallback_default_boxes
         targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback, count=count)
@@ -175,6 +176,17 @@ class Trainer:
             loss = self._teacher.loss(batch, (loc, conf), targets, self._settings.loss)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.boxes, loss.classes]).detach()
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """FP32 [N, 3, 300, 300] -> ``loc`` and ``conf``; batches of the usual size as a graph on a GPU."""
+        network = self._trained
+        if self._device.type == "cuda" and len(images) == self._settings.batch:
+            if self._graphed is None:
+                self._graphed = graphed(self._trained, len(images), torch.bfloat16, self._device)
+            network = self._graphed
+        with self._precision:
+            loc, conf = network(images)
+        return loc, conf
 
     def _log(self, meter: _Meter, bar: tqdm[Any]) -> None:
         record, settings = self.record, self._settings.optimizer
