@@ -118,7 +118,9 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     settings = config.training
     assert with_recipe(settings, None) == settings
     fine = with_recipe(settings, ROOT / "recipes/fine_tune.yml")
-    assert fine.optimizer.backbone_lr == pytest.approx(settings.optimizer.backbone_lr / 2)
+    assert fine.optimizer.backbone_lr == pytest.approx(settings.optimizer.backbone_lr * 0.75)
+    assert fine.loss.teacher_weight > settings.loss.teacher_weight
+    assert fine.loss.negatives_per_positive == settings.loss.negatives_per_positive
     assert fine.frozen_batch_norms
     assert not fine.optimizer.ema_warmup
     assert fine.optimizer.clip_norm == settings.optimizer.clip_norm

@@ -40,6 +40,7 @@ from ssd_triton.training.erasing import erase
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import IGNORED, PADDING, Source, draw_weights, load_examples
 from ssd_triton.training.geometry import Placement, move_boxes, sample, sample_mosaic
+from ssd_triton.training.graph import graphed
 from ssd_triton.training.half_safe import LARGEST_FP16, make_half_safe
 from ssd_triton.training.loss import hard_negatives, multibox_loss
 from ssd_triton.training.matching import Targets, encode, match
@@ -655,6 +656,30 @@ def test_frozen_norms_compute_the_same_and_train_the_same() -> None:
         torch.testing.assert_close(gradients[1][name], expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
     assert [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)] == norms
     assert int(norms[0].num_batches_tracked) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to record a graph")
+@pytest.mark.parametrize("frozen_norms", [True, False])
+def test_a_graph_computes_and_trains_the_same(*, frozen_norms: bool) -> None:
+    device = torch.device("cuda")
+    network = SSD300("resnet18", 3).to(device, memory_format=torch.channels_last).train()
+    trained = freeze_norms(network) if frozen_norms else network
+    buffers, random_state = [one.clone() for one in network.buffers()], torch.cuda.get_rng_state()
+    recorded = graphed(trained, 4, torch.bfloat16, device)
+    assert all(torch.equal(*pair) for pair in zip(buffers, network.buffers(), strict=True))
+    assert torch.equal(random_state, torch.cuda.get_rng_state())
+    images = torch.rand(4, 3, 300, 300, device=device).contiguous(memory_format=torch.channels_last)
+    answers, gradients = [], []
+    for one in (trained, recorded, recorded):
+        network.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            loc, conf = one(images)
+        (loc.float().square().mean() + conf.float().square().mean()).backward()
+        answers.append((loc.detach().clone(), conf.detach().clone()))
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    for again in (1, 2):
+        torch.testing.assert_close(answers[again], answers[0], atol=1e-3, rtol=1e-2)
+        torch.testing.assert_close(gradients[again], gradients[0], atol=1e-3, rtol=1e-2)
 
 
 def test_running_average_by_hand() -> None:

@@ -33,7 +33,9 @@ def graphed(network: SSD300, batch: int, dtype: torch.dtype, device: torch.devic
     # Recording replaces a module's forward: a shallow copy has the same layers, and a forward of its own.
     recorded = copy.copy(network)
     shape = (batch, 3, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-    images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.full(shape, 0.5, device=device).contiguous(memory_format=torch.channels_last)
+    # Recorded on a stream of its own, which is meant and cost nothing that could be measured.
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(enabled=False)
     # Casts that autocast keeps for its next use would be made while recording, and not again when replayed.
     with (
         _buffers_kept(network),
