@@ -1,8 +1,8 @@
 """A detector that takes a millisecond instead of a second of a core, for tests of everything around the detector.
 
 It is a real model of the real server, with the interface of the network and far less arithmetic: the boxes of the two
-coarsest feature maps are a linear function of the mean colours of 5 x 5 tiles. So every image has detections of its own,
-the same pixels have the same, and a person that fills the image is always among them.
+coarsest feature maps are a linear function of the mean colours of 5 x 5 tiles. So every image has detections of its
+own, the same pixels have the same, and a person that fills the image is always among them.
 """
 
 from __future__ import annotations
