@@ -17,7 +17,6 @@ from ssd_triton.errors import ServerError
 from ssd_triton.files import ROOT
 from ssd_triton.fleet.drain import DrainReport, Way, drain_under_load, plot
 from ssd_triton.fleet.haproxy import CONFIG, Proxy, find_haproxy
-from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
 from ssd_triton.server.bundle import find_bundle
 from ssd_triton.server.options import server_options
@@ -109,11 +108,10 @@ def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, no
 
 
 @pytest.fixture
-def leaving(config: Config) -> Iterator[EmbeddedServer]:
+def leaving(config: Config, light_repository: Path) -> Iterator[EmbeddedServer]:
     """A replica to take away."""
-    ensure_built(config, lambda line: None, only=["onnx_int8"])
     settings = config.server.for_one_run()
-    with EmbeddedServer(config.model_repository, "onnx_int8", settings) as running:
+    with EmbeddedServer(light_repository, "onnx_fp32", settings) as running:
         yield running
 
 
@@ -132,14 +130,14 @@ def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: byte
 
 @pytest.mark.usefixtures("haproxy")
 def test_a_drained_replica_fails_no_request(
-    leaving: EmbeddedServer, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    leaving: EmbeddedServer, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """None is even tried again."""
-    assert drain("proxy", (leaving, server), photograph, tmp_path / "drain.png").retries == 0
+    assert drain("proxy", (leaving, light_server), photograph, tmp_path / "drain.png").retries == 0
 
 
 def test_a_stopped_replica_fails_no_request(
-    leaving: EmbeddedServer, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    leaving: EmbeddedServer, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """The client has both addresses, and tries those again that find the replica gone."""
-    drain("client", (leaving, server), photograph, tmp_path / "drain.png")
+    drain("client", (leaving, light_server), photograph, tmp_path / "drain.png")
