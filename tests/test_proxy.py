@@ -107,12 +107,9 @@ def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, no
         pass
 
 
-@pytest.fixture
-def leaving(config: Config, light_repository: Path) -> Iterator[EmbeddedServer]:
+def leaving(config: Config, repository: Path) -> EmbeddedServer:
     """A replica to take away."""
-    settings = config.server.for_one_run()
-    with EmbeddedServer(light_repository, "onnx_fp32", settings) as running:
-        yield running
+    return EmbeddedServer(repository, "onnx_fp32", config.server.for_one_run())
 
 
 def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, picture: Path) -> DrainReport:
@@ -130,14 +127,16 @@ def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: byte
 
 @pytest.mark.usefixtures("haproxy")
 def test_a_drained_replica_fails_no_request(
-    leaving: EmbeddedServer, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    config: Config, light_repository: Path, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """None is even tried again."""
-    assert drain("proxy", (leaving, light_server), photograph, tmp_path / "drain.png").retries == 0
+    with leaving(config, light_repository) as replica:
+        assert drain("proxy", (replica, light_server), photograph, tmp_path / "drain.png").retries == 0
 
 
 def test_a_stopped_replica_fails_no_request(
-    leaving: EmbeddedServer, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    config: Config, server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """The client has both addresses, and tries those again that find the replica gone."""
-    drain("client", (leaving, light_server), photograph, tmp_path / "drain.png")
+    with leaving(config, config.model_repository) as replica:
+        drain("client", (replica, server), photograph, tmp_path / "drain.png")
