@@ -390,9 +390,9 @@ def with_content(name: str, **changes: Any) -> Callable[[Path], list[object]]:
     ],
 )
 def test_bad_input_is_one_line(
-    run_script: RunScript, damaged: Path, make: Callable[[Path], list[object]], words: list[str]
+    run_main: RunScript, damaged: Path, make: Callable[[Path], list[object]], words: list[str]
 ) -> None:
-    result = run_script(SCRIPT, *make(damaged), "--url", "127.0.0.1:9")
+    result = run_main(SCRIPT, *make(damaged), "--url", "127.0.0.1:9")
     assert_one_line_error(result, *words)
     assert result.stdout == ""
     assert not (damaged / "out").exists()

@@ -162,10 +162,10 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
     ("video", "words"),
     [("none.mp4", ["none.mp4"]), ("99", ["camera 99"]), ("text.mp4", ["text.mp4"]), ("folder", ["folder"])],
 )
-def test_demo_on_what_is_no_video(run_script: RunScript, tmp_path: Path, video: str, words: list[str]) -> None:
+def test_demo_on_what_is_no_video(run_main: RunScript, tmp_path: Path, video: str, words: list[str]) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "folder").mkdir()
-    assert_one_line_error(run_script("clients/brake_demo.py", "--serve", "--video", video), *words)
+    assert_one_line_error(run_main("clients/brake_demo.py", "--serve", "--video", video), *words)
 
 
 def test_demo_without_a_server(run_script: RunScript, clip: Path, tmp_path: Path) -> None:

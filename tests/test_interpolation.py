@@ -133,13 +133,13 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
             with_recipe(settings, tmp_path / "mine.yml")
 
 
-def test_learning_rates_of_the_command_line_come_before_the_recipe(run_script: Run, tmp_path: Path) -> None:
+def test_learning_rates_of_the_command_line_come_before_the_recipe(run_main: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("steps: 77\noptimizer: {head_lr: 0.5}")
-    result = run_script("tools/train.py", "--recipe", "mine.yml", "--help")
+    result = run_main("tools/train.py", "--recipe", "mine.yml", "--help")
     assert "default: 77" in result.stdout
     assert "default: 0.5" in result.stdout
-    assert_one_line_error(run_script("tools/train.py", "--recipe", "none.yml", "--data", "a", "b"), "--recipe FILE")
-    assert run_script("tools/train.py", "--head-lr", "-1").returncode == 2
+    assert_one_line_error(run_main("tools/train.py", "--recipe", "none.yml", "--data", "a", "b"), "--recipe FILE")
+    assert run_main("tools/train.py", "--head-lr", "-1").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_learning_rates_of_the_command_line_come_before_the_recipe(run_script: R
         (["a.safetensors", "b.safetensors", "--validation", "x", "y.json"], ["weights not found"]),
     ],
 )
-def test_wrong_usage_is_one_line(run_script: Run, arguments: list[str], words: list[str]) -> None:
-    result = run_script("tools/interpolate_weights.py", *arguments, "--output-folder", "out")
+def test_wrong_usage_is_one_line(run_main: Run, arguments: list[str], words: list[str]) -> None:
+    result = run_main("tools/interpolate_weights.py", *arguments, "--output-folder", "out")
     assert_one_line_error(result, *words)
 
 

@@ -237,9 +237,9 @@ def test_a_soak_notices_a_death(config: Config, light_repository: Path) -> None:
 
 @pytest.mark.parametrize("script", ["perf/overload.py", "perf/soak.py"])
 def test_help_shows_an_example_and_defaults(
-    run_script: Callable[..., subprocess.CompletedProcess[str]], script: str
+    run_main: Callable[..., subprocess.CompletedProcess[str]], script: str
 ) -> None:
-    result = run_script(script, "--help")
+    result = run_main(script, "--help")
     assert result.returncode == 0, result.stderr
     assert f"python {script}" in result.stdout
     assert "(default: " in result.stdout

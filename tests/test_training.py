@@ -843,8 +843,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (["--taught-data", "a", "b.json"], ["--taught-data without --checkpoint"]),
     ],
 )
-def test_wrong_usage_is_one_line(run_script: Run, arguments: list[str], words: list[str]) -> None:
-    assert_one_line_error(run_script("tools/train.py", *arguments, "--backbone", "resnet18"), *words)
+def test_wrong_usage_is_one_line(run_main: Run, arguments: list[str], words: list[str]) -> None:
+    assert_one_line_error(run_main("tools/train.py", *arguments, "--backbone", "resnet18"), *words)
 
 
 def test_interrupted_training_leaves_a_whole_snapshot(config: Config, tmp_path: Path) -> None:
