@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import runpy
 import signal
@@ -226,14 +227,20 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
         monkeypatch.setattr(sys, "argv", command)
         monkeypatch.chdir(tmp_path)
         stdout, stderr, code = io.StringIO(), io.StringIO(), None
-        handler = signal.getsignal(signal.SIGTERM)
+        on_sigterm, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+        # As the script's own logging.basicConfig, which does nothing beside pytest's handlers.
+        log, level = logging.StreamHandler(stderr), root.level
+        root.addHandler(log)
+        root.setLevel(logging.INFO)
         try:
             with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
                 runpy.run_path(command[0], run_name="__main__")
         except SystemExit as end:
             code = end.code
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            signal.signal(signal.SIGTERM, on_sigterm)
+            root.removeHandler(log)
+            root.setLevel(level)
         assert isinstance(code, int)
         return subprocess.CompletedProcess(command, code, stdout.getvalue(), stderr.getvalue())
 

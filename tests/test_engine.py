@@ -362,14 +362,14 @@ def test_tensorrt_builds_for_its_own_gpu(
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="tensorrt is installed")
-def test_tensorrt_that_is_not_installed(run_script: Callable[..., Any], onnx_fp32: Path) -> None:
-    result = run_script("tools/build_engine.py", "--onnx", onnx_fp32, "--output", "x.plan", "--runtime", "tensorrt")
+def test_tensorrt_that_is_not_installed(run_main: Callable[..., Any], onnx_fp32: Path) -> None:
+    result = run_main("tools/build_engine.py", "--onnx", onnx_fp32, "--output", "x.plan", "--runtime", "tensorrt")
     assert_one_line_error(result, "tensorrt cannot be imported", ".[tensorrt]", "--runtime tensorrt-rtx")
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--workspace-mib", "0"), ("--builder-optimization-level", "6")])
-def test_flags_are_checked(run_script: Callable[..., Any], flag: str, value: str) -> None:
-    result = run_script("tools/build_engine.py", flag, value)
+def test_flags_are_checked(run_main: Callable[..., Any], flag: str, value: str) -> None:
+    result = run_main("tools/build_engine.py", flag, value)
     assert result.returncode == 2
     assert flag in result.stderr
 

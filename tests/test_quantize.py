@@ -485,9 +485,9 @@ def test_real_detections_are_those_of_fp32(int8: Path, fp32: Path, photograph: b
     ],
 )
 def test_command_refuses_in_one_line(
-    run_script: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], words: list[str]
+    run_main: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], words: list[str]
 ) -> None:
-    assert_one_line_error(run_script("tools/quantize_onnx.py", *arguments), *words)
+    assert_one_line_error(run_main("tools/quantize_onnx.py", *arguments), *words)
 
 
 @long
