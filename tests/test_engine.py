@@ -38,7 +38,7 @@ from ssd_triton.export.samples import photographs
 from ssd_triton.export.trt_runtime import Gpu, captured_log, find_gpu, load_runtime, run_cancellable
 from ssd_triton.files import ROOT, sha256_of
 from ssd_triton.repository.build import ensure_built
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, long
 
 CAPABILITIES = ("8.6", "8.9", "12.0")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -83,8 +83,14 @@ def request_for(config: Config, onnx_fp32: Path, tmp_path: Path) -> EngineReques
 
 
 @needs_rtx
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("precision", "capability"),
+    [
+        pytest.param(precision, capability, marks=() if gpu == number else long)
+        for number, precision in enumerate(PRECISIONS)
+        for gpu, capability in enumerate(CAPABILITIES)
+    ],
+)
 def test_every_precision_builds_for_every_gpu(
     request_for: EngineRequest, onnx_fp32: Path, onnx_int8: Path, precision: Any, capability: str
 ) -> None:
