@@ -183,6 +183,8 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
         "--video",
         "long.mp4",
         "--serve",
+        "--in-flight",
+        "2",
         "--output",
         "out.mp4",
     ]

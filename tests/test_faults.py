@@ -32,6 +32,7 @@ from ssd_triton.server import EmbeddedServer
 from ssd_triton.server.stubs import find_stubs
 from ssd_triton.video import VideoWriter
 from tests.conftest import assert_one_line_error, children_of, free_ports, seconds_until_asked
+from tests.test_demo import write_config
 from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip
 
 CLIP_FRAMES = 48
@@ -46,7 +47,9 @@ LOST_S = 2.0
 def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
     """``tools/serve.py`` as a supervisor runs it."""
     flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
-    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
+    # What waits for a dead process is never answered: its server need not wait for that when it ends.
+    write_config(folder, "shutdown_timeout_s: 15", "shutdown_timeout_s: 1")
+    models = ["--config", "config.yml", "--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
     command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
