@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +35,7 @@ from ssd_triton.network.weights import load_network
 from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
 from ssd_triton.video import open_source
+from tests.light import write_light_repository
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
 """Optional real data, not part of the project: COCO images, clips; tests that need it skip without it."""
@@ -42,7 +46,7 @@ THOROUGH = bool(os.environ.get("SSD_TEST_THOROUGH"))
 long = pytest.mark.skipif(not THOROUGH, reason="takes long: set SSD_TEST_THOROUGH=1")
 
 
-_ASK_A_SERVER = {"server", "detector", "grpc_detector", "http_detector", "detected_drive"}
+_ASK_A_SERVER = {"server", "light_server", "detector", "light_detector", "detected_drive"}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -72,6 +76,20 @@ def server(config: Config) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
+def light_repository(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model repository with a detector that costs next to nothing: its ``onnx_fp32`` is that of ``light.py``."""
+    ensure_built(config, lambda line: None, only=["onnx_fp32"])
+    return write_light_repository(config.model_repository, tmp_path_factory.mktemp("light") / "model_repository")
+
+
+@pytest.fixture(scope="session")
+def light_server(config: Config, light_repository: Path) -> Iterator[EmbeddedServer]:
+    """For tests of what is around the detector: requests, images, interruptions, loads that are no overload."""
+    with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def default_server(config: Config) -> Iterator[EmbeddedServer]:
     """The variant that ships as the default."""
     ensure_built(config, lambda line: None, only=[config.variant])
@@ -91,6 +109,25 @@ def http_detector(server: EmbeddedServer) -> Iterator[DetectorClient]:
     with DetectorClient(server.url("http"), protocol="http", timeout_s=60) as client:
         client.wait_ready(timeout_s=10)
         yield client
+
+
+@pytest.fixture(scope="session")
+def light_grpc_detector(light_server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(light_server.url("grpc"), protocol="grpc", timeout_s=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def light_http_detector(light_server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(light_server.url("http"), protocol="http", timeout_s=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session", params=["grpc", "http"])
+def light_detector(request: pytest.FixtureRequest) -> DetectorClient:
+    """A client of either protocol."""
+    client: DetectorClient = request.getfixturevalue(f"light_{request.param}_detector")
+    return client
 
 
 @pytest.fixture(scope="session", params=["grpc", "http"])
@@ -177,6 +214,35 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
             timeout=timeout_s,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in this process, which has imported PyTorch already: for what a script refuses, and its ``--help``."""
+
+    def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [str(ROOT / script), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.chdir(tmp_path)
+        stdout, stderr, code = io.StringIO(), io.StringIO(), None
+        on_sigterm, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+        # As the script's own logging.basicConfig, which does nothing beside pytest's handlers.
+        log, level = logging.StreamHandler(stderr), root.level
+        root.addHandler(log)
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+                runpy.run_path(command[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+            root.removeHandler(log)
+            root.setLevel(level)
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(command, code, stdout.getvalue(), stderr.getvalue())
 
     return run
 

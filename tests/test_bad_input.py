@@ -62,11 +62,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_alone(detector: DetectorClient, photograph: bytes, photograph_rgb: np.ndarray, case: str) -> None:
+def test_refused_alone(
+    light_detector: DetectorClient, photograph: bytes, photograph_rgb: np.ndarray, case: str
+) -> None:
     make, words = REFUSED[case]
     bad = make(photograph, photograph_rgb)
-    good = detector.detect(photograph)
-    before, refusal, after = detector.map([photograph, bad, photograph])
+    good = light_detector.detect(photograph)
+    before, refusal, after = light_detector.map([photograph, bad, photograph])
     assert isinstance(refusal, RequestRefusedError)
     for word in words:
         assert word in str(refusal)
@@ -74,24 +76,24 @@ def test_refused_alone(detector: DetectorClient, photograph: bytes, photograph_r
     for answer in (before, after):
         assert isinstance(answer, Detections)
         assert_equal(answer, good)
-    assert detector.is_ready()
+    assert light_detector.is_ready()
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(grpc_detector: DetectorClient) -> None:
+def test_a_bomb_is_refused_before_it_is_decoded(light_grpc_detector: DetectorClient) -> None:
     start_s = time.monotonic()
     with pytest.raises(RequestRefusedError):
-        grpc_detector.detect(bomb(30_000, 30_000))
+        light_grpc_detector.detect(bomb(30_000, 30_000))
     # Decoding 900 million pixels takes several seconds and 2.7 GB.
     assert time.monotonic() - start_s < 2
 
 
-def test_one_bad_image_fails_its_batch_and_is_named(grpc_detector: DetectorClient, photograph: bytes) -> None:
+def test_one_bad_image_fails_its_batch_and_is_named(light_grpc_detector: DetectorClient, photograph: bytes) -> None:
     with pytest.raises(RequestRefusedError, match="batch element 2: got 1 bytes"):
-        grpc_detector.detect_batch([photograph, photograph, b"x"])
+        light_grpc_detector.detect_batch([photograph, photograph, b"x"])
 
 
-def test_a_stream_goes_on_after_a_refusal(grpc_detector: DetectorClient, photograph: bytes) -> None:
-    good, refusal, also_good = grpc_detector.stream([photograph, b"is not ready", photograph])
+def test_a_stream_goes_on_after_a_refusal(light_grpc_detector: DetectorClient, photograph: bytes) -> None:
+    good, refusal, also_good = light_grpc_detector.stream([photograph, b"is not ready", photograph])
     assert isinstance(refusal, RequestRefusedError)
     assert isinstance(good, Detections)
     assert isinstance(also_good, Detections)
@@ -116,19 +118,21 @@ def rotated_exif() -> Image.Exif:
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_same_pixels_same_detections(grpc_detector: DetectorClient, photograph_rgb: np.ndarray, case: str) -> None:
-    expected = grpc_detector.detect_frame(photograph_rgb)
-    assert_equal(grpc_detector.detect(ACCEPTED[case](photograph_rgb)), expected)
+def test_same_pixels_same_detections(
+    light_grpc_detector: DetectorClient, photograph_rgb: np.ndarray, case: str
+) -> None:
+    expected = light_grpc_detector.detect_frame(photograph_rgb)
+    assert_equal(light_grpc_detector.detect(ACCEPTED[case](photograph_rgb)), expected)
 
 
-def test_sixteen_bits_keep_their_high_byte(grpc_detector: DetectorClient, photograph_rgb: np.ndarray) -> None:
+def test_sixteen_bits_keep_their_high_byte(light_grpc_detector: DetectorClient, photograph_rgb: np.ndarray) -> None:
     grey = np.asarray(Image.fromarray(photograph_rgb).convert("L"))
     sixteen = Image.fromarray(grey.astype(np.uint16) * 256 + 77)
     assert sixteen.mode == "I;16"
-    expected = grpc_detector.detect(encode(Image.fromarray(grey), "PNG"))
-    assert len(expected.filter(score_thresh=0.5)) == 1
+    expected = light_grpc_detector.detect(encode(Image.fromarray(grey), "PNG"))
+    assert len(expected) > 1
     for kind in ("PNG", "TIFF"):
-        assert_equal(grpc_detector.detect(encode(sixteen, kind)), expected)
+        assert_equal(light_grpc_detector.detect(encode(sixteen, kind)), expected)
 
 
 @pytest.mark.parametrize(
@@ -164,17 +168,17 @@ BAD_FRAMES = {
 
 
 @pytest.mark.parametrize("case", BAD_FRAMES)
-def test_bad_frames_are_refused_by_the_client(detector: DetectorClient, case: str) -> None:
+def test_bad_frames_are_refused_by_the_client(light_detector: DetectorClient, case: str) -> None:
     with pytest.raises(RequestRefusedError, match="expected"):
-        detector.detect_frame(BAD_FRAMES[case])
-    assert detector.is_ready()
+        light_detector.detect_frame(BAD_FRAMES[case])
+    assert light_detector.is_ready()
 
 
 @pytest.mark.parametrize("case", BAD_FRAMES)
-def test_bad_frames_are_refused_by_the_server_too(server: EmbeddedServer, case: str) -> None:
+def test_bad_frames_are_refused_by_the_server_too(light_server: EmbeddedServer, case: str) -> None:
     """Other clients than ours do not check."""
     frame = BAD_FRAMES[case][np.newaxis]
-    client = grpc_client.InferenceServerClient(server.url("grpc"))
+    client = grpc_client.InferenceServerClient(light_server.url("grpc"))
     dtype = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}[frame.dtype.name]
     tensor = grpc_client.InferInput("FRAME", list(frame.shape), dtype)
     tensor.set_data_from_numpy(frame)

@@ -580,14 +580,12 @@ def test_the_command_calibrates_from_points(run_script: RunScript, tmp_path: Pat
         ("clip --video grey.mp4", 1, ["no lane lines found"]),
     ],
 )
-def test_the_command_refuses(
-    run_script: RunScript, tmp_path: Path, arguments: str, code: int, words: list[str]
-) -> None:
+def test_the_command_refuses(run_main: RunScript, tmp_path: Path, arguments: str, code: int, words: list[str]) -> None:
     with VideoWriter(tmp_path / "grey.mp4", (320, 180), 25) as writer:
         for frame in range(5):
             writer.write(np.full((180, 320, 3), 90, np.uint8), frame / 25)
     save_camera(Camera.from_fov((200, 200), 60, 1.3), tmp_path / "square.yml")
-    result = run_script("tools/calibrate_camera.py", *arguments.split())
+    result = run_main("tools/calibrate_camera.py", *arguments.split())
     assert result.returncode == code
     if code == 1:
         assert_one_line_error(result, *words)

@@ -23,7 +23,6 @@ from ssd_triton.client import (
     ServerNotReadyError,
     ServerUnreachableError,
 )
-from ssd_triton.config import Config
 from ssd_triton.server import EmbeddedServer
 from tests.test_ensemble import assert_equal
 
@@ -77,8 +76,8 @@ def test_an_answer_too_late(server: EmbeddedServer, protocol: Protocol, photogra
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_unknown_model(server: EmbeddedServer, protocol: Protocol, photograph: bytes) -> None:
-    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=5, model="ssd512") as client:
+def test_an_unknown_model(light_server: EmbeddedServer, protocol: Protocol, photograph: bytes) -> None:
+    with DetectorClient(light_server.url(protocol), protocol=protocol, timeout_s=5, model="ssd512") as client:
         assert not client.is_ready()
         with pytest.raises(ServerNotReadyError, match="ssd512"):
             client.wait_ready(timeout_s=0.2)
@@ -92,15 +91,16 @@ def test_a_deadline_on_a_stream(server: EmbeddedServer, photograph: bytes) -> No
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_retries_reach_a_server_that_comes_back(config: Config, protocol: Protocol, photograph: bytes) -> None:
+def test_retries_reach_a_server_that_comes_back(
+    light_server: EmbeddedServer, protocol: Protocol, photograph: bytes
+) -> None:
     """Nobody listens when the request is first made; within its retries somebody does."""
-    settings = config.server.for_one_run()
-    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as server:
-        gate = Gate(server.url(protocol))
-        with DetectorClient(gate.url, protocol=protocol, timeout_s=60) as client:
-            threading.Timer(0.15, gate.open).start()
-            assert len(client.detect(photograph)) > 0
-        gate.close()
+    gate = Gate(light_server.url(protocol))
+    with DetectorClient(gate.url, protocol=protocol, timeout_s=60) as client:
+        threading.Timer(0.15, gate.open).start()
+        assert len(client.detect(photograph)) > 0
+        assert client.retries > 0
+    gate.close()
 
 
 class Gate:
@@ -154,8 +154,8 @@ def test_in_flight_is_bounded(server: EmbeddedServer, photograph: bytes) -> None
         assert all(len(future.result()) > 0 for future in futures)
 
 
-def test_model_config_tells_what_is_deployed(detector: DetectorClient) -> None:
-    parameters = detector.model_config("ssd_postprocess")["parameters"]
+def test_model_config_tells_what_is_deployed(light_detector: DetectorClient) -> None:
+    parameters = light_detector.model_config("ssd_postprocess")["parameters"]
     assert parameters["score_thresh"]["string_value"] == "0.05"
 
 
@@ -165,13 +165,13 @@ def regions() -> set[str]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_frames_travel_through_shared_memory(
-    server: EmbeddedServer, protocol: Protocol, photograph_rgb: np.ndarray
+    light_server: EmbeddedServer, protocol: Protocol, photograph_rgb: np.ndarray
 ) -> None:
     before = regions()
-    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=False) as client:
+    with DetectorClient(light_server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=False) as client:
         expected = client.detect_frame(photograph_rgb)
         assert regions() == before
-    with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=True) as client:
+    with DetectorClient(light_server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=True) as client:
         assert_equal(client.detect_frame(photograph_rgb[:200, :200]), client.detect_frame(photograph_rgb[:200, :200]))
         assert_equal(client.detect_frame(photograph_rgb), expected)  # larger than the region so far
         assert len(regions() - before) >= 1
@@ -179,10 +179,10 @@ def test_frames_travel_through_shared_memory(
 
 
 def test_frames_are_sent_when_the_server_cannot_map_them(
-    server: EmbeddedServer, photograph_rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    light_server: EmbeddedServer, photograph_rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with a server in a container of its own behind a loopback port: its /dev/shm is another."""
-    with DetectorClient(server.url("grpc"), timeout_s=60) as client:
+    with DetectorClient(light_server.url("grpc"), timeout_s=60) as client:
         transport = client._transport
         register = transport.register_shared_memory
         monkeypatch.setattr(
@@ -201,21 +201,23 @@ def _hold_a_region(url: str, frame: np.ndarray, ready: multiprocessing.connectio
         client.detect_frame(frame)
 
 
-def test_regions_of_a_killed_client_are_freed_by_the_next(server: EmbeddedServer, photograph_rgb: np.ndarray) -> None:
+def test_regions_of_a_killed_client_are_freed_by_the_next(
+    light_server: EmbeddedServer, photograph_rgb: np.ndarray
+) -> None:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_hold_a_region, args=(server.url("grpc"), photograph_rgb, sender))
+    process = context.Process(target=_hold_a_region, args=(light_server.url("grpc"), photograph_rgb, sender))
     process.start()
     pid = receiver.recv()
     assert any(f"_{pid}_" in name for name in regions())
     os.kill(pid, signal.SIGKILL)
     process.join()
-    with DetectorClient(server.url("grpc"), timeout_s=60) as client:
+    with DetectorClient(light_server.url("grpc"), timeout_s=60) as client:
         registered = client._transport.registered_shared_memory
         assert any(f"_{pid}_" in name for name in registered())
         assert not any(f"_{pid}_" in name for name in regions())
         assert len(client.detect_frame(photograph_rgb)) > 0
         assert not any(f"_{pid}_" in name for name in registered())
-    with DetectorClient(server.url("http"), protocol="http") as client:
+    with DetectorClient(light_server.url("http"), protocol="http") as client:
         # Those of living clients stay.
         assert not any(f"_{pid}_" in name for name in client._transport.registered_shared_memory())

@@ -208,8 +208,8 @@ def test_becomes_a_server_that_ends_in_order(start: Start, config: Config, photo
 # --- what cannot start ---------------------------------------------------------------------------------------------
 
 
-def test_no_gpu_is_said_in_one_line(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    result = run_script("tools/container_entrypoint.py", "--variant", "tensorrt_fp16")
+def test_no_gpu_is_said_in_one_line(run_main: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    result = run_main("tools/container_entrypoint.py", "--variant", "tensorrt_fp16")
     assert_one_line_error(result, "no GPU here", "--variant onnx_int8")
 
 

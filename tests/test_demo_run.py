@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +32,6 @@ from ssd_triton.demo.timing import STAGES, StageTimes
 from ssd_triton.detections import Detections
 from ssd_triton.drawing.states import STATE_COLOURS
 from ssd_triton.errors import UserError, VideoError
-from ssd_triton.files import ROOT
 from ssd_triton.video import VideoWriter, open_source
 
 CAR = 3
@@ -509,12 +507,15 @@ def test_the_speed_is_constant_recorded_or_unknown(
     ],
 )
 def test_the_command_refuses_before_a_server_is_started(
-    tmp_path: Path, arguments: list[str], code: int, message: str
+    run_main: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     write_clip(tmp_path / "clip.mp4", [0.0])
     save_camera(Camera.from_fov((200, 200), 60, 1.3), tmp_path / "square.yml")
-    command = [sys.executable, str(ROOT / "clients" / "brake_demo.py"), "--serve", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = run_main("clients/brake_demo.py", "--serve", *arguments)
     assert done.returncode == code
     assert done.stdout == ""
     assert message in done.stderr.splitlines()[-1]

@@ -38,7 +38,7 @@ from ssd_triton.export.samples import photographs
 from ssd_triton.export.trt_runtime import Gpu, captured_log, find_gpu, load_runtime, run_cancellable
 from ssd_triton.files import ROOT, sha256_of
 from ssd_triton.repository.build import ensure_built
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, long
 
 CAPABILITIES = ("8.6", "8.9", "12.0")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -83,8 +83,14 @@ def request_for(config: Config, onnx_fp32: Path, tmp_path: Path) -> EngineReques
 
 
 @needs_rtx
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("precision", "capability"),
+    [
+        pytest.param(precision, capability, marks=() if gpu == number else long)
+        for number, precision in enumerate(PRECISIONS)
+        for gpu, capability in enumerate(CAPABILITIES)
+    ],
+)
 def test_every_precision_builds_for_every_gpu(
     request_for: EngineRequest, onnx_fp32: Path, onnx_int8: Path, precision: Any, capability: str
 ) -> None:
@@ -362,14 +368,14 @@ def test_tensorrt_builds_for_its_own_gpu(
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="tensorrt is installed")
-def test_tensorrt_that_is_not_installed(run_script: Callable[..., Any], onnx_fp32: Path) -> None:
-    result = run_script("tools/build_engine.py", "--onnx", onnx_fp32, "--output", "x.plan", "--runtime", "tensorrt")
+def test_tensorrt_that_is_not_installed(run_main: Callable[..., Any], onnx_fp32: Path) -> None:
+    result = run_main("tools/build_engine.py", "--onnx", onnx_fp32, "--output", "x.plan", "--runtime", "tensorrt")
     assert_one_line_error(result, "tensorrt cannot be imported", ".[tensorrt]", "--runtime tensorrt-rtx")
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--workspace-mib", "0"), ("--builder-optimization-level", "6")])
-def test_flags_are_checked(run_script: Callable[..., Any], flag: str, value: str) -> None:
-    result = run_script("tools/build_engine.py", flag, value)
+def test_flags_are_checked(run_main: Callable[..., Any], flag: str, value: str) -> None:
+    result = run_main("tools/build_engine.py", flag, value)
     assert result.returncode == 2
     assert flag in result.stderr
 

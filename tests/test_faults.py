@@ -32,8 +32,10 @@ from ssd_triton.server import EmbeddedServer
 from ssd_triton.server.stubs import find_stubs
 from ssd_triton.video import VideoWriter
 from tests.conftest import assert_one_line_error, children_of, free_ports, seconds_until_asked
+from tests.test_demo import write_config
 from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip
 
+CLIP_FRAMES = 48
 LOST_S = 2.0
 """That a restart of the server may cost beyond the time it is down."""
 
@@ -42,10 +44,13 @@ LOST_S = 2.0
 
 
 @contextlib.contextmanager
-def serving(folder: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
+def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
     """``tools/serve.py`` as a supervisor runs it."""
     flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
-    command = [sys.executable, str(ROOT / "tools/serve.py"), "--variant", "onnx_fp32", *flags]
+    # What waits for a dead process is never answered: its server need not wait for that when it ends.
+    write_config(folder, "shutdown_timeout_s: 15", "shutdown_timeout_s: 1")
+    models = ["--config", "config.yml", "--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
+    command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -56,9 +61,11 @@ def serving(folder: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=30)
 
 
-def test_a_dead_backend_process_is_named_and_a_restart_mends_it(tmp_path: Path, photograph: bytes) -> None:
+def test_a_dead_backend_process_is_named_and_a_restart_mends_it(
+    light_repository: Path, tmp_path: Path, photograph: bytes
+) -> None:
     ports = free_ports()
-    with serving(tmp_path, ports) as first:
+    with serving(tmp_path, light_repository, ports) as first:
         [server_pid] = children_of(first.pid)
         # Stopped, so that it cannot end the server before the clients have seen what Triton itself says.
         first.send_signal(signal.SIGSTOP)
@@ -80,7 +87,7 @@ def test_a_dead_backend_process_is_named_and_a_restart_mends_it(tmp_path: Path, 
         assert "Traceback" not in errors
         assert "error: the process of ssd_preprocess_0_0 has died" in errors.splitlines()[-1]
         assert not waiting.done()
-    with patient, serving(tmp_path, ports):
+    with patient, serving(tmp_path, light_repository, ports):
         assert len(waiting.result(timeout=60)) > 0
         assert patient.retries > 0
 
@@ -102,13 +109,13 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def approach_clip(tmp_path_factory: pytest.TempPathFactory, photograph: bytes) -> Path:
-    """A person that grows: half a second."""
+    """A person that grows: two seconds."""
     path = tmp_path_factory.mktemp("approach") / "clip.mp4"
     person = Image.open(io.BytesIO(photograph)).convert("RGB")
     with VideoWriter(path, (320, 180), 25) as writer:
-        for index in range(12):
+        for index in range(CLIP_FRAMES):
             scene = Image.new("RGB", (320, 180), (120, 130, 140))
-            scene.paste(person.resize((60 + 4 * index, 90 + 6 * index)), (130 - 2 * index, 60 - 3 * index))
+            scene.paste(person.resize((60 + index, 90 + 3 * index // 2)), (130 - index // 2, 60 - index))
             writer.write(np.asarray(scene), index / 25)
     return path
 
@@ -118,19 +125,22 @@ def without_latency(events: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def test_a_server_killed_under_the_demo_loses_nothing(
-    config: Config, labels: tuple[str, ...], approach_clip: Path, grpc_detector: DetectorClient, tmp_path: Path
+    config: Config,
+    labels: tuple[str, ...],
+    approach_clip: Path,
+    light_repository: Path,
+    tmp_path: Path,
 ) -> None:
     demo = {"server_deadline_s": 120.0, "score_thresh": 0.3}
     clips = [shutil.copy(approach_clip, tmp_path / name) for name in ("a.mp4", "b.mp4")]
     (tmp_path / "b").mkdir()
-    undisturbed = run(config, labels, clips[0], Counting(grpc_detector), **demo)
-    expected = without_latency(events_of(undisturbed))
     settings = config.server.for_one_run()
     clip = tmp_path / "b" / "b.mp4"
     shutil.move(clips[1], clip)
     with ThreadPoolExecutor(1) as pool:
-        with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as first:
+        with EmbeddedServer(light_repository, "onnx_fp32", settings) as first:
             client = DetectorClient(first.url("grpc"), timeout_s=60, retry_s=120)
+            undisturbed = run(config, labels, clips[0], client, **demo)
             counting = Counting(client)
             future = pool.submit(lambda: run(config, labels, clip, counting, **demo))
             while counting.frames < 7:
@@ -138,22 +148,22 @@ def test_a_server_killed_under_the_demo_loses_nothing(
                 time.sleep(0.01)
             os.kill(first.pid, signal.SIGKILL)
         ports = {name: getattr(first, name) for name in ("grpc_port", "http_port", "metrics_port")}
-        with client, EmbeddedServer(config.model_repository, "onnx_fp32", settings.model_copy(update=ports)) as second:
+        with client, EmbeddedServer(light_repository, "onnx_fp32", settings.model_copy(update=ports)) as second:
             lost_s = seconds_until_asked(second)
             summary = future.result(timeout=120)
     assert client.retries > 0
     assert lost_s < LOST_S
-    assert (summary.frames, summary.unanswered_frames, summary.failure) == (12, 0, None)
-    assert counting.frames == 12
+    assert (summary.frames, summary.unanswered_frames, summary.failure) == (CLIP_FRAMES, 0, None)
+    assert counting.frames == CLIP_FRAMES
     assert summary.state_counts == undisturbed.state_counts
-    assert without_latency(events_of(summary)) == expected
-    assert len(frames_of(summary.outputs.video)) == 12
+    assert without_latency(events_of(summary)) == without_latency(events_of(undisturbed))
+    assert len(frames_of(summary.outputs.video)) == CLIP_FRAMES
 
 
 # --- Slow readers -----------------------------------------------------------------------------------------------------
 
 
-def test_a_slow_reader_of_a_stream_holds_back_the_requests(server: EmbeddedServer, photograph: bytes) -> None:
+def test_a_slow_reader_of_a_stream_holds_back_the_requests(light_server: EmbeddedServer, photograph: bytes) -> None:
     """And its own slowness is no missed deadline."""
     taken = 0
 
@@ -163,10 +173,10 @@ def test_a_slow_reader_of_a_stream_holds_back_the_requests(server: EmbeddedServe
             taken += 1
             yield photograph
 
-    with DetectorClient(server.url("grpc"), timeout_s=30, in_flight=2) as client:
+    with DetectorClient(light_server.url("grpc"), timeout_s=30, in_flight=2) as client:
         expected = len(client.detect(photograph))
         for read, answer in enumerate(client.stream(images()), start=1):
-            time.sleep(0.3)
+            time.sleep(0.2)
             assert taken - read <= 2
             assert isinstance(answer, Detections)
             assert len(answer) == expected
@@ -206,14 +216,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     run_script: Callable[..., subprocess.CompletedProcess[str]],
-    server: EmbeddedServer,
+    light_server: EmbeddedServer,
     small_disk: Path,
     tmp_path: Path,
     photograph: bytes,
 ) -> None:
     (tmp_path / "person.jpg").write_bytes(photograph)
     write_clip(tmp_path / "clip.mp4", evenly(12))
-    url = ("--url", server.url("grpc"))
+    url = ("--url", light_server.url("grpc"))
     demo = run_script("clients/brake_demo.py", "--video", "clip.mp4", "--output", small_disk / "out.mp4", *url)
     assert_one_line_error(demo, "out.mp4: cannot be written (No space left on device)", "--output")
     assert [path.name for path in small_disk.iterdir() if path.suffix != ".jsonl"] == []
@@ -225,7 +235,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
 
 
 def test_full_shared_memory_sends_the_frames_instead(
-    server: EmbeddedServer, tmp_path: Path, photograph_rgb: UInt8Array
+    light_server: EmbeddedServer, tmp_path: Path, photograph_rgb: UInt8Array
 ) -> None:
     """Writing into a region that the system cannot back would kill the client."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
@@ -234,7 +244,7 @@ def test_full_shared_memory_sends_the_frames_instead(
     program = (
         "import logging, sys, numpy as np; from ssd_triton.client import DetectorClient; "
         "logging.basicConfig(level=logging.INFO); "
-        f"print(len(DetectorClient('{server.url('grpc')}', timeout_s=60).detect_frame(np.load('frame.npy'))))"
+        f"print(len(DetectorClient('{light_server.url('grpc')}', timeout_s=60).detect_frame(np.load('frame.npy'))))"
     )
     inside = 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$0" -c "$1"'
     result = subprocess.run(

@@ -135,13 +135,13 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
             with_recipe(settings, tmp_path / "mine.yml")
 
 
-def test_learning_rates_of_the_command_line_come_before_the_recipe(run_script: Run, tmp_path: Path) -> None:
+def test_learning_rates_of_the_command_line_come_before_the_recipe(run_main: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("steps: 77\noptimizer: {head_lr: 0.5}")
-    result = run_script("tools/train.py", "--recipe", "mine.yml", "--help")
+    result = run_main("tools/train.py", "--recipe", "mine.yml", "--help")
     assert "default: 77" in result.stdout
     assert "default: 0.5" in result.stdout
-    assert_one_line_error(run_script("tools/train.py", "--recipe", "none.yml", "--data", "a", "b"), "--recipe FILE")
-    assert run_script("tools/train.py", "--head-lr", "-1").returncode == 2
+    assert_one_line_error(run_main("tools/train.py", "--recipe", "none.yml", "--data", "a", "b"), "--recipe FILE")
+    assert run_main("tools/train.py", "--head-lr", "-1").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_learning_rates_of_the_command_line_come_before_the_recipe(run_script: R
         (["a.safetensors", "b.safetensors", "--validation", "x", "y.json"], ["weights not found"]),
     ],
 )
-def test_wrong_usage_is_one_line(run_script: Run, arguments: list[str], words: list[str]) -> None:
-    result = run_script("tools/interpolate_weights.py", *arguments, "--output-folder", "out")
+def test_wrong_usage_is_one_line(run_main: Run, arguments: list[str], words: list[str]) -> None:
+    result = run_main("tools/interpolate_weights.py", *arguments, "--output-folder", "out")
     assert_one_line_error(result, *words)
 
 
@@ -178,7 +178,7 @@ def write_photographs(folder: Path, name: str, seed: int, count: int = 2) -> tup
 @pytest.mark.timeout(600)  # on busy cores; under a minute alone
 def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     """Every stage on a few images: the figures mean nothing, what is written does."""
-    train, val = (write_photographs(tmp_path, name, seed) for seed, name in enumerate(("train", "val")))
+    train, val = write_photographs(tmp_path, "train", 0), write_photographs(tmp_path, "val", 1, count=1)
     safetensors.torch.save_file(dict(network(0).state_dict()), tmp_path / "checkpoint.safetensors")
     place = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}
     backbone = network(1).feature_extractor.feature_extractor.state_dict()

@@ -60,8 +60,9 @@ def test_encode_is_the_inverse_of_decode() -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 def test_every_backbone_gives_8732_predictions(backbone: str) -> None:
-    with torch.inference_mode():
-        loc, conf = SSD300(backbone, num_labels=3).eval()(torch.randn(1, 3, 300, 300))
+    # Shapes alone: nothing is computed.
+    with torch.inference_mode(), torch.device("meta"):
+        loc, conf = SSD300(backbone, num_labels=3).eval()(torch.empty(1, 3, 300, 300))
     assert loc.shape == (1, 4, 8732)
     assert conf.shape == (1, 3, 8732)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -37,6 +35,7 @@ from ssd_triton.soak import cases
 from ssd_triton.soak.report import report, write_report
 from ssd_triton.soak.run import SoakSettings, soak
 from ssd_triton.soak.traffic import Lane, Traffic, same_detections
+from tests.light import copy_repository
 
 QUEUE = 2
 
@@ -47,8 +46,7 @@ def limited(
 ) -> Iterator[EmbeddedServer]:
     """The same models, with room for two requests before the detector."""
     assert server.pid
-    copy = tmp_path_factory.mktemp("limited") / "model_repository"
-    shutil.copytree(config.model_repository, copy, copy_function=os.link)
+    copy = copy_repository(config.model_repository, tmp_path_factory.mktemp("limited") / "model_repository")
     path = copy / "ssd_detector/configs/onnx_fp32.pbtxt"
     text, count = re.subn(r"max_queue_size: \d+", f"max_queue_size: {QUEUE}", path.read_text())
     assert count == 1
@@ -152,9 +150,9 @@ def test_an_overload_is_refused_at_once_and_passes(limited: EmbeddedServer, phot
 # --- Soak -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_short_soak(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_a_short_soak(light_server: EmbeddedServer, tmp_path: Path) -> None:
     settings = SoakSettings(seconds=4.0, preprocess_per_s=40.0, bad_fraction=0.3, sample_s=0.5, max_growth=10.0)
-    result = soak(server, settings)
+    result = soak(light_server, settings)
     assert result.failures() == []
     assert set(result.tallies) == {"ssd", "ssd_frames", "ssd_preprocess, grpc", "ssd_preprocess, http"}
     for kind, tally in result.tallies.items():
@@ -196,15 +194,15 @@ def detector_of(detector: DetectorClient) -> Callable[[cases.Case], Detections]:
         ("an answer to what is bad", "empty: got an answer, expected the refusal 'got 0 bytes"),
     ],
 )
-def test_a_soak_notices_wrong_answers(grpc_detector: DetectorClient, case: str, words: str) -> None:
-    later = wrong_answers(grpc_detector)[case]
+def test_a_soak_notices_wrong_answers(light_grpc_detector: DetectorClient, case: str, words: str) -> None:
+    later = wrong_answers(light_grpc_detector)[case]
     asked = 0
 
     def ask(one: cases.Case) -> Detections:
         """Right for as long as the traffic prepares itself."""
         nonlocal asked
         asked += 1
-        return grpc_detector.detect(one.image) if asked <= 3 else later(one)  # type: ignore[arg-type]
+        return light_grpc_detector.detect(one.image) if asked <= 3 else later(one)  # type: ignore[arg-type]
 
     bad_fraction = 1.0 if "bad" in case else 0.0
     lane = Lane("ssd", cases.views()[:1], cases.refused_images()[:1], ask, same_detections, workers=1)
@@ -216,16 +214,16 @@ def test_a_soak_notices_wrong_answers(grpc_detector: DetectorClient, case: str, 
     assert traffic.tallies["ssd"].problems[0].startswith(words)
 
 
-def test_every_bad_case_is_refused_for_its_reason(grpc_detector: DetectorClient) -> None:
+def test_every_bad_case_is_refused_for_its_reason(light_grpc_detector: DetectorClient) -> None:
     for case in cases.refused_images():
         with pytest.raises(RequestRefusedError, match=re.escape(str(case.reason))):
-            grpc_detector.detect(case.image)  # type: ignore[arg-type]
+            light_grpc_detector.detect(case.image)  # type: ignore[arg-type]
 
 
-def test_a_soak_notices_a_death(config: Config) -> None:
+def test_a_soak_notices_a_death(config: Config, light_repository: Path) -> None:
     # What waits for the dead process is never answered: its server need not wait for that when it ends.
     settings = config.server.for_one_run().model_copy(update={"shutdown_timeout_s": 1.0})
-    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as doomed, ThreadPoolExecutor(1) as pool:
+    with EmbeddedServer(light_repository, "onnx_fp32", settings) as doomed, ThreadPoolExecutor(1) as pool:
         future = pool.submit(soak, doomed, SoakSettings(seconds=60.0, preprocess_per_s=20.0, sample_s=0.5))
         while executed(doomed, "ssd_preprocess") < 60:  # more than what prepares the traffic
             assert not future.done()
@@ -239,9 +237,9 @@ def test_a_soak_notices_a_death(config: Config) -> None:
 
 @pytest.mark.parametrize("script", ["perf/overload.py", "perf/soak.py"])
 def test_help_shows_an_example_and_defaults(
-    run_script: Callable[..., subprocess.CompletedProcess[str]], script: str
+    run_main: Callable[..., subprocess.CompletedProcess[str]], script: str
 ) -> None:
-    result = run_script(script, "--help")
+    result = run_main(script, "--help")
     assert result.returncode == 0, result.stderr
     assert f"python {script}" in result.stdout
     assert "(default: " in result.stdout

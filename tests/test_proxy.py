@@ -17,7 +17,6 @@ from ssd_triton.errors import ServerError
 from ssd_triton.files import ROOT
 from ssd_triton.fleet.drain import DrainReport, Way, drain_under_load, plot
 from ssd_triton.fleet.haproxy import CONFIG, Proxy, find_haproxy
-from ssd_triton.repository.build import ensure_built
 from ssd_triton.server import EmbeddedServer
 from ssd_triton.server.bundle import find_bundle
 from ssd_triton.server.options import server_options
@@ -108,13 +107,9 @@ def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, no
         pass
 
 
-@pytest.fixture
-def leaving(config: Config) -> Iterator[EmbeddedServer]:
+def leaving(config: Config, repository: Path) -> EmbeddedServer:
     """A replica to take away."""
-    ensure_built(config, lambda line: None, only=["onnx_int8"])
-    settings = config.server.for_one_run()
-    with EmbeddedServer(config.model_repository, "onnx_int8", settings) as running:
-        yield running
+    return EmbeddedServer(repository, "onnx_fp32", config.server.for_one_run())
 
 
 def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, picture: Path) -> DrainReport:
@@ -132,14 +127,16 @@ def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: byte
 
 @pytest.mark.usefixtures("haproxy")
 def test_a_drained_replica_fails_no_request(
-    leaving: EmbeddedServer, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    config: Config, light_repository: Path, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """None is even tried again."""
-    assert drain("proxy", (leaving, server), photograph, tmp_path / "drain.png").retries == 0
+    with leaving(config, light_repository) as replica:
+        assert drain("proxy", (replica, light_server), photograph, tmp_path / "drain.png").retries == 0
 
 
 def test_a_stopped_replica_fails_no_request(
-    leaving: EmbeddedServer, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    config: Config, server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """The client has both addresses, and tries those again that find the replica gone."""
-    drain("client", (leaving, server), photograph, tmp_path / "drain.png")
+    with leaving(config, config.model_repository) as replica:
+        drain("client", (replica, server), photograph, tmp_path / "drain.png")

@@ -124,13 +124,13 @@ def initializers(model: onnx.ModelProto) -> dict[str, AnyArray]:
 def test_every_method_stays_within_what_was_seen(
     tiny: Path, images: Path, weights: Path, method: CalibrationMethod
 ) -> None:
-    chosen = load_images(images, 4)
+    chosen = load_images(images, 2)
     seen = calibrate(tiny, TENSORS, chosen, "minmax", weights_path=weights, weight_bits=8).ranges
     found = calibrate(tiny, TENSORS, chosen, method, weights_path=weights, weight_bits=8)
     assert list(found.ranges) == TENSORS
     for tensor, (low, high) in found.ranges.items():
         assert seen[tensor][0] - 1e-4 <= low <= 0 < high <= seen[tensor][1] + 1e-4
-    assert (found.method, found.num_images, found.images_sha256) == (method, 4, chosen.sha256)
+    assert (found.method, found.num_images, found.images_sha256) == (method, 2, chosen.sha256)
     assert found.weights_sha256 == sha256_of(weights)
 
 
@@ -485,9 +485,9 @@ def test_real_detections_are_those_of_fp32(int8: Path, fp32: Path, photograph: b
     ],
 )
 def test_command_refuses_in_one_line(
-    run_script: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], words: list[str]
+    run_main: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str], words: list[str]
 ) -> None:
-    assert_one_line_error(run_script("tools/quantize_onnx.py", *arguments), *words)
+    assert_one_line_error(run_main("tools/quantize_onnx.py", *arguments), *words)
 
 
 @long

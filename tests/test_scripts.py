@@ -27,30 +27,30 @@ SCRIPTS = sorted(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_shows_an_example_and_defaults(run_script: RunScript, script: str) -> None:
-    result = run_script(script, "--help")
+def test_help_shows_an_example_and_defaults(run_main: RunScript, script: str) -> None:
+    result = run_main(script, "--help")
     assert result.returncode == 0, result.stderr
     assert f"python {script}" in result.stdout
     assert "(default: " in result.stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_wrong_usage_exits_2(run_script: RunScript, script: str) -> None:
-    result = run_script(script, "--no-such-option")
+def test_wrong_usage_exits_2(run_main: RunScript, script: str) -> None:
+    result = run_main(script, "--no-such-option")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
 
 
-def test_flags_override_the_configuration(run_script: RunScript, tmp_path: Path) -> None:
+def test_flags_override_the_configuration(run_main: RunScript, tmp_path: Path) -> None:
     text = (ROOT / "config.yml").read_text(encoding="utf-8").replace("score_thresh: 0.5", "score_thresh: 0.125")
     (tmp_path / "mine.yml").write_text(text, encoding="utf-8")
-    result = run_script("clients/detect.py", "--config", "mine.yml", "--help")
+    result = run_main("clients/detect.py", "--config", "mine.yml", "--help")
     assert "0.125" in result.stdout
 
 
-def test_broken_configuration_is_one_line(run_script: RunScript, tmp_path: Path) -> None:
+def test_broken_configuration_is_one_line(run_main: RunScript, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("backbon: resnet50\n", encoding="utf-8")
-    result = run_script("clients/detect.py", "--config", "mine.yml", "x.jpg")
+    result = run_main("clients/detect.py", "--config", "mine.yml", "x.jpg")
     assert_one_line_error(result, "mine.yml", "did you mean 'backbone'")
 
 
@@ -64,9 +64,9 @@ def test_detect_without_a_server(run_script: RunScript, tmp_path: Path, photogra
 
 
 @pytest.mark.parametrize(("argument", "words"), [("nope.jpg", "not found: nope.jpg"), ("empty", "no images in empty")])
-def test_detect_without_images(run_script: RunScript, tmp_path: Path, argument: str, words: str) -> None:
+def test_detect_without_images(run_main: RunScript, tmp_path: Path, argument: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
-    assert_one_line_error(run_script("clients/detect.py", argument), words)
+    assert_one_line_error(run_main("clients/detect.py", argument), words)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -108,16 +108,16 @@ def test_detect_two_files_of_one_name(
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
-def test_export_of_missing_weights(run_script: RunScript, tmp_path: Path) -> None:
-    result = run_script("tools/export_onnx.py", "out.onnx", "--weights-path", "none.pt")
+def test_export_of_missing_weights(run_main: RunScript, tmp_path: Path) -> None:
+    result = run_main("tools/export_onnx.py", "out.onnx", "--weights-path", "none.pt")
     assert_one_line_error(result, "weights not found", "tools/fetch_weights.py")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_with_too_few_images(run_script: RunScript, tmp_path: Path, photograph: bytes) -> None:
+def test_export_with_too_few_images(run_main: RunScript, tmp_path: Path, photograph: bytes) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/one.jpg").write_bytes(photograph)
-    result = run_script("tools/export_onnx.py", "out.onnx", "--images", "images")
+    result = run_main("tools/export_onnx.py", "out.onnx", "--images", "images")
     assert_one_line_error(result, "got 1 images in images, expected 4 or more")
 
 

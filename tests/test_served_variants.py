@@ -41,21 +41,22 @@ def infer_postprocess(server: EmbeddedServer, arrays: dict[str, np.ndarray], tim
 )
 def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grpc_detector: DetectorClient) -> None:
     ensure_built(config, lambda line: None, only=[variant])
-    settings = config.server.for_one_run()
+    # PyTorch's processes take ten seconds to end in order, which is not what is tested here.
+    settings = config.server.for_one_run().model_copy(update={"shutdown_timeout_s": 1.0})
     expected = grpc_detector.detect(photograph).filter(score_thresh=0.5)
     with (
         EmbeddedServer(config.model_repository, variant, settings) as server,
         DetectorClient(server.url("grpc"), timeout_s=60) as client,
     ):
         found = client.detect(photograph).filter(score_thresh=0.5)
-        batch = client.detect_batch([photograph] * 3)
+        batch = client.detect_batch([photograph] * 2)
         # Requests that wait for each other run together.
-        batch += [one for one in client.map([photograph] * 3) if isinstance(one, Detections)]
+        batch += [one for one in client.map([photograph] * 2) if isinstance(one, Detections)]
         # Twice the four images of the check, as one request: raw predictions in, detections out.
         check_detections(lambda inputs: infer_postprocess(server, inputs, times=2), 81, PostprocessParameters())
     assert found.class_ids.tolist() == expected.class_ids.tolist()
     np.testing.assert_allclose(found.scores, expected.scores, atol=2e-2)
     np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=MAX_BOX_ERROR_PX[variant])
-    assert len(batch) == 6
+    assert len(batch) == 4
     for one in batch:
         np.testing.assert_allclose(one.filter(score_thresh=0.5).boxes_xyxy, found.boxes_xyxy, atol=0.5)

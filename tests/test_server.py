@@ -199,14 +199,24 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
     assert list(SHM.glob(f"{runtime_name}*")) == []
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_serve_ends_cleanly_on_a_signal(config: Config, tmp_path: Path, end: signal.Signals) -> None:
-    before = shared_memory_regions()
+def start_serving(folder: Path, *options: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
-    serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += map(str, options)
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_cleanly_on_a_signal(
+    config: Config, light_repository: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    before = shared_memory_regions()
+    # Once as a user begins, with nothing but free ports.
+    light = ("--model-repository", light_repository, "--variant", "onnx_fp32", "--no-build")
+    serving = start_serving(tmp_path, *(light if end is signal.SIGTERM else ()))
     assert serving.stdout is not None
     line = serving.stdout.readline()
-    assert line.startswith(f"ready: {config.variant}, gRPC 127.0.0.1:")
+    variant = "onnx_fp32" if end is signal.SIGTERM else config.variant
+    assert line.startswith(f"ready: {variant}, gRPC 127.0.0.1:")
     [server_pid] = children_of(serving.pid)
     serving.send_signal(end)
     _, errors = serving.communicate(timeout=30)
@@ -217,11 +227,11 @@ def test_serve_ends_cleanly_on_a_signal(config: Config, tmp_path: Path, end: sig
     assert (tmp_path / "reports/tritonserver.log").is_file()
 
 
-def test_a_killed_parent_takes_its_server_along(tmp_path: Path) -> None:
+def test_a_killed_parent_takes_its_server_along(light_repository: Path, tmp_path: Path) -> None:
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv (util-linux) is not installed")
-    command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
-    serving = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    light = ("--model-repository", light_repository, "--variant", "onnx_fp32", "--no-build")
+    serving = start_serving(tmp_path, *light)
     assert serving.stdout is not None
     serving.stdout.readline()
     [server_pid] = children_of(serving.pid)
@@ -235,4 +245,6 @@ def test_serve_reports_a_taken_port_in_one_line(run_script: Callable[..., subpro
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert_one_line_error(run_script("tools/serve.py", "--grpc-port", port), f"127.0.0.1:{port}", "grpc_port")
+        assert_one_line_error(
+            run_script("tools/serve.py", "--no-build", "--grpc-port", port), f"127.0.0.1:{port}", "grpc_port"
+        )

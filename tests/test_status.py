@@ -40,7 +40,11 @@ def status_of(run_script: RunScript, server: EmbeddedServer, protocol: str, *mor
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_status_tells_what_has_happened(
-    run_script: RunScript, server: EmbeddedServer, grpc_detector: DetectorClient, photograph: bytes, protocol: str
+    run_script: RunScript,
+    server: EmbeddedServer,
+    grpc_detector: DetectorClient,
+    photograph: bytes,
+    protocol: str,
 ) -> None:
     before = status_of(run_script, server, protocol)
     grpc_detector.detect(photograph)
@@ -68,8 +72,8 @@ def test_status_tells_what_has_happened(
     assert 0 < after["machine"]["cpu_memory_used_bytes"] < after["machine"]["cpu_memory_total_bytes"]
 
 
-def test_status_as_a_table(run_script: RunScript, server: EmbeddedServer) -> None:
-    result = run_script("tools/status.py", "--url", server.url("grpc"), "--metrics-url", server.metrics_url)
+def test_status_as_a_table(run_script: RunScript, light_server: EmbeddedServer) -> None:
+    result = run_script("tools/status.py", "--url", light_server.url("grpc"), "--metrics-url", light_server.metrics_url)
     assert result.returncode == 0
     head, _, _, header, *rows = result.stdout.splitlines()
     assert "Triton 2.51.0, ready, variant onnx_fp32" in head
@@ -77,8 +81,10 @@ def test_status_as_a_table(run_script: RunScript, server: EmbeddedServer) -> Non
     assert {row.split()[0] for row in rows} == MODELS
 
 
-def test_status_without_metrics_says_so(run_script: RunScript, server: EmbeddedServer) -> None:
-    result = run_script("tools/status.py", "--url", server.url("grpc"), "--metrics-url", f"http://{free_url()}/metrics")
+def test_status_without_metrics_says_so(run_script: RunScript, light_server: EmbeddedServer) -> None:
+    result = run_script(
+        "tools/status.py", "--url", light_server.url("grpc"), "--metrics-url", f"http://{free_url()}/metrics"
+    )
     assert result.returncode == 0
     assert "no metrics at http://127.0.0.1" in result.stderr
     assert "ssd_detector" in result.stdout
@@ -90,13 +96,21 @@ def test_status_without_a_server(run_script: RunScript) -> None:
 
 
 def test_watching_shows_rates_until_interrupted(
-    server: EmbeddedServer, grpc_detector: DetectorClient, photograph: bytes
+    light_server: EmbeddedServer, light_grpc_detector: DetectorClient, photograph: bytes
 ) -> None:
-    command = (sys.executable, ROOT / "tools/status.py", "--watch", "0.5", "--url", server.url("grpc"), "--no-metrics")
+    command = (
+        sys.executable,
+        ROOT / "tools/status.py",
+        "--watch",
+        "0.5",
+        "--url",
+        light_server.url("grpc"),
+        "--no-metrics",
+    )
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert "since the models were loaded" in watching.stdout.readline()
-        grpc_detector.detect(photograph)
+        light_grpc_detector.detect(photograph)
         time.sleep(1)
         watching.send_signal(signal.SIGINT)
         output, errors = watching.communicate(timeout=20)
@@ -121,20 +135,20 @@ def events(server: EmbeddedServer, request_id: str | None, timeout_s: float = 10
         time.sleep(0.1)
 
 
-def test_a_refusal_is_logged_with_its_request(server: EmbeddedServer, detector: DetectorClient) -> None:
+def test_a_refusal_is_logged_with_its_request(light_server: EmbeddedServer, light_detector: DetectorClient) -> None:
     with pytest.raises(RequestRefusedError) as error:
-        detector.detect(b'quotes " and\nlines } ]')
-    [event] = events(server, error.value.request_id)
+        light_detector.detect(b'quotes " and\nlines } ]')
+    [event] = events(light_server, error.value.request_id)
     assert event["event"] == "refused"
     assert event["model"] == "ssd_preprocess"
     assert event["reason"] == str(error.value)
     assert len(event["request_ids"]) == 1
 
 
-def test_a_refusal_on_a_stream_is_logged_too(server: EmbeddedServer, grpc_detector: DetectorClient) -> None:
-    [refusal] = grpc_detector.stream([b"no image on a stream"])
+def test_a_refusal_on_a_stream_is_logged_too(light_server: EmbeddedServer, light_grpc_detector: DetectorClient) -> None:
+    [refusal] = light_grpc_detector.stream([b"no image on a stream"])
     assert isinstance(refusal, RequestRefusedError)
-    assert len(events(server, refusal.request_id)) == 1
+    assert len(events(light_server, refusal.request_id)) == 1
 
 
 BROKEN_CONFIG = """
@@ -174,18 +188,20 @@ def test_a_failure_of_a_backend_is_logged(config: Config, tmp_path: Path) -> Non
         assert events(server, "index-3", timeout_s=0) == []
 
 
-def test_floods_of_refusals_are_counted_and_not_written(server: EmbeddedServer, grpc_detector: DetectorClient) -> None:
+def test_floods_of_refusals_are_counted_and_not_written(
+    light_server: EmbeddedServer, light_grpc_detector: DetectorClient
+) -> None:
     """Whoever sends bad requests shall not fill a disk."""
-    size_before = server.log_path.stat().st_size
-    for future in [grpc_detector.submit_preprocess(b"bad") for _ in range(400)]:
+    size_before = light_server.log_path.stat().st_size
+    for future in [light_grpc_detector.submit_preprocess(b"bad") for _ in range(400)]:
         with pytest.raises(RequestRefusedError):
             future.result()
     time.sleep(1.2)
     with pytest.raises(RequestRefusedError) as error:
-        grpc_detector.detect(b"the next one")
-    [event] = events(server, error.value.request_id)
+        light_grpc_detector.detect(b"the next one")
+    [event] = events(light_server, error.value.request_id)
     assert event["suppressed_before"] > 0
-    assert server.log_path.stat().st_size - size_before < 400 * 200
+    assert light_server.log_path.stat().st_size - size_before < 400 * 200
 
 
 def test_events_are_read_out_of_any_log() -> None:

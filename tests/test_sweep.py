@@ -107,10 +107,10 @@ def test_what_is_wrong_with_a_sweep_is_one_line(
         assert word in str(caught.value)
 
 
-def test_the_commands_print_their_errors(run_script: RunScript, tmp_path: Path) -> None:
+def test_the_commands_print_their_errors(run_main: RunScript, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(SMALL.replace("rounds", "round"), encoding="utf-8")
-    assert_one_line_error(run_script("perf/sweep.py", "mine.yml"), "mine.yml", "did you mean 'rounds'")
-    assert_one_line_error(run_script("perf/report.py", "nowhere"), "no results", "perf/sweep.py")
+    assert_one_line_error(run_main("perf/sweep.py", "mine.yml"), "mine.yml", "did you mean 'rounds'")
+    assert_one_line_error(run_main("perf/report.py", "nowhere"), "no results", "perf/sweep.py")
 
 
 def test_a_setting_changes_what_it_names_and_nothing_else(config: Config, tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_a_sweep_of_a_running_server_goes_on_and_reports(
     ],
 )
 def test_a_running_server_that_does_not_fit_is_refused(
-    config: Config, server: EmbeddedServer, tmp_path: Path, change: tuple[str, str], words: str
+    config: Config, light_server: EmbeddedServer, tmp_path: Path, change: tuple[str, str], words: str
 ) -> None:
     (tmp_path / "other.yml").write_text(SMALL.replace(*change), encoding="utf-8")
     with pytest.raises(SweepError, match=words):
-        make_plan(load_sweep(tmp_path / "other.yml"), config, Endpoints(server.url("grpc")))
+        make_plan(load_sweep(tmp_path / "other.yml"), config, Endpoints(light_server.url("grpc")))
 
 
 def test_a_dying_server_ends_the_sweep_with_its_reason(
@@ -194,7 +194,7 @@ def test_a_dying_server_ends_the_sweep_with_its_reason(
 
     def kill_soon(self: EmbeddedServer) -> EmbeddedServer:
         started(self)
-        threading.Timer(2, os.kill, (self.pid, signal.SIGKILL)).start()
+        threading.Timer(1, os.kill, (self.pid, signal.SIGKILL)).start()
         return self
 
     monkeypatch.setattr(EmbeddedServer, "__enter__", kill_soon)
@@ -203,20 +203,20 @@ def test_a_dying_server_ends_the_sweep_with_its_reason(
     assert read_rows(tmp_path / "out") == []
 
 
-def test_unstable_windows_a_deadline_and_a_missing_model(server: EmbeddedServer, photograph: bytes) -> None:
-    load = Load("ssd", server.url("grpc"), [{"IMAGE": bytes_element(photograph)}], 1, 1, stability_percent=1e-6)
+def test_unstable_windows_a_deadline_and_a_missing_model(light_server: EmbeddedServer, photograph: bytes) -> None:
+    load = Load("ssd", light_server.url("grpc"), [{"IMAGE": bytes_element(photograph)}], 1, 1, stability_percent=1e-6)
     with pytest.raises(UnstableError, match="no stable measurement within 3 windows"):
         measure(replace(load, max_trials=3), timeout_s=120)
     with pytest.raises(PerfAnalyzerError, match="longer than 1 s"):
-        measure(replace(load, requests=1000), timeout_s=1)
+        measure(replace(load, requests=10_000), timeout_s=1)
     with pytest.raises(PerfAnalyzerError, match="failed for nothing"):
         measure(replace(load, model="nothing"), timeout_s=60)
 
 
-def test_a_rate_is_not_held_back_by_few_threads(server: EmbeddedServer, photograph: bytes) -> None:
+def test_a_rate_is_not_held_back_by_few_threads(light_server: EmbeddedServer, photograph: bytes) -> None:
     """Left to itself, perf_analyzer has four requests under way at any rate."""
     image = {"IMAGE": bytes_element(photograph)}
-    load = Load("ssd_preprocess", server.url("grpc"), [image], 12, 1, window_s=1, request_rate=5000)
+    load = Load("ssd_preprocess", light_server.url("grpc"), [image], 12, 1, window_s=1, request_rate=5000)
     found = measure(replace(load, stability_percent=100, max_trials=20), timeout_s=60)
     assert found.images_per_s * found.mean_ms / 1e3 == pytest.approx(12, rel=0.3)
 
@@ -229,7 +229,7 @@ def test_interrupting_a_sweep_leaves_nothing_behind(config: Config, tmp_path: Pa
         deadline_s = time.monotonic() + 60
         while not list(tmp_path.glob("out/raw/*.log")) and time.monotonic() < deadline_s:
             time.sleep(0.1)
-        time.sleep(3)
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:

@@ -119,7 +119,7 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
 
 
 def test_parity_passes_and_fails_as_it_should(config: Config, reference_detector: ServedDetector) -> None:
-    images = photographs(None, 2)
+    images = photographs(None, 1)
     plain = candidates.torch_candidates(reference_detector, CPU)
     tolerances = config.parity.model_dump()
     assert all(

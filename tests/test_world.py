@@ -387,14 +387,14 @@ def test_worlds_of_a_dataset_take_turns_in_their_size(run_script, tmp_path: Path
         (["town", "--size", "32", "32"], ["32x32", "--size"]),
     ],
 )
-def test_refusals_of_the_tool(run_script, tmp_path: Path, arguments: list[str], words: list[str]) -> None:  # noqa: ANN001
-    result = run_script("tools/render_scenario.py", *arguments, "--output", tmp_path / "no.mp4")
+def test_refusals_of_the_tool(run_main, tmp_path: Path, arguments: list[str], words: list[str]) -> None:  # noqa: ANN001
+    result = run_main("tools/render_scenario.py", *arguments, "--output", tmp_path / "no.mp4")
     assert_one_line_error(result, *words)
     assert not list(tmp_path.glob("*.mp4"))
 
 
-def test_list_of_scenarios(run_script) -> None:  # noqa: ANN001  # type: ignore[no-untyped-def]
-    result = run_script("tools/render_scenario.py", "--list")
+def test_list_of_scenarios(run_main) -> None:  # noqa: ANN001  # type: ignore[no-untyped-def]
+    result = run_main("tools/render_scenario.py", "--list")
     assert result.returncode == 0, result.stderr
     assert all(row.name in result.stdout for row in scenarios())
 
