@@ -75,11 +75,19 @@ def is_lead(item: TrackedObject, point_px: tuple[float, float]) -> bool:
 
 
 def test_both_cars_are_found_in_every_frame(detected_drive: Detected, labels: tuple[str, ...]) -> None:
+    """And hardly another one: a false vehicle in 20 frames at most."""
     drive = detected_drive(VEHICLES)
     assert len(drive.detections) == 38
+    false_vehicles = 0
     for answer in drive.detections:
         found = answer.filter(score_thresh=0.5)
-        assert [labels[class_id] for class_id in found.class_ids].count("car") == 2
+        is_vehicle = np.isin(found.class_ids, [labels.index(name) for name in ("car", "truck", "bus")])
+        # Each of the two is a hundred pixels wide or more, and stands on the road, well below the horizon.
+        left, _, right, bottom = found.boxes_xyxy[is_vehicle].T
+        is_true = (right - left > 100) & (bottom > 480)
+        assert is_true.sum() == 2
+        false_vehicles += int((~is_true).sum())
+    assert false_vehicles <= len(drive.detections) / 20
 
 
 def test_the_lead_car_is_found_where_the_lidar_sees_it(
