@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -144,12 +143,7 @@ def test_command_writes_its_folder_and_asks_nothing_twice(
     second = run_script(SCRIPT, *arguments)
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "out" / JOURNAL).read_bytes() == kept
-    again = second.stdout.splitlines()
-    assert again[:13] + again[14:] == lines[:13] + lines[14:]
-    # Latencies are kept to a tenth of a millisecond, which may change how they are rounded.
-    speeds = [[float(number) for number in re.findall(r"\d+(?:\.\d+)?", each[13])] for each in (lines, again)]
-    assert len(speeds[0]) >= 5
-    assert speeds[1] == pytest.approx(speeds[0], abs=1)
+    assert second.stdout == first.stdout
 
 
 def test_command_serves_by_itself(run_script: RunScript, tmp_path: Path, folder: Path, config: Config) -> None:

@@ -84,8 +84,9 @@ class Journal:
             EvaluationError: It cannot be written.
         """
         detections, refusal = (None, answer) if isinstance(answer, str) else (answer, None)
-        after_s = time.monotonic() - self.started_s
-        result = Result(detections, refusal, latency_s, after_s, self.session)
+        # As the file has them, so that a run that goes on from it reports the same figures.
+        after_s = round(time.monotonic() - self.started_s, 4)
+        result = Result(detections, refusal, round(latency_s, 4), after_s, self.session)
         self._append(_to_json(image_id, result))
         self.results[image_id] = result
 
@@ -193,8 +194,8 @@ def _to_json(image_id: int, result: Result) -> dict[str, object]:
     value: dict[str, object] = {
         "image_id": image_id,
         "session": result.session,
-        "after_s": round(result.after_s, 4),
-        "latency_s": round(result.latency_s, 4),
+        "after_s": result.after_s,
+        "latency_s": result.latency_s,
     }
     if result.detections is None:
         return {**value, "refusal": result.refusal}
