@@ -18,7 +18,8 @@ from PIL import Image
 from ssd_triton.config import Config
 from ssd_triton.detections import Detections
 from ssd_triton.errors import ConfigError
-from ssd_triton.evaluation.drive import count_classes
+from ssd_triton.evaluation.drive import count_classes, detect_drive
+from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import Metrics
 from ssd_triton.evaluation.rendered import Criteria, Visibility
 from ssd_triton.files import ROOT
@@ -112,6 +113,15 @@ def test_counts_of_a_drive() -> None:
     counts = count_classes([two_cars_and_a_bus, nothing], LABELS)
     assert counts.row("weights") == "| weights | car in 1 of 2 | 1 | bus 1 |"
     assert count_classes([nothing], LABELS).row("weights") == "| weights | nothing | | |"
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_a_damaged_frame_of_a_drive_is_named(content: bytes | None, tmp_path: Path) -> None:
+    whole = (ROOT / "docs/demo.jpg").read_bytes()
+    (tmp_path / "0001.jpg").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    network = new_network("resnet18", 3, 0)
+    with pytest.raises(EvaluationError, match=r"0001\.jpg: got no readable image"):
+        detect_drive(network, torch.device("cpu"), tmp_path, 0.5)
 
 
 def test_recipes(config: Config, tmp_path: Path) -> None:

@@ -72,15 +72,14 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
         score_thresh: Detections below are left out.
 
     Raises:
-        EvaluationError: There are no images.
+        EvaluationError: There are no images, or one of them is damaged.
     """
     from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.reference import preprocess
 
     detector = ServedDetector(network).to(device).eval()
     paths = _frames(drive)
     frames = cli.progress(paths, total=len(paths), description=drive.name, unit="images")
-    detected = detect_each(detector, frames, lambda path: preprocess(path.read_bytes()), device, _BATCH)
+    detected = detect_each(detector, frames, _preprocessed, device, _BATCH)
     return [found.filter(score_thresh=score_thresh) for _, found in detected]
 
 
@@ -107,6 +106,19 @@ def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Se
         sheet.paste(tile, (place % _SHEET_COLUMNS * _SHEET_WIDTH_PX, place // _SHEET_COLUMNS * height_px))
     with atomic_output(path) as temporary:
         sheet.save(temporary, quality=88)
+
+
+def _preprocessed(path: Path) -> tuple[UInt8Array, tuple[int, int]]:
+    from ssd_triton.reference import preprocess
+
+    try:
+        return preprocess(path.read_bytes())
+    # What PIL raises on damaged files; SyntaxError on PNGs.
+    except (OSError, SyntaxError) as error:
+        raise EvaluationError(
+            f"{relative_to_cwd(path)}: got no readable image ({error}), expected frames of a drive; give a folder of "
+            "whole images"
+        ) from error
 
 
 def _frames(drive: Path) -> list[Path]:

@@ -32,10 +32,19 @@ def photographs(folder: Path | None, count: int) -> UInt8Array:
     """
     if folder is None:
         return _views_of_sample_photograph(count)
+    return np.stack([preprocess(path.read_bytes())[0] for path in first_images(folder, count)])
+
+
+def first_images(folder: Path, count: int) -> list[Path]:
+    """The first images of a folder by name.
+
+    Raises:
+        ExportError: It holds fewer.
+    """
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(paths) < count:
         raise ExportError(f"got {len(paths)} images in {relative_to_cwd(folder)}, expected {count} or more")
-    return np.stack([preprocess(path.read_bytes())[0] for path in paths[:count]])
+    return paths[:count]
 
 
 def sample_photograph() -> bytes:

@@ -38,7 +38,7 @@ from ssd_triton.training.preview import write_preview
 from ssd_triton.training.record import Record
 from ssd_triton.training.start import load_backbone, load_checkpoint, new_network
 from ssd_triton.training.trainer import SNAPSHOT, Best, Trainer
-from ssd_triton.training.validation import Validator, load_validation
+from ssd_triton.training.validation import ValidationSet, Validator, load_validation
 
 WEIGHTS = "weights.safetensors"
 
@@ -116,21 +116,7 @@ def train(
             f"{relative_to_cwd(output)} holds a training already: go on with --resume, or give another --output"
         )
     network = _begin(request, settings.seed)
-
-    def class_map(categories: Sequence[Category], source: str) -> Mapping[int, int]:
-        return class_of_category(categories, request.labels, request.known, request.name_map, source)
-
-    training = [
-        load_examples(source, class_map, settings.source_px, skip_bad=request.skip_bad) for source in request.training
-    ]
-    validation = [
-        load_validation(source, class_map, request.labels, device, skip_bad=request.skip_bad)
-        for source in request.validation
-    ]
-    for examples in training:
-        report_problems(examples)
-    for one in validation:
-        refuse_overlap(training, one.file_names, one.content_sha256)
+    training, validation = _load(request, settings, device)
     sources = _join(training, request.labels, settings, device)
     subject = Subject(
         request.labels,
@@ -170,6 +156,28 @@ def _begin(request: Request, seed: int) -> SSD300:
     if begin.checkpoint is not None:
         load_checkpoint(network, begin.checkpoint, new_heads=begin.new_heads)
     return network
+
+
+def _load(
+    request: Request, settings: TrainingConfig, device: torch.device
+) -> tuple[list[Examples], list[ValidationSet]]:
+    """All images, whose problems are reported; sets to validate on that share images with the others are refused."""
+
+    def class_map(categories: Sequence[Category], source: str) -> Mapping[int, int]:
+        return class_of_category(categories, request.labels, request.known, request.name_map, source)
+
+    training = [
+        load_examples(source, class_map, settings.source_px, skip_bad=request.skip_bad) for source in request.training
+    ]
+    validation = [
+        load_validation(source, class_map, request.labels, device, skip_bad=request.skip_bad)
+        for source in request.validation
+    ]
+    for examples in training:
+        report_problems(examples)
+    for one in validation:
+        refuse_overlap(training, one.file_names, one.content_sha256)
+    return training, validation
 
 
 def _describe(begin: Begin) -> str:
