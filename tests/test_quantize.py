@@ -375,13 +375,15 @@ def test_layers_are_ranked_by_what_quantising_them_costs(tiny: Path, ranges: Cal
 def test_gate_keeps_the_smallest_exclusion(
     tiny: Path, ranges: CalibrationRanges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranked = [LayerError(name, 0.1, 0.1) for name in LAYERS]
+    ranked = [LayerError(name, 0.1 - 0.01 * index, 0.01) for index, name in enumerate(LAYERS)]
     images = EvaluationImages(Path("val"), Path("instances.json"), 10)
 
-    def gate(aps: list[float]) -> CalibrationRanges:
+    def gate(aps: list[float], max_layer_error: float = 1.0) -> CalibrationRanges:
         remaining = iter(aps)
         monkeypatch.setattr(sensitivity, "average_precision", lambda session, images: next(remaining))
-        return sensitivity.smallest_exclusion(tiny, ranges, ranked, images, max_ap_loss=0.01, provider=CPU)
+        return sensitivity.smallest_exclusion(
+            tiny, ranges, ranked, images, max_ap_loss=0.01, max_layer_error=max_layer_error, provider=CPU
+        )
 
     assert gate([0.5, 0.495]).exclude == ()
     passed = gate([0.5, 0.4, 0.45, 0.491])
@@ -390,6 +392,9 @@ def test_gate_keeps_the_smallest_exclusion(
     assert (passed.gate.ap_fp32, passed.gate.ap_int8, passed.gate.num_images) == (0.5, 0.491, 10)
     with pytest.raises(CalibrationError, match=r"got AP 0\.3000 .*expected at least 0\.4900; calibrate again"):
         gate([0.5] + [0.3] * 5)
+    assert gate([0.5, 0.5], max_layer_error=0.085).exclude == ("stem", "main")
+    assert gate([0.5, 0.4, 0.5], max_layer_error=0.085).exclude == tuple(LAYERS[:3])
+    assert gate([0.5, 0.5], max_layer_error=1e-3).exclude == tuple(LAYERS[:-1])
 
 
 def test_average_precision_of_a_perfect_and_of_a_blind_detector(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         help="AP is measured on",
     )
     parser.add_argument("--max-ap-loss", type=float, default=settings.max_ap_loss, metavar="AP", help="0 to 1")
+    parser.add_argument(
+        "--max-layer-error",
+        type=float,
+        default=settings.max_layer_error,
+        metavar="ERROR",
+        help="relative L2 error of the raw outputs beyond which a layer stays in FP32",
+    )
     parser.add_argument("--provider", choices=_PROVIDERS, default=_PROVIDERS[0], help="runs FP32 and INT8")
     parser.add_argument(
         "--ranges", type=Path, metavar="FILE", help="the ranges file; None is NAME.calibration.json beside the weights"
@@ -181,7 +188,15 @@ def _sensitivity(args: argparse.Namespace, fp32: Path) -> None:
     for error in ranked:
         print(f"{error.layer:{width}}  {error.loc:9.2e}  {error.conf:10.2e}")
     evaluation = _evaluation_images(args)
-    chosen = smallest_exclusion(fp32, ranges, ranked, evaluation, max_ap_loss=args.max_ap_loss, provider=args.provider)
+    chosen = smallest_exclusion(
+        fp32,
+        ranges,
+        ranked,
+        evaluation,
+        max_ap_loss=args.max_ap_loss,
+        max_layer_error=args.max_layer_error,
+        provider=args.provider,
+    )
     save_ranges(chosen, args.ranges)
     if chosen.gate is not None:
         gate = chosen.gate

@@ -34,6 +34,7 @@ class QuantizationConfig(Section):
     evaluation_annotations: Path | None
     num_evaluation_images: Annotated[int, Field(ge=1)]
     max_ap_loss: Annotated[float, Field(ge=0, le=1)]
+    max_layer_error: Annotated[float, Field(gt=0)]
 
 
 class ProfileConfig(Section):
