@@ -128,7 +128,7 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     settings = config.training
     assert with_recipe(settings, None) == settings
     fine = with_recipe(settings, ROOT / "recipes/fine_tune.yml")
-    assert fine.optimizer.backbone_lr == settings.optimizer.backbone_lr
+    assert fine.optimizer.backbone_lr < settings.optimizer.backbone_lr
     assert fine.loss.teacher_weight > settings.loss.teacher_weight
     assert fine.loss.negatives_per_positive == settings.loss.negatives_per_positive
     assert fine.frozen_batch_norms

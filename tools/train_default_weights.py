@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--real-shares",
         type=share,
         nargs=2,
-        default=(0.4, 0.8),
+        default=(0.45, 0.8),
         metavar=("FINE", "WHOLE"),
         help="part of the draws that are photographs, in fine-tuning and in the whole training",
     )
