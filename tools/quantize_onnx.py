@@ -1,8 +1,9 @@
 """Quantise the detector to INT8 (Q/DQ), and measure what that needs.
 
 Three steps, any of them alone: --calibrate measures the ranges of activations on training images; --sensitivity prints
-what quantising each layer costs and leaves the fewest layers in FP32 that the accuracy gate (COCO AP) asks for; both go
-into the ranges file. --output builds an INT8 file from it; tools/build_repository.py does that in the repository.
+what quantising each layer costs, and leaves in FP32 those that alone move the outputs by more than --max-layer-error,
+and as many of the next ones as the accuracy gate (COCO AP) asks for; both go into the ranges file. --output
+builds an INT8 file from it; tools/build_repository.py does that in the repository.
 """
 
 from __future__ import annotations
