@@ -187,7 +187,7 @@ def test_a_slow_encoder_drops_frames_in_real_time_and_holds_few(
     tmp_path: Path, config: Config, labels: tuple[str, ...]
 ) -> None:
     """With one of x264's slowest presets it takes longer than the frames do."""
-    clip = write_clip(tmp_path / "clip.mp4", evenly(60, fps=200))
+    clip = write_clip(tmp_path / "clip.mp4", evenly(60, fps=1000))
     detector = Detector()
     with open_demo_source(str(clip), output=tmp_path / "out.mp4", image_folder_fps=10) as source:
         writer = open_demo_writer(source, tmp_path / "out.mp4", "veryslow")
