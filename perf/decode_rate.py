@@ -15,6 +15,8 @@ from ssd_triton.evaluation.options import positive
 from ssd_triton.files import atomic_output
 from ssd_triton.machine import cores, processor
 
+_LONGEST_TURN_S = 60.0
+
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this command."""
@@ -24,8 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--processes", type=positive, nargs="+", default=sorted({1, cores()}), help="one, and one for each core"
     )
     parser.add_argument("--turns", type=positive, default=5, help="of each kind of files")
-    parser.add_argument("--seconds", type=float, default=1.0, help="that a turn lasts")
+    parser.add_argument("--seconds", type=_duration_s, default=1.0, help="that a turn lasts")
     parser.add_argument("--output", type=Path, default=Path("reports/decode_rate"), help="folder for table and plot")
+
+
+def _duration_s(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= _LONGEST_TURN_S:
+        raise argparse.ArgumentTypeError(f"got {text}, expected more than 0 and at most {_LONGEST_TURN_S:g}")
+    return value
 
 
 def main() -> int:

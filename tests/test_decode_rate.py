@@ -43,6 +43,8 @@ def test_it_measures(run_main: RunScript, tmp_path: Path) -> None:
 
 def test_bad_input(run_main: RunScript, tmp_path: Path) -> None:
     assert_one_line_error(run_main("perf/decode_rate.py", "--images", tmp_path), "got 0 images", "32 or more")
+    for seconds in ("0", "-1", "nan", "inf"):
+        assert run_main("perf/decode_rate.py", "--seconds", seconds).returncode == 2
     (tmp_path / "damaged.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"damaged\.jpg: got no readable image"):
         kinds_of(tmp_path, 1)

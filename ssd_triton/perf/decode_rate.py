@@ -19,7 +19,7 @@ from PIL import Image
 from ssd_triton import cli
 from ssd_triton.errors import UserError
 from ssd_triton.export.samples import first_images, sample_photograph
-from ssd_triton.files import atomic_output
+from ssd_triton.files import atomic_output, relative_to_cwd
 from ssd_triton.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.perf.figures import Table
 from ssd_triton.reference import preprocess
@@ -67,17 +67,14 @@ def kinds_of(folder: Path | None, count: int) -> dict[str, list[bytes]]:
     Raises:
         UserError: There are fewer, or one cannot be read.
     """
-    files = [sample_photograph()] if folder is None else [path.read_bytes() for path in first_images(folder, count)]
-    try:
-        images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
-    # What PIL raises on damaged files; SyntaxError on PNGs.
-    except (OSError, SyntaxError) as error:
-        raise UserError(
-            f"{folder}: got an image that cannot be read ({error}), expected whole ones; give others with --images"
-        ) from error
+    if folder is None:
+        files = {"sample": sample_photograph()}
+    else:
+        files = {relative_to_cwd(path): path.read_bytes() for path in first_images(folder, count)}
+    images = [_decoded(file, name) for name, file in files.items()]
     large = [_encoded(_with_longer_side(image, _LARGE_PX)) for image in images]
     return {
-        AS_THEY_ARE: files,
+        AS_THEY_ARE: list(files.values()),
         BASELINE: [_encoded(image) for image in images],
         PROGRESSIVE: [_encoded(image, progressive=True) for image in images],
         LARGE: large,
@@ -176,11 +173,11 @@ def _decode_for(files: Sequence[bytes], reduced: bool, seconds: float) -> float:
     if _barrier is not None:
         _barrier.wait(_START_TIMEOUT_S)
     start_s = time.perf_counter()
-    count = 0
-    while time.perf_counter() - start_s < seconds:
+    count, elapsed_s = 0, 0.0
+    while elapsed_s < seconds:
         decode(files[count % len(files)])
-        count += 1
-    return count / (time.perf_counter() - start_s)
+        count, elapsed_s = count + 1, time.perf_counter() - start_s
+    return count / elapsed_s
 
 
 def _preprocess_reduced(encoded: bytes) -> object:
@@ -188,6 +185,16 @@ def _preprocess_reduced(encoded: bytes) -> object:
     image = Image.open(io.BytesIO(encoded))
     image.draft(None, (IMAGE_SIZE_PX, IMAGE_SIZE_PX))
     return image.convert("RGB").resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
+
+
+def _decoded(encoded: bytes, name: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded)).convert("RGB")
+    # What PIL raises on damaged files; SyntaxError on PNGs.
+    except (OSError, SyntaxError) as error:
+        raise UserError(
+            f"{name}: got no readable image ({error}), expected a whole one; give other images with --images"
+        ) from error
 
 
 def _encoded(image: Image.Image, *, progressive: bool = False) -> bytes:
