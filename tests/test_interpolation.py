@@ -26,7 +26,7 @@ from ssd_triton.files import ROOT
 from ssd_triton.network.ssd import SSD300
 from ssd_triton.training.candidates import Candidate, choose
 from ssd_triton.training.half_safe import LARGEST_FP16, convolutions_with_norms, make_half_safe, match_scales
-from ssd_triton.training.interpolate import interpolated
+from ssd_triton.training.interpolate import interpolated, shift_classes
 from ssd_triton.training.recipe import with_recipe
 from ssd_triton.training.run import CARD, WEIGHTS
 from ssd_triton.training.start import new_network
@@ -52,6 +52,17 @@ def test_shares_by_hand() -> None:
     assert convolutions_with_norms(quarter)[0].norm.running_var[0].item() == pytest.approx(1.5)  # type: ignore[index]
     bias, biases = quarter.conf[0].weight, (first.conf[0].weight, second.conf[0].weight)
     torch.testing.assert_close(bias, 0.75 * biases[0] + 0.25 * biases[1])
+
+
+def test_a_shift_adds_to_the_logits_of_its_class_alone() -> None:
+    images = torch.rand(2, 3, 300, 300, generator=torch.Generator().manual_seed(0))
+    shifted = copy.deepcopy(plain := network(0))
+    shift_classes(shifted, {LABELS.index("car"): -0.5, LABELS.index("person"): 0.25})
+    with torch.no_grad():
+        (loc, conf), (loc_shifted, conf_shifted) = plain(images), shifted(images)
+    torch.testing.assert_close(loc_shifted, loc, rtol=0, atol=0)
+    expected = torch.tensor([0.0, 0.25, -0.5, 0.0, 0.0]).view(1, len(LABELS), 1).expand_as(conf)
+    torch.testing.assert_close(conf_shifted - conf, expected, rtol=0, atol=1e-5)
 
 
 def test_channels_rescaled_for_fp16_in_one_network_only_are_averaged_as_the_same_function() -> None:
@@ -128,7 +139,7 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     settings = config.training
     assert with_recipe(settings, None) == settings
     fine = with_recipe(settings, ROOT / "recipes/fine_tune.yml")
-    assert fine.optimizer.backbone_lr < settings.optimizer.backbone_lr
+    assert fine.loss.smooth_l1_beta < settings.loss.smooth_l1_beta
     assert fine.loss.teacher_weight > settings.loss.teacher_weight
     assert fine.loss.negatives_per_positive == settings.loss.negatives_per_positive
     assert fine.frozen_batch_norms
@@ -160,6 +171,7 @@ def test_learning_rates_of_the_command_line_come_before_the_recipe(run_main: Run
         (["a.safetensors", "b.safetensors"], ["--validation IMAGES ANNOTATIONS"]),
         (["a.safetensors", "b.safetensors", "--validation", "x"], ["--validation", "IMAGES ANNOTATIONS"]),
         (["a.safetensors", "b.safetensors", "--validation", "x", "y.json"], ["weights not found"]),
+        (["a.safetensors", "b.safetensors", "--validation", "x", "y.json", "--shift", "cat-o=1"], ["'cat-o'"]),
     ],
 )
 def test_wrong_usage_is_one_line(run_main: Run, arguments: list[str], words: list[str]) -> None:

@@ -198,6 +198,8 @@ def loss_settings(**changes: Any) -> LossConfig:
             "negatives_per_positive": 3,
             "min_negatives": 0,
             "label_smoothing": 0.0,
+            "box_weight": 1.0,
+            "smooth_l1_beta": 1.0,
             "teacher_weight": 1.0,
             **changes,
         }
@@ -219,6 +221,19 @@ def test_loss_by_hand() -> None:
     three = multibox_loss(loc, conf, Targets(labels, offsets), loss_settings())
     assert three.classes.item() == pytest.approx(3 * np.log(2) + np.log(4))
     assert three.total.item() == pytest.approx(2.125 + 3 * np.log(2) + np.log(4))
+
+
+def test_small_errors_of_boxes_count_more_where_the_recipe_says_so() -> None:
+    loc, conf = torch.zeros(1, 4, 1), torch.zeros(1, 2, 1)
+    offsets = torch.tensor([[[0.05, 0.0, 2.0, 0.0]]])  # with a beta of 0.1: 0.0125 + 1.95, in place of 0.00125 + 1.5
+    targets = Targets(torch.tensor([[1]]), offsets)
+    usual = multibox_loss(loc, conf, targets, loss_settings())
+    sharp = multibox_loss(loc, conf, targets, loss_settings(smooth_l1_beta=0.1))
+    heavy = multibox_loss(loc, conf, targets, loss_settings(smooth_l1_beta=0.1, box_weight=2.0))
+    assert usual.boxes.item() == pytest.approx(1.50125)
+    assert sharp.boxes.item() == pytest.approx(1.9625)
+    assert heavy.boxes.item() == pytest.approx(3.925)
+    assert heavy.classes.item() == usual.classes.item()
 
 
 def test_loss_without_objects_is_finite_and_has_gradients() -> None:

@@ -8,10 +8,12 @@ that keeps what A reaches, interpolation.md, interpolation.json and interpolatio
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_triton import cli
 from ssd_triton.config import BACKBONE_NAMES, Config
+from ssd_triton.errors import UserError
 from ssd_triton.evaluation.options import add_criteria_arguments, criteria_of
 from ssd_triton.files import relative_to_cwd
 from ssd_triton.labels import load_labels
@@ -49,10 +51,34 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--max-loss", type=float, default=0.002, metavar="AP", help="may be lost against A on each set of photographs"
     )
     parser.add_argument("--choose", type=share, metavar="SHARE", help="keep this one, whatever the figures")
+    parser.add_argument(
+        "--shift",
+        type=_shift,
+        nargs="+",
+        default=[],
+        metavar="CLASS=LOGIT",
+        help="added to logits of a class in all averages, which moves where a score of 0.5 lies; 'car=-0.3' asks for "
+        "more before it calls something a car",
+    )
     parser.add_argument("--backbone", choices=BACKBONE_NAMES, default=config.backbone, help="depth of the network")
     parser.add_argument("--labels-path", type=Path, default=config.labels_path, metavar="FILE", help="class names")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     add_criteria_arguments(parser, config)
+
+
+def _shift(text: str) -> tuple[str, float]:
+    name, _, logit = text.rpartition("=")
+    value = float(logit)
+    if not name or not -10 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected CLASS=LOGIT with a logit of -10 to 10")
+    return name, value
+
+
+def _by_id(shifts: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[int, float]:
+    unknown = [name for name, _ in shifts if name not in labels]
+    if unknown:
+        raise UserError(f"--shift: got the class '{unknown[0]}', expected names of --labels-path")
+    return {labels.index(name): logit for name, logit in shifts}
 
 
 def main() -> int:
@@ -64,18 +90,20 @@ def main() -> int:
     from ssd_triton.training.interpolate import Mixture, interpolate
     from ssd_triton.training.interpolation_report import table
 
+    labels = load_labels(args.labels_path)
     mixture = Mixture(
         first=args.first,
         second=args.second,
         shares=args.shares,
         others=args.also,
         validation=[Source(*values) for values in validation],
-        labels=load_labels(args.labels_path),
+        labels=labels,
         name_map=config.coco.name_map,
         backbone=args.backbone,
         criteria=criteria_of(args, config),
         max_loss=args.max_loss,
         chosen_share=args.choose,
+        shifts=_by_id(args.shift, labels),
     )
     outcome = interpolate(mixture, args.output_folder, choose_device(args.device))
     print(table(outcome))

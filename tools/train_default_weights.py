@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--drive", type=Path, metavar="FOLDER", help="images without annotations, to look at")
     parser.add_argument("--output", type=Path, default=Path("reports/default_weights"), help="folder for everything")
     parser.add_argument(
-        "--rendered", type=positive, nargs=2, default=(6000, 200), metavar=("TRAIN", "VAL"), help="images to draw"
+        "--rendered", type=positive, nargs=2, default=(13000, 200), metavar=("TRAIN", "VAL"), help="images to draw"
     )
     parser.add_argument("--processes", type=positive, default=cores(), metavar="N", help="that draw")
     parser.add_argument(
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--real-shares",
         type=share,
         nargs=2,
-        default=(0.45, 0.8),
+        default=(0.4, 0.8),
         metavar=("FINE", "WHOLE"),
         help="part of the draws that are photographs, in fine-tuning and in the whole training",
     )
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         parser.add_argument(f"--{name}-steps", type=positive, metavar="N", help="instead of the recipe's")
     parser.add_argument("--batch", type=several, metavar="N", help="images in a step, instead of the recipes'")
     parser.add_argument(
-        "--shares", type=share, nargs="+", default=[0.5, 0.6, 0.75, 0.85], help="of the fine-tuned network, to try"
+        "--shares", type=share, nargs="+", default=[0.5, 0.75, 0.9], help="of the fine-tuned network, to try"
     )
     parser.add_argument("--max-loss", type=float, default=0.002, metavar="AP", help="may be lost on photographs")
     parser.add_argument("--data-note", action="append", default=[], metavar="TEXT", help="a line of the model cards")

@@ -29,6 +29,8 @@ class LossConfig(Section):
     negatives_per_positive: Annotated[int, Field(ge=1, le=100)]
     min_negatives: Annotated[int, Field(ge=0, le=8732)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    box_weight: Annotated[float, Field(gt=0, le=100)]
+    smooth_l1_beta: Annotated[float, Field(gt=0, le=10)]
     teacher_weight: Annotated[float, Field(gt=0, le=100)]
 
 

@@ -11,7 +11,7 @@ import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -51,6 +51,7 @@ class Mixture:
         criteria: What counts on rendered sets.
         max_loss: AP that the choice may lose against the first weights on photographs.
         chosen_share: Publish this one; None chooses by the figures.
+        shifts: Added to logits of these classes, by id, in every average (see :func:`shift_classes`).
     """
 
     first: Path
@@ -64,6 +65,7 @@ class Mixture:
     criteria: Criteria
     max_loss: float
     chosen_share: float | None = None
+    shifts: Mapping[int, float] = field(default_factory=dict)
 
 
 def interpolated(first: SSD300, second: SSD300, share: float) -> SSD300:
@@ -83,6 +85,24 @@ def interpolated(first: SSD300, second: SSD300, share: float) -> SSD300:
             else:
                 value.copy_(others[name])
     return mixed
+
+
+def shift_classes(network: SSD300, shifts: Mapping[int, float]) -> None:
+    """Move where the score that counts lies for some classes: as a threshold of their own, but inside of the weights.
+
+    A network takes some classes for likelier than they are where it is used, and others for less likely: a constant
+    on their logits is the usual correction (Menon et al., "Long-tail learning via logit adjustment", 2021). The order
+    of a class's detections stays, and with it all but all of its AP.
+
+    Args:
+        network: Changed in place.
+        shifts: Logits to add, by class id.
+    """
+    with torch.no_grad():
+        for head in network.conf:
+            by_class = head.get_parameter("bias").view(network.num_labels, -1)
+            for class_id, logit in shifts.items():
+                by_class[class_id] += logit
 
 
 def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome:
@@ -110,7 +130,7 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
         judge = Judge(validator, mixture.labels, mixture.criteria)
         mixtures = []
         for share in shares:
-            network = interpolated(first, second, share).to(device)
+            network = _mixed(first, second, share, mixture.shifts).to(device)
             mixtures.append(judge.evaluate(f"share {share:g}", share, network))
             _log.info("share %g: score %.4f", share, mixtures[-1].score)
         compared = [judge.evaluate(relative_to_cwd(path), None, one.to(device)) for path, one in others.items()]
@@ -123,9 +143,17 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
         mixture.max_loss,
         (*mixtures, *compared),
         chosen,
+        {mixture.labels[class_id]: logit for class_id, logit in mixture.shifts.items()},
     )
-    _publish(interpolated(first, second, chosen.share or 0.0), outcome, output)
+    _publish(_mixed(first, second, chosen.share or 0.0, mixture.shifts), outcome, output)
     return outcome
+
+
+def _mixed(first: SSD300, second: SSD300, share: float, shifts: Mapping[int, float]) -> SSD300:
+    network = interpolated(first, second, share)
+    if share > 0:
+        shift_classes(network, shifts)
+    return network
 
 
 def _publish(network: SSD300, outcome: Outcome, output: Path) -> None:

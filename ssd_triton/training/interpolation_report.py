@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Outcome:
         max_loss: AP that the choice may lose against the first weights on photographs.
         candidates: Averages by share, and then other weights.
         chosen: One of them.
+        shifts: Added to logits in every average, by class name.
     """
 
     origins: tuple[Path, Path]
@@ -45,6 +46,7 @@ class Outcome:
     max_loss: float
     candidates: tuple[Candidate, ...]
     chosen: Candidate
+    shifts: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Figures by name, and what they belong to."""
@@ -53,6 +55,7 @@ class Outcome:
             "sets": [one.source.name for one in self.judge.sets],
             "criteria": vars(self.judge.criteria),
             "max_loss": self.max_loss,
+            "shifts": dict(self.shifts),
             "chosen": self.chosen.name,
             "candidates": [one.to_dict() for one in self.candidates],
         }
@@ -159,9 +162,11 @@ def write_card(weights_path: Path, outcome: Outcome) -> None:
 def _origin(outcome: Outcome) -> str:
     first, second = (f"`{path.name}` (SHA-256 `{sha256_of(path)[:16]}`)" for path in outcome.origins)
     share = outcome.chosen.share or 0.0
+    shifts = [f"{logit:+g} to `{name}`" for name, logit in outcome.shifts.items() if share]
+    added = f" Added to logits: {', '.join(shifts)}." if shifts else ""
     return (
         f"**Weights.** {1 - share:g} times those of {first} and {share:g} times those of {second}, averaged in FP32, "
-        'statistics of batch norms included (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).'
+        'statistics of batch norms included (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).' + added
     )
 
 

@@ -17,7 +17,7 @@ from ssd_triton.training.matching import Targets
 
 
 class Loss(NamedTuple):
-    """Both parts, FP32 scalars, each over the number of positives."""
+    """Both parts, FP32 scalars, each over the number of positives and by its weight."""
 
     boxes: Tensor
     classes: Tensor
@@ -35,12 +35,13 @@ def multibox_loss(loc: Tensor, conf: Tensor, targets: Targets, settings: LossCon
         loc: [N, 4, D] offsets.
         conf: [N, num_labels, D] logits, the background first.
         targets: For the same default boxes.
-        settings: How many negatives count, and the smoothing of labels.
+        settings: How many negatives count, the smoothing of labels, and how much errors of boxes count.
     """
     positive = targets.labels > 0
     count = positive.sum().clamp(min=1)
-    difference = F.smooth_l1_loss(loc.float(), targets.offsets.transpose(1, 2), reduction="none").sum(dim=1)
-    boxes = torch.where(positive, difference, torch.zeros_like(difference)).sum() / count
+    offsets = targets.offsets.transpose(1, 2)
+    difference = F.smooth_l1_loss(loc.float(), offsets, reduction="none", beta=settings.smooth_l1_beta).sum(dim=1)
+    boxes = settings.box_weight * torch.where(positive, difference, torch.zeros_like(difference)).sum() / count
     entropy = F.cross_entropy(
         conf.float(), targets.labels.clamp(min=0), reduction="none", label_smoothing=settings.label_smoothing
     )
