@@ -68,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def _shift(text: str) -> tuple[str, float]:
     name, _, logit = text.rpartition("=")
-    value = float(logit)
+    try:
+        value = float(logit)
+    except ValueError:
+        value = float("nan")
     if not name or not -10 <= value <= 10:
         raise argparse.ArgumentTypeError(f"got '{text}', expected CLASS=LOGIT with a logit of -10 to 10")
     return name, value

@@ -151,6 +151,7 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
 
 def _mixed(first: SSD300, second: SSD300, share: float, shifts: Mapping[int, float]) -> SSD300:
     network = interpolated(first, second, share)
+    # A share of 0 is the first network itself, to compare with.
     if share > 0:
         shift_classes(network, shifts)
     return network
