@@ -42,6 +42,8 @@ _DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instanc
 """How the python backend begins when the process of a model's instance is gone; other releases name it first."""
 _STOPPING = "Server is stopping"
 """In what Triton says between being told to end and its end, which is some seconds."""
+_UNLOADED = "has no available versions"
+"""Of a model that was there: a server that stops unloads its models before it refuses requests as such."""
 _FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
 """How Triton begins when it has not been told of a region."""
 
@@ -115,7 +117,7 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
         return BackendProcessDiedError(
             f"{url}: the process of {died['instance']} has died, and Triton does not start it again: restart the server"
         )
-    if _STOPPING in message:
+    if _STOPPING in message or _UNLOADED in message:
         return ServerStoppingError(f"{url}: {message}")
     if _FORGOTTEN.match(message):
         return SharedMemoryForgottenError(f"{url}: {message}: the server has been restarted")
