@@ -139,6 +139,7 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     settings = config.training
     assert with_recipe(settings, None) == settings
     fine = with_recipe(settings, ROOT / "recipes/fine_tune.yml")
+    assert fine.optimizer.backbone_lr <= settings.optimizer.backbone_lr
     assert fine.loss.smooth_l1_beta < settings.loss.smooth_l1_beta
     assert fine.loss.teacher_weight > settings.loss.teacher_weight
     assert fine.loss.negatives_per_positive == settings.loss.negatives_per_positive
