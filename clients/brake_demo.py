@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import argparse
 
-from ssd_triton import cli
-from ssd_triton.braking import options
-from ssd_triton.camera import configured_camera
-from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
-from ssd_triton.demo.options import add_demo_arguments, demo_settings, ego_source
-from ssd_triton.demo.output import default_input, open_demo_source, open_demo_writer
-from ssd_triton.demo.run import DemoSettings, run_demo
-from ssd_triton.labels import load_labels
-from ssd_triton.video.window import Window
+from ssd_triton.driving.braking import options
+from ssd_triton.driving.camera import configured_camera
+from ssd_triton.driving.demo.options import add_demo_arguments, demo_settings, ego_source
+from ssd_triton.driving.demo.output import default_input, open_demo_source, open_demo_writer
+from ssd_triton.driving.demo.run import DemoSettings, run_demo
+from ssd_triton.media.video.window import Window
+from ssd_triton.serving.connect import add_connection_arguments, connect
 
 EXAMPLE = "python clients/brake_demo.py --serve --video clip.mp4 --ego-speed-kmh 50"
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Make the video; exit code 130 when Ctrl-C ended it early, 1 when the server or the source did."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     labels, ego = load_labels(config.labels_path), ego_source(args, config)
     if args.video is None:
         args.video, ego = default_input(config, labels, args.output)
@@ -63,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

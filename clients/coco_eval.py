@@ -10,12 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_dataset_arguments, dataset_from, positive
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.labels import load_labels
+from ssd_triton.serving.connect import add_connection_arguments, connect
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Evaluate; exit code 1 when the server refused an image."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python clients/coco_eval.py --images coco/val2017 --annotations coco/annotations/instances_val2017.json "
         "--serve onnx_fp32",
@@ -75,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -10,12 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssd_triton import cli
 from ssd_triton.client import detect
-from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.labels import load_labels
+from ssd_triton.serving.connect import add_connection_arguments, connect
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Detect; exit code 1 when a file was refused or a frame could not be decoded."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__), "python clients/detect.py street.jpg --serve --output reports/street", add_arguments
     )
     labels = load_labels(args.labels_path)
@@ -50,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -10,14 +10,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import atomic_output
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_dataset_arguments, dataset_from, positive
-from ssd_triton.files import atomic_output
-from ssd_triton.labels import load_labels
-from ssd_triton.perf.client_rate import TARGET, measure_client_rate, plot, table
-from ssd_triton.repository.ensure import ensure_built_if_possible
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.measuring.client_rate import TARGET, measure_client_rate, plot, table
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.server import EmbeddedServer
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure and print the table."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python perf/client_rate.py --images coco/val2017 --annotations coco/annotations/instances_val2017.json",
         add_arguments,
@@ -54,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import atomic_output
+from ssd_triton.common.machine import cores, processor
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import positive
-from ssd_triton.files import atomic_output
-from ssd_triton.machine import cores, processor
 
 _LONGEST_TURN_S = 60.0
 
@@ -39,8 +39,8 @@ def _duration_s(text: str) -> float:
 
 def main() -> int:
     """Measure and print the table."""
-    args, _ = cli.parse(str(__doc__), "python perf/decode_rate.py --images coco/val2017", add_arguments)
-    from ssd_triton.perf.decode_rate import decode_rate_table, kinds_of, measure_decode_rate, plot_decode_rate
+    args, _ = runner.parse(str(__doc__), "python perf/decode_rate.py --images coco/val2017", add_arguments)
+    from ssd_triton.measuring.decode_rate import decode_rate_table, kinds_of, measure_decode_rate, plot_decode_rate
 
     kinds = kinds_of(args.images, args.num_images)
     rates = measure_decode_rate(kinds, args.processes, turns=args.turns, seconds=args.seconds)
@@ -54,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

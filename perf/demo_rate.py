@@ -11,19 +11,19 @@ import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ssd_triton import cli
-from ssd_triton.braking.ego import ConstantEgo, EgoMotion
-from ssd_triton.camera import configured_camera
 from ssd_triton.client import DetectorClient
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
-from ssd_triton.demo.output import open_demo_writer
-from ssd_triton.demo.run import DemoSettings, run_demo
-from ssd_triton.demo.summary import DemoSummary
-from ssd_triton.labels import load_labels
-from ssd_triton.perf.demo_rate import TARGET, measure_demo_rate
-from ssd_triton.repository.ensure import ensure_built_if_possible
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.video import VideoSource, open_source
+from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion
+from ssd_triton.driving.camera import configured_camera
+from ssd_triton.driving.demo.output import open_demo_writer
+from ssd_triton.driving.demo.run import DemoSettings, run_demo
+from ssd_triton.driving.demo.summary import DemoSummary
+from ssd_triton.measuring.demo_rate import TARGET, measure_demo_rate
+from ssd_triton.media.video import VideoSource, open_source
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.server import EmbeddedServer
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure and print the table."""
-    args, config = cli.parse(str(__doc__), "python perf/demo_rate.py clip.mp4", add_arguments)
+    args, config = runner.parse(str(__doc__), "python perf/demo_rate.py clip.mp4", add_arguments)
     ensure_built_if_possible(config, args.variant, logging.info)
     with (
         TemporaryDirectory(prefix="demo-rate-") as folder,
@@ -64,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

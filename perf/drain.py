@@ -13,14 +13,15 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import atomic_output
+from ssd_triton.common.machine import processor
+from ssd_triton.common.progress import progress
 from ssd_triton.config import Config
-from ssd_triton.export.samples import sample_photograph
-from ssd_triton.files import atomic_output
-from ssd_triton.fleet.drain import WAYS, drain_under_load, plot
-from ssd_triton.machine import processor
-from ssd_triton.repository.ensure import ensure_built_if_possible
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.detector.export.samples import sample_photograph
+from ssd_triton.measuring.replicas.drain import WAYS, drain_under_load, plot
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.server import EmbeddedServer
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -34,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Drain, and print a line for each way."""
-    args, config = cli.parse(str(__doc__), "python perf/drain.py --way proxy client --part-s 20", add_arguments)
+    args, config = runner.parse(str(__doc__), "python perf/drain.py --way proxy client --part-s 20", add_arguments)
     ensure_built_if_possible(config, args.variant, logging.info)
     settings = config.server.for_one_run()
     reports = []
-    for way in cli.progress(args.way, total=len(args.way), description="draining", unit="ways"):
+    for way in progress(args.way, total=len(args.way), description="draining", unit="ways"):
         with ExitStack() as stack:
             servers = [EmbeddedServer(config.model_repository, args.variant, settings) for _ in range(2)]
             replicas = [stack.enter_context(server) for server in servers]
@@ -60,4 +61,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -11,12 +11,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import atomic_output
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import positive
-from ssd_triton.files import atomic_output
-from ssd_triton.repository.ensure import ensure_built_if_possible
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.server import EmbeddedServer
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure and print the table."""
-    args, config = cli.parse(str(__doc__), "python perf/overload.py --factor 4 --offer-s 60", add_arguments)
-    from ssd_triton.export.samples import sample_photograph
-    from ssd_triton.perf.overload import OverloadSettings, measure_overload
-    from ssd_triton.perf.overload_report import plot, table
+    args, config = runner.parse(str(__doc__), "python perf/overload.py --factor 4 --offer-s 60", add_arguments)
+    from ssd_triton.detector.export.samples import sample_photograph
+    from ssd_triton.measuring.overload import OverloadSettings, measure_overload
+    from ssd_triton.measuring.overload_report import plot, table
 
     ensure_built_if_possible(config, args.variant, logging.info)
     names = ("factor", "saturate_s", "offer_s", "in_flight", "timeout_s")
@@ -52,4 +52,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

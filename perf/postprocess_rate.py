@@ -12,8 +12,8 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.files import ROOT, atomic_output
+from ssd_triton.commands import runner
+from ssd_triton.common.files import ROOT, atomic_output
 
 POSTPROCESS = ROOT / "model_repository" / "ssd_postprocess" / "1"
 LABELS = ROOT / "model_repository" / "ssd_detector" / "labels.txt"
@@ -25,7 +25,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="example:\n  PYTHONPATH=. python perf/postprocess_rate.py --batch 1 8 64 --images coco/val2017",
-        formatter_class=cli.HelpFormatter,
+        formatter_class=runner.HelpFormatter,
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 64], help="batch sizes")
@@ -44,12 +44,12 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> int:
     """Measure and print the table."""
     args = arguments().parse_args()
-    from ssd_triton.benchmark import postprocess, timing
-    from ssd_triton.device import choose_device
-    from ssd_triton.export.samples import photographs
-    from ssd_triton.labels import load_labels
-    from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.network.weights import load_network
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.detector.device import choose_device
+    from ssd_triton.detector.export.samples import photographs
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.measuring.benchmark import postprocess, timing
 
     device = choose_device(args.device)
     script = postprocess.load_script(args.module, device)
@@ -74,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -10,12 +10,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import atomic_output
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_dataset_arguments, dataset_from
-from ssd_triton.files import atomic_output
-from ssd_triton.labels import load_labels
-from ssd_triton.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure and print the table."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python perf/reduced_decode.py --images coco/val2017 --annotations coco/annotations/instances_val2017.json",
         add_arguments,
     )
     dataset = dataset_from(args, load_labels(config.labels_path))
     ensure_built_if_possible(config, args.variant, logging.info)
-    from ssd_triton.perf.reduced_decode import decode_table, measure_reduced_decode, plot_decode
+    from ssd_triton.measuring.reduced_decode import decode_table, measure_reduced_decode, plot_decode
 
     costs = measure_reduced_decode(config, args.variant, dataset, args.ratio)
     text = f"{args.variant}, {dataset.set_name}, enlarged\n\n{decode_table(costs).markdown()}"
@@ -47,4 +47,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
 from ssd_triton.config import Config
 
 
@@ -24,16 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Report or compare, and print the summary."""
-    args, _ = cli.parse(
+    args, _ = runner.parse(
         str(__doc__),
         "python perf/report.py reports/sweeps/cpu --accuracy reports/compare_accuracy\n"
         "  python perf/report.py reports/sweeps/cpu --baseline perf/results/cpu",
         add_arguments,
     )
-    from ssd_triton.perf.comparison import compare
-    from ssd_triton.perf.report import read_accuracy, read_benchmark, write_comparison, write_report
-    from ssd_triton.perf.results import read_rows
-    from ssd_triton.perf.summary import summarize
+    from ssd_triton.measuring.sweeps.comparison import compare
+    from ssd_triton.measuring.sweeps.report import read_accuracy, read_benchmark, write_comparison, write_report
+    from ssd_triton.measuring.sweeps.results import read_rows
+    from ssd_triton.measuring.sweeps.summary import summarize
 
     if args.baseline is not None:
         changes = compare(summarize(read_rows(args.baseline)), summarize(read_rows(args.results)))
@@ -46,4 +46,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

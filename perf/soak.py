@@ -12,12 +12,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import positive
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.repository.ensure import ensure_built_if_possible
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.server import EmbeddedServer
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Run and report; exit code 1 when something was wrong, 130 when Ctrl-C ended it."""
-    args, config = cli.parse(str(__doc__), "python perf/soak.py --minutes 30", add_arguments)
-    from ssd_triton.soak.report import report, write_report
-    from ssd_triton.soak.run import SoakSettings, soak
+    args, config = runner.parse(str(__doc__), "python perf/soak.py --minutes 30", add_arguments)
+    from ssd_triton.measuring.soak.report import report, write_report
+    from ssd_triton.measuring.soak.run import SoakSettings, soak
 
     ensure_built_if_possible(config, args.variant, logging.info)
     settings = SoakSettings(
@@ -62,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
 from ssd_triton.config import Config
-from ssd_triton.perf.sweep_file import load_sweep, points
+from ssd_triton.measuring.sweeps.sweep_file import load_sweep, points
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure, report, and print the summary."""
-    args, config = cli.parse(str(__doc__), "python perf/sweep.py perf/sweeps/cpu.yml", add_arguments)
+    args, config = runner.parse(str(__doc__), "python perf/sweep.py perf/sweeps/cpu.yml", add_arguments)
     sweep = load_sweep(args.sweep)
     if args.images is not None:
         sweep = sweep.model_copy(update={"images": args.images})
@@ -38,9 +38,9 @@ def main() -> int:
         for variant in sweep.variants or ("<each variant that runs here>",):
             print("\n".join(f"{sweep.rounds} x {point}" for point in points(sweep, variant)))
         return 0
-    from ssd_triton.perf.report import write_report
-    from ssd_triton.perf.sweep_plan import Endpoints, make_plan
-    from ssd_triton.perf.sweep_run import run_sweep
+    from ssd_triton.measuring.sweeps.report import write_report
+    from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, make_plan
+    from ssd_triton.measuring.sweeps.sweep_run import run_sweep
 
     endpoints = None if args.url is None else Endpoints(args.url, args.http_url, args.metrics_url)
     folder = args.output or Path("reports/sweeps") / args.sweep.stem
@@ -53,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

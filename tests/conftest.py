@@ -23,18 +23,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_triton.ahead import submit_ahead
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import ROOT
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config, load_config
-from ssd_triton.detections import Detections
-from ssd_triton.export.samples import sample_photograph
-from ssd_triton.files import ROOT
-from ssd_triton.labels import load_labels
-from ssd_triton.network.ssd import ServedDetector
-from ssd_triton.network.weights import load_network
-from ssd_triton.repository.build import ensure_built
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.video import open_source
+from ssd_triton.detector.export.samples import sample_photograph
+from ssd_triton.detector.network.ssd import ServedDetector
+from ssd_triton.detector.weights.file import load_network
+from ssd_triton.media.video import open_source
+from ssd_triton.serving.repository.build import ensure_built
+from ssd_triton.serving.server import EmbeddedServer
 from tests.light import write_light_repository
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))

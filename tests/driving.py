@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ssd_triton.braking.ego import EgoMotion
-from ssd_triton.braking.objects import FrameDecision
-from ssd_triton.braking.pipeline import BrakingPipeline
-from ssd_triton.braking.state import State
-from ssd_triton.camera import Camera
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera
 
 CAMERA = Camera.from_fov((1280, 720), horizontal_fov_deg=60, height_m=1.3)
 KMH = 1 / 3.6

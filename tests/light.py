@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from ssd_triton.network.boxes import NUM_DEFAULT_BOXES
+from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 
 NUM_LABELS = 81
 NUM_BOXES = 40

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ssd_triton.audit import AuditError, Policy, _judge, audit_licences, read_policy
-from ssd_triton.files import ROOT
+from ssd_triton.common.audit import AuditError, Policy, _judge, audit_licences, read_policy
+from ssd_triton.common.files import ROOT
 
 FOLDERS = ("ssd_triton", "tools", "clients", "perf", "backends", "model_repository")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

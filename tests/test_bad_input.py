@@ -14,8 +14,8 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
-from ssd_triton.detections import Detections
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.common.detections import Detections
+from ssd_triton.serving.server import EmbeddedServer
 from tests.test_ensemble import assert_equal
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ssd_triton.braking import options
-from ssd_triton.braking.pipeline import gate_class_ids
+from ssd_triton.common.errors import ConfigError, UserError
 from ssd_triton.config import Config, DemoConfig
-from ssd_triton.errors import ConfigError, UserError
+from ssd_triton.driving.braking import options
+from ssd_triton.driving.braking.pipeline import gate_class_ids
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.camera import Camera, CameraError, RoadPoint, configured_camera, load_camera, save_camera
-from ssd_triton.camera.calibrate import calibrate_from_clip, calibrate_from_horizon, write_calibration
-from ssd_triton.camera.fit import RoadReference, fit_mounting, look_towards
-from ssd_triton.camera.kitti import load_kitti_camera
-from ssd_triton.camera.lanes import find_segments, find_vanishing_point
-from ssd_triton.camera.picture import draw_metre_grid
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.files import ROOT
-from ssd_triton.video import VideoWriter, open_source
+from ssd_triton.driving.camera import Camera, CameraError, RoadPoint, configured_camera, load_camera, save_camera
+from ssd_triton.driving.camera.calibrate import calibrate_from_clip, calibrate_from_horizon, write_calibration
+from ssd_triton.driving.camera.fit import RoadReference, fit_mounting, look_towards
+from ssd_triton.driving.camera.kitti import load_kitti_camera
+from ssd_triton.driving.camera.lanes import find_segments, find_vanishing_point
+from ssd_triton.driving.camera.picture import draw_metre_grid
+from ssd_triton.media.video import VideoWriter, open_source
 from tests.conftest import assert_one_line_error
 
 Data = Callable[[str], Path]

@@ -23,7 +23,7 @@ from ssd_triton.client import (
     ServerNotReadyError,
     ServerUnreachableError,
 )
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.serving.server import EmbeddedServer
 from tests.test_ensemble import assert_equal
 
 Protocol = Literal["grpc", "http"]

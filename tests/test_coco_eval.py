@@ -21,16 +21,16 @@ import torch
 from PIL import Image
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import ROOT, sha256_of
 from ssd_triton.config import Config
-from ssd_triton.errors import ConfigError
+from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.evaluation.compare import Requests, compare
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served
 from ssd_triton.evaluation.offline import evaluate_network
-from ssd_triton.files import ROOT, sha256_of
-from ssd_triton.network.ssd import ServedDetector
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error, seconds_until_asked
 from tests.light import copy_repository
 

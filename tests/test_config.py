@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import load_config
-from ssd_triton.errors import ConfigError
-from ssd_triton.files import ROOT
 
 TEXT = (ROOT / "config.yml").read_text(encoding="utf-8")
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ssd_triton.braking.ego import EgoMotion
-from ssd_triton.braking.hazard import Approach
-from ssd_triton.braking.pipeline import BrakingPipeline
-from ssd_triton.braking.state import State, StateMachine
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ConfigError
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
-from ssd_triton.errors import ConfigError
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.hazard import Approach
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.state import State, StateMachine
 from tests.driving import CAMERA, KMH, Ego, Outcome, Target, detect, drive
 
 SAFE, WARN, BRAKE, NO_DATA = State.SAFE, State.WARN, State.BRAKE, State.NO_DATA

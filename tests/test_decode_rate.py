@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssd_triton.errors import UserError
-from ssd_triton.perf.decode_rate import AS_THEY_ARE, BASELINE, LARGE, LARGE_HALF, PROGRESSIVE, kinds_of
+from ssd_triton.common.errors import UserError
+from ssd_triton.measuring.decode_rate import AS_THEY_ARE, BASELINE, LARGE, LARGE_HALF, PROGRESSIVE, kinds_of
 from tests.conftest import assert_one_line_error
 
 RunScript = Callable[..., subprocess.CompletedProcess[str]]

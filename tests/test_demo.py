@@ -14,10 +14,10 @@ import av
 import numpy as np
 import pytest
 
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.files import ROOT
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.video import VideoWriter
+from ssd_triton.media.video import VideoWriter
+from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error, children_of, group_members, shared_memory_regions
 from tests.test_overload import executed
 

@@ -16,23 +16,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.braking import options as braking_options
-from ssd_triton.braking.ego import ConstantEgo, EgoMotion, EgoSource, RecordedEgo
-from ssd_triton.braking.state import State
-from ssd_triton.camera import Camera, save_camera
 from ssd_triton.client.errors import ClientError, ServerUnreachableError
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import UserError, VideoError
 from ssd_triton.config import Config
-from ssd_triton.demo import options
-from ssd_triton.demo.feed import FrameDetector
-from ssd_triton.demo.output import open_demo_source, open_demo_writer
-from ssd_triton.demo.run import DemoSettings, run_demo
-from ssd_triton.demo.summary import DemoSummary
-from ssd_triton.demo.timing import STAGES, StageTimes
-from ssd_triton.detections import Detections
-from ssd_triton.drawing.states import STATE_COLOURS
-from ssd_triton.errors import UserError, VideoError
-from ssd_triton.video import VideoWriter, open_source
+from ssd_triton.driving.braking import options as braking_options
+from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion, EgoSource, RecordedEgo
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera, save_camera
+from ssd_triton.driving.demo import options
+from ssd_triton.driving.demo.feed import FrameDetector
+from ssd_triton.driving.demo.output import open_demo_source, open_demo_writer
+from ssd_triton.driving.demo.run import DemoSettings, run_demo
+from ssd_triton.driving.demo.summary import DemoSummary
+from ssd_triton.driving.demo.timing import STAGES, StageTimes
+from ssd_triton.driving.drawing.states import STATE_COLOURS
+from ssd_triton.media.video import VideoWriter, open_source
 
 CAR = 3
 SIZE_PX = (320, 180)

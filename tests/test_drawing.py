@@ -9,25 +9,25 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.braking.corridor import Corridor
-from ssd_triton.braking.ego import EgoMotion
-from ssd_triton.braking.objects import FrameDecision, TrackedObject
-from ssd_triton.braking.state import State
-from ssd_triton.camera import Camera, RoadPoint
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
-from ssd_triton.drawing import draw_detections
-from ssd_triton.drawing.banner import banner_height_px, draw_banner
-from ssd_triton.drawing.birdseye import BirdsEyeView, panel_width_px
-from ssd_triton.drawing.canvas import Colour, Rectangle, class_colour, fill, put_text, text_extent_px
-from ssd_triton.drawing.lettering import fitting_size_px, text_width_px, wrap_text
-from ssd_triton.drawing.objects import describe, draw_objects, draw_others
-from ssd_triton.drawing.road import draw_corridor
-from ssd_triton.drawing.scene import Scene, scene_size_px
-from ssd_triton.drawing.states import DISAGREEMENT, STATE_COLOURS
-from ssd_triton.drawing.status import RunStatus, StageRate, draw_status, status_height_px
-from ssd_triton.drawing.zones import Zones, standing_zones
+from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera, RoadPoint
+from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
+from ssd_triton.driving.drawing.birdseye import BirdsEyeView, panel_width_px
+from ssd_triton.driving.drawing.objects import describe, draw_objects, draw_others
+from ssd_triton.driving.drawing.road import draw_corridor
+from ssd_triton.driving.drawing.scene import Scene, scene_size_px
+from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS
+from ssd_triton.driving.drawing.status import RunStatus, StageRate, draw_status, status_height_px
+from ssd_triton.driving.drawing.zones import Zones, standing_zones
+from ssd_triton.media.drawing import draw_detections
+from ssd_triton.media.drawing.canvas import Colour, Rectangle, class_colour, fill, put_text, text_extent_px
+from ssd_triton.media.drawing.lettering import fitting_size_px, text_width_px, wrap_text
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssd_triton.braking.ego import EgoMotion
-from ssd_triton.braking.objects import FrameDecision, TrackedObject
-from ssd_triton.braking.pipeline import BrakingPipeline
-from ssd_triton.braking.state import State
-from ssd_triton.camera import Camera
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera
 from tests.conftest import DetectedDrive
 
 Detected = Callable[[str], DetectedDrive]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd_triton.braking.ego import ConstantEgo, EgoMotion, EgoMotionError, load_ego_csv
+from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion, EgoMotionError, load_ego_csv
 
 GOOD = "time_s,speed_kmh,yaw_rate_deg_s\n0.0,36,0\n0.1,54,18\n0.2,36,0\n"
 

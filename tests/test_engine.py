@@ -24,20 +24,32 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from ssd_triton.common.errors import ConfigError, ExportError, UserError
+from ssd_triton.common.files import ROOT, sha256_of
 from ssd_triton.config import Config, load_config
-from ssd_triton.errors import ConfigError, ExportError, UserError
-from ssd_triton.export import engine
-from ssd_triton.export.compare import check_interface, check_values, run_onnx
-from ssd_triton.export.engine import EngineRequest, batch_profile, build_engine, serving_config, unexpected_layers
-from ssd_triton.export.engine_errors import EngineError
-from ssd_triton.export.engine_metadata import BatchProfile, EngineMetadata, check_engine, inspect_engine, metadata_path
-from ssd_triton.export.engine_onnx import BORDER
-from ssd_triton.export.engine_report import EngineReport, parse_layers
-from ssd_triton.export.half import to_half
-from ssd_triton.export.samples import photographs
-from ssd_triton.export.trt_runtime import Gpu, captured_log, find_gpu, load_runtime, run_cancellable
-from ssd_triton.files import ROOT, sha256_of
-from ssd_triton.repository.build import ensure_built
+from ssd_triton.detector.engines import build as engine
+from ssd_triton.detector.engines.build import (
+    EngineRequest,
+    batch_profile,
+    build_engine,
+    serving_config,
+    unexpected_layers,
+)
+from ssd_triton.detector.engines.errors import EngineError
+from ssd_triton.detector.engines.inspection import EngineReport, parse_layers
+from ssd_triton.detector.engines.metadata import (
+    BatchProfile,
+    EngineMetadata,
+    check_engine,
+    inspect_engine,
+    metadata_path,
+)
+from ssd_triton.detector.engines.onnx_source import BORDER
+from ssd_triton.detector.engines.runtime import Gpu, captured_log, find_gpu, load_runtime, run_cancellable
+from ssd_triton.detector.export.compare import check_interface, check_values, run_onnx
+from ssd_triton.detector.export.half import to_half
+from ssd_triton.detector.export.samples import photographs
+from ssd_triton.serving.repository.build import ensure_built
 from tests.conftest import assert_one_line_error, long
 
 CAPABILITIES = ("8.6", "8.9", "12.0")

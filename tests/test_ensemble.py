@@ -13,11 +13,11 @@ import pytest
 import tritonclient.grpc as grpc_client
 from PIL import Image
 
-from ssd_triton import reference
 from ssd_triton.client import DetectorClient
-from ssd_triton.detections import Detections
-from ssd_triton.network.ssd import ServedDetector
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.common.detections import Detections
+from ssd_triton.detector.network.ssd import ServedDetector
+from ssd_triton.detector.postprocessing import reference
+from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import long
 
 MAX_BOX_ERROR_PX = 0.5

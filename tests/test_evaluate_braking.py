@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from ssd_triton.camera import Camera
-from ssd_triton.detections import Detections
-from ssd_triton.world import WorldError, find_scenario
-from ssd_triton.world.evaluation import Setup, evaluate
-from ssd_triton.world.evaluation_report import describe_setup, table, write_report
+from ssd_triton.common.detections import Detections
+from ssd_triton.driving.camera import Camera
+from ssd_triton.simulation import WorldError, find_scenario
+from ssd_triton.simulation.judging.evaluate import Setup, evaluate
+from ssd_triton.simulation.judging.report import describe_setup, table, write_report
 from tests.conftest import assert_one_line_error
 
 CAMERA = Camera.from_fov((640, 360), horizontal_fov_deg=60, height_m=1.3)

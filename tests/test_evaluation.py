@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from ssd_triton import reference
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
+from ssd_triton.detector.network.ssd import ServedDetector
+from ssd_triton.detector.postprocessing import reference
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.categories import match_categories
 from ssd_triton.evaluation.compare import Comparison
@@ -28,7 +29,6 @@ from ssd_triton.evaluation.metrics import FIGURES, CocoResult, check_installed, 
 from ssd_triton.evaluation.misses import draw_miss, worst_misses
 from ssd_triton.evaluation.offline import evaluate_detector, evaluate_network
 from ssd_triton.evaluation.report import write_report
-from ssd_triton.network.ssd import ServedDetector
 
 LABELS = ("background", "person", "car")
 BOX = [100.0, 100.0, 100.0, 100.0]
@@ -355,7 +355,7 @@ def test_full_disk_loses_no_result(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from ssd_triton.evaluation.errors import EvaluationError\n"
         "from ssd_triton.evaluation.journal import open_journal\n"
-        "from ssd_triton.detections import Detections\n"
+        "from ssd_triton.common.detections import Detections\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "with open_journal(Path(sys.argv[1]), {}) as journal:\n"
         "    journal.begin_session()\n"

@@ -20,17 +20,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.braking.state import State
 from ssd_triton.client import BackendProcessDiedError, DetectorClient
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.demo.output import open_demo_source, open_demo_writer
-from ssd_triton.demo.run import run_demo
-from ssd_triton.detections import Detections
-from ssd_triton.files import ROOT
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.server.stubs import find_stubs
-from ssd_triton.video import VideoWriter
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.demo.output import open_demo_source, open_demo_writer
+from ssd_triton.driving.demo.run import run_demo
+from ssd_triton.media.video import VideoWriter
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.serving.server.stubs import find_stubs
 from tests.conftest import assert_one_line_error, children_of, free_ports, seconds_until_asked
 from tests.test_demo import write_config
 from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 import torch
 
-from ssd_triton.errors import WeightsError
-from ssd_triton.files import ROOT
-from ssd_triton.network.fetch import Checkpoint, fetch, recorded_sha256, verify_recorded
-from ssd_triton.network.partfile import open_part
+from ssd_triton.common.errors import WeightsError
+from ssd_triton.common.files import ROOT
+from ssd_triton.detector.weights.fetch import Checkpoint, fetch, recorded_sha256, verify_recorded
+from ssd_triton.detector.weights.partfile import open_part
 
 CUT_BYTES = 100_000
 HTML = b"<!DOCTYPE html><title>Please log in</title>" + b" " * 500
@@ -415,7 +415,7 @@ def test_an_interrupted_check_downloads_nothing_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ssd_triton.network.fetch.sha256_of", interrupt)
+        patch.setattr("ssd_triton.detector.weights.fetch.sha256_of", interrupt)
         with pytest.raises(KeyboardInterrupt):
             quick(site, output)
     assert names(output) == PART

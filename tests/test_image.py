@@ -24,10 +24,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.files import ROOT
-from ssd_triton.repository.build import ensure_built
-from ssd_triton.server.bundle import find_bundle
+from ssd_triton.serving.repository.build import ensure_built
+from ssd_triton.serving.server.bundle import find_bundle
 from tests.conftest import free_ports
 
 DOCKERFILE = ROOT / "Dockerfile.triton"

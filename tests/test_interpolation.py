@@ -15,21 +15,21 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
-from ssd_triton.errors import ConfigError
+from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.evaluation.drive import count_classes, detect_drive
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import Metrics
-from ssd_triton.evaluation.rendered import Criteria, Visibility
-from ssd_triton.files import ROOT
-from ssd_triton.network.ssd import SSD300
+from ssd_triton.simulation.judging.visibility import Criteria, Visibility
 from ssd_triton.training.candidates import Candidate, choose
 from ssd_triton.training.half_safe import LARGEST_FP16, convolutions_with_norms, make_half_safe, match_scales
+from ssd_triton.training.initial_network import new_network
 from ssd_triton.training.interpolate import interpolated, shift_classes
 from ssd_triton.training.recipe import with_recipe
 from ssd_triton.training.run import CARD, WEIGHTS
-from ssd_triton.training.start import new_network
 from tests.conftest import assert_one_line_error
 
 LABELS = ("background", "person", "car", "bus", "truck")

@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ssd_triton.common.errors import WeightsError
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.errors import WeightsError
-from ssd_triton.network import weights
-from ssd_triton.network.boxes import decode, default_boxes_cxcywh, encode, to_cxcywh, to_xyxy
-from ssd_triton.network.ssd import SSD300, ServedDetector, fold_batch_norms, predict
+from ssd_triton.detector.network.boxes import decode, default_boxes_cxcywh, encode, to_cxcywh, to_xyxy
+from ssd_triton.detector.network.ssd import SSD300, ServedDetector, fold_batch_norms, predict
+from ssd_triton.detector.weights import file as weights
 
 
 @pytest.mark.parametrize(

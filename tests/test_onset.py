@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ssd_triton.braking.ego import EgoMotion
-from ssd_triton.braking.observation import observe
-from ssd_triton.braking.onset import NO_ONSET, Onset, OnsetTest
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.observation import observe
+from ssd_triton.driving.braking.onset import NO_ONSET, Onset, OnsetTest
 from tests.driving import CAMERA, KMH
 
 CERTAIN_STD, HARD_MPS2 = 3.5, 1.5

@@ -25,16 +25,16 @@ from ssd_triton.client import (
     RequestRefusedError,
     ServerOverloadedError,
 )
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
-from ssd_triton.perf.overload import Outcome, OverloadSettings, measure_overload
-from ssd_triton.perf.overload_report import plot, table
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.server.stubs import find_stubs
-from ssd_triton.soak import cases
-from ssd_triton.soak.report import report, write_report
-from ssd_triton.soak.run import SoakSettings, soak
-from ssd_triton.soak.traffic import Lane, Traffic, same_detections
+from ssd_triton.measuring.overload import Outcome, OverloadSettings, measure_overload
+from ssd_triton.measuring.overload_report import plot, table
+from ssd_triton.measuring.soak import cases
+from ssd_triton.measuring.soak.report import report, write_report
+from ssd_triton.measuring.soak.run import SoakSettings, soak
+from ssd_triton.measuring.soak.traffic import Lane, Traffic, same_detections
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.serving.server.stubs import find_stubs
 from tests.light import copy_repository
 
 QUEUE = 2

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ssd_triton.benchmark.postprocess import crowded
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.files import ROOT
-from ssd_triton.repository.build import ensure_built
+from ssd_triton.measuring.benchmark.postprocess import crowded
+from ssd_triton.serving.repository.build import ensure_built
 from tests.conftest import assert_one_line_error
 
 LACKING = ("pydantic", "yaml", "tritonclient", "google.protobuf", "onnx", "onnxruntime", "psutil", "pytriton")

@@ -16,27 +16,33 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from ssd_triton.arrays import AnyArray
+from ssd_triton.common.arrays import AnyArray
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import sha256_of
 from ssd_triton.config import CALIBRATION_METHODS, CalibrationMethod, Config
-from ssd_triton.detections import Detections
-from ssd_triton.export import quantize as quantize_module
-from ssd_triton.export import sensitivity
-from ssd_triton.export.calibration import calibrate, load_images
-from ssd_triton.export.compare import relative_error, run_onnx
-from ssd_triton.export.quantize import activations, export_int8, layer_names, open_session, quantize
-from ssd_triton.export.ranges import CalibrationError, CalibrationRanges, load_ranges, ranges_path, save_ranges
-from ssd_triton.export.samples import photographs
-from ssd_triton.export.sensitivity import (
+from ssd_triton.detector.export.compare import relative_error, run_onnx
+from ssd_triton.detector.export.samples import photographs
+from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES, default_boxes_cxcywh
+from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
+from ssd_triton.detector.postprocessing.reference import iou, postprocess, preprocess
+from ssd_triton.detector.quantization import quantize as quantize_module
+from ssd_triton.detector.quantization.calibration import calibrate, load_images
+from ssd_triton.detector.quantization.quantize import activations, export_int8, layer_names, open_session, quantize
+from ssd_triton.detector.quantization.ranges import (
+    CalibrationError,
+    CalibrationRanges,
+    load_ranges,
+    ranges_path,
+    save_ranges,
+)
+from ssd_triton.evaluation import sensitivity
+from ssd_triton.evaluation.sensitivity import (
     EvaluationImages,
     LayerError,
     average_precision,
     check_evaluation,
     layer_errors,
 )
-from ssd_triton.files import sha256_of
-from ssd_triton.network.boxes import NUM_DEFAULT_BOXES, default_boxes_cxcywh
-from ssd_triton.postprocess_parameters import PostprocessParameters
-from ssd_triton.reference import iou, postprocess, preprocess
 from tests.conftest import assert_one_line_error, long
 
 CPU = "CPUExecutionProvider"

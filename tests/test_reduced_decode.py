@@ -10,11 +10,11 @@ import tritonclient.grpc as grpc_client
 from PIL import Image
 
 from ssd_triton.config import Config
-from ssd_triton.perf.reduced_decode import PREPROCESS, enlarged
-from ssd_triton.perf.sweep_file import ModelTuning
-from ssd_triton.perf.tuning import tuned_repository
-from ssd_triton.reference import preprocess
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.detector.postprocessing.reference import preprocess
+from ssd_triton.measuring.reduced_decode import PREPROCESS, enlarged
+from ssd_triton.measuring.sweeps.sweep_file import ModelTuning
+from ssd_triton.measuring.sweeps.tuning import tuned_repository
+from ssd_triton.serving.server import EmbeddedServer
 
 
 def preprocessed(server: EmbeddedServer, encoded: bytes) -> tuple[np.ndarray, list[int]]:

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssd_triton.camera import Camera
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
+from ssd_triton.driving.camera import Camera
 from ssd_triton.evaluation.errors import EvaluationError
-from ssd_triton.evaluation.rendered import Criteria, Recall, judge, kind_of, read_rendered
-from ssd_triton.evaluation.rendered_images import RenderedImages
-from ssd_triton.evaluation.rendered_report import table
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.world import Scenario, Target, find_scenario
-from ssd_triton.world.clip import render_clip
-from ssd_triton.world.motion import road_pose, target_state
-from ssd_triton.world.outcome import Snapshot
-from ssd_triton.world.scenario import Criterion, Road
-from ssd_triton.world.truth import offset_m
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.simulation import Scenario, Target, find_scenario
+from ssd_triton.simulation.clip import render_clip
+from ssd_triton.simulation.judging.visibility import Criteria, Recall, judge, kind_of, read_rendered
+from ssd_triton.simulation.judging.visibility_images import RenderedImages
+from ssd_triton.simulation.judging.visibility_report import table
+from ssd_triton.simulation.motion import road_pose, target_state
+from ssd_triton.simulation.outcome import Snapshot
+from ssd_triton.simulation.scenario import Criterion, Road
+from ssd_triton.simulation.truth import offset_m
 from tests.conftest import assert_one_line_error
 
 CRITERIA = Criteria(

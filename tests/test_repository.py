@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
+from ssd_triton.common.errors import ConfigError, WeightsError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.errors import ConfigError, WeightsError
-from ssd_triton.export.postprocess_torchscript import OUTPUTS
-from ssd_triton.files import ROOT
-from ssd_triton.repository.build import artefacts, ensure_built
-from ssd_triton.repository.model_config import (
+from ssd_triton.detector.postprocessing.torchscript import OUTPUTS
+from ssd_triton.serving.repository.build import artefacts, ensure_built
+from ssd_triton.serving.repository.model_config import (
     load_model_config,
     postprocess_artefact,
     postprocess_config,

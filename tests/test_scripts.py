@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_triton.errors import ExportError
-from ssd_triton.export.compare import check_interface, check_values
-from ssd_triton.files import ROOT
+from ssd_triton.common.errors import ExportError
+from ssd_triton.common.files import ROOT
+from ssd_triton.detector.export.compare import check_interface, check_values
 from tests.conftest import assert_one_line_error
 
 if TYPE_CHECKING:
-    from ssd_triton.server import EmbeddedServer
+    from ssd_triton.serving.server import EmbeddedServer
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPTS = sorted(

@@ -19,7 +19,6 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
-from ssd_triton.access import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.client import (
     AccessDeniedError,
     ClientError,
@@ -27,12 +26,13 @@ from ssd_triton.client import (
     Tls,
     TlsError,
 )
+from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.client.transport import open_channel
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerTlsConfig
-from ssd_triton.detections import Detections
-from ssd_triton.files import ROOT
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.server.protection import (
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.serving.server.protection import (
     exposure_warning,
     protection_options,
     read_admin_key,

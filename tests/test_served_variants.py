@@ -8,13 +8,13 @@ from tritonclient import grpc as grpc_client
 from tritonclient.utils import np_to_triton_dtype
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
-from ssd_triton.export.postprocess_check import check_detections
-from ssd_triton.export.postprocess_torchscript import OUTPUTS
-from ssd_triton.postprocess_parameters import PostprocessParameters
-from ssd_triton.repository.build import ensure_built
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.detector.postprocessing.check import check_detections
+from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
+from ssd_triton.detector.postprocessing.torchscript import OUTPUTS
+from ssd_triton.serving.repository.build import ensure_built
+from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import long
 
 MAX_BOX_ERROR_PX = {"pytorch_fp32": 0.5, "pytorch_fp16": 2, "pytorch_fused_fp16": 2, "onnx_int8": 25}

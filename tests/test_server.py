@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.errors import ConfigError, ServerError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerConfig
-from ssd_triton.errors import ConfigError, ServerError
-from ssd_triton.files import ROOT
-from ssd_triton.server import EmbeddedServer, bundle, process
+from ssd_triton.serving.server import EmbeddedServer, bundle, process
 from tests.conftest import assert_one_line_error, children_of, group_members, shared_memory_regions
 
 SHM = Path("/dev/shm")

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.files import ROOT
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.server.events import read_events
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.serving.server.events import read_events
 from tests.conftest import assert_one_line_error
 from tests.test_client import free_url
 

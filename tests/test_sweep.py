@@ -17,23 +17,23 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
+from ssd_triton.common.errors import ServerError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.errors import ServerError
-from ssd_triton.files import ROOT
-from ssd_triton.perf.comparison import compare
-from ssd_triton.perf.errors import SweepError
-from ssd_triton.perf.perf_analyzer import Load, PerfAnalyzerError, UnstableError, bytes_element, measure
-from ssd_triton.perf.plots import plot_changes
-from ssd_triton.perf.report import write_comparison, write_report
-from ssd_triton.perf.results import FACTS, MEASUREMENTS, ResultsFolder, Row, read_rows
-from ssd_triton.perf.server_statistics import Stage
-from ssd_triton.perf.summary import summarize
-from ssd_triton.perf.sweep_file import DEFAULT_SETTING, ModelTuning, Point, load_sweep, points
-from ssd_triton.perf.sweep_plan import Endpoints, make_plan
-from ssd_triton.perf.sweep_run import run_sweep
-from ssd_triton.perf.tuning import tuned_repository
-from ssd_triton.repository.model_config import load_model_config
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.measuring.sweeps.comparison import compare
+from ssd_triton.measuring.sweeps.errors import SweepError
+from ssd_triton.measuring.sweeps.perf_analyzer import Load, PerfAnalyzerError, UnstableError, bytes_element, measure
+from ssd_triton.measuring.sweeps.plots import plot_changes
+from ssd_triton.measuring.sweeps.report import write_comparison, write_report
+from ssd_triton.measuring.sweeps.results import FACTS, MEASUREMENTS, ResultsFolder, Row, read_rows
+from ssd_triton.measuring.sweeps.server_statistics import Stage
+from ssd_triton.measuring.sweeps.summary import summarize
+from ssd_triton.measuring.sweeps.sweep_file import DEFAULT_SETTING, ModelTuning, Point, load_sweep, points
+from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, make_plan
+from ssd_triton.measuring.sweeps.sweep_run import run_sweep
+from ssd_triton.measuring.sweeps.tuning import tuned_repository
+from ssd_triton.serving.repository.model_config import load_model_config
+from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -98,7 +98,7 @@ def test_every_sweep_is_valid_and_its_settings_fit_the_repository(path: Path, co
 def test_what_is_wrong_with_a_sweep_is_one_line(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("ssd_triton.perf.sweep_plan._NVIDIA_DRIVER", tmp_path / "no driver")
+    monkeypatch.setattr("ssd_triton.measuring.sweeps.sweep_plan._NVIDIA_DRIVER", tmp_path / "no driver")
     (tmp_path / "mine.yml").write_text(SMALL.replace(*change), encoding="utf-8")
     with pytest.raises(SweepError) as caught:
         make_plan(load_sweep(tmp_path / "mine.yml"), config)

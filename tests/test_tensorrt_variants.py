@@ -16,21 +16,21 @@ from typing import Any
 import pytest
 import torch
 
-from ssd_triton.benchmark.candidates import runnable_candidates
+from ssd_triton.common.errors import ServerError
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.errors import ServerError
-from ssd_triton.export.engine import EngineRequest, build_engine, serving_config
-from ssd_triton.export.engine_errors import EngineError
-from ssd_triton.export.engine_metadata import Precision, metadata_path
-from ssd_triton.export.engine_runner import EngineRunner
-from ssd_triton.export.samples import photographs
-from ssd_triton.export.trt_runtime import find_gpu
-from ssd_triton.files import ROOT
-from ssd_triton.network.ssd import ServedDetector
-from ssd_triton.parity import check_parity
-from ssd_triton.repository.build import artefacts, ensure_built
-from ssd_triton.repository.engines import EngineArtefact, engine_artefact
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.detector.engines.build import EngineRequest, build_engine, serving_config
+from ssd_triton.detector.engines.errors import EngineError
+from ssd_triton.detector.engines.metadata import Precision, metadata_path
+from ssd_triton.detector.engines.runner import EngineRunner
+from ssd_triton.detector.engines.runtime import find_gpu
+from ssd_triton.detector.export.samples import photographs
+from ssd_triton.detector.network.ssd import ServedDetector
+from ssd_triton.evaluation.parity import check_parity
+from ssd_triton.serving.candidates import runnable_candidates
+from ssd_triton.serving.repository.build import artefacts, ensure_built
+from ssd_triton.serving.repository.engines import EngineArtefact, engine_artefact
+from ssd_triton.serving.server import EmbeddedServer
 
 VARIANTS: dict[str, Precision] = {"tensorrt_fp32": "fp32", "tensorrt_fp16": "fp16", "tensorrt_int8": "int8"}
 CPU = torch.device("cpu")

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssd_triton.braking.corridor import Corridor
-from ssd_triton.braking.ego import EgoMotion
-from ssd_triton.braking.observation import Observation, iou_matrix, observe
-from ssd_triton.braking.pipeline import BrakingPipeline
-from ssd_triton.braking.ranging import RangeFilter, raw_ranges
-from ssd_triton.braking.scale import ScaleFilter
-from ssd_triton.camera import Camera
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detections import Detections
+from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.observation import Observation, iou_matrix, observe
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.ranging import RangeFilter, raw_ranges
+from ssd_triton.driving.braking.scale import ScaleFilter
+from ssd_triton.driving.camera import Camera
 from tests.driving import Ego, Target, detect
 
 CAMERA = Camera.from_fov((1000, 600), horizontal_fov_deg=90, height_m=1.25)

@@ -21,18 +21,19 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import ROOT
+from ssd_triton.common.machine import available_memory_bytes
 from ssd_triton.config import AugmentationConfig, Config, LossConfig, TrainingConfig
-from ssd_triton.errors import UserError
+from ssd_triton.detector.network.boxes import default_boxes_cxcywh, to_xyxy
+from ssd_triton.detector.network.boxes import encode as encode_numpy
+from ssd_triton.detector.network.ssd import SSD300, ServedDetector
+from ssd_triton.detector.weights.file import load_network
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
 from ssd_triton.evaluation.offline import evaluate_network
-from ssd_triton.files import ROOT
-from ssd_triton.machine import available_memory_bytes
-from ssd_triton.network.boxes import default_boxes_cxcywh, to_xyxy
-from ssd_triton.network.boxes import encode as encode_numpy
-from ssd_triton.network.ssd import SSD300, ServedDetector
-from ssd_triton.network.weights import load_network
-from ssd_triton.training import memory, start
+from ssd_triton.training import initial_network as start
+from ssd_triton.training import memory
 from ssd_triton.training.augmentation import Augmentation, Sources
 from ssd_triton.training.classes import choose_labels, class_of_category
 from ssd_triton.training.constants import default_boxes
@@ -42,9 +43,9 @@ from ssd_triton.training.examples import IGNORED, PADDING, Source, draw_weights,
 from ssd_triton.training.geometry import Placement, move_boxes, sample, sample_mosaic
 from ssd_triton.training.graph import graphed
 from ssd_triton.training.half_safe import LARGEST_FP16, make_half_safe
+from ssd_triton.training.history import Record
 from ssd_triton.training.loss import hard_negatives, multibox_loss
 from ssd_triton.training.matching import Targets, encode, match
-from ssd_triton.training.record import Record
 from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot

@@ -13,14 +13,14 @@ from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
+from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.config import Config
-from ssd_triton.fuzz.corpus import make_corpus
-from ssd_triton.fuzz.decoder import DecoderProcess
-from ssd_triton.fuzz.mutation import mutate
-from ssd_triton.fuzz.report import table, write_report
-from ssd_triton.fuzz.run import fuzz_decoder, fuzz_server
-from ssd_triton.repository.paths import PREPROCESS
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.measuring.fuzz.corpus import make_corpus
+from ssd_triton.measuring.fuzz.decoder import DecoderProcess
+from ssd_triton.measuring.fuzz.mutation import mutate
+from ssd_triton.measuring.fuzz.report import table, write_report
+from ssd_triton.measuring.fuzz.run import fuzz_decoder, fuzz_server
+from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import children_of
 from tests.test_bad_input import encode
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from ssd_triton.benchmark import candidates, measure, report, timing
+from ssd_triton.common.errors import ExportError, UserError
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.device import choose_device
-from ssd_triton.errors import ExportError, UserError
-from ssd_triton.export import torchscript
-from ssd_triton.export.compare import relative_error
-from ssd_triton.export.samples import photographs
-from ssd_triton.network.fused import FusedDetector
-from ssd_triton.network.ssd import SSD300, ServedDetector, predict
-from ssd_triton.parity import check_parity
+from ssd_triton.detector.device import choose_device
+from ssd_triton.detector.export import torchscript
+from ssd_triton.detector.export.compare import relative_error
+from ssd_triton.detector.export.samples import photographs
+from ssd_triton.detector.network.fused import FusedDetector
+from ssd_triton.detector.network.ssd import SSD300, ServedDetector, predict
+from ssd_triton.evaluation.parity import check_parity
+from ssd_triton.measuring.benchmark import measure, report, timing
+from ssd_triton.serving import candidates
 from tests.conftest import long
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.errors import UserError, VideoError
-from ssd_triton.video import Frame, VideoWriter, open_source
-from ssd_triton.video.window import Window
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.errors import UserError, VideoError
+from ssd_triton.media.video import Frame, VideoWriter, open_source
+from ssd_triton.media.video.window import Window
 
 RED, GREEN, BLUE, OCHRE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (230, 180, 40)
 
@@ -180,7 +180,7 @@ WRITE_UNTIL_INTERRUPTED = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from ssd_triton.video.writer import VideoWriter
+from ssd_triton.media.video.writer import VideoWriter
 with VideoWriter(Path(sys.argv[1]), (64, 48), 25) as writer:
     for index in itertools.count():
         writer.write(np.full((48, 64, 3), index % 256, np.uint8), index / 25)
@@ -210,8 +210,8 @@ WRITE_UNTIL_FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from ssd_triton.errors import VideoError
-from ssd_triton.video.writer import VideoWriter
+from ssd_triton.common.errors import VideoError
+from ssd_triton.media.video.writer import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 random = np.random.default_rng(0)
 try:

@@ -13,24 +13,24 @@ import cv2
 import numpy as np
 import pytest
 
-from ssd_triton.braking.ego import EgoMotion, load_ego_csv
-from ssd_triton.braking.state import State
-from ssd_triton.camera import Camera
+from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config, DetectionNoiseConfig
-from ssd_triton.detections import Detections
+from ssd_triton.driving.braking.ego import EgoMotion, load_ego_csv
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera
 from ssd_triton.evaluation.annotations import read_annotations
-from ssd_triton.world import Run, Scenario, Target, WorldError, find_scenario, judge, scenarios, simulate
-from ssd_triton.world.brakes import stopping_distance_m
-from ssd_triton.world.clip import render_clip
-from ssd_triton.world.contact import gap_m
-from ssd_triton.world.dataset import write_dataset
-from ssd_triton.world.motion import moved_aside, rectangle, road_pose, target_state, travelled
-from ssd_triton.world.observe import seen_targets
-from ssd_triton.world.outcome import truth_of
-from ssd_triton.world.render import Renderer
-from ssd_triton.world.scenario import Criterion, Road, SideMove, SpeedPhase
-from ssd_triton.world.simulate import Disturbance
-from ssd_triton.world.weather import WEATHERS
+from ssd_triton.simulation import Run, Scenario, Target, WorldError, find_scenario, judge, scenarios, simulate
+from ssd_triton.simulation.brakes import stopping_distance_m
+from ssd_triton.simulation.clip import render_clip
+from ssd_triton.simulation.contact import gap_m
+from ssd_triton.simulation.dataset import write_dataset
+from ssd_triton.simulation.ground_truth import seen_targets
+from ssd_triton.simulation.motion import moved_aside, rectangle, road_pose, target_state, travelled
+from ssd_triton.simulation.outcome import truth_of
+from ssd_triton.simulation.rendering.render import Renderer
+from ssd_triton.simulation.rendering.weather import WEATHERS
+from ssd_triton.simulation.scenario import Criterion, Road, SideMove, SpeedPhase
+from ssd_triton.simulation.simulate import Disturbance
 from tests.conftest import assert_one_line_error
 
 CAMERA = Camera.from_fov((1280, 720), horizontal_fov_deg=60, height_m=1.3)

@@ -10,11 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.audit import audit_licences, audit_vulnerabilities, read_policy
+from ssd_triton.commands import runner
+from ssd_triton.common.audit import audit_licences, audit_vulnerabilities, read_policy
+from ssd_triton.common.errors import listing
+from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.errors import listing
-from ssd_triton.files import ROOT
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Audit; exit code 1 when something is refused, found, or could not be found out."""
-    args, _ = cli.parse(str(__doc__), "python tools/audit.py --service osv", add_arguments)
+    args, _ = runner.parse(str(__doc__), "python tools/audit.py --service osv", add_arguments)
     policy = read_policy(args.policy)
     licences = audit_licences(policy)
     for line in licences.excepted:
@@ -49,4 +49,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

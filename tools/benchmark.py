@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
-from ssd_triton.labels import load_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -25,11 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Measure, write the report and print the table."""
-    args, config = cli.parse(str(__doc__), "python tools/benchmark.py --device cpu --batch 1 4", add_arguments)
-    from ssd_triton.benchmark import candidates, measure, report, timing
-    from ssd_triton.device import choose_device
-    from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.network.weights import load_network
+    args, config = runner.parse(str(__doc__), "python tools/benchmark.py --device cpu --batch 1 4", add_arguments)
+    from ssd_triton.detector.device import choose_device
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.measuring.benchmark import measure, report, timing
+    from ssd_triton.serving import candidates
 
     device = choose_device(args.device)
     network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
@@ -49,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -13,11 +13,11 @@ import logging
 from pathlib import Path
 from typing import get_args
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import RUNTIME_NAMES, Config
-from ssd_triton.export.engine_metadata import EngineMetadata, Precision, inspect_engine
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.repository.engines import ONNX_OF
+from ssd_triton.detector.engines.metadata import EngineMetadata, Precision, inspect_engine
+from ssd_triton.serving.repository.engines import ONNX_OF
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -46,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Build one engine and print its layers."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python tools/build_engine.py --precision fp16 --runtime tensorrt-rtx --compute-capability 8.9",
         add_arguments,
     )
     # ONNX is imported by these only: --help and usage errors answer at once.
-    from ssd_triton.export.engine import EngineRequest, build_engine, serving_config, unexpected_layers
+    from ssd_triton.detector.engines.build import EngineRequest, build_engine, serving_config, unexpected_layers
 
     folder = args.model_repository / "ssd_detector" / "1"
     request = EngineRequest(
@@ -96,4 +96,4 @@ def _print(plan: Path, metadata: EngineMetadata) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
 from ssd_triton.config import Config
 
 
@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Build, one line an artefact."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python tools/build_repository.py --weights-path weights/mine.safetensors",
         add_arguments,
     )
     # The import brings PyTorch: --help and usage errors answer without it.
-    from ssd_triton.repository.build import ensure_built
+    from ssd_triton.serving.repository.build import ensure_built
 
     config = config.model_copy(
         update={
@@ -41,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

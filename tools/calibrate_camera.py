@@ -11,10 +11,12 @@ import argparse
 import math
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.braking.options import value_of
-from ssd_triton.camera import Camera, configured_camera
-from ssd_triton.camera.calibrate import (
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.config import CameraConfig, Config
+from ssd_triton.driving.braking.options import value_of
+from ssd_triton.driving.camera import Camera, configured_camera
+from ssd_triton.driving.camera.calibrate import (
     Calibration,
     calibrate_from_clip,
     calibrate_from_horizon,
@@ -23,10 +25,8 @@ from ssd_triton.camera.calibrate import (
     frame_at,
     write_calibration,
 )
-from ssd_triton.camera.fit import RoadReference
-from ssd_triton.config import CameraConfig, Config
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.video import VideoSource, open_source
+from ssd_triton.driving.camera.fit import RoadReference
+from ssd_triton.media.video import VideoSource, open_source
 
 EXAMPLE = """python tools/calibrate_camera.py points --video frame.png --horizontal-fov-deg 60 \\
       --point 6 -1.75 317 600 --point 6 1.75 963 600 --point 15 -1.75 511 456 --point 15 1.75 769 456
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Calibrate, write, and print what was found."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     check_output(args.output)
     with open_source(args.video, image_folder_fps=config.demo.image_folder_fps) as source:
         calibration = _calibrate(args, _intrinsics(args, config, source.size_px), source)
@@ -149,4 +149,4 @@ def frame_count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
-from ssd_triton.labels import load_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -23,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Compare and print a table."""
-    args, config = cli.parse(str(__doc__), "python tools/check_parity.py --images path/to/images", add_arguments)
-    from ssd_triton.benchmark.candidates import runnable_candidates
-    from ssd_triton.device import choose_device
-    from ssd_triton.export.samples import photographs
-    from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.network.weights import load_network
-    from ssd_triton.parity import check_parity, table
+    args, config = runner.parse(str(__doc__), "python tools/check_parity.py --images path/to/images", add_arguments)
+    from ssd_triton.detector.device import choose_device
+    from ssd_triton.detector.export.samples import photographs
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.evaluation.parity import check_parity, table
+    from ssd_triton.serving.candidates import runnable_candidates
 
     network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
@@ -41,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

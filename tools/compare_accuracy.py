@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_dataset_arguments, dataset_from, positive
-from ssd_triton.labels import load_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Evaluate, compare and print the table."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python tools/compare_accuracy.py --images coco/val2017 --annotations coco/annotations/instances_val2017.json",
         add_arguments,
@@ -48,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -11,9 +11,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
 from ssd_triton.config import RUNTIME_NAMES, Config
-from ssd_triton.container.start import AUTO, GPU_VARIANT, exec_server, prepare
+from ssd_triton.serving.container.start import AUTO, GPU_VARIANT, exec_server, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -68,7 +68,7 @@ def with_arguments(config: Config, args: argparse.Namespace) -> Config:
 
 def main() -> int:
     """Prepare, then never return unless only the cache is to be filled."""
-    args, defaults = cli.parse(
+    args, defaults = runner.parse(
         str(__doc__), "python tools/container_entrypoint.py --variant onnx_int8 -- --log-verbose=1", add_arguments
     )
     config = with_arguments(defaults, args)
@@ -80,4 +80,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

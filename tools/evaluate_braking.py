@@ -10,16 +10,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.camera import configured_camera
-from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
+from ssd_triton.common.machine import cores
 from ssd_triton.config import Config
-from ssd_triton.labels import load_labels
-from ssd_triton.machine import cores
-from ssd_triton.world import find_scenario, scenarios
-from ssd_triton.world.clip import DEFAULT_FPS, DEFAULT_SIZE_PX
-from ssd_triton.world.evaluation import Setup, evaluate
-from ssd_triton.world.evaluation_report import describe_setup, table, write_report
+from ssd_triton.driving.camera import configured_camera
+from ssd_triton.serving.connect import add_connection_arguments, connect
+from ssd_triton.simulation import find_scenario, scenarios
+from ssd_triton.simulation.clip import DEFAULT_FPS, DEFAULT_SIZE_PX
+from ssd_triton.simulation.judging.evaluate import Setup, evaluate
+from ssd_triton.simulation.judging.report import describe_setup, table, write_report
 
 EXAMPLE = (
     "python tools/evaluate_braking.py --seeds 50\n"
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Drive, write the report and print the table."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     labels = load_labels(config.labels_path)
     camera = configured_camera(config.camera, DEFAULT_SIZE_PX)
     setup = Setup(config, labels, camera, args.fps, args.latency_s)
@@ -75,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_criteria_arguments, criteria_of, positive
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.labels import load_labels
+from ssd_triton.serving.connect import add_connection_arguments, connect
 
 EXAMPLE = """python tools/render_dataset.py reports/rendered --count 200 --seed 900
   python tools/evaluate_rendered.py reports/rendered/images reports/rendered/annotations.json --serve onnx_int8"""
@@ -34,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Detect, judge and print the table."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
-    from ssd_triton.evaluation.rendered import judge
-    from ssd_triton.evaluation.rendered_images import RenderedImages, offline, served
-    from ssd_triton.evaluation.rendered_report import describe, table, write_report
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
+    from ssd_triton.simulation.judging.visibility import judge
+    from ssd_triton.simulation.judging.visibility_images import RenderedImages, offline, served
+    from ssd_triton.simulation.judging.visibility_report import describe, table, write_report
 
     labels = load_labels(config.labels_path)
     criteria = criteria_of(args, config)
@@ -56,4 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import sha256_of
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.files import sha256_of
-from ssd_triton.labels import load_labels
-from ssd_triton.repository.model_config import postprocess_parameters
+from ssd_triton.serving.repository.model_config import postprocess_parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -32,20 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Export one file and print what was proven of it."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__), "python tools/export_onnx.py detector.onnx --images path/to/images", add_arguments
     )
     num_labels = len(load_labels(args.labels_path))
     if args.postprocess:
-        from ssd_triton.export.postprocess import export_postprocess
+        from ssd_triton.detector.postprocessing.onnx_graph import export_postprocess
 
         export_postprocess(args.output, num_labels, postprocess_parameters(config.model_repository))
         print(f"{args.output}: equal to the NumPy reference, sha256 {sha256_of(args.output)}")
         return 0
-    from ssd_triton.export.detector import export_detector
-    from ssd_triton.export.samples import photographs
-    from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.network.weights import load_network
+    from ssd_triton.detector.export.detector import export_detector
+    from ssd_triton.detector.export.samples import photographs
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
 
     network = load_network(args.weights_path, args.backbone, num_labels)
     images = photographs(args.images, args.num_images)
@@ -59,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

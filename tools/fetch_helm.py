@@ -10,9 +10,9 @@ import logging
 import sys
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
 from ssd_triton.config import Config
-from ssd_triton.fleet.helm import VERSION, fetch_helm, find_helm
+from ssd_triton.serving.helm import VERSION, fetch_helm, find_helm
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Fetch it unless there is one, and print where it is."""
-    args, _ = cli.parse(str(__doc__), "python tools/fetch_helm.py", add_arguments)
+    args, _ = runner.parse(str(__doc__), "python tools/fetch_helm.py", add_arguments)
     found = None if args.force else find_helm()
     if found is None:
         logging.info("downloading helm %s (39 MB)", VERSION)
@@ -34,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -13,10 +13,10 @@ import logging
 import re
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import ROOT, relative_to_cwd
 from ssd_triton.config import Config
-from ssd_triton.files import ROOT, relative_to_cwd
-from ssd_triton.network.fetch import NVIDIA_URL, fetch
+from ssd_triton.detector.weights.fetch import NVIDIA_URL, fetch
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Fetch the checkpoint and print what to put into ``config.yml``."""
-    args, _ = cli.parse(str(__doc__), "python tools/fetch_weights.py", add_arguments)
+    args, _ = runner.parse(str(__doc__), "python tools/fetch_weights.py", add_arguments)
     checkpoint = fetch(args.url, args.output, sha256=args.sha256, timeout_s=args.timeout_s, retries=args.retries)
     if not checkpoint.downloaded:
         logging.info("already there, and its SHA-256 is the expected one: nothing was downloaded")
@@ -65,4 +65,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

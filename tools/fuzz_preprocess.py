@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.client.connect import add_connection_arguments, connect
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.config import Config
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.fuzz.run import fuzz_decoder, fuzz_server
-from ssd_triton.repository.paths import PREPROCESS
+from ssd_triton.measuring.fuzz.run import fuzz_decoder, fuzz_server
+from ssd_triton.serving.connect import add_connection_arguments, connect
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Fuzz and print the table."""
-    args, config = cli.parse(str(__doc__), "python tools/fuzz_preprocess.py --inputs 200000", add_arguments)
-    from ssd_triton.fuzz.report import table, write_report
+    args, config = runner.parse(str(__doc__), "python tools/fuzz_preprocess.py --inputs 200000", add_arguments)
+    from ssd_triton.measuring.fuzz.report import table, write_report
 
     if args.url is not None or args.serve is not None:
         with connect(args, config) as client:
@@ -49,4 +49,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

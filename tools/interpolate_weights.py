@@ -11,12 +11,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.errors import UserError
 from ssd_triton.evaluation.options import add_criteria_arguments, criteria_of
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.labels import load_labels
 from ssd_triton.training.options import add_set_argument, sets_of, share
 
 EXAMPLE = """python tools/interpolate_weights.py weights/ssd300_resnet50_demo.safetensors \\
@@ -86,9 +86,9 @@ def _by_id(shifts: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[i
 
 def main() -> int:
     """Average, evaluate, choose, and print the table."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     validation = sets_of("--validation", args.validation)
-    from ssd_triton.device import choose_device
+    from ssd_triton.detector.device import choose_device
     from ssd_triton.training.examples import Source
     from ssd_triton.training.interpolate import Mixture, interpolate
     from ssd_triton.training.interpolation_report import table
@@ -115,4 +115,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

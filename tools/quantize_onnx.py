@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import BACKBONE_NAMES, CALIBRATION_METHODS, Config
-from ssd_triton.errors import UserError
-from ssd_triton.files import relative_to_cwd, sha256_of
 
 if TYPE_CHECKING:
-    from ssd_triton.export.sensitivity import EvaluationImages
+    from ssd_triton.evaluation.sensitivity import EvaluationImages
 
 _SENSITIVITY_IMAGES = 4
 _PROVIDERS = ("OpenVINOExecutionProvider", "CPUExecutionProvider")
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Do what was asked for, in the order in which one step needs the other."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python tools/quantize_onnx.py --calibrate --sensitivity --images coco/train2017 "
         "--evaluation-images coco/val2017 --annotations coco/annotations/instances_val2017.json --output int8.onnx",
@@ -99,7 +99,7 @@ def main() -> int:
 
 
 def _ranges_path(weights_path: Path) -> Path:
-    from ssd_triton.export.ranges import ranges_path
+    from ssd_triton.detector.quantization.ranges import ranges_path
 
     return ranges_path(weights_path)
 
@@ -119,14 +119,14 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise UserError("got no training images: give --images FOLDER, or set quantization.images in config.yml")
     if args.sensitivity and (args.evaluation_images is None or args.annotations is None):
         raise UserError("--sensitivity measures AP: give --evaluation-images FOLDER and --annotations FILE too")
-    from ssd_triton.export.ranges import load_ranges
+    from ssd_triton.detector.quantization.ranges import load_ranges
 
     if not args.calibrate:
         load_ranges(args.ranges, args.weights_path)
     if not (args.calibrate or args.sensitivity):
         return
-    from ssd_triton.export.calibration import load_images
-    from ssd_triton.export.sensitivity import check_evaluation
+    from ssd_triton.detector.quantization.calibration import load_images
+    from ssd_triton.evaluation.sensitivity import check_evaluation
 
     if args.sensitivity:
         check_evaluation(_evaluation_images(args))
@@ -143,18 +143,18 @@ def _evaluation(args: argparse.Namespace) -> list[Path]:
 
 
 def _evaluation_images(args: argparse.Namespace) -> EvaluationImages:
-    from ssd_triton.export.sensitivity import EvaluationImages
+    from ssd_triton.evaluation.sensitivity import EvaluationImages
 
     return EvaluationImages(args.evaluation_images, args.annotations, args.num_evaluation_images)
 
 
 def _export_fp32(args: argparse.Namespace, config: Config, folder: Path) -> Path:
     """Export anew: ranges and layers are those of these weights, whatever the model repository holds."""
-    from ssd_triton.export.detector import export_detector
-    from ssd_triton.export.samples import photographs
-    from ssd_triton.labels import load_labels
-    from ssd_triton.network.ssd import ServedDetector
-    from ssd_triton.network.weights import load_network
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.detector.export.detector import export_detector
+    from ssd_triton.detector.export.samples import photographs
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
 
     network = load_network(args.weights_path, args.backbone, len(load_labels(config.labels_path)))
     path = folder / "fp32.onnx"
@@ -165,9 +165,9 @@ def _export_fp32(args: argparse.Namespace, config: Config, folder: Path) -> Path
 def _calibrate(args: argparse.Namespace, fp32: Path) -> None:
     import onnx
 
-    from ssd_triton.export.calibration import calibrate, load_images
-    from ssd_triton.export.quantize import activations
-    from ssd_triton.export.ranges import save_ranges
+    from ssd_triton.detector.quantization.calibration import calibrate, load_images
+    from ssd_triton.detector.quantization.quantize import activations
+    from ssd_triton.detector.quantization.ranges import save_ranges
 
     images = load_images(args.images, args.num_images, _evaluation(args))
     tensors = activations(onnx.load(fp32))
@@ -177,9 +177,9 @@ def _calibrate(args: argparse.Namespace, fp32: Path) -> None:
 
 
 def _sensitivity(args: argparse.Namespace, fp32: Path) -> None:
-    from ssd_triton.export.calibration import load_images
-    from ssd_triton.export.ranges import load_ranges, save_ranges
-    from ssd_triton.export.sensitivity import layer_errors, smallest_exclusion
+    from ssd_triton.detector.quantization.calibration import load_images
+    from ssd_triton.detector.quantization.ranges import load_ranges, save_ranges
+    from ssd_triton.evaluation.sensitivity import layer_errors, smallest_exclusion
 
     ranges = load_ranges(args.ranges, args.weights_path)
     images = load_images(args.images, _SENSITIVITY_IMAGES, _evaluation(args))
@@ -208,9 +208,9 @@ def _sensitivity(args: argparse.Namespace, fp32: Path) -> None:
 
 
 def _build(args: argparse.Namespace, fp32: Path) -> None:
-    from ssd_triton.export.quantize import export_int8
-    from ssd_triton.export.ranges import load_ranges
-    from ssd_triton.export.samples import photographs
+    from ssd_triton.detector.export.samples import photographs
+    from ssd_triton.detector.quantization.quantize import export_int8
+    from ssd_triton.detector.quantization.ranges import load_ranges
 
     ranges = load_ranges(args.ranges, args.weights_path)
     errors = export_int8(fp32, ranges, args.output, exclude=ranges.exclude, images_rgb=photographs(args.images, 4))
@@ -219,4 +219,4 @@ def _build(args: argparse.Namespace, fp32: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import positive
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.labels import load_labels
-from ssd_triton.world.dataset import write_dataset
+from ssd_triton.simulation.dataset import write_dataset
 
 EXAMPLE = "python tools/render_dataset.py reports/rendered --count 1000 --seed 1"
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Draw the set."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     labels = load_labels(config.labels_path)
     sizes_px = [(width, height) for width, height in args.size or [(640, 480)]]
     written = write_dataset(args.folder, args.count, args.seed, sizes_px, labels, processes=args.processes)
@@ -42,4 +42,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.camera import configured_camera
+from ssd_triton.commands import runner
+from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
-from ssd_triton.labels import load_labels
-from ssd_triton.world import find_scenario, scenarios
-from ssd_triton.world.catalogue import DEFAULT_NAME, describe
-from ssd_triton.world.clip import DEFAULT_FPS, DEFAULT_SIZE_PX, render_clip
-from ssd_triton.world.weather import WEATHERS
+from ssd_triton.driving.camera import configured_camera
+from ssd_triton.simulation import find_scenario, scenarios
+from ssd_triton.simulation.catalogue import DEFAULT_NAME, describe
+from ssd_triton.simulation.clip import DEFAULT_FPS, DEFAULT_SIZE_PX, render_clip
+from ssd_triton.simulation.rendering.weather import WEATHERS
 
 EXAMPLE = "python tools/render_scenario.py ccrs-40 --output reports/ccrs-40.mp4 --closed-loop"
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Draw the clip."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     if args.list:
         print(describe(scenarios()))
         return 0
@@ -59,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

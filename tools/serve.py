@@ -12,12 +12,12 @@ import logging
 import time
 from pathlib import Path
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.yaml_file import validated
 from ssd_triton.config import Config, ServerConfig
-from ssd_triton.errors import ConfigError
-from ssd_triton.repository.ensure import ensure_built_if_possible
-from ssd_triton.server import EmbeddedServer
-from ssd_triton.yaml_file import validated
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.server import EmbeddedServer
 
 _CHECK_INTERVAL_S = 0.5
 
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Serve until interrupted."""
-    args, config = cli.parse(str(__doc__), "python tools/serve.py --variant onnx_fp32 --grpc-port 0", add_arguments)
+    args, config = runner.parse(str(__doc__), "python tools/serve.py --variant onnx_fp32 --grpc-port 0", add_arguments)
     settings = _settings(args, config)
     repository = args.model_repository.resolve()
     if not args.no_build:
@@ -89,4 +89,4 @@ def _settings(args: argparse.Namespace, config: Config) -> ServerConfig:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

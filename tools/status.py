@@ -14,15 +14,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from ssd_triton import cli
-from ssd_triton.client.connect import default_url
 from ssd_triton.client.tls import add_tls_arguments, tls_from
 from ssd_triton.client.transport import make_transport
+from ssd_triton.commands import runner
 from ssd_triton.config import Config
-from ssd_triton.server.events import read_events
-from ssd_triton.server.protection import read_admin_key
-from ssd_triton.status.collect import ServerStatus, collect
-from ssd_triton.status.table import text, to_json
+from ssd_triton.serving.connect import default_url
+from ssd_triton.serving.server.events import read_events
+from ssd_triton.serving.server.protection import read_admin_key
+from ssd_triton.serving.status.collect import ServerStatus, collect
+from ssd_triton.serving.status.table import text, to_json
 
 _CLEAR = "\x1b[2J\x1b[H"
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Look once, or until Ctrl-C."""
-    args, config = cli.parse(str(__doc__), "python tools/status.py --watch 2", add_arguments)
+    args, config = runner.parse(str(__doc__), "python tools/status.py --watch 2", add_arguments)
     if args.log is not None:
         return _print_events(args.log)
     url = args.url or default_url(config, args.protocol)
@@ -86,4 +86,4 @@ def _print_events(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -11,15 +11,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.errors import UserError
 from ssd_triton.evaluation.options import positive
-from ssd_triton.files import relative_to_cwd
 from ssd_triton.training.options import add_recipe_arguments, add_set_argument, recipe_of, sets_of
 
 if TYPE_CHECKING:
-    from ssd_triton.training.record import Record
+    from ssd_triton.training.history import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Train, and print where the best weights are."""
-    args, config = cli.parse(
+    args, config = runner.parse(
         str(__doc__),
         "python tools/train.py --data coco/train2017 coco/annotations/instances_train2017.json "
         "--validation coco/val2017 coco/annotations/instances_val2017.json --backbone-weights resnet50.npz",
@@ -79,8 +79,8 @@ def main() -> int:
     training, validation = sets_of("--data", args.data), sets_of("--validation", args.validation)
     taught = sets_of("--taught-data", args.taught_data)
     name_map = {**config.coco.name_map, **_name_map(args.name_map)}
-    from ssd_triton.device import choose_device
-    from ssd_triton.labels import load_labels
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.detector.device import choose_device
     from ssd_triton.training.classes import choose_labels
     from ssd_triton.training.examples import Source
     from ssd_triton.training.run import WEIGHTS, Begin, Request, train
@@ -117,4 +117,4 @@ def _summary(weights: Path, record: Record) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -13,12 +13,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ssd_triton import cli
+from ssd_triton.commands import runner
+from ssd_triton.common.files import ROOT, relative_to_cwd
+from ssd_triton.common.labels import load_labels
+from ssd_triton.common.machine import cores
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_criteria_arguments, criteria_of, positive
-from ssd_triton.files import ROOT, relative_to_cwd
-from ssd_triton.labels import load_labels
-from ssd_triton.machine import cores
 from ssd_triton.training.options import sets_of, several, share
 from ssd_triton.training.recipe import with_recipe
 
@@ -72,10 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def main() -> int:
     """Make the weights, and print the figures."""
-    args, config = cli.parse(str(__doc__), EXAMPLE, add_arguments)
+    args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     [photographs] = sets_of("--photographs", [args.photographs])
     [validation] = sets_of("--validation", [args.validation])
-    from ssd_triton.device import choose_device
+    from ssd_triton.detector.device import choose_device
     from ssd_triton.training.default_weights import Branch, Maker, Plan
     from ssd_triton.training.examples import Source
     from ssd_triton.training.run import Begin
@@ -118,4 +118,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

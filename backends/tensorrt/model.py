@@ -16,8 +16,8 @@ from gather import gather
 from structured_log import StructuredLog
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
-from ssd_triton.errors import UserError
-from ssd_triton.export.engine_runner import INPUT, OUTPUTS, EngineRunner
+from ssd_triton.common.errors import UserError
+from ssd_triton.detector.engines.runner import INPUT, OUTPUTS, EngineRunner
 
 DEFAULT_MODEL_FILENAME = "model.plan"
 

@@ -15,9 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ssd_triton.access import is_loopback
-from ssd_triton.ahead import submit_ahead
-from ssd_triton.arrays import AnyArray
+from ssd_triton.client.endpoint import is_loopback
 from ssd_triton.client.errors import (
     BackendProcessDiedError,
     ClientError,
@@ -34,8 +32,10 @@ from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.stream import stream_detections
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, make_transport
-from ssd_triton.detections import Detections
-from ssd_triton.repository.paths import PREPROCESS
+from ssd_triton.common.arrays import AnyArray
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.model_names import PREPROCESS
 
 Result = TypeVar("Result")
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssd_triton import cli
-from ssd_triton.ahead import submit_ahead
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
-from ssd_triton.drawing import draw_detections
-from ssd_triton.errors import UserError
-from ssd_triton.files import atomic_output, relative_to_cwd
-from ssd_triton.video import VideoWriter, open_source
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.progress import progress
+from ssd_triton.media.drawing import draw_detections
+from ssd_triton.media.video import VideoWriter, open_source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
@@ -80,7 +80,7 @@ def detect_images(
     """
     summary = DetectSummary()
     encoded = (path.read_bytes() for path in files)
-    answers = cli.progress(client.map(encoded), total=len(files), description="detect", unit="images")
+    answers = progress(client.map(encoded), total=len(files), description="detect", unit="images")
     stems: collections.Counter[str] = collections.Counter()
     for path, answer in zip(files, answers, strict=True):
         if isinstance(answer, RequestRefusedError):
@@ -122,7 +122,7 @@ def detect_video(
         target = output / f"{path.stem}.annotated.mp4"
         writer = stack.enter_context(VideoWriter(target, source.size_px, source.fps))
         answers = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
-        for frame, future in cli.progress(answers, total=source.frame_count, description="detect", unit="frames"):
+        for frame, future in progress(answers, total=source.frame_count, description="detect", unit="frames"):
             found = future.result().filter(score_thresh=score_thresh)
             summary.results.append(
                 {"frame": frame.index, "time_s": round(frame.time_s, 6), "detections": found.to_json(labels)}

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssd_triton.arrays import AnyArray
 from ssd_triton.client.errors import (
     ClientError,
     ServerFailedError,
@@ -23,6 +22,7 @@ from ssd_triton.client.errors import (
     SharedMemoryUnavailableError,
 )
 from ssd_triton.client.transport import SharedInput, Transport
+from ssd_triton.common.arrays import AnyArray
 
 with warnings.catch_warnings():
     # tritonclient imports pkg_resources, which announces its own end.

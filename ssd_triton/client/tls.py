@@ -13,8 +13,8 @@ import gevent.ssl
 from geventhttpclient import connectionpool
 
 from ssd_triton.client.errors import TlsError
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import ClientTlsConfig
-from ssd_triton.files import relative_to_cwd
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import tritonclient.http as http_client
 from geventhttpclient.response import HTTPConnectionClosed, HTTPProtocolViolationError
 from tritonclient.utils import InferenceServerException
 
-from ssd_triton.access import ADMIN_HEADER, GRPC_ADMIN_HEADER
-from ssd_triton.arrays import AnyArray
 from ssd_triton.client.causes import from_grpc_error, from_http_error, unreachable, untrusted
+from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.client.errors import DeadlineExceededError
 from ssd_triton.client.tls import Tls
+from ssd_triton.common.arrays import AnyArray
 
 Result = TypeVar("Result")
 Outputs = dict[str, AnyArray]

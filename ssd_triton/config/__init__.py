@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.yaml_file import read_yaml
 from ssd_triton.config.artefacts import (
     BACKBONE_NAMES,
     CALIBRATION_METHODS,
@@ -52,8 +54,6 @@ from ssd_triton.config.training import (
     OptimizerConfig,
     TrainingConfig,
 )
-from ssd_triton.errors import ConfigError
-from ssd_triton.yaml_file import read_yaml
 
 __all__ = [
     "BACKBONE_NAMES",

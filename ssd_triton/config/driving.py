@@ -110,7 +110,7 @@ class DetectionNoiseConfig(Section):
 
 
 class WorldConfig(Section):
-    """The simulated world (:mod:`ssd_triton.world`)."""
+    """The simulated world (:mod:`ssd_triton.simulation`)."""
 
     step_s: Annotated[float, Field(gt=0, le=0.1)]
     ego: EgoConfig

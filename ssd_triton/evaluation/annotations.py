@@ -9,8 +9,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.evaluation.errors import EvaluationError
-from ssd_triton.files import relative_to_cwd
 
 _Side = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Place = Annotated[float, Field(allow_inf_nan=False)]

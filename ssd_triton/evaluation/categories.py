@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections.abc import Mapping, Sequence
 
-from ssd_triton.errors import listing
+from ssd_triton.common.errors import listing
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.errors import EvaluationError
 

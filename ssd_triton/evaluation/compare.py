@@ -10,22 +10,22 @@ from pathlib import Path
 import torch
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import atomic_output, sha256_of
+from ssd_triton.common.labels import load_labels
+from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
-from ssd_triton.errors import ConfigError
+from ssd_triton.detector.network.ssd import ServedDetector
+from ssd_triton.detector.weights.file import load_network
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.environment import environment
 from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served, finish
 from ssd_triton.evaluation.journal import open_journal
 from ssd_triton.evaluation.offline import detect_all
 from ssd_triton.evaluation.report import write_report, writing
-from ssd_triton.files import atomic_output, sha256_of
-from ssd_triton.labels import load_labels
-from ssd_triton.network.ssd import ServedDetector
-from ssd_triton.network.weights import load_network
-from ssd_triton.repository.build import artefacts, ensure_built
-from ssd_triton.repository.model_config import postprocess_parameters, variants
-from ssd_triton.repository.paths import DETECTOR
-from ssd_triton.server import EmbeddedServer
+from ssd_triton.serving.repository.build import artefacts, ensure_built
+from ssd_triton.serving.repository.model_config import postprocess_parameters, variants
+from ssd_triton.serving.server import EmbeddedServer
 
 _log = logging.getLogger(__name__)
 REFERENCE = "PyTorch FP32, offline"

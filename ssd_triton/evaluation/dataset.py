@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ssd_triton.common.errors import listing
+from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import ImageSet
-from ssd_triton.errors import listing
 from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations
 from ssd_triton.evaluation.categories import by_order, match_categories
 from ssd_triton.evaluation.errors import EvaluationError
-from ssd_triton.files import relative_to_cwd, sha256_of
 
 
 @dataclass(frozen=True)

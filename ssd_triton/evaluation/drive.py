@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ssd_triton import cli
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.detections import Detections
-from ssd_triton.drawing import draw_detections
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.progress import progress
+from ssd_triton.detector.export.samples import IMAGE_SUFFIXES
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.offline import detect_each
-from ssd_triton.export.samples import IMAGE_SUFFIXES
-from ssd_triton.files import atomic_output, relative_to_cwd
+from ssd_triton.media.drawing import draw_detections
 
 if TYPE_CHECKING:
     import torch
 
-    from ssd_triton.network.ssd import SSD300
+    from ssd_triton.detector.network.ssd import SSD300
 
 _BATCH = 16
 _SHEET_COLUMNS, _SHEET_WIDTH_PX = 2, 640
@@ -74,11 +74,11 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
     Raises:
         EvaluationError: There are no images, or one of them is damaged.
     """
-    from ssd_triton.network.ssd import ServedDetector
+    from ssd_triton.detector.network.ssd import ServedDetector
 
     detector = ServedDetector(network).to(device).eval()
     paths = _frames(drive)
-    frames = cli.progress(paths, total=len(paths), description=drive.name, unit="images")
+    frames = progress(paths, total=len(paths), description=drive.name, unit="images")
     detected = detect_each(detector, frames, _preprocessed, device, _BATCH)
     return [found.filter(score_thresh=score_thresh) for _, found in detected]
 
@@ -109,7 +109,7 @@ def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Se
 
 
 def _preprocessed(path: Path) -> tuple[UInt8Array, tuple[int, int]]:
-    from ssd_triton.reference import preprocess
+    from ssd_triton.detector.postprocessing.reference import preprocess
 
     try:
         return preprocess(path.read_bytes())

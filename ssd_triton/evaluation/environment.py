@@ -6,7 +6,7 @@ import platform
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
-from ssd_triton.machine import cores, gpus, processor
+from ssd_triton.common.machine import cores, gpus, processor
 
 _PACKAGES = ("numpy", "pillow", "pycocotools", "tritonclient")
 

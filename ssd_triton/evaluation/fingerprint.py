@@ -10,8 +10,8 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.files import sha256_of
 from ssd_triton.evaluation.errors import EvaluationError
-from ssd_triton.files import sha256_of
 
 _DECIDING = (
     "platform",

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ssd_triton.detections import Detections
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.fingerprint import differences
 from ssd_triton.evaluation.metrics import shortest
-from ssd_triton.files import relative_to_cwd
 
 _FORMAT = 1
 _SHOWN = 4

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ssd_triton.arrays import AnyArray, FloatArray
-from ssd_triton.detections import Detections
+from ssd_triton.common.arrays import AnyArray, FloatArray
+from ssd_triton.common.detections import Detections
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError
 

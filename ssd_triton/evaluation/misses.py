@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image as PilImage
 
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.detections import Detections
-from ssd_triton.drawing import draw_detections
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.metrics import CocoResult, Metrics
+from ssd_triton.media.drawing import draw_detections
 
 CLEAR_SCORE = 0.3
 """Detections below are neither shown nor counted here: a box that only they find counts as missed."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ssd_triton import cli
-from ssd_triton.ahead import submit_ahead
-from ssd_triton.detections import Detections
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.progress import progress
+from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.postprocess_parameters import PostprocessParameters
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +48,11 @@ def evaluate_network(
     batch_size: int,
     parameters: PostprocessParameters | None = None,
 ) -> Metrics:
-    """Evaluate a network in PyTorch, with the preprocessing and post-processing of :mod:`ssd_triton.reference`.
+    """Evaluate a network in PyTorch by the protocol of :mod:`ssd_triton.detector.postprocessing.reference`.
 
     Args:
         network: On the device and in evaluation mode: UINT8 [N, 300, 300, 3] RGB to ``loc`` [N, 4, 8732] and ``conf``
-            [N, num_labels, 8732], as :class:`ssd_triton.network.ssd.ServedDetector`.
+            [N, num_labels, 8732], as :class:`ssd_triton.detector.network.ssd.ServedDetector`.
         dataset: What to evaluate on.
         device: Where the network is.
         batch_size: Images in a batch; the last one is smaller.
@@ -75,7 +75,7 @@ def detect_all(
     parameters: PostprocessParameters | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
     """Yield every image with its detections, in the dataset's order; see :func:`evaluate_network`."""
-    from ssd_triton.reference import preprocess
+    from ssd_triton.detector.postprocessing.reference import preprocess
 
     def load(image: Image) -> Any:
         return _readable(dataset, image, partial(preprocess, dataset.read(image)))
@@ -97,14 +97,14 @@ def detect_each(
     Args:
         network: As for :func:`evaluate_network`.
         items: What has an image.
-        load: Gives what :func:`ssd_triton.reference.preprocess` makes of an item's image.
+        load: Gives what :func:`ssd_triton.detector.postprocessing.reference.preprocess` makes of an item's image.
         device: Where the network is.
         batch_size: Images in a batch; the last one is smaller.
         parameters: Thresholds; None takes those of the protocol.
     """
     import torch
 
-    from ssd_triton.reference import postprocess
+    from ssd_triton.detector.postprocessing.reference import postprocess
 
     thresholds = parameters or PostprocessParameters()
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
@@ -130,7 +130,7 @@ def _in_batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _progress(dataset: Dataset) -> Iterator[Image]:
-    return cli.progress(dataset.images, total=len(dataset.images), description="offline", unit="images")
+    return progress(dataset.images, total=len(dataset.images), description="offline", unit="images")
 
 
 def _readable(dataset: Dataset, image: Image, call: Callable[[], Any]) -> Any:

@@ -13,7 +13,7 @@ from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import check_installed
 
 if TYPE_CHECKING:
-    from ssd_triton.evaluation.rendered import Criteria
+    from ssd_triton.simulation.judging.visibility import Criteria
 
 _IMAGES, _ANNOTATIONS = Path("val2017"), Path("annotations/instances_val2017.json")
 """Below ``coco_data_path``, as COCO's own archives unpack."""
@@ -80,7 +80,7 @@ def add_criteria_arguments(parser: argparse.ArgumentParser, config: Config) -> N
 
 def criteria_of(args: argparse.Namespace, config: Config) -> Criteria:
     """What the options of :func:`add_criteria_arguments` say."""
-    from ssd_triton.evaluation.rendered import Criteria
+    from ssd_triton.simulation.judging.visibility import Criteria
 
     return Criteria(
         args.score_thresh,

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image as PilImage
 
+from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import Evaluation
 from ssd_triton.evaluation.metrics import IOU_50, IOU_75, Metrics
 from ssd_triton.evaluation.misses import DEFINITION, Miss, draw_miss, worst_misses
-from ssd_triton.files import atomic_output, relative_to_cwd
 
 _DEFAULT_MISSES = 12
 _STYLE = """

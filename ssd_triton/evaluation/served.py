@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssd_triton.client import ClientError, DetectorClient, RequestRefusedError
-from ssd_triton.detections import Detections
+from ssd_triton.common.detections import Detections
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import Metrics
-from ssd_triton.evaluation.rendered import Criteria, RenderedAnnotations, Visibility, judge, read_rendered
-from ssd_triton.network.ssd import SSD300
+from ssd_triton.simulation.judging.visibility import Criteria, RenderedAnnotations, Visibility, judge, read_rendered
 from ssd_triton.training.validation import ValidationSet, Validator, figures
 
 

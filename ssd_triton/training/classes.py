@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 
-from ssd_triton.errors import listing
+from ssd_triton.common.errors import listing
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.training.errors import TrainingError
 

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ssd_triton.network.boxes import default_boxes_cxcywh
-from ssd_triton.network.ssd import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+from ssd_triton.detector.network.boxes import default_boxes_cxcywh
+from ssd_triton.detector.network.ssd import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """Left, top, right and bottom of a whole image, in fractions of it."""
@@ -33,5 +33,5 @@ def std_rgb(device: torch.device) -> Tensor:
 
 @cache
 def default_boxes(device: torch.device) -> Tensor:
-    """Default boxes, FP32 [8732, 4]: centre and size, as :func:`ssd_triton.network.boxes.default_boxes_cxcywh`."""
+    """Default boxes (centre, size), FP32 [8732, 4]; :func:`ssd_triton.detector.network.boxes.default_boxes_cxcywh`."""
     return torch.from_numpy(default_boxes_cxcywh()).to(device)

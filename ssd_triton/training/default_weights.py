@@ -18,21 +18,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssd_triton.arrays import UInt8Array
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.config import Config, TrainingConfig
+from ssd_triton.detector.weights.file import load_network
 from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
-from ssd_triton.evaluation.rendered import Criteria, JudgedFrame
-from ssd_triton.evaluation.rendered_report import describe, write_report
-from ssd_triton.files import atomic_output, relative_to_cwd
-from ssd_triton.network.weights import load_network
+from ssd_triton.simulation.dataset import write_dataset
+from ssd_triton.simulation.judging.visibility import Criteria, JudgedFrame
+from ssd_triton.simulation.judging.visibility_report import describe, write_report
 from ssd_triton.training.candidates import Candidate, choose
-from ssd_triton.training.card import CARD
 from ssd_triton.training.examples import Source
 from ssd_triton.training.interpolate import Mixture, interpolate
 from ssd_triton.training.interpolation_report import table
+from ssd_triton.training.model_card import CARD
 from ssd_triton.training.run import WEIGHTS, Begin, Request, train
 from ssd_triton.training.trainer import SNAPSHOT
-from ssd_triton.world.dataset import write_dataset
 
 _TRAINING_SEED, _VALIDATION_SEED = 1, 902
 _TRAINING_SIZES_PX = ((512, 288), (992, 300), (512, 288), (512, 384))

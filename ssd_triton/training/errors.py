@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssd_triton.errors import UserError
+from ssd_triton.common.errors import UserError
 
 
 class TrainingError(UserError):

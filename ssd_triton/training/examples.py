@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssd_triton import cli
-from ssd_triton.arrays import UInt8Array
-from ssd_triton.errors import listing
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.errors import listing
+from ssd_triton.common.files import relative_to_cwd, sha256_of
+from ssd_triton.common.machine import available_memory_bytes
+from ssd_triton.common.progress import progress
 from ssd_triton.evaluation import annotations as coco
-from ssd_triton.files import relative_to_cwd, sha256_of
-from ssd_triton.machine import available_memory_bytes
 from ssd_triton.training.classes import LEFT_OUT
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.memory import check_images_fit
@@ -208,7 +208,7 @@ def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> l
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         results = pool.map(decode, images)
-        return list(cli.progress(results, total=len(images), description=f"read {source.name}", unit="images"))
+        return list(progress(results, total=len(images), description=f"read {source.name}", unit="images"))
     finally:
         pool.shutdown(cancel_futures=True)
 

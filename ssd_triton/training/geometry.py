@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssd_triton.network.boxes import IMAGE_SIZE_PX
+from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.training.examples import IGNORED, PADDING
 
 SUPERSAMPLING = 2

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ssd_triton.network.boxes import IMAGE_SIZE_PX
-from ssd_triton.network.ssd import SSD300
+from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
+from ssd_triton.detector.network.ssd import SSD300
 
 
 def graphed(network: SSD300, batch: int, dtype: torch.dtype, device: torch.device) -> SSD300:

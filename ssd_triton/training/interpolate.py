@@ -16,19 +16,19 @@ from pathlib import Path
 
 import torch
 
+from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.detector.network.ssd import SSD300
+from ssd_triton.detector.weights.file import load_network, save_fp16
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.metrics import check_installed
-from ssd_triton.evaluation.rendered import Criteria
-from ssd_triton.files import atomic_output, relative_to_cwd
-from ssd_triton.network.ssd import SSD300
-from ssd_triton.network.weights import load_network, save_fp16
+from ssd_triton.simulation.judging.visibility import Criteria
 from ssd_triton.training.candidates import Candidate, Judge, choose
-from ssd_triton.training.card import CARD
 from ssd_triton.training.classes import class_of_category
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import ClassMap, Source
 from ssd_triton.training.half_safe import make_half_safe, match_scales
 from ssd_triton.training.interpolation_report import Outcome, plot, table, write_card
+from ssd_triton.training.model_card import CARD
 from ssd_triton.training.run import WEIGHTS
 from ssd_triton.training.validation import Validator, load_validation
 
@@ -47,7 +47,7 @@ class Mixture:
         validation: Sets; those of ``tools/render_dataset.py`` tell what is seen of rendered traffic too.
         labels: Class names by id, the background first.
         name_map: Names of the data that are called otherwise in ``labels``; an empty one leaves a category out.
-        backbone: A key of :data:`ssd_triton.network.resnet.BACKBONES`.
+        backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
         criteria: What counts on rendered sets.
         max_loss: AP that the choice may lose against the first weights on photographs.
         chosen_share: Publish this one; None chooses by the figures.

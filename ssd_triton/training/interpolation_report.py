@@ -14,10 +14,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from ssd_triton.evaluation.rendered import RenderedAnnotations
-from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.simulation.judging.visibility import RenderedAnnotations
 from ssd_triton.training.candidates import Candidate, Judge
-from ssd_triton.training.card import CARD, COMMON_LIMITS, accuracy, head
+from ssd_triton.training.model_card import CARD, COMMON_LIMITS, accuracy, head
 from ssd_triton.training.validation import ValidationSet
 
 _LISTED_CLASSES = ("person", "car")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssd_triton.network.boxes import CENTER_VARIANCE, SIZE_VARIANCE
+from ssd_triton.detector.network.boxes import CENTER_VARIANCE, SIZE_VARIANCE
 from ssd_triton.training.examples import IGNORED, PADDING
 
 MIN_IOU = 0.5
@@ -109,7 +109,7 @@ def match(
 
 
 def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
-    """Offsets of boxes [..., D, 4] against default boxes [D, 4], as :func:`ssd_triton.network.boxes.encode`.
+    """Offsets of boxes [..., D, 4] against default boxes [D, 4], as :func:`ssd_triton.detector.network.boxes.encode`.
 
     Padding, which has no size, gives finite numbers of no meaning.
     """

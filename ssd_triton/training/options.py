@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssd_triton.common.errors import UserError
 from ssd_triton.config import Config, TrainingConfig
-from ssd_triton.errors import UserError
 from ssd_triton.evaluation.options import positive
 from ssd_triton.training.recipe import with_recipe
 

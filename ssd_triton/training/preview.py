@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
+from ssd_triton.common.files import atomic_output
 from ssd_triton.config import TrainingConfig
-from ssd_triton.files import atomic_output
-from ssd_triton.network.boxes import IMAGE_SIZE_PX
+from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.training.augmentation import Augmentation, Sources
 from ssd_triton.training.constants import mean_rgb, std_rgb
 from ssd_triton.training.examples import IGNORED, PADDING

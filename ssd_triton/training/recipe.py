@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.yaml_file import read_mapping, validated
 from ssd_triton.config import TrainingConfig
-from ssd_triton.errors import ConfigError
-from ssd_triton.files import relative_to_cwd
-from ssd_triton.yaml_file import read_mapping, validated
 
 
 def with_recipe(settings: TrainingConfig, path: Path | None) -> TrainingConfig:

@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.config import TrainingConfig
+from ssd_triton.detector.network.ssd import SSD300
+from ssd_triton.detector.weights.file import save_fp16
 from ssd_triton.evaluation import metrics as coco_metrics
 from ssd_triton.evaluation.annotations import Category
-from ssd_triton.files import atomic_output, relative_to_cwd, sha256_of
-from ssd_triton.network.ssd import SSD300
-from ssd_triton.network.weights import save_fp16
 from ssd_triton.training.augmentation import Sources
-from ssd_triton.training.card import CARD, Subject, write_card
 from ssd_triton.training.classes import class_of_category
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import (
@@ -33,10 +32,11 @@ from ssd_triton.training.examples import (
     report_problems,
 )
 from ssd_triton.training.half_safe import make_half_safe
+from ssd_triton.training.history import Record
+from ssd_triton.training.initial_network import load_backbone, load_checkpoint, new_network
 from ssd_triton.training.memory import images_too_many
+from ssd_triton.training.model_card import CARD, Subject, write_card
 from ssd_triton.training.preview import write_preview
-from ssd_triton.training.record import Record
-from ssd_triton.training.start import load_backbone, load_checkpoint, new_network
 from ssd_triton.training.trainer import SNAPSHOT, Best, Trainer
 from ssd_triton.training.validation import ValidationSet, Validator, load_validation
 
@@ -48,7 +48,7 @@ class Begin:
     """What a training begins with.
 
     Attributes:
-        backbone: A key of :data:`ssd_triton.network.resnet.BACKBONES`.
+        backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
         backbone_weights: ImageNet weights of it, or None.
         checkpoint: A whole network to fine-tune, or None; only one of both may be given.
         new_heads: Begin the class heads of the checkpoint anew.

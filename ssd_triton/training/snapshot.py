@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ssd_triton.files import atomic_output, relative_to_cwd
-from ssd_triton.network.ssd import SSD300
+from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.record import Record
+from ssd_triton.training.history import Record
 
 _FORMAT = 1
 _LISTED = 3

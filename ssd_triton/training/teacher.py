@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssd_triton.config import LossConfig
-from ssd_triton.network.ssd import SSD300, fold_batch_norms
+from ssd_triton.detector.network.ssd import SSD300, fold_batch_norms
 from ssd_triton.training.augmentation import Batch
 from ssd_triton.training.examples import IGNORED
 from ssd_triton.training.loss import Loss, multibox_loss

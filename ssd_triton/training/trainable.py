@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssd_triton.config import OptimizerConfig
-from ssd_triton.network.ssd import SSD300, fold_batch_norms, replace_batch_norms
+from ssd_triton.detector.network.ssd import SSD300, fold_batch_norms, replace_batch_norms
 
 _MODULES_OF_STAGES = (0, 4, 5, 6, 7)
 """How many modules of the backbone the first n stages are: none, the stem, layer1, layer2, layer3."""

@@ -14,21 +14,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_triton.config import TrainingConfig
+from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.evaluation.metrics import Metrics
-from ssd_triton.network.ssd import SSD300
 from ssd_triton.training.augmentation import Augmentation, Sources
-from ssd_triton.training.busy import DeviceBusy
 from ssd_triton.training.constants import default_boxes
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.graph import graphed
+from ssd_triton.training.history import LogRow, Record, ValidationRow
 from ssd_triton.training.loss import multibox_loss
 from ssd_triton.training.matching import BoxCount, match
 from ssd_triton.training.memory import out_of_memory
-from ssd_triton.training.record import LogRow, Record, ValidationRow
 from ssd_triton.training.schedule import rate_factor
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot, writing
 from ssd_triton.training.teacher import Teacher
 from ssd_triton.training.trainable import RunningAverage, freeze, freeze_norms, make_optimizer
+from ssd_triton.training.utilisation import DeviceBusy
 from ssd_triton.training.validation import Validator
 
 SNAPSHOT = "last.pt"

@@ -14,17 +14,17 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from ssd_triton import cli
-from ssd_triton.detections import Detections
-from ssd_triton.errors import listing
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import listing
+from ssd_triton.common.machine import cores
+from ssd_triton.common.processes import start_pool
+from ssd_triton.common.progress import progress
+from ssd_triton.detector.network.ssd import SSD300, ServedDetector
+from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
+from ssd_triton.detector.postprocessing.reference import postprocess, preprocess
 from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
-from ssd_triton.machine import cores
-from ssd_triton.network.ssd import SSD300, ServedDetector
-from ssd_triton.postprocess_parameters import PostprocessParameters
-from ssd_triton.processes import start_pool
-from ssd_triton.reference import postprocess, preprocess
 from ssd_triton.training.classes import LEFT_OUT
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import ClassMap, Source
@@ -74,7 +74,7 @@ def load_validation(
     found = read_annotations(source.annotations)
     classes = class_map(found.categories, source.name)
     images, pixels, sizes_px, sha256, bad = [], [], [], [], []
-    for image in cli.progress(found.images, total=len(found.images), description=f"read {source.name}", unit="images"):
+    for image in progress(found.images, total=len(found.images), description=f"read {source.name}", unit="images"):
         try:
             content = (source.images / image.file_name).read_bytes()
             resized, size_px = preprocess(content)
@@ -153,7 +153,7 @@ class Validator:
 
     def _detect(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
         """With a progress bar."""
-        return cli.progress(
+        return progress(
             self._detections(detector, one),
             total=len(one.sizes_px),
             description=f"validate {one.source.name}",

@@ -1,0 +1,1 @@
+"""Command lines: arguments, one call, what is printed."""

@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, detections, processes, progress."""

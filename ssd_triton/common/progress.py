@@ -1,0 +1,16 @@
+"""Progress of long work, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], *, total: int | None, description: str, unit: str) -> Iterator[Item]:
+    """Iterate with a progress bar on stderr; without a terminal there is no bar."""
+    bar: tqdm[Item] = tqdm(items, total=total, desc=description, unit=f" {unit}", disable=None, smoothing=0.1)
+    yield from bar

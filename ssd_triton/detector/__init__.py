@@ -1,0 +1,1 @@
+"""The detector: network, weights, post-processing, exports, quantisation, engines."""

@@ -1,0 +1,9 @@
+"""What can be wrong with an engine, or with what it is built from."""
+
+from __future__ import annotations
+
+from ssd_triton.common.errors import UserError
+
+
+class EngineError(UserError):
+    """An engine cannot be built, or is not the one that is expected."""

@@ -1,0 +1,203 @@
+"""TensorRT and TensorRT-RTX behind one door, and what has to be asked of the machine.
+
+Both have one Python API, and Polygraphy drives both: it asks ``polygraphy.config.USE_TENSORRT_RTX`` which one to
+import, once, when its TensorRT backend is first imported. Hence the choice holds for a whole process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from types import ModuleType
+from typing import Any, TypeVar
+
+from ssd_triton.config import RuntimeName
+from ssd_triton.detector.engines.errors import EngineError
+
+Result = TypeVar("Result")
+
+_MODULES: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY = (75, 76)
+"""Major and minor, as numbered by ``CUdevice_attribute`` in ``cuda.h``."""
+_MAX_NAME_BYTES = 256
+_SIGNAL_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A builder library: its name here, its module, its version."""
+
+    name: RuntimeName
+    module: Any
+    version: str
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether this is TensorRT-RTX, which can build for a GPU that is not there."""
+        return self.name == "tensorrt-rtx"
+
+    def ahead_of_time_capabilities(self) -> tuple[str, ...]:
+        """Compute capabilities, such as ``8.6``, that the library can build for by name; none for TensorRT."""
+        if not self.is_rtx:
+            return ()
+        members = self.module.ComputeCapability.__members__
+        numbers = [name.removeprefix("SM") for name in members if name.startswith("SM")]
+        return tuple(f"{number[:-1]}.{number[-1]}" for number in numbers)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU that CUDA offers (``CUDA_VISIBLE_DEVICES`` counts): its name and, such as ``8.6``, capability."""
+
+    name: str
+    compute_capability: str
+
+
+@dataclass
+class BuilderLog:
+    """What TensorRT said while the log was captured: all of it, and of that the errors."""
+
+    messages: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def layer_text(self) -> str | None:
+        """The layers of the engine, where the builder logged them."""
+        return next((message for message in reversed(self.messages) if "LayerType: " in message), None)
+
+
+def import_runtime(name: RuntimeName) -> Runtime:
+    """Import a library, to run engines with it.
+
+    Raises:
+        EngineError: It is not installed.
+    """
+    module: Any = _import(_MODULES[name], name)
+    return Runtime(name, module, str(module.__version__))
+
+
+def load_runtime(name: RuntimeName) -> Runtime:
+    """Import a library, and point Polygraphy at it, to build engines with it.
+
+    Raises:
+        EngineError: It or Polygraphy is not installed, or this process uses the other one already.
+    """
+    runtime = import_runtime(name)
+    config: Any = _import("polygraphy.config", name)
+    wants_rtx = runtime.is_rtx
+    if "polygraphy.backend.trt" in sys.modules and wants_rtx != config.USE_TENSORRT_RTX:
+        raise EngineError(f"this process has built with another library than {name} before: start a new one")
+    config.USE_TENSORRT_RTX = wants_rtx
+    return runtime
+
+
+def find_gpu() -> Gpu | None:
+    """Ask the CUDA driver for its first GPU; None on a machine without one."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(_MAX_NAME_BYTES)
+    # A driver call returns 0 when it succeeds.
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) or cuda.cuDeviceGetName(name, len(name), device):
+        return None
+    numbers = []
+    for attribute in _CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY:
+        number = ctypes.c_int()
+        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return None
+        numbers.append(number.value)
+    return Gpu(name.value.decode(), ".".join(map(str, numbers)))
+
+
+@contextmanager
+def captured_log() -> Iterator[BuilderLog]:
+    """Collect what TensorRT and Polygraphy log, at full verbosity, instead of printing thousands of lines."""
+    logger_module: Any = importlib.import_module("polygraphy.logger")
+    polygraphy_logger = logger_module.G_LOGGER
+    log = BuilderLog()
+    handler = _CollectingHandler(log)
+    python_logger = logging.getLogger("Polygraphy")  # the name under which Polygraphy uses Python's logging
+    # Neither colours, which print a warning to stdout where the package for them is missing, nor "[E]" before an error.
+    polygraphy_logger.colors = polygraphy_logger.letter = False
+    before = (polygraphy_logger.use_python_logging_system, polygraphy_logger.module_severity)
+    polygraphy_logger.use_python_logging_system = True
+    polygraphy_logger.module_severity = polygraphy_logger.EXTRA_VERBOSE  # TensorRT's own VERBOSE
+    level, propagate = python_logger.level, python_logger.propagate
+    python_logger.addHandler(handler)
+    python_logger.setLevel(1)
+    python_logger.propagate = False
+    try:
+        yield log
+    finally:
+        python_logger.removeHandler(handler)
+        python_logger.setLevel(level)
+        python_logger.propagate = propagate
+        polygraphy_logger.use_python_logging_system, polygraphy_logger.module_severity = before
+
+
+def run_cancellable(trt: ModuleType, build: Callable[[Any], Result]) -> Result:
+    """Run a build that Ctrl-C can stop, which TensorRT by itself would only notice minutes later.
+
+    Python handles signals in the main thread, so the build has a thread of its own; TensorRT asks its progress monitor
+    after every step whether to go on.
+
+    Args:
+        trt: The module of the builder library.
+        build: Takes an ``IProgressMonitor`` for the builder's configuration, and builds.
+    """
+    cancelled = Event()
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)  # pybind11 does not accept super()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """Nothing: only cancelling matters."""
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Nothing: only cancelling matters."""
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """Whether to go on."""
+            return not cancelled.is_set()
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tensorrt") as executor:
+        try:
+            future = executor.submit(build, Monitor())
+            # With a time limit, since a signal that reached another thread does not wake an unlimited wait.
+            while not future.done():
+                wait([future], timeout=_SIGNAL_POLL_S)
+            return future.result()
+        except KeyboardInterrupt:
+            cancelled.set()
+            raise
+
+
+def _import(module: str, name: RuntimeName) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        # OSError: the Python module is there and one of its shared libraries is not.
+        other = "; or build with --runtime tensorrt-rtx" if name == "tensorrt" else ""
+        raise EngineError(f"{name} cannot be imported ({error}): pip install -e '.[{name}]'{other}") from error
+
+
+class _CollectingHandler(logging.Handler):
+    """Puts records into a :class:`BuilderLog`."""
+
+    def __init__(self, log: BuilderLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        self._log.messages.append(message)
+        if record.levelno == logging.ERROR:  # critical is Polygraphy's summary, which its exception holds too
+            self._log.errors.append(" ".join(message.split()))

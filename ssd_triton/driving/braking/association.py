@@ -1,0 +1,38 @@
+"""Which detection continues which track.
+
+ByteTrack's two steps (Zhang et al., 2022): detections of high score are matched first, then the tracks left over are
+continued by detections of low score, which alone would start none. A match is the assignment of least cost
+(``scipy.optimize.linear_sum_assignment``) by the overlap of boxes with where tracks are expected at this frame's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ssd_triton.driving.braking.observation import Float64Array, Observation, group_of, iou_matrix
+
+
+def match(
+    expected_xyxy: Float64Array, groups: Sequence[str], seen: Sequence[Observation], iou_thresh: float
+) -> list[tuple[int, int]]:
+    """Match tracks with observations of the same group.
+
+    Args:
+        expected_xyxy: Boxes in which the tracks are expected, FP64 [n, 4], pixels.
+        groups: Groups of the tracks, n.
+        seen: Observations, m.
+        iou_thresh: Least overlap of a match.
+
+    Returns:
+        Pairs of the indices of a track and an observation, each of them at most once.
+    """
+    if not len(expected_xyxy) or not seen:
+        return []
+    overlaps = iou_matrix(expected_xyxy, np.array([item.box_xyxy for item in seen]))
+    same = np.array([[group == group_of(item.class_name) for item in seen] for group in groups])
+    overlaps[~same | (overlaps < iou_thresh)] = 0.0
+    rows, columns = linear_sum_assignment(overlaps, maximize=True)
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if overlaps[row, column] > 0]

@@ -1,0 +1,197 @@
+"""How the car itself moves: constant, from a CSV file, or not known.
+
+source = load_ego_csv(Path("drive.csv"), max_gap_s=0.5)
+pipeline.step(frame.time_s, detections, source.at(frame.time_s))
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
+
+_MAX_SPEED_KMH = 400.0
+_MAX_YAW_RATE_DEG_S = 180.0
+"""Beyond these no car on a road moves: the column is in another unit, or broken."""
+
+_COLUMN_UNITS: Mapping[str, tuple[str, float]] = {
+    "time_s": ("time_s", 1.0),
+    "speed_kmh": ("speed", 1 / 3.6),
+    "speed_mps": ("speed", 1.0),
+    "yaw_rate_deg_s": ("yaw_rate", math.pi / 180),
+    "yaw_rate_rad_s": ("yaw_rate", 1.0),
+}
+"""Known columns: the quantity, and what makes it metres and radians per second."""
+
+_EXPECTED = "expected time_s,speed_kmh[,yaw_rate_deg_s] (or speed_mps, yaw_rate_rad_s)"
+
+
+class EgoMotionError(UserError):
+    """A file of the car's motion is missing, unreadable, unsorted, or in other units."""
+
+
+@dataclass(frozen=True)
+class EgoMotion:
+    """How the car moves at one instant.
+
+    Attributes:
+        speed_mps: Speed over ground, at least 0; None when not known: decisions then go by the time to collision
+            from image scale alone.
+        yaw_rate_rad_s: Positive turns to the left, counter-clockwise from above, as in ISO 8855; None when not
+            known: the corridor is then straight.
+
+    Raises:
+        ValueError: A speed below 0, or a value that is not finite.
+    """
+
+    speed_mps: float | None = None
+    yaw_rate_rad_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.speed_mps is not None and not 0 <= self.speed_mps < math.inf:
+            raise ValueError(f"speed_mps: got {self.speed_mps}, expected at least 0, or None")
+        if self.yaw_rate_rad_s is not None and not math.isfinite(self.yaw_rate_rad_s):
+            raise ValueError(f"yaw_rate_rad_s: got {self.yaw_rate_rad_s}, expected a finite number, or None")
+
+
+class EgoSource(Protocol):
+    """What tells how the car moves."""
+
+    def at(self, time_s: float) -> EgoMotion:
+        """The car's motion at the time of a frame."""
+
+
+@dataclass(frozen=True)
+class ConstantEgo:
+    """A car that keeps its motion; without a speed, a car of which nothing is known.
+
+    Attributes:
+        motion: At any time.
+    """
+
+    motion: EgoMotion = EgoMotion()
+
+    def at(self, time_s: float) -> EgoMotion:
+        """The same at any time."""
+        return self.motion
+
+
+class RecordedEgo:
+    """The car's motion by samples, between which it is interpolated.
+
+    Args:
+        times_s: Times of the samples, rising.
+        motions: The samples.
+        max_gap_s: Between samples farther apart, and outside of them, nothing is known.
+
+    Attributes:
+        gaps: How many pairs of samples are farther apart than that.
+        unknown_frames: How often nothing was known of the time asked for.
+    """
+
+    def __init__(self, times_s: Sequence[float], motions: Sequence[EgoMotion], max_gap_s: float) -> None:
+        self._times_s = list(times_s)
+        self._motions = list(motions)
+        self._max_gap_s = max_gap_s
+        steps_s = [after - before for before, after in zip(self._times_s, self._times_s[1:], strict=False)]
+        self.gaps = sum(step_s > max_gap_s for step_s in steps_s)
+        self.unknown_frames = 0
+
+    def at(self, time_s: float) -> EgoMotion:
+        """The motion at a time; without a speed in a gap, and before the first and after the last sample."""
+        after = bisect.bisect_left(self._times_s, time_s)
+        if after < len(self._times_s) and self._times_s[after] == time_s:
+            return self._motions[after]
+        if after in (0, len(self._times_s)) or self._step_s(after) > self._max_gap_s:
+            self.unknown_frames += 1
+            return EgoMotion()
+        share = (time_s - self._times_s[after - 1]) / self._step_s(after)
+        first, second = self._motions[after - 1], self._motions[after]
+        return EgoMotion(
+            _between(first.speed_mps, second.speed_mps, share),
+            _between(first.yaw_rate_rad_s, second.yaw_rate_rad_s, share),
+        )
+
+    def _step_s(self, after: int) -> float:
+        return self._times_s[after] - self._times_s[after - 1]
+
+
+def load_ego_csv(path: Path, max_gap_s: float) -> RecordedEgo:
+    """Read the car's motion from a CSV file with a header.
+
+    Args:
+        path: Columns ``time_s``, in the frames' time, rising; ``speed_kmh`` or ``speed_mps``; and, where known,
+            ``yaw_rate_deg_s`` or ``yaw_rate_rad_s``, positive to the left.
+        max_gap_s: See :class:`RecordedEgo`.
+
+    Raises:
+        EgoMotionError: The file cannot be read, a column is missing, unknown or named without its unit, times do not
+            rise, or a value is no number or beyond what a car does; the message names the line.
+    """
+    name = relative_to_cwd(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EgoMotionError(f"cannot read {name} ({error}); give another speed file") from error
+    if len(rows) < 2:
+        raise EgoMotionError(f"{name}: got {len(rows)} lines, {_EXPECTED} and at least one line of numbers")
+    columns = _columns(name, [title.strip() for title in rows[0][1]])
+    times_s: list[float] = []
+    motions: list[EgoMotion] = []
+    for number, row in rows[1:]:
+        values = _numbers(f"{name}, line {number}", columns, row)
+        if times_s and values["time_s"] <= times_s[-1]:
+            raise EgoMotionError(
+                f"{name}, line {number}: got time_s {values['time_s']:g} after {times_s[-1]:g}, expected rising times; "
+                "sort the file"
+            )
+        times_s.append(values["time_s"])
+        motions.append(EgoMotion(values["speed"], values.get("yaw_rate")))
+    return RecordedEgo(times_s, motions, max_gap_s)
+
+
+def _columns(name: str, titles: Sequence[str]) -> list[str]:
+    """Check the header."""
+    for title in titles:
+        if title not in _COLUMN_UNITS:
+            raise EgoMotionError(f"{name}: unknown column '{title}', {_EXPECTED}; rename it, with its unit")
+    quantities = [_COLUMN_UNITS[title][0] for title in titles]
+    for quantity in ("time_s", "speed"):
+        if quantity not in quantities:
+            raise EgoMotionError(f"{name}: no column of {quantity}, {_EXPECTED}")
+    if len(set(quantities)) < len(quantities):
+        raise EgoMotionError(f"{name}: got {','.join(titles)}, a quantity twice; {_EXPECTED}")
+    return list(titles)
+
+
+def _numbers(place: str, columns: Sequence[str], row: Sequence[str]) -> dict[str, float]:
+    """Values of a line by quantity, in seconds, metres per second and radians per second."""
+    if len(row) != len(columns):
+        raise EgoMotionError(f"{place}: got {len(row)} values, expected {len(columns)}: {','.join(columns)}")
+    values = {}
+    for column, text in zip(columns, row, strict=True):
+        quantity, factor = _COLUMN_UNITS[column]
+        try:
+            value = float(text) * factor
+        except ValueError:
+            raise EgoMotionError(f"{place}: got '{text}' as {column}, expected a number") from None
+        limit = {"speed": _MAX_SPEED_KMH / 3.6, "yaw_rate": math.radians(_MAX_YAW_RATE_DEG_S)}.get(quantity, math.inf)
+        lowest = 0.0 if quantity == "speed" else -limit
+        if not math.isfinite(value) or not lowest <= value <= limit:
+            raise EgoMotionError(
+                f"{place}: got {text} as {column}, expected {lowest / factor:g} to {limit / factor:g}; check its unit"
+            )
+        values[quantity] = value
+    return values
+
+
+def _between(first: float | None, second: float | None, share: float) -> float | None:
+    return None if first is None or second is None else first + (second - first) * share

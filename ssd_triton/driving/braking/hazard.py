@@ -1,0 +1,363 @@
+"""What one object calls for, in one frame.
+
+With ego speed, the measure is the deceleration that it takes to stay clear of the object, begun once the system's
+latency and the brakes' reaction have passed: v²/2d for a closing speed v and what is then left of the distance d, or
+more if the object brakes itself. BRAKE is due when that reaches ``deceleration_mps2``, and WARN when it will do so
+within ``warning_lead_time_s``. Without ego speed it is the time to collision from image scale that must fall below
+``ttc_brake_s``.
+
+Two estimates of the closing rate, from range and from image scale, check each other. Where they agree within their
+noise, that of the range decides, which is the less noisy one and knows the ego speed. Where they contradict each other,
+the more urgent one may warn, but BRAKE takes both: a wrong warning is a nuisance, a wrong emergency braking a danger to
+those who follow. For the same reason BRAKE takes a closing speed beyond doubt, so that a new track cannot brake before
+its speed is known, while WARN goes by the closing speed plus its standard deviation, once it is likely.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ssd_triton.config import BrakingConfig
+from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.objects import TrackedObject
+from ssd_triton.driving.braking.onset import NO_ONSET, Onset
+from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.braking.track import Track
+from ssd_triton.driving.camera import RoadPoint
+
+KMH_PER_MPS = 3.6
+
+_LEAST_CLOSING_MPS = 0.3
+"""Closing speeds below it are noise: a bump at 1 km/h is no collision that emergency braking is for."""
+
+_DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
+"""Closing rates contradict each other when they differ by more than so many standard deviations of the difference,
+and by more than this part of the larger one."""
+
+_CERTAIN_STD, _LIKELY_STD = 2.0, 0.75
+"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely: more than what is assumed
+of an object that has just appeared (half the car's own speed, give or take 10 m/s) in town."""
+
+_DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
+"""An object faster than walking pace drives; braking beyond that of usual traffic is hard (Euro NCAP's CCRb has 2 and
+6 m/s²), if the test for its onset is so many standard deviations sure of it: in steady following, 2 px of noise in
+each side of a box make it 3 within 10 s at most times, and hardly ever 4."""
+
+_LONGEST_FORESIGHT_S = 4.0
+"""How far ahead an object's motion across the corridor is extrapolated: the reach of Euro NCAP's pedestrian scenarios,
+in which the target becomes visible at 4 s to collision."""
+
+_WARN_DOUBT, _BRAKE_DOUBT = 0.0, 0.25
+_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 0.5, 2.0
+"""What is in the corridor, or is about to come into it, must do so by so many standard deviations of its offset.
+Vehicles beside the car's way mostly stay there; who walks towards it mostly walks on."""
+
+_RANGE_DOUBT = 2.0
+"""The share of the range in that counts so many times: in a bend it moves the offset, by a bias more than by noise."""
+
+_BESIDE_M = 2.5
+"""Vehicles come into the corridor from as far beside it, which is from the adjacent lane; those farther off, whose way
+crosses the car's, mostly follow a bend that the car has not reached yet."""
+
+_SETTLED_S = 0.5
+"""How long a vehicle must have been followed before its motion across the corridor is believed."""
+
+_CLEAR_BY_M = 0.5
+"""What is in the corridor and moving out of it is in the way no longer if it will then be this far beside it."""
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """What an object calls for.
+
+    Attributes:
+        item: The object.
+        wanted: SAFE, WARN or BRAKE.
+        kept: The same by the lower thresholds at which a state is left.
+        urgent: Whether BRAKE cannot wait for a warning.
+        required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.objects.FrameDecision`; None without ego
+            speed.
+        reason: In words, with figures.
+    """
+
+    item: TrackedObject
+    wanted: State
+    kept: State
+    urgent: bool
+    required_deceleration_mps2: float | None
+    reason: str
+
+    @property
+    def urgency(self) -> tuple[State, State, float, float]:
+        """Orders hazards: the greatest is the one to tell of."""
+        ttc_s = math.inf if self.item.ttc_s is None else self.item.ttc_s
+        return self.wanted, self.kept, -ttc_s, -self.item.range_m
+
+
+@dataclass(frozen=True)
+class Approach:
+    """How two cars come together, at one instant.
+
+    Attributes:
+        distance_m: From bumper to object.
+        ego_mps: Speed of the car.
+        closing_mps: How fast the distance shrinks.
+        braking_mps2: How hard the object brakes, at least 0.
+    """
+
+    distance_m: float
+    ego_mps: float
+    closing_mps: float
+    braking_mps2: float = 0.0
+
+    def required_deceleration_mps2(self, delay_s: float) -> float:
+        """Least constant deceleration, begun after a delay, that avoids a contact; infinite when it is too late.
+
+        An object that brakes goes on to do so until it stands.
+        """
+        object_mps = self.ego_mps - self.closing_mps
+        if object_mps > 0 and self.braking_mps2 > 0:
+            stands_after_s = object_mps / self.braking_mps2
+            stops_within_m = self.distance_m + object_mps * stands_after_s / 2 - self.ego_mps * delay_s
+            to_stop = math.inf if stops_within_m <= 0 else self.ego_mps**2 / (2 * stops_within_m)
+            if delay_s >= stands_after_s or delay_s + self.ego_mps / max(to_stop, 1e-9) >= stands_after_s:
+                return to_stop
+        braking_mps2 = self.braking_mps2 if object_mps > 0 else 0.0
+        closing_mps = self.closing_mps + braking_mps2 * delay_s
+        left_m = self.distance_m - self.closing_mps * delay_s - braking_mps2 * delay_s**2 / 2
+        if closing_mps <= 0:
+            return 0.0
+        return math.inf if left_m <= 0 else braking_mps2 + closing_mps**2 / (2 * left_m)
+
+
+def describe_track(
+    track: Track, time_s: float, ego: EgoMotion, corridor: Corridor, settings: BrakingConfig
+) -> TrackedObject:
+    """Put together what is known of a track."""
+    ranging, offset, raw = track.range, track.offset, track.raw
+    distance_m = max(ranging.range_m - settings.front_overhang_m, 0.0)
+    ttc_range_s = _ttc_s(distance_m, ranging.closing_speed_mps)
+    ttc_scale_s = _ttc_s(distance_m, track.scale.rate_per_s * ranging.outline_range_m)
+    disagreement, vehicle = _disagree(track), track.group == "vehicle"
+    if ego.speed_mps is None:
+        ttc_s = ttc_scale_s
+    elif disagreement:
+        ttc_s = None if ttc_range_s is None or ttc_scale_s is None else max(ttc_range_s, ttc_scale_s)
+    else:
+        ttc_s = ttc_range_s
+    left, top, right, bottom = (float(side) for side in track.seen.box_xyxy)
+    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
+    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
+    return TrackedObject(
+        track_id=track.track_id,
+        class_name=track.class_name,
+        box_xyxy=(left, top, right, bottom),
+        score=track.seen.score,
+        position=RoadPoint(ranging.range_m, track.lateral_m),
+        range_m=ranging.range_m,
+        range_std_m=ranging.range_std_m,
+        range_from_ground_m=raw.from_ground_m,
+        range_from_size_m=raw.from_size_m,
+        closing_speed_mps=ranging.closing_speed_mps,
+        closing_speed_std_mps=ranging.closing_speed_std_mps,
+        lateral_speed_mps=offset.rate,
+        offset_m=offset.value,
+        width_m=track.size.width_m,
+        ttc_range_s=ttc_range_s,
+        ttc_scale_s=ttc_scale_s,
+        ttc_s=ttc_s,
+        disagreement=disagreement,
+        in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, likely),
+        surely_in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, surely),
+        age_s=time_s - track.first_s,
+        unseen_s=time_s - track.last_seen_s,
+    )
+
+
+def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingConfig, delay_s: float) -> Hazard:
+    """Say what an object calls for.
+
+    Args:
+        track: The track.
+        item: What :func:`describe_track` made of it.
+        ego: How the car moves.
+        settings: Thresholds.
+        delay_s: From the camera's exposure until the brakes bite.
+    """
+    distance_m = max(item.range_m - settings.front_overhang_m, 0.0)
+    estimates = _closing_estimates(track, ego, item)
+    required = None
+    if ego.speed_mps is not None:
+        required = min(
+            Approach(distance_m, ego.speed_mps, closing.speed_mps, closing.braking_mps2).required_deceleration_mps2(
+                delay_s
+            )
+            for closing in estimates
+        )
+
+    def level(ratio: float, *, in_corridor: bool) -> State:
+        """What is called for when every threshold is multiplied by a ratio."""
+        thresholds = _Thresholds(settings, ego.speed_mps, delay_s, ratio)
+        if in_corridor and _brakes_hard(onset, ego, ratio):
+            at_braking_ratio = replace(thresholds, ratio=ratio * settings.braking_ratio)
+            if at_braking_ratio.level(distance_m, _closing_by_onset(onset, ego)) is State.BRAKE:
+                return State.BRAKE
+        levels = [thresholds.level(distance_m, closing) for closing in estimates]
+        return State.BRAKE if min(levels) is State.BRAKE and in_corridor else min(max(levels), State.WARN)
+
+    stands = ego.speed_mps is not None and ego.speed_mps < _LEAST_CLOSING_MPS
+    in_way = item.in_corridor and not stands and track.range.unmeasured_s <= LONGEST_UNMEASURED_S
+    onset = track.onset_test.onset() if in_way and track.group == "vehicle" else NO_ONSET
+    surely = item.surely_in_corridor
+    wanted = level(1.0, in_corridor=surely) if in_way else State.SAFE
+    urgently = _brakes_hard(onset, ego, 1.0) or level(settings.urgent_ratio, in_corridor=surely) is State.BRAKE
+    return Hazard(
+        item=item,
+        wanted=wanted,
+        kept=max(wanted, level(settings.release_ratio, in_corridor=True)) if in_way else State.SAFE,
+        urgent=wanted is State.BRAKE and urgently,
+        required_deceleration_mps2=required,
+        reason=_reason(item, required, delay_s),
+    )
+
+
+@dataclass(frozen=True)
+class _Closing:
+    """How fast an object comes nearer, by one of the two estimates.
+
+    Attributes:
+        speed_mps: Closing speed.
+        high_speed_mps: What it may be at worst.
+        certainty: Closing speed in its standard deviations.
+        braking_mps2: How hard the object brakes, at least 0.
+    """
+
+    speed_mps: float
+    high_speed_mps: float
+    certainty: float
+    braking_mps2: float = 0.0
+
+
+def _closing_estimates(track: Track, ego: EgoMotion, item: TrackedObject) -> list[_Closing]:
+    """The estimates of the closing speed that count: one, or both where they contradict each other."""
+    ranging, scale = track.range, track.scale
+    by_scale = _closing(scale.rate_per_s * ranging.outline_range_m, scale.rate_std_per_s * ranging.outline_range_m, ego)
+    if ego.speed_mps is None:
+        return [by_scale]
+    braking_mps2 = max(ranging.braking_mps2, 0.0)
+    by_range = _closing(ranging.closing_speed_mps, ranging.closing_speed_std_mps, ego, braking_mps2)
+    return [by_range, by_scale] if item.disagreement else [by_range]
+
+
+def _brakes_hard(onset: Onset, ego: EgoMotion, ratio: float) -> bool:
+    """Whether an object that drives along brakes so hard that nobody could have been warned of it in time.
+
+    Args:
+        onset: Of its braking.
+        ego: How the car moves.
+        ratio: Of the thresholds.
+    """
+    drives = ego.speed_mps is not None and onset.speed_mps > _DRIVING_MPS
+    return drives and onset.certainty > ratio * _HARD_BRAKING_STD and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
+
+
+def _closing_by_onset(onset: Onset, ego: EgoMotion) -> _Closing:
+    closing_mps = (ego.speed_mps or 0.0) - onset.speed_mps
+    return _Closing(closing_mps, closing_mps, onset.certainty, onset.braking_mps2)
+
+
+def _closing(speed_mps: float, std_mps: float, ego: EgoMotion, braking_mps2: float = 0.0) -> _Closing:
+    # What is in the car's way stands or drives along, unless it surely comes towards the car.
+    ego_mps = math.inf if ego.speed_mps is None else ego.speed_mps
+    highest_mps = ego_mps if speed_mps - ego_mps < _CERTAIN_STD * std_mps else speed_mps
+    return _Closing(
+        speed_mps=min(speed_mps, highest_mps),
+        high_speed_mps=min(speed_mps + std_mps, highest_mps),
+        certainty=speed_mps / std_mps,
+        braking_mps2=braking_mps2,
+    )
+
+
+@dataclass(frozen=True)
+class _Thresholds:
+    """When BRAKE and WARN are due, with the threshold of BRAKE multiplied by a ratio."""
+
+    settings: BrakingConfig
+    ego_mps: float | None
+    delay_s: float
+    ratio: float
+
+    def level(self, distance_m: float, closing: _Closing) -> State:
+        """What an object calls for by one estimate."""
+        if closing.speed_mps < _LEAST_CLOSING_MPS:
+            return State.SAFE
+        certain = closing.certainty > _CERTAIN_STD * min(self.ratio, 1.0)
+        if certain and self._is_due(distance_m, closing.speed_mps, closing.braking_mps2, 0.0):
+            return State.BRAKE
+        lead_s = self.settings.warning_lead_time_s
+        likely = closing.certainty > _LIKELY_STD * min(self.ratio, 1.0)
+        soon = likely and self._is_due(distance_m, closing.high_speed_mps, closing.braking_mps2, lead_s)
+        return State.WARN if soon else State.SAFE
+
+    def _is_due(self, distance_m: float, closing_mps: float, braking_mps2: float, ahead_s: float) -> bool:
+        """Whether the threshold will be reached in a while."""
+        if self.ego_mps is None:
+            return distance_m / closing_mps <= self.delay_s + ahead_s + self.settings.ttc_brake_s / self.ratio
+        approach = Approach(distance_m, self.ego_mps, closing_mps, braking_mps2)
+        limit_mps2 = self.settings.deceleration_mps2 * self.ratio
+        return approach.required_deceleration_mps2(self.delay_s + ahead_s) >= limit_mps2
+
+
+def _ttc_s(distance_m: float, closing_mps: float) -> float | None:
+    return distance_m / closing_mps if closing_mps > _LEAST_CLOSING_MPS else None
+
+
+def _disagree(track: Track) -> bool:
+    """Whether range and image scale tell closing rates that noise does not explain."""
+    by_range, by_scale = track.range.closing_rate_per_s, track.scale.rate_per_s
+    difference = abs(by_range - by_scale)
+    noise = math.hypot(track.range.closing_rate_std_per_s, track.scale.rate_std_per_s)
+    larger = max(abs(by_range), abs(by_scale))
+    return difference > _DISAGREEMENT_STD * noise and difference > _DISAGREEMENT_RATIO * larger
+
+
+def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_range_m: float, doubt: float) -> bool:
+    """Whether an object reaches into the corridor now, and is not moving out, or will when the car gets there.
+
+    Args:
+        track: The object.
+        ttc_s: When the car gets there; None for never.
+        corridor: The car's way.
+        by_range_m: What the range's standard deviation may make of the offset.
+        doubt: By how many standard deviations of the offset it must do so.
+    """
+    limit_m = corridor.half_width_m + track.size.width_m / 2
+    now_m, now_std_m = track.offset.foresee(0.0)
+    then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
+    if abs(now_m) + doubt * math.hypot(now_std_m, by_range_m) <= limit_m:
+        return abs(then_m) <= limit_m + _CLEAR_BY_M
+    settled = track.last_seen_s - track.first_s >= _SETTLED_S and abs(now_m) <= limit_m + _BESIDE_M
+    if track.group == "vehicle" and not settled:
+        return False
+    return abs(then_m) + doubt * math.hypot(then_std_m, by_range_m) <= limit_m
+
+
+def _reason(item: TrackedObject, required_mps2: float | None, delay_s: float) -> str:
+    """What is known of an object that is told of, and what it takes to avoid it."""
+    what = f"{item.class_name} at {item.range_m:.1f} m"
+    if item.unseen_s > 0:
+        what += f" (not seen for {item.unseen_s:.1f} s)"
+    if item.closing_speed_mps <= _LEAST_CLOSING_MPS:
+        return f"{what}, not closing in"
+    text = f"{what}, closing at {item.closing_speed_mps * KMH_PER_MPS:.0f} km/h"
+    if item.ttc_s is not None:
+        text += f", {item.ttc_s:.1f} s to collision"
+    if required_mps2 is not None:
+        takes = "too late to stop" if math.isinf(required_mps2) else f"takes {required_mps2:.1f} m/s²"
+        text += f": {takes} after {delay_s:.2f} s"
+    if item.disagreement:
+        text += "; range and image scale disagree"
+    return text

@@ -1,0 +1,151 @@
+"""Whether what drives ahead has begun to brake: a test for a bend in its way, more certain and earlier than a filter.
+
+The filter of range and closing speed must be open to braking at any time, so that its estimates are noisy in steady
+traffic and late when it brakes. This test compares two descriptions of the last two seconds instead: the object drove
+at a constant speed all along, or it did so until a while ago and has braked since. The difference between them is the
+braking's coefficient in a least-squares fit, in its standard deviations.
+
+Positions along the road are the car's own way plus the range that the object's size in the image tells, by height and
+by width apart: both must bend. A car that turns off grows wider and not higher, and a detector that errs in one side
+errs in one of them. Pitch does not enter, and a constant error of the size hardly does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssd_triton.config import ObjectSizeConfig
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Float64Array, Observation
+
+SPAN_S = 2.0
+"""What is fitted. Longer, and usual traffic is no constant speed; shorter, and the speed before is not known."""
+
+_ONSETS_S = (0.4, 0.6, 0.8, 1.0)
+"""How long ago the braking may have begun. At 20 frames a second and 50 km/h, 6 m/s² show after 0.4 to 0.6 s."""
+
+_FEWEST_BEFORE, _FEWEST_SINCE = 6, 4
+"""Frames before and since the onset that a fit takes."""
+
+_LEAST_PART_STD = 1.0
+"""Height and width must each tell of braking by so many standard deviations."""
+
+_LARGEST_MPS2 = 9.0
+"""Full braking on a dry road: a short fit's noise must not claim more."""
+
+
+@dataclass(frozen=True)
+class Onset:
+    """An object's braking.
+
+    Attributes:
+        certainty: In standard deviations; 0 where there is none.
+        speed_mps: Its speed now.
+        braking_mps2: How hard it has braked since, at least 0.
+    """
+
+    certainty: float
+    speed_mps: float
+    braking_mps2: float
+
+
+NO_ONSET = Onset(0.0, 0.0, 0.0)
+
+
+class OnsetTest:
+    """The test for one object, fed frame by frame."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[float, float, float, float, float]] = deque()
+        self._time_s = 0.0
+        self._way_m = 0.0
+        self._ego_speed_mps: float | None = None
+
+    def predict(self, dt_s: float, ego: EgoMotion) -> None:
+        """Move on by a time; where the car's speed is not known, everything is forgotten."""
+        self._time_s += dt_s
+        if ego.speed_mps is None or self._ego_speed_mps is None:
+            self._rows.clear()
+        else:
+            self._way_m += dt_s * (ego.speed_mps + self._ego_speed_mps) / 2
+        self._ego_speed_mps = ego.speed_mps
+
+    def update(self, seen: Observation, size: ObjectSizeConfig) -> None:
+        """Take in a box, if all its sides are the object's own."""
+        if not all(seen.known) or self._ego_speed_mps is None:
+            return
+        left, top, right, bottom = seen.directions[[LEFT, TOP, RIGHT, BOTTOM]].tolist()
+        height, width = bottom - top, right - left
+        by_height_m, by_width_m = size.height_m / height, size.width_m / width
+        self._rows.append(
+            (
+                self._time_s,
+                self._way_m + by_height_m,
+                self._way_m + by_width_m,
+                by_height_m * math.sqrt(2) * float(seen.direction_std[TOP]) / height,
+                by_width_m * math.sqrt(2) * float(seen.direction_std[LEFT]) / width,
+            )
+        )
+        while self._rows[0][0] < self._time_s - SPAN_S:
+            self._rows.popleft()
+
+    def onset(self) -> Onset:
+        """The most certain onset of those that are tried."""
+        if not self._rows or self._rows[-1][0] - self._rows[0][0] < SPAN_S / 2:
+            return NO_ONSET
+        table = np.array(self._rows).T
+        ago_s = self._time_s - table[0]
+        onsets_s = np.array(
+            [
+                onset_s
+                for onset_s in _ONSETS_S
+                if (ago_s > onset_s).sum() >= _FEWEST_BEFORE and (ago_s < onset_s).sum() >= _FEWEST_SINCE
+            ]
+        )
+        return _fit(ago_s, onsets_s, table[1:3], table[3:5]) if len(onsets_s) else NO_ONSET
+
+
+def _fit(ago_s: Float64Array, onsets_s: Float64Array, positions_m: Float64Array, stds_m: Float64Array) -> Onset:
+    """Fit a constant speed until an onset and a constant braking since, and choose the most certain onset.
+
+    Weighted least squares, in which each column is freed of those before it. Sums instead of matrix products: those of
+    so few numbers cost more in a linear algebra library, whose threads wait for each other, than they compute.
+
+    Args:
+        ago_s: How long ago each frame was taken, FP64 [n].
+        onsets_s: What to try, FP64 [k].
+        positions_m: By height and by width, FP64 [2, n].
+        stds_m: Their standard deviations, FP64 [2, n].
+    """
+    weights = 1 / stds_m[:, None] ** 2  # [2, 1, n]
+    weights = weights / weights.mean(axis=2, keepdims=True)
+    variances = (stds_m**-2).mean(axis=1) ** -1  # [2], of a frame of mean weight
+
+    def mean(values: Float64Array) -> Float64Array:
+        average: Float64Array = (weights * values).mean(axis=2, keepdims=True)
+        return average
+
+    times_s = -ago_s - mean(-ago_s)  # [2, 1, n]
+    spread = mean(times_s**2)
+    bends = np.clip(onsets_s[:, None] - ago_s, 0.0, None) ** 2 / 2  # [k, n]
+    bends = bends - mean(bends)
+    bends = bends - mean(bends * times_s) / spread * times_s  # [2, k, n]
+    power = mean(bends**2)[..., 0]  # [2, k]
+    brakings = -mean(bends * positions_m[:, None])[..., 0] / power
+    information = power * len(ago_s) / variances[:, None]
+    total = information.sum(axis=0)  # [k]
+    braking_mps2 = (information * brakings).sum(axis=0) / total
+    both = (brakings * np.sqrt(information)).min(axis=0) >= _LEAST_PART_STD
+    certainties = np.where(both, braking_mps2 * np.sqrt(total), 0.0)
+    best = int(certainties.argmax())
+    if not both[best]:
+        return NO_ONSET
+    onset_s, strongest_mps2 = float(onsets_s[best]), min(float(braking_mps2[best]), _LARGEST_MPS2)
+    bent_m = np.clip(onset_s - ago_s, 0.0, None) ** 2 / 2 * strongest_mps2
+    speeds = (mean((positions_m + bent_m)[:, None] * times_s) / spread)[:, 0, 0]  # [2], until the onset
+    shares = information[:, best] / total[best]
+    return Onset(float(certainties[best]), max(float(shares @ speeds) - strongest_mps2 * onset_s, 0.0), strongest_mps2)

@@ -1,0 +1,189 @@
+"""From detections to a decision, frame by frame: no video, no drawing, no server.
+
+    pipeline = BrakingPipeline(camera, labels, config.braking, config.tracking, latency_s=0.08)
+    decision = pipeline.step(time_s, detections, EgoMotion(speed_mps=13.9))
+    print(decision.state.name, decision.reason)
+
+A demonstration, not a safety system.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.config import BrakingConfig, TrackingConfig
+from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.hazard import assess, describe_track
+from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.observation import observe
+from ssd_triton.driving.braking.state import State, StateMachine
+from ssd_triton.driving.braking.tracking import Tracker
+from ssd_triton.driving.camera import Camera
+
+
+class BrakingPipeline:
+    """Follows road users and decides; frames are handed in one by one, in order of time.
+
+    Args:
+        camera: Of the size of the frames that the detections are of.
+        labels: Class names by id, the background first.
+        braking: When to warn and to brake.
+        tracking: How to follow.
+        latency_s: From the camera's exposure to the decision, as measured; it counts into the reaction.
+
+    Attributes:
+        latency_s: See above; may be set at any time.
+        refused_frames: Frames whose time was not later than that of the frame before.
+        frames_without_data: Frames handed in without detections.
+
+    Raises:
+        ConfigError: A class to brake for is not among the labels, or has no size in ``tracking.object_sizes``.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        labels: Sequence[str],
+        braking: BrakingConfig,
+        tracking: TrackingConfig,
+        latency_s: float = 0.0,
+    ) -> None:
+        self._camera = camera
+        self._labels = tuple(labels)
+        self._braking = braking
+        self._settings = tracking
+        self._class_ids = gate_class_ids(labels, braking.classes)
+        for name in braking.classes:
+            if name not in tracking.object_sizes:
+                raise ConfigError(f"braking.classes: got '{name}', which has no size; add it to tracking.object_sizes")
+        self._tracker = Tracker(camera.height_m, tracking)
+        self._states = StateMachine(
+            braking.confirm_frames, braking.confirm_time_s, braking.hold_time_s, braking.warning_time_s
+        )
+        self._time_s: float | None = None
+        self._data_s = -math.inf
+        self._frames_with_data = 0
+        self._interval_s = 0.0
+        self.latency_s = latency_s
+        self.refused_frames = 0
+        self.frames_without_data = 0
+
+    def reset(self) -> None:
+        """Forget all tracks and states, as at a cut of the video; the counts stay."""
+        self._time_s = None
+        self._states.reset()
+        self._forget()
+
+    def step(self, time_s: float, detections: Detections | None, ego: EgoMotion) -> FrameDecision:
+        """Decide on a frame.
+
+        WARN and BRAKE that were reached before outlast frames without data until their hold ends; SAFE does not.
+        The first frames, until tracks and states can have been confirmed, are NO_DATA too.
+
+        Args:
+            time_s: When the frame was taken, later than the frame before. A frame of the same time or an earlier one is
+                refused: it is counted, told of in the reason and changes nothing.
+            detections: What was detected in it, in pixels of the camera's image, all classes, down to
+                ``tracking.low_score_thresh``; None when it could not be decoded, or no answer came.
+            ego: How the car moved at that time.
+        """
+        frame = FrameDecision(
+            time_s=time_s,
+            state=State.NO_DATA,
+            obstacle=None,
+            reason="no detections of this frame",
+            required_deceleration_mps2=None,
+            time_to_collision_s=None,
+            objects=(),
+            ego=ego,
+            corridor=Corridor.ahead_of(ego, self._braking.corridor_half_width_m),
+            latency_s=self.latency_s,
+        )
+        if not math.isfinite(time_s) or (self._time_s is not None and time_s <= self._time_s):
+            self.refused_frames += 1
+            last_s = self._time_s or 0.0
+            why = f"frame refused: its time is {time_s:.3f} s, the one before it was at {last_s:.3f} s"
+            return self._without_data(replace(frame, time_s=last_s, reason=why))
+        self._time_s = time_s
+        if time_s - self._data_s > self._settings.max_gap_s:
+            self._forget()
+        self._tracker.advance(time_s, ego)
+        if detections is None:
+            self.frames_without_data += 1
+            return self._without_data(frame)
+        self._interval_s = time_s - self._data_s if self._frames_with_data else 0.0
+        self._data_s = time_s
+        self._frames_with_data += 1
+        seen = observe(detections, self._labels, self._camera, self._settings, self._class_ids)
+        self._tracker.update(seen, ego, frame.corridor)
+        return self._decide(frame)
+
+    def _forget(self) -> None:
+        self._tracker.reset()
+        self._states.interrupt()
+        self._frames_with_data = 0
+
+    def _decide(self, frame: FrameDecision) -> FrameDecision:
+        braking = self._braking
+        # A decision that takes so many frames comes so much later than its first one.
+        confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * self._interval_s)
+        delay_s = frame.latency_s + braking.reaction_time_s + confirming_s
+        hazards = []
+        for track in self._tracker.tracks:
+            item = describe_track(track, frame.time_s, frame.ego, frame.corridor, braking)
+            hazards.append(assess(track, item, frame.ego, braking, delay_s))
+        kept = max((hazard.kept for hazard in hazards), default=State.SAFE)
+        state = self._states.update(
+            frame.time_s,
+            max((hazard.wanted for hazard in hazards), default=State.SAFE),
+            kept,
+            urgent=any(hazard.urgent for hazard in hazards),
+        )
+        frame = replace(frame, objects=tuple(hazard.item for hazard in hazards))
+        needed = max(braking.confirm_frames, self._settings.confirm_hits)
+        if state is State.SAFE and self._frames_with_data < needed:
+            return replace(
+                frame, reason=f"starting: frame {self._frames_with_data} of the {needed} that a decision takes"
+            )
+        in_corridor = [hazard for hazard in hazards if hazard.item.in_corridor]
+        obstacle = max(in_corridor, key=lambda hazard: hazard.urgency, default=None)
+        held = f"held for up to {braking.hold_time_s:g} s; " if kept < state else ""
+        if obstacle is None:
+            return replace(frame, state=state, reason=f"{held}nothing in the corridor")
+        return replace(
+            frame,
+            state=state,
+            obstacle=obstacle.item,
+            reason=held + obstacle.reason,
+            required_deceleration_mps2=obstacle.required_deceleration_mps2,
+            time_to_collision_s=obstacle.item.ttc_s,
+        )
+
+    def _without_data(self, frame: FrameDecision) -> FrameDecision:
+        """Decide on a frame that tells nothing: what was reached is held, but nothing is SAFE."""
+        held = self._states.held(frame.time_s)
+        return frame if held is State.SAFE else replace(frame, state=held, reason=f"held; {frame.reason}")
+
+
+def gate_class_ids(labels: Sequence[str], classes: Collection[str]) -> frozenset[int]:
+    """Class ids of the classes to brake for.
+
+    Args:
+        labels: Class names by id, the background first.
+        classes: ``braking.classes`` of the configuration.
+
+    Raises:
+        ConfigError: A class is not among the labels; the message names the nearest one.
+    """
+    for name in classes:
+        if name not in labels[1:]:
+            nearest = difflib.get_close_matches(name, labels[1:], n=1, cutoff=0.5)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else "see the file at labels_path"
+            raise ConfigError(f"braking.classes: got '{name}', expected a class of the model; {hint}")
+    return frozenset(labels.index(name) for name in classes)

@@ -1,0 +1,320 @@
+"""Range and closing speed of one object, from where it stands on the road and from how large it looks.
+
+Both sources have errors that do not average out: the ground contact that of the camera's pitch, the apparent size that
+of the object's true size. An extended Kalman filter therefore estimates them along with range and closing speed
+(state: range, closing speed, the object's share in the closing acceleration, relative error of height and of width,
+pitch error), from the directions to the lower and the upper edge of the box and from its width:
+
+    lower edge   h/(r + i) + p
+    upper edge   (h - H·(1 + e_H))/(r + i/2) + p
+    width        W·(1 + e_W)/(r + i/2)
+
+with the camera's height h, the class's usual height H, width W and overhang i, the range r and the pitch error p. The
+two sources so check each other, the object's size is learnt on the way, and the standard deviation of the range holds
+what neither tells. Ranges count from the camera to the near face, along the car's heading. Wheels touch the road by the
+overhang behind it, and the outline is widest and highest about half way there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssd_triton.config import ObjectSizeConfig, TrackingConfig
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Float64Array, Observation, group_of
+
+RANGE, CLOSING, BRAKING, HEIGHT_ERROR, WIDTH_ERROR, PITCH_ERROR = range(6)
+
+_NEAREST_M = 0.3
+"""Smallest range: the filter is not to cross the camera."""
+
+_FIRST_RANGE_SPREAD = 0.5
+"""Relative standard deviation of the range before the first measurement is taken in."""
+
+_FIRST_PASSES = 3
+"""The first box is taken in so many times, each time linearised about the range that the time before gave."""
+
+_CLOSING_STD_MPS = 10.0
+"""Standard deviation of the closing speed before it has been measured."""
+
+_WALKING_STD_MPS = 2.0
+"""The same for people on foot against the car's own speed."""
+
+_OUTLIER_STD = 3.0
+"""Measurements farther off than so many standard deviations are trusted the less, the farther off they are."""
+
+_STOPPING_S, _LEAST_ACCELERATION_MPS2 = 2.0, 1.0
+"""Standard deviations of accelerations are such that the car's own speed would be lost in two seconds, and at least
+those of usual traffic."""
+
+_LOST_UPDATES = 3
+"""So many boxes in a row with a measurement as far off are not chance."""
+
+LONGEST_UNMEASURED_S = 0.5
+"""A range that no box has told anything of for longer is worth nothing."""
+
+_SIDE_ON = math.log(1.35)
+"""A box wider for its height than usual by this factor shows the side of a vehicle, and not its rear."""
+
+
+@dataclass(frozen=True)
+class RawRanges:
+    """Ranges from one box alone, in metres; None where a border cuts what they need, or at the horizon."""
+
+    from_ground_m: float | None
+    from_size_m: float | None
+
+
+def raw_ranges(seen: Observation, size: ObjectSizeConfig, camera_height_m: float) -> RawRanges:
+    """Ranges by the ground contact alone, and by the size alone: the height, or else the width."""
+    _, down_top, _, down_bottom = seen.directions
+    left, top, right, bottom = seen.known
+    ground_m = None
+    if bottom and down_bottom > 0:
+        ground_m = max(camera_height_m / down_bottom - size.overhang_m, 0.0)
+    size_m = None
+    if top and bottom:
+        size_m = max(size.height_m / (down_bottom - down_top) - size.overhang_m / 2, 0.0)
+    elif left and right:
+        size_m = max(size.width_m / (seen.directions[RIGHT] - seen.directions[LEFT]) - size.overhang_m / 2, 0.0)
+    return RawRanges(ground_m, size_m)
+
+
+class RangeFilter:
+    """Range and closing speed of one track; see the module.
+
+    Args:
+        seen: The first observation.
+        ego: How the car moves.
+        size: Usual size of the class.
+        camera_height_m: Height of the lens above the road.
+        settings: Noise.
+        curvature_per_m: See :meth:`update`.
+
+    Attributes:
+        unmeasured_s: For how long no box has told anything of the range: its sides were cut or hidden.
+    """
+
+    def __init__(
+        self,
+        seen: Observation,
+        ego: EgoMotion,
+        size: ObjectSizeConfig,
+        camera_height_m: float,
+        settings: TrackingConfig,
+        *,
+        curvature_per_m: float = 0.0,
+    ) -> None:
+        self._size = size
+        self._camera_height_m = camera_height_m
+        self._settings = settings
+        self._ego_speed_mps = ego.speed_mps
+        self._walks = seen.class_name == "person"
+        raw = raw_ranges(seen, size, camera_height_m)
+        nearest_visible_m = camera_height_m / seen.lowest_direction if seen.lowest_direction > 0 else math.inf
+        seen_m = raw.from_size_m or raw.from_ground_m or math.inf
+        range_m = min(seen_m, nearest_visible_m if seen.cut[BOTTOM] else math.inf)
+        if math.isinf(range_m):
+            # Neither edge nor width: the height of the box, cut as it is, is the least that the object has.
+            range_m = size.height_m / max(seen.height_px, 1.0) / float(seen.direction_std[TOP] / seen.size_std_px[1])
+        self._outlying_updates = 0
+        self.unmeasured_s = math.inf
+        for _ in range(_FIRST_PASSES):
+            self._mean, self._covariance = self._prior(range_m)
+            self.update(seen, curvature_per_m)
+            range_m = float(self._mean[RANGE])
+
+    def _prior(self, range_m: float) -> tuple[Float64Array, Float64Array]:
+        """Mean and covariance before anything but a rough range is known."""
+        # Half of the car's speed lies between what stands and what drives along.
+        closing_mps, closing_std_mps = (self._ego_speed_mps or 0.0) / 2, _CLOSING_STD_MPS
+        if self._walks and self._ego_speed_mps is not None:
+            closing_mps, closing_std_mps = self._ego_speed_mps, _WALKING_STD_MPS
+        stds = (
+            _FIRST_RANGE_SPREAD * range_m,
+            closing_std_mps,
+            self._acceleration_std_mps2(),
+            self._size.height_spread,
+            self._size.width_spread,
+            math.radians(self._settings.pitch_std_deg),
+        )
+        return np.array([max(range_m, _NEAREST_M), closing_mps, 0.0, 0.0, 0.0, 0.0]), np.diag(np.square(stds))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing was measured for long, or the last boxes contradict what was estimated."""
+        return self._outlying_updates >= _LOST_UPDATES or self.unmeasured_s > LONGEST_UNMEASURED_S
+
+    @property
+    def range_m(self) -> float:
+        """Range from the camera to the near face."""
+        return float(self._mean[RANGE])
+
+    @property
+    def braking_std_mps2(self) -> float:
+        """Standard deviation of the braking."""
+        return self._std(BRAKING)
+
+    @property
+    def outline_range_m(self) -> float:
+        """Range from the camera to where the outline is widest."""
+        return self.range_m + self._size.overhang_m / 2
+
+    @property
+    def range_std_m(self) -> float:
+        """Standard deviation of the range, pitch and size errors included."""
+        return self._std(RANGE)
+
+    @property
+    def closing_speed_mps(self) -> float:
+        """How fast the range shrinks."""
+        return float(self._mean[CLOSING])
+
+    @property
+    def closing_speed_std_mps(self) -> float:
+        """Standard deviation of the closing speed."""
+        return self._std(CLOSING)
+
+    @property
+    def braking_mps2(self) -> float:
+        """How hard the object brakes; negative when it speeds up."""
+        return float(self._mean[BRAKING])
+
+    @property
+    def closing_rate_per_s(self) -> float:
+        """Closing speed over range: one over the time until the object's outline reaches the camera."""
+        return self.closing_speed_mps / self.outline_range_m
+
+    @property
+    def closing_rate_std_per_s(self) -> float:
+        """Standard deviation of :attr:`closing_rate_per_s`: errors of range and speed that go along cancel in it."""
+        rate_per_s, covariance = self.closing_rate_per_s, self._covariance
+        variance = float(
+            covariance[CLOSING, CLOSING]
+            + rate_per_s * (rate_per_s * covariance[RANGE, RANGE] - 2 * covariance[RANGE, CLOSING])
+        )
+        return math.sqrt(max(variance, 0.0)) / self.outline_range_m
+
+    def _std(self, index: int) -> float:
+        # Rounding may leave a little less than nothing.
+        return math.sqrt(max(float(self._covariance[index, index]), 0.0))
+
+    def predict(self, dt_s: float, ego: EgoMotion) -> None:
+        """Move on by a time; where the car's speed is known before and after, its change is taken into account."""
+        if ego.speed_mps is not None and self._ego_speed_mps is not None:
+            change_mps = ego.speed_mps - self._ego_speed_mps
+            self._mean[RANGE] -= change_mps * dt_s / 2
+            self._mean[CLOSING] += change_mps
+        self._ego_speed_mps = ego.speed_mps
+        self.unmeasured_s += dt_s
+        settings = self._settings
+        decay = math.exp(-dt_s / settings.pitch_time_constant_s)
+        easing = math.exp(-dt_s / settings.acceleration_time_constant_s)
+        transition = np.diag([1.0, 1.0, easing, 1.0, 1.0, decay])
+        transition[RANGE, CLOSING] = -dt_s
+        transition[RANGE, BRAKING] = -(dt_s**2) / 2
+        transition[CLOSING, BRAKING] = dt_s
+        self._mean = transition @ self._mean
+        self._mean[RANGE] = max(self._mean[RANGE], _NEAREST_M)
+        self._covariance = transition @ self._covariance @ transition.T
+        self._covariance[PITCH_ERROR, PITCH_ERROR] += math.radians(settings.pitch_std_deg) ** 2 * (1 - decay**2)
+        self._covariance[BRAKING, BRAKING] += self._acceleration_std_mps2() ** 2 * (1 - easing**2)
+        self._covariance[CLOSING, CLOSING] += settings.speed_drift_mps**2 * dt_s
+
+    def update(self, seen: Observation, curvature_per_m: float = 0.0) -> None:
+        """Take in a box, as far as its sides are the object's own.
+
+        Args:
+            seen: The box.
+            curvature_per_m: Of the car's way, along which vehicles mostly stand and drive.
+        """
+        left, top, right, bottom = seen.known
+        self._outlying = False
+        if bottom:
+            self._update_lower(seen.directions[BOTTOM], seen.direction_std[BOTTOM] * self._doubt_of_height(seen))
+        elif seen.cut[BOTTOM] and seen.lowest_direction > self._expected_lower():
+            # The contact lies below the image: nowhere beyond what the image's lower border shows.
+            self._update_lower(seen.lowest_direction, seen.direction_std[BOTTOM])
+        if top and (bottom or seen.cut[BOTTOM]):
+            self._update_upper(seen.directions[TOP], seen.direction_std[TOP] * self._doubt_of_height(seen))
+        if left and right and group_of(seen.class_name) == "vehicle" and self._excess_width(seen) < _SIDE_ON:
+            width = float(seen.directions[RIGHT] - seen.directions[LEFT])
+            self._update_width(width, self._width_std(seen, width, curvature_per_m))
+        self._outlying_updates = self._outlying_updates + 1 if self._outlying else 0
+
+    def _acceleration_std_mps2(self) -> float:
+        """How hard the object may brake: less in slow traffic, in which what is ahead is slow as well."""
+        if self._walks:
+            return _LEAST_ACCELERATION_MPS2
+        limit_mps2 = self._settings.acceleration_std_mps2
+        if self._ego_speed_mps is None:
+            return limit_mps2
+        return min(limit_mps2, max(self._ego_speed_mps / _STOPPING_S, _LEAST_ACCELERATION_MPS2))
+
+    def _excess_width(self, seen: Observation) -> float:
+        """By what part, as a logarithm, a whole box is wider for its height than usual; 0 where that cannot be told."""
+        if group_of(seen.class_name) != "vehicle" or not all(seen.known):
+            return 0.0
+        return math.log(seen.width_px / seen.height_px * self._size.height_m / self._size.width_m)
+
+    def _doubt_of_height(self, seen: Observation) -> float:
+        """How many times less certain a box is of its upper and lower edge that is too high for its width.
+
+        Detectors take the shadow of a vehicle, or its reflection, for a part of it.
+        """
+        return max(1.0, -self._excess_width(seen) / self._shape_spread())
+
+    def _width_std(self, seen: Observation, width: float, curvature_per_m: float) -> float:
+        """Standard deviation of a width as a direction, by the detector's noise and by the side that may widen it."""
+        noise = math.sqrt(2) * float(seen.direction_std[LEFT])
+        turned_by = min(abs(curvature_per_m) * self.range_m, 1.0)
+        bend = turned_by * self._size.length_m / (self.range_m + self._size.length_m)
+        return (
+            noise + bend + self._visible_side(seen) + width * max(self._excess_width(seen) - self._shape_spread(), 0.0)
+        )
+
+    def _shape_spread(self) -> float:
+        """By what part the ratio of width to height differs within the class, standard deviation."""
+        return math.hypot(self._size.height_spread, self._size.width_spread)
+
+    def _visible_side(self, seen: Observation) -> float:
+        """By how much the side of a vehicle that stands beside the car's way may widen its box, as a direction."""
+        middle = abs(float(seen.directions[LEFT] + seen.directions[RIGHT])) / 2
+        aside_m = max(middle * self.range_m - self._size.width_m / 2, 0.0)
+        return aside_m * self._size.length_m / (self.range_m * (self.range_m + self._size.length_m))
+
+    def _contact_range_m(self) -> float:
+        return self.range_m + self._size.overhang_m
+
+    def _expected_lower(self) -> float:
+        return self._camera_height_m / self._contact_range_m() + float(self._mean[PITCH_ERROR])
+
+    def _update_lower(self, direction: float, std: float) -> None:
+        slope = np.array([-self._camera_height_m / self._contact_range_m() ** 2, 0.0, 0.0, 0.0, 0.0, 1.0])
+        self._update(direction - self._expected_lower(), slope, std)
+
+    def _update_upper(self, direction: float, std: float) -> None:
+        range_m, height_m = self.outline_range_m, self._size.height_m
+        below_camera_m = self._camera_height_m - height_m * (1 + self._mean[HEIGHT_ERROR])
+        slope = np.array([-below_camera_m / range_m**2, 0.0, 0.0, -height_m / range_m, 0.0, 1.0])
+        self._update(direction - below_camera_m / range_m - self._mean[PITCH_ERROR], slope, std)
+
+    def _update_width(self, width: float, std: float) -> None:
+        range_m, width_m = self.outline_range_m, self._size.width_m
+        expected = width_m * (1 + self._mean[WIDTH_ERROR]) / range_m
+        slope = np.array([-expected / range_m, 0.0, 0.0, 0.0, width_m / range_m, 0.0])
+        self._update(width - expected, slope, std)
+
+    def _update(self, surprise: float, slope: Float64Array, std: float) -> None:
+        spread = self._covariance @ slope
+        variance = float(slope @ spread) + std**2
+        self.unmeasured_s = 0.0
+        excess = surprise**2 / (_OUTLIER_STD**2 * variance)
+        self._outlying = self._outlying or excess > 1
+        gain = spread / (variance * max(excess, 1.0))
+        self._mean = self._mean + gain * surprise
+        self._mean[RANGE] = max(self._mean[RANGE], _NEAREST_M)
+        self._covariance = self._covariance - gain[:, None] * spread

@@ -1,0 +1,222 @@
+"""One object over time: where its box is expected, and the filters that turn boxes into range, speed and offset."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ssd_triton.config import ObjectSizeConfig, TrackingConfig
+from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.kalman import RateFilter
+from ssd_triton.driving.braking.observation import LEFT, RIGHT, Float64Array, Observation, group_of
+from ssd_triton.driving.braking.onset import OnsetTest
+from ssd_triton.driving.braking.ranging import RangeFilter, RawRanges, raw_ranges
+from ssd_triton.driving.braking.scale import ScaleFilter
+from ssd_triton.driving.camera import RoadPoint
+
+_SIDE_ACCELERATION_PER_S2 = 2.0
+"""By how much the sides of a box change their speed within a second, in heights of the box, standard deviation."""
+
+_FIRST_SIDE_SPEED_PER_S = 1.0
+"""How fast the sides of a new box may be moving, in heights of the box per second, standard deviation."""
+
+_CROSSING_STD_MPS, _VEHICLE_CROSSING_STD_MPS = 3.0, 1.0
+"""Standard deviation of a new object's speed across the corridor: between a runner and a bicycle; vehicles that change
+lanes take 3 to 5 s for 3.5 m."""
+
+_OFFSET_STD_M = 0.1
+"""What the middle of a box is off from that of the object besides the detector's noise: postures, mirrors, shadows."""
+
+
+class BoxFilter:
+    """The sides of a box, each moving at a constant speed; all have the same noise and so one covariance.
+
+    Args:
+        seen: The first observation.
+
+    Attributes:
+        box_xyxy: Where the box is, FP64 [4], pixels.
+    """
+
+    def __init__(self, seen: Observation) -> None:
+        self.box_xyxy: Float64Array = seen.box_xyxy.copy()
+        self._speeds_px = np.zeros(4)  # a second
+        self._variance = float(seen.size_std_px.max()) ** 2
+        self._covariance, self._speed_variance = 0.0, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2
+
+    def predict(self, dt_s: float) -> None:
+        """Move on by a time."""
+        self.box_xyxy = self.box_xyxy + dt_s * self._speeds_px
+        # Sides that have met are a box no longer.
+        self.box_xyxy[2:] = np.maximum(self.box_xyxy[2:], self.box_xyxy[:2] + 1.0)
+        drift = (_SIDE_ACCELERATION_PER_S2 * float(self.box_xyxy[3] - self.box_xyxy[1])) ** 2
+        self._variance += dt_s * (2 * self._covariance + dt_s * self._speed_variance) + drift * dt_s**3 / 3
+        self._covariance += dt_s * self._speed_variance + drift * dt_s**2 / 2
+        self._speed_variance += drift * dt_s
+
+    def update(self, seen: Observation) -> None:
+        """Take in an observation."""
+        variance = self._variance + float(seen.size_std_px.max()) ** 2
+        gain, speed_gain = self._variance / variance, self._covariance / variance
+        surprise_px = seen.box_xyxy - self.box_xyxy
+        self.box_xyxy = self.box_xyxy + gain * surprise_px
+        self._speeds_px = self._speeds_px + speed_gain * surprise_px
+        self._speed_variance -= speed_gain * self._covariance
+        self._covariance -= gain * self._covariance
+        self._variance -= gain * self._variance
+
+
+class Track:
+    """One object.
+
+    Args:
+        track_id: Its number.
+        time_s: When it was first seen.
+        seen: As what.
+        ego: How the car moves.
+        corridor: Where the car is going.
+        camera_height_m: Height of the lens above the road.
+        settings: Noise and sizes.
+    """
+
+    def __init__(
+        self,
+        track_id: int,
+        time_s: float,
+        seen: Observation,
+        *,
+        ego: EgoMotion,
+        corridor: Corridor,
+        camera_height_m: float,
+        settings: TrackingConfig,
+    ) -> None:
+        self.track_id = track_id
+        self.first_s = self.last_seen_s = time_s
+        self.hits = 1
+        self.seen = seen
+        self.group = group_of(seen.class_name)
+        self._settings = settings
+        self._camera_height_m = camera_height_m
+        self._votes: dict[str, float] = {seen.class_name: seen.score}
+        self.class_name = seen.class_name
+        self.box = BoxFilter(seen)
+        self._start_filters(seen, ego, corridor)
+
+    @property
+    def size(self) -> ObjectSizeConfig:
+        """Usual size of its class."""
+        return self._settings.object_sizes[self.class_name]
+
+    @property
+    def raw(self) -> RawRanges:
+        """Ranges of the last box alone."""
+        return raw_ranges(self.seen, self.size, self._camera_height_m)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it was at the left or right border of the image: what is seen no longer then is beside the car."""
+        left, _, right, _ = self.seen.cut
+        return left != right
+
+    @property
+    def lateral_m(self) -> float:
+        """Where its middle was seen last, from the car's heading; positive to the right."""
+        return self._middle().lateral_m
+
+    def offset_std_by_range_m(self, corridor: Corridor) -> float:
+        """Standard deviation of the offset by that of the range, which frames share and do not average out."""
+        return self._std_by_range_m(corridor, self._middle())
+
+    def _std_by_range_m(self, corridor: Corridor, middle: RoadPoint) -> float:
+        farther = 1 + self.range.range_std_m / self.range.range_m
+        far_m = corridor.offset_m(middle.forward_m * farther, middle.lateral_m * farther)
+        return abs(far_m - corridor.offset_m(*middle))
+
+    def predict(self, dt_s: float, ego: EgoMotion) -> None:
+        """Move on by a time."""
+        self.box.predict(dt_s)
+        self.scale.predict(dt_s)
+        self.range.predict(dt_s, ego)
+        self.offset.predict(dt_s)
+        self.onset_test.predict(dt_s, ego)
+
+    def update(self, time_s: float, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
+        """Take in an observation at the time that it was moved on to."""
+        self.last_seen_s = time_s
+        self.hits += 1
+        self.seen = seen
+        self.box.update(seen)
+        self._votes[seen.class_name] = self._votes.get(seen.class_name, 0.0) + seen.score
+        class_name = max(self._votes, key=self._votes.__getitem__)
+        was_lost = self.range.is_lost
+        self.range.update(seen, corridor.curvature_per_m)
+        is_found = self.range.unmeasured_s == 0 and (was_lost or self.range.is_lost)
+        if is_found or class_name != self.class_name:
+            # Another class is another size, and another object is another range: what was learnt is not worth keeping.
+            self.class_name = class_name
+            self._start_filters(seen, ego, corridor)
+            return
+        self.scale.update(seen)
+        self.onset_test.update(seen, self.size)
+        self._follow(corridor, ego)
+        self.offset.update(*self._measured_offset(corridor))
+
+    def _start_filters(self, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
+        self.scale = ScaleFilter(seen, use_width=self.group == "vehicle")
+        self.range = RangeFilter(
+            seen, ego, self.size, self._camera_height_m, self._settings, curvature_per_m=corridor.curvature_per_m
+        )
+        self.onset_test = OnsetTest()
+        self._corridor = corridor
+        # The offset from the corridor's middle, other than the lateral position, does not change of what stands while
+        # the car follows its circle, so that only true crossing shows as a rate.
+        self.offset = RateFilter(
+            *self._measured_offset(corridor),
+            _VEHICLE_CROSSING_STD_MPS if self.group == "vehicle" else _CROSSING_STD_MPS,
+            self._settings.lateral_acceleration_std_mps2,
+        )
+
+    def _follow(self, corridor: Corridor, ego: EgoMotion) -> None:
+        """Let a bend that has begun or ended not look like a motion of the object."""
+        before, self._corridor = self._corridor, corridor
+        if corridor.curvature_per_m == before.curvature_per_m:
+            return
+        # An object at speed v along the road moves across a way of curvature k, at range r, at the rate -k·r·v.
+        own_mps = 0.0 if ego.speed_mps is None else ego.speed_mps - self.range.closing_speed_mps
+        bent_per_m = corridor.curvature_per_m - before.curvature_per_m
+        shift_m = self._measure_offset_m(corridor) - self._measure_offset_m(before)
+        self.offset.value += shift_m
+        self.offset.rate -= bent_per_m * self.range.range_m * own_mps
+
+    def _middle(self) -> RoadPoint:
+        """Where the middle of the object was seen last, and at which range along the object."""
+        range_m, half_m = self.range.range_m, self.size.width_m / 2
+        left, right = float(self.seen.directions[LEFT]), float(self.seen.directions[RIGHT])
+        left_known, _, right_known, _ = self.seen.known
+        if left_known != right_known:
+            # Of an object beside the car's way, the edge towards it is that of its far end.
+            side, edge = (1.0, left) if left_known else (-1.0, -right)
+            edge_range_m = range_m + (self.size.length_m if edge > 0 else 0.0)
+            return RoadPoint(edge_range_m, side * (edge * edge_range_m + half_m))
+        middle_m = (left + right) / 2 * range_m
+        if math.isnan(middle_m):
+            return RoadPoint(range_m, 0.0)
+        if self.group == "vehicle":
+            # The side of such an object widens the box towards the car's way; the outer edge is that of its near end.
+            outer_m = max(abs(left), abs(right)) * range_m - half_m
+            middle_m = math.copysign(max(abs(middle_m), outer_m), middle_m)
+        return RoadPoint(range_m, middle_m)
+
+    def _measure_offset_m(self, corridor: Corridor) -> float:
+        return corridor.offset_m(*self._middle())
+
+    def _measured_offset(self, corridor: Corridor) -> tuple[float, float]:
+        """The offset as the last box tells it, and its standard deviation, in metres."""
+        middle = self._middle()
+        noise_m = float(self.seen.direction_std[LEFT]) / math.sqrt(2) * self.range.range_m
+        left_known, _, right_known, _ = self.seen.known
+        one_sided_m = 0.0 if left_known and right_known else self.size.width_m / 4
+        std_m = math.hypot(noise_m, self._std_by_range_m(corridor, middle), one_sided_m, _OFFSET_STD_M)
+        return corridor.offset_m(*middle), std_m

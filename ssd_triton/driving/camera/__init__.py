@@ -1,0 +1,6 @@
+"""Where a camera looks: calibration, and the way from image points to points on the road and back."""
+
+from ssd_triton.driving.camera.file import configured_camera, load_camera, save_camera
+from ssd_triton.driving.camera.model import Camera, CameraError, ImagePoint, RoadPoint
+
+__all__ = ["Camera", "CameraError", "ImagePoint", "RoadPoint", "configured_camera", "load_camera", "save_camera"]

@@ -1,0 +1,106 @@
+"""Camera files: intrinsics, lens distortion and mounting as YAML, and the camera that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.yaml_file import read_yaml, validated
+from ssd_triton.config import CameraConfig
+from ssd_triton.driving.camera.model import Camera, CameraError
+
+_Pixels = Annotated[int, Field(gt=0, le=1 << 16)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_DISTORTION_LENGTHS = (0, 4, 5)
+
+
+class _CameraFile(BaseModel):
+    """The keys of a camera file, as in :class:`ssd_triton.driving.camera.Camera`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width_px: _Pixels
+    height_px: _Pixels
+    fx_px: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    fy_px: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    cx_px: _Finite
+    cy_px: _Finite
+    height_m: Annotated[float, Field(gt=0, le=100)]
+    pitch_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0
+    yaw_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0
+    distortion: tuple[_Finite, ...] = ()
+
+    @field_validator("distortion")
+    @classmethod
+    def _check_length(cls, distortion: tuple[float, ...]) -> tuple[float, ...]:
+        if len(distortion) not in _DISTORTION_LENGTHS:
+            raise ValueError(f"{len(distortion)} numbers, expected k1, k2, p1, p2 and optionally k3, or none")
+        return distortion
+
+
+_COMMENTS = {
+    "width_px": "of the image; other sizes of the same aspect are scaled to",
+    "fx_px": "focal length",
+    "cx_px": "principal point; the first pixel's centre is at (0.5, 0.5)",
+    "height_m": "of the lens above the road",
+    "pitch_deg": "positive looks down",
+    "yaw_deg": "positive points to the right of the car's heading",
+    "distortion": "OpenCV's k1, k2, p1, p2 and optionally k3; empty for none",
+}
+
+
+def load_camera(path: Path) -> Camera:
+    """Read a camera file.
+
+    Raises:
+        CameraError: It is missing or no YAML, or a key is unknown, repeated, missing or out of range.
+    """
+    next_step = "expected a camera file; run: python tools/calibrate_camera.py --help"
+    values = read_yaml(path, _CameraFile, error_type=CameraError, next_step=next_step)
+    return Camera(**values.model_dump())
+
+
+def save_camera(camera: Camera, path: Path, notes: Sequence[str] = ()) -> None:
+    """Write a camera file.
+
+    Args:
+        camera: What to write.
+        path: Replaced once the file is whole.
+        notes: Lines for its head that say where the numbers come from: method, reprojection error, date.
+
+    Raises:
+        CameraError: :func:`load_camera` would refuse the file.
+    """
+    values = asdict(camera)
+    validated(values, _CameraFile, name=relative_to_cwd(path), error_type=CameraError)
+    lines = [f"# {note}" for note in notes]
+    for key, value in values.items():
+        text = f"{key}: {[*value] if isinstance(value, tuple) else format(value, '.10g')}"
+        lines.append(f"{text:<32} # {_COMMENTS[key]}" if key in _COMMENTS else text)
+    with atomic_output(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def configured_camera(settings: CameraConfig, size_px: tuple[int, int]) -> Camera:
+    """The camera of the configuration, for images of a size.
+
+    Args:
+        settings: The section ``camera``: its file, or without one its other keys.
+        size_px: Width and height of the images.
+
+    Raises:
+        CameraError: The camera file cannot be used, or is for images of another aspect.
+    """
+    if settings.file is None:
+        mounting = (settings.height_m, settings.pitch_deg, settings.yaw_deg)
+        return Camera.from_fov(size_px, settings.horizontal_fov_deg, *mounting)
+    camera = load_camera(settings.file)
+    try:
+        return camera.scaled_to(*size_px)
+    except CameraError as error:
+        raise CameraError(f"{relative_to_cwd(settings.file)}: {error}") from None

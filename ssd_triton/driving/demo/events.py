@@ -1,0 +1,104 @@
+"""What was decided when, and on which evidence: JSON lines, one object a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from ssd_triton.common.files import atomic_output
+from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.state import State
+
+KMH_PER_MPS = 3.6
+
+
+class EventLog:
+    """Writes a line for every change of the state, and for every frame of WARN and BRAKE.
+
+    Lines are written as they come; the file takes its name when the block ends, whatever ends it.
+
+    Args:
+        path: Ends in ``.jsonl``; folders on the way are made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = ExitStack()
+        self._file: TextIO | None = None
+        self._state: State | None = None
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The stack is left without the error, so that the file takes its name whatever ended the block.
+        self._files.close()
+
+    def add(self, decision: FrameDecision, frame: int | None, *, latency_is_measured: bool) -> None:
+        """Note what is decided on a frame.
+
+        Args:
+            decision: The decision; the first one counts as a change.
+            frame: Number of the frame in the source; None for one that could not be decoded.
+            latency_is_measured: Whether ``decision.latency_s`` was measured.
+        """
+        if self._file is None:
+            # With the first decision, so that without one nothing is left behind.
+            temporary = self._files.enter_context(atomic_output(self.path))
+            self._file = self._files.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
+        changed = decision.state is not self._state
+        if not changed and decision.state < State.WARN:
+            return
+        event = {
+            "event": "state" if changed else "decision",
+            "time_s": round(decision.time_s, 6),
+            "frame": frame,
+            "state": decision.state.name,
+            "state_before": None if self._state is None else self._state.name,
+            "reason": decision.reason,
+            "ego_speed_kmh": _rounded(decision.ego.speed_mps, KMH_PER_MPS),
+            "ego_yaw_rate_deg_s": _rounded(decision.ego.yaw_rate_rad_s, math.degrees(1)),
+            "required_deceleration_mps2": _rounded(decision.required_deceleration_mps2),
+            "too_late_to_stop": decision.required_deceleration_mps2 == math.inf,
+            "time_to_collision_s": _rounded(decision.time_to_collision_s),
+            "latency_s": _rounded(decision.latency_s),
+            "latency_is_measured": latency_is_measured,
+            "obstacle": None if decision.obstacle is None else _evidence(decision.obstacle),
+        }
+        self._file.write(json.dumps(event, allow_nan=False) + "\n")
+        self._state = decision.state
+
+
+def _evidence(item: TrackedObject) -> dict[str, object]:
+    """What is known of an object."""
+    return {
+        "track_id": item.track_id,
+        "class_name": item.class_name,
+        "score": _rounded(item.score),
+        "box_xyxy": [round(side, 1) for side in item.box_xyxy],
+        "range_m": _rounded(item.range_m),
+        "range_std_m": _rounded(item.range_std_m),
+        "range_from_ground_m": _rounded(item.range_from_ground_m),
+        "range_from_size_m": _rounded(item.range_from_size_m),
+        "closing_speed_mps": _rounded(item.closing_speed_mps),
+        "closing_speed_std_mps": _rounded(item.closing_speed_std_mps),
+        "lateral_speed_mps": _rounded(item.lateral_speed_mps),
+        "offset_m": _rounded(item.offset_m),
+        "ttc_range_s": _rounded(item.ttc_range_s),
+        "ttc_scale_s": _rounded(item.ttc_scale_s),
+        "ttc_disagreement": item.disagreement,
+        "in_corridor": item.in_corridor,
+        "age_s": _rounded(item.age_s),
+        "unseen_s": _rounded(item.unseen_s),
+    }
+
+
+def _rounded(value: float | None, factor: float = 1.0) -> float | None:
+    """Three digits after the point; None for what JSON has no number for."""
+    return None if value is None or not math.isfinite(value) else round(value * factor, 3)

@@ -1,0 +1,273 @@
+"""The loop of the braking demonstration: read, detect, decide, draw, write."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssd_triton.client.errors import ClientError, ServerUnreachableError
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import UserError, VideoError
+from ssd_triton.common.progress import progress
+from ssd_triton.config import BrakingConfig, DemoConfig, TrackingConfig
+from ssd_triton.driving.braking.ego import EgoSource
+from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera
+from ssd_triton.driving.demo.background_writer import BackgroundWriter
+from ssd_triton.driving.demo.events import EventLog
+from ssd_triton.driving.demo.feed import Answer, Feed, FileFeed, FrameDetector, RealTimeFeed
+from ssd_triton.driving.demo.history import Moment, can_plot, plot_timeline
+from ssd_triton.driving.demo.output import DemoOutputs
+from ssd_triton.driving.demo.summary import DemoSummary
+from ssd_triton.driving.demo.timing import LONGEST_RECORD, Percentiles, StageTimes
+from ssd_triton.driving.drawing.scene import Scene
+from ssd_triton.driving.drawing.status import RunStatus
+from ssd_triton.media.video import VideoSource, VideoWriter
+from ssd_triton.media.video.window import Window
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the demo goes by.
+
+    Attributes:
+        labels: Class names by id, the background first.
+        camera: For images of the size of the source's.
+        ego: How the car moves.
+        braking: When to warn and to brake.
+        tracking: How to follow.
+        demo: Its own settings.
+        in_flight: Frames to have under way at once, at least 1; in real time at most ``demo.real_time_in_flight``.
+        real_time: Whether a file is taken at the pace of its timestamps; a camera always is.
+
+    Raises:
+        ConfigError: A class to brake for is not among the labels, or has no size.
+    """
+
+    labels: tuple[str, ...]
+    camera: Camera
+    ego: EgoSource
+    braking: BrakingConfig
+    tracking: TrackingConfig
+    demo: DemoConfig
+    in_flight: int
+    real_time: bool = False
+
+    def __post_init__(self) -> None:
+        self.pipeline()
+
+    def pipeline(self) -> BrakingPipeline:
+        """A new pipeline by these settings."""
+        return BrakingPipeline(self.camera, self.labels, self.braking, self.tracking, self.demo.assumed_latency_s)
+
+
+def run_demo(
+    source: VideoSource,
+    client: FrameDetector,
+    writer: VideoWriter,
+    settings: DemoSettings,
+    window: Window | None = None,
+) -> DemoSummary:
+    """Write the source's frames with detections, decision and the road from above, and what was decided when.
+
+    Frames are sent ahead and drawn in order, while pictures are encoded in a thread of their own. Ctrl-C, a server that
+    is gone for good and a source that stops end the run early; what was made until then is kept, and the summary says
+    so.
+
+    Args:
+        source: An open source.
+        client: Detects.
+        writer: Prepared by :func:`ssd_triton.driving.demo.output.open_demo_writer`; the other files lie beside its.
+        settings: What to go by.
+        window: Shows the frames as well; closing it ends the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before the first frame was decided on.
+        ClientError: No answer came at all.
+        VideoError: The source stopped before its first frame, or the output cannot be written.
+    """
+    times = StageTimes(settings.in_flight)
+    feed = _feed(source, client, settings, times)
+    outputs = DemoOutputs(writer.path)
+    interrupted, failure, start_s = False, None, time.perf_counter()
+    with ExitStack() as stack:
+        pictures = stack.enter_context(BackgroundWriter(writer, times))
+        events = stack.enter_context(EventLog(outputs.events))
+        if window is not None:
+            stack.enter_context(window)
+        run = _Run(source, feed, settings, times, pictures=pictures, events=events, window=window)
+        answers = stack.enter_context(closing(feed.answers()))
+        try:
+            for answer in progress(answers, total=source.frame_count, description="demo", unit="frames"):
+                if not run.take(answer):
+                    break
+            run.finish()
+        except KeyboardInterrupt:
+            if not run.frames:
+                raise
+            interrupted = True
+        except (ClientError, VideoError) as error:
+            if not run.frames:
+                raise
+            failure = error
+    wall_s = time.perf_counter() - start_s
+    has_timeline = can_plot()
+    if has_timeline:
+        title = f"{Path(source.name).name}: what was decided"
+        plot_timeline(outputs.timeline, run.moments, title, settings.braking.deceleration_mps2)
+    return run.summary(outputs, wall_s, has_timeline, interrupted, failure)
+
+
+def _feed(source: VideoSource, client: FrameDetector, settings: DemoSettings, times: StageTimes) -> Feed:
+    if not settings.real_time and not source.is_live:
+        return FileFeed(source, client, settings.in_flight, times)
+    in_flight = min(settings.in_flight, settings.demo.real_time_in_flight)
+    return RealTimeFeed(source, client, in_flight, times, settings.demo.max_age_s)
+
+
+class _Run:
+    """Decides on the frames of one source, draws them, and keeps the figures."""
+
+    def __init__(
+        self,
+        source: VideoSource,
+        feed: Feed,
+        settings: DemoSettings,
+        times: StageTimes,
+        *,
+        pictures: BackgroundWriter,
+        events: EventLog,
+        window: Window | None,
+    ) -> None:
+        self._source, self._feed, self._settings, self._times = source, feed, settings, times
+        self._pictures, self._events, self._window = pictures, events, window
+        self._pipeline = settings.pipeline()
+        self._scene = Scene(settings.camera, settings.braking, settings.tracking, settings.demo.view_range_m)
+        self._last_image: UInt8Array | None = None
+        self._last_time_s = 0.0
+        self._answered_s = time.monotonic()
+        self._last_problem: ClientError | None = None
+        self._answered_frames = self._undecodable_seen = self._unanswered = self._disagreements = 0
+        self._states: Counter[State] = Counter()
+        self._first_s: dict[State, float] = {}
+        self._latencies_ms: deque[float] = deque(maxlen=LONGEST_RECORD)
+        self.moments: deque[Moment] = deque(maxlen=LONGEST_RECORD)
+
+    @property
+    def frames(self) -> int:
+        """Frames decided on so far."""
+        return self._states.total()
+
+    def take(self, answer: Answer) -> bool:
+        """Decide on a frame and on those lost before it; False when the user has closed the window.
+
+        Raises:
+            ServerUnreachableError: No answer has come for ``demo.server_deadline_s``.
+        """
+        frame = answer.taken.frame
+        self._step_over(answer.taken.undecodable_before - self._undecodable_seen, frame.time_s)
+        self._undecodable_seen = answer.taken.undecodable_before
+        self._last_image = frame.image_rgb
+        if self._feed.is_real_time:
+            self._pipeline.latency_s = time.monotonic() - answer.taken.taken_s
+            self._latencies_ms.append(self._pipeline.latency_s * 1e3)
+        goes_on = self._step(frame.image_rgb, frame.time_s, frame.index, answer.detections)
+        self._note(answer)
+        return goes_on
+
+    def finish(self) -> None:
+        """Tell of frames that were lost at the end.
+
+        Raises:
+            ClientError: No frame was answered.
+        """
+        if self._source.undecodable_frames > self._undecodable_seen:
+            # How many are missing at the end is an estimate; one frame without data tells of them.
+            self._step_over(1, self._last_time_s + 2 / self._source.fps)
+        if not self._answered_frames and self._last_problem is not None:
+            raise self._last_problem
+
+    def summary(
+        self, outputs: DemoOutputs, wall_s: float, has_timeline: bool, interrupted: bool, failure: UserError | None
+    ) -> DemoSummary:
+        """The figures."""
+        return DemoSummary(
+            frames=self.frames,
+            dropped_frames=self._feed.dropped,
+            undecodable_frames=self._source.undecodable_frames,
+            retimed_frames=self._source.retimed_frames,
+            unanswered_frames=self._unanswered,
+            state_counts=self._states,
+            first_s=self._first_s,
+            disagreements=self._disagreements,
+            stages=self._times.summary(),
+            latency=Percentiles.of([*self._latencies_ms]) if self._latencies_ms else None,
+            assumed_latency_s=self._settings.demo.assumed_latency_s,
+            wall_s=wall_s,
+            outputs=outputs,
+            has_timeline=has_timeline,
+            interrupted=interrupted,
+            failure=failure,
+        )
+
+    def _note(self, answer: Answer) -> None:
+        """Keep count of answers, and end the run when none has come for too long.
+
+        Raises:
+            ServerUnreachableError: See :meth:`take`.
+        """
+        now_s = time.monotonic()
+        if answer.detections is not None:
+            self._answered_frames += 1
+            self._answered_s = now_s
+            return
+        self._unanswered += 1
+        self._last_problem = answer.problem
+        silent_s = now_s - self._answered_s
+        if silent_s > self._settings.demo.server_deadline_s:
+            raise ServerUnreachableError(
+                f"no answer for {silent_s:.0f} s, expected one within demo.server_deadline_s "
+                f"({self._settings.demo.server_deadline_s:g} s); the last problem: {answer.problem}"
+            )
+
+    def _step_over(self, lost: int, until_s: float) -> None:
+        """Decide on frames that could not be decoded, spread evenly over the gap that they left."""
+        if self._last_image is None:
+            return
+        start_s = self._last_time_s
+        for number in range(1, lost + 1):
+            time_s = start_s + (until_s - start_s) * number / (lost + 1)
+            self._step(self._last_image, time_s, None, None)
+
+    def _step(self, image_rgb: UInt8Array, time_s: float, index: int | None, detections: Detections | None) -> bool:
+        """Decide, draw and write one frame."""
+        with self._times.measure("decide"):
+            decision = self._pipeline.step(time_s, detections, self._settings.ego.at(time_s))
+        self._record(decision, index)
+        with self._times.measure("draw"):
+            status = RunStatus(
+                rates=self._times.recent(),
+                latency_ms=self._pipeline.latency_s * 1e3,
+                latency_is_measured=self._feed.is_real_time,
+                dropped_frames=self._feed.dropped,
+                frames_without_data=self._pipeline.frames_without_data,
+            )
+            shown = None if detections is None else detections.filter(score_thresh=self._settings.demo.score_thresh)
+            picture = self._scene.compose(image_rgb, shown, decision, status)
+        self._pictures.write(picture, time_s)
+        self._times.finish_frame()
+        self._last_time_s = time_s
+        return self._window is None or self._window.show(picture)
+
+    def _record(self, decision: FrameDecision, index: int | None) -> None:
+        self._events.add(decision, index, latency_is_measured=self._feed.is_real_time)
+        self._states[decision.state] += 1
+        self._first_s.setdefault(decision.state, decision.time_s)
+        self._disagreements += decision.obstacle is not None and decision.obstacle.disagreement
+        self.moments.append(Moment.of(decision))

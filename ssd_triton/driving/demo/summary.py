@@ -1,0 +1,84 @@
+"""What came of a run of the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.demo.output import DemoOutputs
+from ssd_triton.driving.demo.timing import Percentiles
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """Figures of a run.
+
+    Attributes:
+        frames: Frames decided on, those without data included.
+        dropped_frames: Frames given up in real time, before they were sent.
+        undecodable_frames: Frames of the source that could not be decoded.
+        retimed_frames: Frames whose stated time was missing or went back.
+        unanswered_frames: Frames that no answer came for, or none in time.
+        state_counts: Frames by state.
+        first_s: When each state was reached first, in the time of the video.
+        disagreements: Frames in which the obstacle's two times to collision contradict each other.
+        stages: Times by the name of the stage.
+        latency: From camera to decision, where it was measured.
+        assumed_latency_s: What was counted for it where it was not.
+        wall_s: Seconds from the first frame's reading to the last one's writing.
+        outputs: The files.
+        has_timeline: Whether the plot was drawn.
+        interrupted: Whether Ctrl-C ended the run.
+        failure: What ended the run early: the server, or the source.
+    """
+
+    frames: int
+    dropped_frames: int
+    undecodable_frames: int
+    retimed_frames: int
+    unanswered_frames: int
+    state_counts: Mapping[State, int]
+    first_s: Mapping[State, float]
+    disagreements: int
+    stages: Mapping[str, Percentiles]
+    latency: Percentiles | None
+    assumed_latency_s: float
+    wall_s: float
+    outputs: DemoOutputs
+    has_timeline: bool
+    interrupted: bool
+    failure: UserError | None
+
+    def __str__(self) -> str:
+        """A table, a line for each figure."""
+        end = ", interrupted" if self.interrupted else ""
+        states = ", ".join(f"{state.name} {self.state_counts.get(state, 0)}" for state in State)
+        first = ", ".join(
+            f"{state.name} {f'at {self.first_s[state]:.2f} s' if state in self.first_s else 'never'}"
+            for state in (State.WARN, State.BRAKE)
+        )
+        latency = f"{self.assumed_latency_s * 1e3:.0f} ms, assumed (measured with --real-time)"
+        if self.latency is not None:
+            latency = f"p50 {self.latency.p50_ms:.1f} ms, p95 {self.latency.p95_ms:.1f} ms, from camera to decision"
+        timeline = relative_to_cwd(self.outputs.timeline)
+        return "\n".join(
+            (
+                f"frames       {self.frames} in {self.wall_s:.1f} s ({self.frames / self.wall_s:.1f} fps){end}",
+                f"dropped      {self.dropped_frames}",
+                f"undecodable  {self.undecodable_frames}",
+                f"retimed      {self.retimed_frames}",
+                f"unanswered   {self.unanswered_frames}",
+                f"states       {states}",
+                f"first        {first}",
+                f"TTC differs  in {self.disagreements} frames",
+                f"latency      {latency}",
+                "stage           p50 ms    p95 ms",
+                *(f"{name:<13}{times.p50_ms:>9.1f} {times.p95_ms:>9.1f}" for name, times in self.stages.items()),
+                f"events       {relative_to_cwd(self.outputs.events)}",
+                f"timeline     {timeline if self.has_timeline else 'not drawn: matplotlib is not installed'}",
+                f"output       {relative_to_cwd(self.outputs.video)}",
+            )
+        )

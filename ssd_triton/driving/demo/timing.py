@@ -1,0 +1,88 @@
+"""How long the stages of the demo take."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from ssd_triton.driving.drawing.status import StageRate
+
+STAGES = ("read", "detect", "decide", "draw", "write")
+"""What each frame goes through, in this order; ``detect`` lasts from sending a frame until its answer is there."""
+
+_RECENT = 30
+"""Frames over which the shown times are taken: about a second."""
+
+LONGEST_RECORD = 100_000
+"""Frames of which figures are kept, the last ones, so that a camera may run for days: an hour at 28 frames a second."""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """The median and the 95th percentile, in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+
+    @classmethod
+    def of(cls, values_ms: Sequence[float]) -> Percentiles:
+        """Of at least one value."""
+        return cls(float(np.median(values_ms)), float(np.percentile(values_ms, 95)))
+
+
+class StageTimes:
+    """Collects the times of every stage.
+
+    Args:
+        in_flight: Frames that are under way at once in ``detect``, which so many times more come through.
+    """
+
+    def __init__(self, in_flight: int) -> None:
+        self._in_flight = in_flight
+        self._stage_ms: dict[str, deque[float]] = {stage: deque(maxlen=LONGEST_RECORD) for stage in STAGES}
+        self._recent_ms: dict[str, deque[float]] = {stage: deque(maxlen=_RECENT) for stage in STAGES}
+        self._finished_s: deque[float] = deque(maxlen=_RECENT + 1)
+
+    def add(self, stage: str, start_s: float) -> None:
+        """Note that a stage which began at ``start_s`` of :func:`time.perf_counter` has just ended."""
+        took_ms = (time.perf_counter() - start_s) * 1e3
+        self._stage_ms[stage].append(took_ms)
+        self._recent_ms[stage].append(took_ms)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Measure a block."""
+        start_s = time.perf_counter()
+        yield
+        self.add(stage, start_s)
+
+    def finish_frame(self) -> None:
+        """Note that a frame has left the pipeline."""
+        self._finished_s.append(time.perf_counter())
+
+    def recent(self) -> list[StageRate]:
+        """Each stage by the median of its last frames, and the whole pipeline, in which stages overlap."""
+        rates = []
+        for stage, recent_ms in self._recent_ms.items():
+            at_once = self._in_flight if stage == "detect" else 1
+            name = f"{stage} x{at_once}" if at_once > 1 else stage
+            # Other threads add times meanwhile.
+            ms = median(recent_ms.copy()) if recent_ms else None
+            rates.append(StageRate(name, ms, None if ms is None else at_once * 1000 / ms))
+        return [*rates, StageRate("pipeline", None, self._recent_fps())]
+
+    def summary(self) -> Mapping[str, Percentiles]:
+        """Figures of the stages over the whole run."""
+        return {stage: Percentiles.of([*ms]) for stage, ms in self._stage_ms.items() if ms}
+
+    def _recent_fps(self) -> float | None:
+        """Frames a second that left the pipeline lately; None before the second one."""
+        if len(self._finished_s) < 2:
+            return None
+        return (len(self._finished_s) - 1) / (self._finished_s[-1] - self._finished_s[0])

@@ -1,0 +1,1 @@
+"""Pictures of decisions: the road, the objects, the state."""

@@ -1,0 +1,276 @@
+"""The road from above."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import RoadPoint
+from ssd_triton.driving.drawing.objects import seconds
+from ssd_triton.driving.drawing.road import corridor_edges_m, reach_m
+from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS, object_colour
+from ssd_triton.driving.drawing.zones import Zones
+from ssd_triton.media.drawing.canvas import (
+    INK,
+    MUTED,
+    PAPER,
+    Colour,
+    Point,
+    Rectangle,
+    fill,
+    fill_rounded,
+    line,
+    line_width_px,
+    outline,
+    put_text,
+    rounded_corners,
+    text_extent_px,
+    text_size_px,
+)
+from ssd_triton.media.drawing.lettering import fitting_size_px
+
+KMH_PER_MPS = 3.6
+
+_BACKGROUND: Colour = (21, 26, 34)
+_GRID: Colour = (44, 52, 64)
+
+_LENGTHS_M: Mapping[str, float] = {"person": 0.6, "bicycle": 1.7, "motorcycle": 2.1, "bus": 9.0, "truck": 7.0}
+_CAR_LENGTH_M = 4.4
+"""Drawn lengths by class, a car's for others: for the look only, since nothing but the near face is measured."""
+
+_EGO_WIDTH_M = 1.8
+_TRAIL_S = 1.5
+"""How long a track's way is shown."""
+_ARROW_S = 1.0
+"""Arrows reach to where an object will be after this time, seen from the car."""
+_LEAST_CROSS_STD_M = 0.1
+"""Postures, mirrors and shadows move the middle of a box by as much."""
+
+DISCLAIMER = "Demonstration, not a safety system"
+
+
+def panel_width_px(height_px: int) -> int:
+    """Width of the panel beside an image."""
+    return max(round(height_px * 0.5), 17 * text_size_px(height_px))
+
+
+class BirdsEyeView:
+    """A panel of the road ahead: grid, corridor, and the road users with their ways, speeds and uncertainty.
+
+    The scale is the same ahead and across. What lies outside the panel is cut off.
+
+    Args:
+        height_px: Height of the panel.
+        range_m: How far it reaches.
+        bearing_std_rad: Standard deviation of an object's direction.
+    """
+
+    def __init__(self, height_px: int, range_m: float, bearing_std_rad: float) -> None:
+        self._text_px = text_size_px(height_px)
+        self._width_px = panel_width_px(height_px)
+        self._line_px = line_width_px(height_px)
+        self._range_m = range_m
+        self._bearing_std_rad = bearing_std_rad
+        self._top_px = self._text_px * 4.6
+        below_px = self._text_px * 3.2
+        # In images of a few rows there is no room between the captions.
+        self._px_per_m = max(height_px - self._top_px - below_px, 1.0) / (range_m + 2.5)
+        self._zero_px = height_px - below_px - 2.5 * self._px_per_m
+        self._background = self._draw_background(height_px)
+        self._trails: dict[int, deque[tuple[float, RoadPoint]]] = {}
+
+    def draw(self, panel: UInt8Array, decision: FrameDecision, zones: Zones | None) -> None:
+        """Draw the panel.
+
+        Args:
+            panel: UINT8 [height_px, width_px, 3], RGB; drawn into.
+            decision: Of frames in order of time.
+            zones: Where a standing object would call for WARN and BRAKE; None when the speed is not known.
+        """
+        panel[:] = self._background
+        self._draw_corridor(panel, decision, zones)
+        self._draw_ego(panel)
+        self._follow(decision)
+        nearest_last = sorted(decision.objects, key=lambda item: -item.range_m)
+        markers = []
+        for item in nearest_last:
+            colour = DISAGREEMENT if item.disagreement else object_colour(item, decision)
+            self._draw_trail(panel, item, colour)
+            markers.append((item, self._draw_marker(panel, item, colour), colour))
+        # The captions lie above whatever reaches up to them.
+        panel[: round(self._top_px) - self._text_px] = _BACKGROUND
+        taken = [marker for _, marker, _ in markers]
+        for item, marker, colour in reversed(markers):
+            self._draw_name(panel, item, marker, colour, taken)
+        self._draw_captions(panel, decision)
+
+    def _at(self, forward_m: float, lateral_m: float) -> Point:
+        """Where a point of the road is in the panel."""
+        return self._width_px / 2 + lateral_m * self._px_per_m, self._zero_px - forward_m * self._px_per_m
+
+    def _draw_background(self, height_px: int) -> UInt8Array:
+        canvas = np.empty((height_px, self._width_px, 3), np.uint8)
+        canvas[:] = _BACKGROUND
+        size_px = round(self._text_px * 0.9)
+        step_m = next((step for step in (5, 10, 20, 50) if step * self._px_per_m >= 3 * size_px), 100)
+        half_m = self._width_px / 2 / self._px_per_m
+        for range_m in range(0, int(self._range_m) + 1, step_m):
+            y = math.floor(self._at(range_m, 0)[1]) + 0.5
+            line(canvas, (0, y), (self._width_px, y), _GRID, 1)
+            put_text(canvas, (size_px * 0.4, y - size_px * 0.6), f"{range_m} m", size_px, MUTED)
+        for number in range(-int(half_m // step_m), int(half_m // step_m) + 1):
+            x = self._at(0, number * step_m)[0]
+            line(canvas, (x, self._top_px), (x, self._at(-2.5, 0)[1]), _GRID, 1)
+            text = f"{number * step_m:+d} m"
+            if (
+                number
+                and abs(number * step_m * self._px_per_m) + text_extent_px(text, size_px)[0] / 2 < self._width_px / 2
+            ):
+                put_text(canvas, (x, self._zero_px + size_px * 0.8), text, size_px, MUTED, align="centre")
+        return canvas
+
+    def _draw_corridor(self, panel: UInt8Array, decision: FrameDecision, zones: Zones | None) -> None:
+        far_m = min(reach_m(zones), self._range_m)
+        left, right = ([self._at(*point) for point in edge] for edge in corridor_edges_m(decision.corridor, 0.1, far_m))
+        if len(left) < 2:
+            return
+        colour = STATE_COLOURS[decision.state]
+        fill(panel, [*left, *reversed(right)], colour, 0.25)
+        for edge in (left, right):
+            outline(panel, edge, colour, self._line_px, closed=False)
+        ends = () if zones is None else ((State.BRAKE, zones.brake_m), (State.WARN, zones.warn_m))
+        for state, range_m in ends:
+            if 0 < range_m <= far_m:
+                half_m = decision.corridor.half_width_m
+                sides_m = [decision.corridor.lateral_m(range_m, side_m) for side_m in (-half_m, half_m)]
+                points = [self._at(range_m, side_m) for side_m in sides_m if side_m is not None]
+                if len(points) == 2:
+                    line(panel, points[0], points[1], STATE_COLOURS[state], self._line_px + 1)
+
+    def _draw_ego(self, panel: UInt8Array) -> None:
+        """Draw the car itself, the camera at range 0; only its front fits into the panel."""
+        x, y = self._at(0, 0)
+        width_px = _EGO_WIDTH_M * self._px_per_m
+        left, right, bottom = x - width_px / 2, x + width_px / 2, self._at(-2.5, 0)[1]
+        fill(panel, rounded_corners(left, y - 1.2 * self._px_per_m, right, bottom, width_px * 0.25), PAPER)
+        glass = rounded_corners(left + width_px * 0.15, y, right - width_px * 0.15, y + width_px * 0.3, width_px * 0.1)
+        fill(panel, glass, INK)
+
+    def _follow(self, decision: FrameDecision) -> None:
+        """Keep the ways of the tracks that there are."""
+        ids = {item.track_id for item in decision.objects}
+        self._trails = {track_id: trail for track_id, trail in self._trails.items() if track_id in ids}
+        for item in decision.objects:
+            trail = self._trails.setdefault(item.track_id, deque())
+            trail.append((decision.time_s, item.position))
+            while decision.time_s - trail[0][0] > _TRAIL_S:
+                trail.popleft()
+
+    def _draw_trail(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> None:
+        """Draw where an object was."""
+        trail = [self._at(*position) for _, position in self._trails[item.track_id]]
+        if len(trail) > 1:
+            faded = (round(channel * 0.6 + base * 0.4) for channel, base in zip(colour, _BACKGROUND, strict=True))
+            outline(panel, trail, (next(faded), next(faded), next(faded)), self._line_px, closed=False)
+
+    def _ellipse(self, item: TrackedObject) -> list[Point]:
+        """One standard deviation around an object's place: of the range along the line of sight, of bearing across."""
+        forward_m, lateral_m = item.position
+        distance_m = max(math.hypot(forward_m, lateral_m), 0.1)
+        along = np.array([forward_m, lateral_m]) / distance_m
+        across = np.array([-along[1], along[0]])
+        along_m = item.range_std_m * distance_m / max(item.range_m, 0.1)
+        across_m = max(distance_m * self._bearing_std_rad, _LEAST_CROSS_STD_M)
+        angles = np.linspace(0, 2 * math.pi, 32, endpoint=False)
+        points_m = (
+            np.array([forward_m, lateral_m])
+            + np.cos(angles)[:, np.newaxis] * along * along_m
+            + np.sin(angles)[:, np.newaxis] * across * across_m
+        )
+        return [self._at(forward, lateral) for forward, lateral in points_m.tolist()]
+
+    def _draw_marker(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> Rectangle:
+        """Draw an object, whose near face is what was measured, how sure its place is, and where it will be."""
+        x, y = self._at(*item.position)
+        width_px = max(item.width_m * self._px_per_m, self._text_px * 0.5)
+        length_px = max(_LENGTHS_M.get(item.class_name, _CAR_LENGTH_M) * self._px_per_m, self._text_px * 0.5)
+        left, right, top = x - width_px / 2, x + width_px / 2, y - length_px
+        corners = rounded_corners(left, top, right, y, width_px * 0.25)
+        fill(panel, corners, colour, 1.0 if item.unseen_s == 0 else 0.4)
+        outline(panel, corners, INK, 1)
+        ellipse = self._ellipse(item)
+        outline(panel, ellipse, INK, self._line_px + 2)
+        outline(panel, ellipse, PAPER, self._line_px)
+        tip = self._at(
+            item.position.forward_m - item.closing_speed_mps * _ARROW_S,
+            item.position.lateral_m + item.lateral_speed_mps * _ARROW_S,
+        )
+        _draw_arrow(panel, (x, y), tip, PAPER, self._line_px)
+        return Rectangle(math.floor(left), math.floor(top), math.ceil(right), math.ceil(y))
+
+    def _draw_name(
+        self, panel: UInt8Array, item: TrackedObject, marker: Rectangle, colour: Colour, taken: list[Rectangle]
+    ) -> None:
+        """Write an object's number and range where there is room: beside its marker, above, or not at all."""
+        text, size_px = f"#{item.track_id} {item.range_m:.1f} m", self._text_px
+        width, height = text_extent_px(text, size_px)
+        gap = size_px // 3
+        room = Rectangle(3 * size_px, round(self._top_px) - size_px, self._width_px, round(self._zero_px))
+        beside = [(marker.right + gap, marker.bottom - height), (marker.left - gap - width, marker.bottom - height)]
+        if item.position.lateral_m < 0:
+            beside.reverse()
+        for left, top in (*beside, ((marker.left + marker.right - width) // 2, marker.top - height - 1)):
+            place = Rectangle(left, top, left + width, top + height)
+            if place.within(room) and not any(place.overlaps(other) for other in taken):
+                fill_rounded(panel, place, size_px / 4, _BACKGROUND, 0.7)
+                put_text(panel, (left, top + height / 2), text, size_px, colour)
+                taken.append(place)
+                return
+
+    def _draw_captions(self, panel: UInt8Array, decision: FrameDecision) -> None:
+        size_px, height_px = self._text_px, panel.shape[0]
+        speed_mps, obstacle = decision.ego.speed_mps, decision.obstacle
+        speed = "speed unknown" if speed_mps is None else f"{speed_mps * KMH_PER_MPS:.0f} km/h"
+        times = "TTC -"
+        if obstacle is not None:
+            times = f"TTC {seconds(obstacle.ttc_range_s)} by range, {seconds(obstacle.ttc_scale_s)} by scale"
+        disagreement = obstacle is not None and obstacle.disagreement
+        self._caption(panel, size_px * 1.1, f"{speed}, {_demand(decision)}", PAPER)
+        self._caption(
+            panel, size_px * 2.5, times + ("!" if disagreement else ""), DISAGREEMENT if disagreement else PAPER
+        )
+        self._caption(panel, height_px - size_px * 2.1, "ellipses: 1 std, arrows: 1 s ahead", MUTED)
+        self._caption(panel, height_px - size_px * 0.8, DISCLAIMER, MUTED)
+
+    def _caption(self, panel: UInt8Array, y: float, text: str, colour: Colour) -> None:
+        size_px = fitting_size_px(text, self._text_px, self._width_px * 0.95)
+        put_text(panel, (self._width_px / 2, y), text, size_px, colour, align="centre")
+
+
+def _demand(decision: FrameDecision) -> str:
+    """What it takes to avoid the obstacle."""
+    if decision.obstacle is None and decision.state is not State.SAFE:
+        return "no data"
+    needed = decision.required_deceleration_mps2
+    if needed is None:
+        return "corridor free" if decision.obstacle is None else "demand unknown"
+    return "too late to stop" if math.isinf(needed) else f"needs {needed:.1f} m/s²"
+
+
+def _draw_arrow(panel: UInt8Array, start: Point, tip: Point, colour: Colour, width_px: int) -> None:
+    """Draw an arrow, unless it would be shorter than its head."""
+    dx, dy = tip[0] - start[0], tip[1] - start[1]
+    length, head_px = math.hypot(dx, dy), 3.0 * width_px + 2
+    if length < head_px:
+        return
+    ux, uy = dx / length, dy / length
+    base = (tip[0] - ux * head_px, tip[1] - uy * head_px)
+    line(panel, start, base, colour, width_px)
+    half = head_px * 0.55
+    fill(panel, [tip, (base[0] - uy * half, base[1] + ux * half), (base[0] + uy * half, base[1] - ux * half)], colour)

@@ -1,0 +1,102 @@
+"""Every variant against PyTorch FP32 on identical real images: raw outputs and final detections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssd_triton.common.arrays import AnyArray, UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.detector.export.compare import relative_error
+from ssd_triton.detector.network.ssd import ServedDetector, predict
+from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
+from ssd_triton.detector.postprocessing.reference import iou, postprocess
+from ssd_triton.serving.candidates import Candidate
+
+_SAME_OBJECT_IOU = 0.9
+_SAME_SCORE = 0.05
+_CLEAR_SCORE = 0.3
+"""Detections below may come and go with rounding; those above must agree."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one variant is from PyTorch FP32."""
+
+    variant: str
+    loc_error: float
+    conf_error: float
+    """Relative L2 errors of the raw outputs."""
+    clear_detections: int
+    """Detections of the reference with a clear score."""
+    matched_detections: int
+    """Those that the variant has too: same class, IoU at least 0.9, score within 0.05."""
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether raw outputs are within the tolerance and every clear detection is matched; NaN does not pass."""
+        within = self.loc_error <= self.tolerance and self.conf_error <= self.tolerance
+        return within and self.matched_detections == self.clear_detections
+
+
+def check_parity(
+    detector: ServedDetector, candidates: list[Candidate], images_rgb: UInt8Array, tolerances: dict[str, float]
+) -> list[Parity]:
+    """Compare candidates with a detector in FP32 on the CPU.
+
+    Args:
+        detector: The reference, in FP32 and evaluation mode, on the CPU.
+        candidates: What is compared.
+        images_rgb: UINT8 [N, 300, 300, 3] real images.
+        tolerances: Relative error allowed, by the precision in a variant's name: ``fp32``, ``fp16``. Variants of
+            other precisions are left out.
+    """
+    expected_loc, expected_conf = predict(detector, images_rgb)
+    expected = _detections(expected_loc, expected_conf)
+    results = []
+    for candidate in candidates:
+        precision = next((key for key in tolerances if f"_{key}" in candidate.name), None)
+        if precision is None:  # INT8 is judged by its accuracy, not by its numbers
+            continue
+        loc, conf = candidate.run(images_rgb)
+        pairs = zip(expected, _detections(loc, conf), strict=True)
+        clear = [(reference.filter(score_thresh=_CLEAR_SCORE), found) for reference, found in pairs]
+        results.append(
+            Parity(
+                candidate.name,
+                relative_error(loc, expected_loc),
+                relative_error(conf, expected_conf),
+                clear_detections=sum(len(reference) for reference, _ in clear),
+                matched_detections=sum(_count_matched(reference, found) for reference, found in clear),
+                tolerance=tolerances[precision],
+            )
+        )
+    return results
+
+
+def table(results: list[Parity]) -> str:
+    """Markdown, one variant a line."""
+    lines = ["| variant | loc | conf | tolerance | clear detections matched | |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {one.variant} | {one.loc_error:.1e} | {one.conf_error:.1e} | {one.tolerance:.0e} | "
+        f"{one.matched_detections} of {one.clear_detections} | {'ok' if one.passed else 'FAILED'} |"
+        for one in results
+    ]
+    return "\n".join(lines)
+
+
+def _detections(loc: AnyArray, conf: AnyArray) -> list[Detections]:
+    """Of each image, boxes in pixels of the network's input."""
+    parameters = PostprocessParameters()
+    return [postprocess(one_loc, one_conf, (300, 300), parameters) for one_loc, one_conf in zip(loc, conf, strict=True)]
+
+
+def _count_matched(reference: Detections, found: Detections) -> int:
+    """Detections of the reference that were found."""
+    matched = 0
+    for box, score, class_id in reference:
+        same = (found.class_ids == class_id) & (np.abs(found.scores - score) <= _SAME_SCORE)
+        matched += bool((same & (iou(box, found.boxes_xyxy) >= _SAME_OBJECT_IOU)).any())
+    return matched

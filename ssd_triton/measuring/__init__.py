@@ -1,0 +1,1 @@
+"""Load on a server or a detector, and reports of it."""

@@ -1,0 +1,102 @@
+"""Timing functions in turns, on a GPU by CUDA events. Needs PyTorch, and neither Triton's client nor config.yml."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from ssd_triton.common.machine import processor
+from ssd_triton.common.progress import progress
+
+Launch = Callable[[int], object]
+"""Runs one batch; the argument chooses among the input sets, so that caches see changing data."""
+_WARM_UP_RUNS = 5
+_SLICE_S = 0.25
+"""How long a candidate runs before the next one gets its turn."""
+_MIN_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one batch size; times of single batches: median, tails and mean over all turns."""
+
+    variant: str
+    batch: int
+    runs: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_ms: float
+
+    @property
+    def images_per_s(self) -> float:
+        """Of the median batch."""
+        return self.batch / self.p50_ms * 1e3
+
+    def to_dict(self) -> dict[str, object]:
+        """For CSV and JSON."""
+        return {**asdict(self), "images_per_s": round(self.images_per_s, 2)}
+
+
+def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device: torch.device) -> list[Row]:
+    """Time functions that run a batch each, in turns, so that slow changes of the machine hit all alike.
+
+    Args:
+        launches: By name.
+        batch: Images in a run.
+        turns: Of each function.
+        device: What is to have finished when a run counts as done.
+    """
+    times_ms: dict[str, list[float]] = {name: [] for name in launches}
+    for launch in launches.values():
+        time_runs(launch, _WARM_UP_RUNS, device)
+    order = [name for _ in range(turns) for name in launches]
+    for name in progress(order, total=len(order), description=f"batch {batch}", unit="turns"):
+        estimate_s = time_runs(launches[name], _MIN_RUNS, device)[-1] / 1e3
+        runs = max(_MIN_RUNS, int(_SLICE_S / estimate_s))
+        times_ms[name] += time_runs(launches[name], runs, device)
+    rows = []
+    for name, values in times_ms.items():
+        p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
+        rows.append(Row(name, batch, len(values), p50, p95, p99, float(np.mean(values))))
+    return rows
+
+
+def time_runs(launch: Launch, runs: int, device: torch.device) -> list[float]:
+    """Milliseconds of each run: by CUDA events between back-to-back runs, or by the clock on a CPU."""
+    if device.type == "cpu":
+        times_ms = []
+        for index in range(runs):
+            start_s = time.perf_counter()
+            launch(index)
+            times_ms.append((time.perf_counter() - start_s) * 1e3)
+        return times_ms
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize(device)
+    events[0].record()
+    for index in range(runs):
+        launch(index)
+        events[index + 1].record()
+    torch.cuda.synchronize(device)
+    return [before.elapsed_time(after) for before, after in pairwise(events)]
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """Names and versions that the figures belong to."""
+    facts = {
+        "processor": processor(),
+        "cores": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = str(torch.version.cuda)
+        facts["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return facts

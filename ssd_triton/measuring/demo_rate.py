@@ -1,0 +1,75 @@
+"""What the demo costs: frames a second of the demo and of the detector alone on the same clip, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.progress import progress
+from ssd_triton.driving.demo.summary import DemoSummary
+from ssd_triton.media.video import VideoSource
+
+TARGET = 0.15
+"""Part of the detector's own time a frame that the demo may add."""
+
+
+@dataclass
+class DemoRates:
+    """Frames a second of every round."""
+
+    detector: list[float] = field(default_factory=list)
+    demo: list[float] = field(default_factory=list)
+
+    @property
+    def added(self) -> float:
+        """What the demo adds to the time of a frame, as a part of the detector's own: the median of the rounds."""
+        return median(alone / demo for alone, demo in zip(self.detector, self.demo, strict=True)) - 1
+
+    def table(self) -> str:
+        """Markdown: every round, and the median."""
+        lines = ["| round | detector alone, frames/s | demo, frames/s | added |", "|---|---|---|---|"]
+        for number, (alone, demo) in enumerate(zip(self.detector, self.demo, strict=True), start=1):
+            lines.append(f"| {number} | {alone:.2f} | {demo:.2f} | {alone / demo - 1:.0%} |")
+        return "\n".join(
+            [*lines, f"| median | {median(self.detector):.2f} | {median(self.demo):.2f} | {self.added:.0%} |"]
+        )
+
+
+def measure_demo_rate(
+    client: DetectorClient,
+    open_clip: Callable[[], VideoSource],
+    run: Callable[[VideoSource], DemoSummary],
+    rounds: int,
+) -> DemoRates:
+    """Let the detector alone and the demo take the same clip, in turns.
+
+    The detector alone is what the demo builds on: frames are read, sent ahead, and their answers waited for in order.
+
+    Args:
+        client: Of a ready server.
+        open_clip: Opens the clip anew.
+        run: Makes the whole demo of it.
+        rounds: Turns that each gets; the first one is preceded by a turn that does not count.
+    """
+    rates = DemoRates()
+    _detector_alone(client, open_clip)
+    for _ in progress(range(rounds), total=rounds, description="detector and demo", unit="rounds"):
+        rates.detector.append(_detector_alone(client, open_clip))
+        with open_clip() as source:
+            summary = run(source)
+        rates.demo.append(summary.frames / summary.wall_s)
+    return rates
+
+
+def _detector_alone(client: DetectorClient, open_clip: Callable[[], VideoSource]) -> float:
+    with open_clip() as source:
+        frames, start_s = 0, time.perf_counter()
+        answers = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
+        for _, future in answers:
+            future.result()
+            frames += 1
+        return frames / (time.perf_counter() - start_s)

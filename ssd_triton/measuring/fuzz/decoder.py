@@ -1,0 +1,167 @@
+"""The code under test in a process of its own, which may crash or hang."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import multiprocessing
+import multiprocessing.connection
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ssd_triton.common.errors import ServerError
+from ssd_triton.serving.repository.model_config import load_model_config
+
+Outcome = Literal["decoded", "refused", "exception", "crash", "hang"]
+_MAX_REASON_CHARACTERS = 400
+_START_TIMEOUT_S = 60.0
+_READY = b"ready"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one input.
+
+    Attributes:
+        outcome: ``decoded`` and ``refused`` are as it should be.
+        reason: Of everything but ``decoded``.
+        time_s: It took.
+        resident_bytes: Of the process afterwards.
+        peak_bytes: Resident memory of the process at its highest so far.
+    """
+
+    outcome: Outcome
+    reason: str
+    time_s: float
+    resident_bytes: int
+    peak_bytes: int
+
+
+class DecoderProcess:
+    """``ssd_preprocess`` in a process, started again after each crash and hang."""
+
+    def __init__(self, model_folder: Path, timeout_s: float) -> None:
+        """Start nothing yet.
+
+        Args:
+            model_folder: ``ssd_preprocess`` of a model repository.
+            timeout_s: An input may take so long.
+
+        Raises:
+            ServerError: The wheel with Triton's python backend is not installed.
+        """
+        self._model_folder = model_folder
+        self._timeout_s = timeout_s
+        self._backend_folder = _python_backend_folder()
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._connection: multiprocessing.connection.Connection[Any, Any] | None = None
+
+    def __enter__(self) -> DecoderProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    def decode(self, data: bytes) -> Answer:
+        """Have one input decoded, and wait for what becomes of it."""
+        connection = self._connection or self._start()
+        start_s = time.monotonic()
+        try:
+            connection.send_bytes(data)
+            if connection.poll(self._timeout_s):
+                return Answer(*json.loads(connection.recv_bytes()))
+            problem: Outcome = "hang"
+            reason = f"no answer within {self._timeout_s:g} s"
+        except (EOFError, OSError):
+            problem = "crash"
+            reason = self._exit_reason()
+        self._stop()
+        return Answer(problem, reason, time.monotonic() - start_s, 0, 0)
+
+    def _start(self) -> multiprocessing.connection.Connection[Any, Any]:
+        # A fresh interpreter: the parent's libraries and threads are none of the decoder's business.
+        context = multiprocessing.get_context("spawn")
+        near, far = context.Pipe()
+        process = context.Process(
+            target=_serve, args=(far, str(self._model_folder), str(self._backend_folder)), daemon=True
+        )
+        process.start()
+        far.close()
+        self._process, self._connection = process, near
+        if not near.poll(_START_TIMEOUT_S) or near.recv_bytes() != _READY:
+            self._stop()
+            raise ServerError(f"the decoder did not start within {_START_TIMEOUT_S:g} s: see the lines above")
+        return near
+
+    def _exit_reason(self) -> str:
+        if self._process is None:
+            return "the process has ended"
+        self._process.join(self._timeout_s)
+        return f"the process has ended with code {self._process.exitcode}"
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.kill()
+            process.join()
+
+
+def _python_backend_folder() -> Path:
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise ServerError("Triton's python backend is not installed: pip install -e '.[server]'")
+    return Path(spec.origin).parent / "tritonserver" / "backends" / "python"
+
+
+def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str, backend_folder: str) -> None:
+    """Decode what comes until the other side is gone."""
+    sys.path[:0] = [str(Path(model_folder) / "1"), backend_folder]
+    model = importlib.import_module("model")
+
+    decoder = model.TritonPythonModel()
+    parameters = load_model_config(Path(model_folder) / "config.pbtxt").parameters
+    values = {key: {"string_value": parameters[key].string_value} for key in parameters}
+    decoder.initialize({"model_config": json.dumps({"parameters": values}), "model_name": Path(model_folder).name})
+    connection.send_bytes(_READY)
+    while True:
+        try:
+            data = connection.recv_bytes()
+        except (EOFError, KeyboardInterrupt):
+            return
+        start_s = time.perf_counter()
+        outcome, reason = _decode(decoder, model.RefusedInputError, data)
+        answer = (outcome, reason, time.perf_counter() - start_s, *_memory_bytes())
+        # JSON: the parent unpickles nothing of a process that has seen such inputs.
+        connection.send_bytes(json.dumps(answer).encode())
+
+
+def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[Outcome, str]:
+    try:
+        image, (width, height) = decoder._decode(data)
+    except refusal as error:
+        text = str(error)
+        if "\n" in text or len(text) > _MAX_REASON_CHARACTERS:
+            return "exception", f"the refusal is no short line: {text!r}"
+        return "refused", text
+    except Exception:
+        return "exception", traceback.format_exc()
+    if image.dtype != np.uint8 or image.shape != (300, 300, 3) or min(width, height) < 1:
+        return "exception", f"got {image.dtype} {image.shape} of {width} x {height} px, expected uint8 (300, 300, 3)"
+    return "decoded", ""
+
+
+def _memory_bytes() -> tuple[int, int]:
+    """Resident memory now and at its highest; getrusage's maximum would begin with that of the process that forked."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+    now, highest = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return now, highest

@@ -1,0 +1,166 @@
+"""What decoding large JPEG files at a reduced scale costs in AP and saves in time, through the served ensemble."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import atomic_output
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.progress import progress
+from ssd_triton.config import Config
+from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
+from ssd_triton.evaluation.annotations import Image
+from ssd_triton.evaluation.dataset import Dataset
+from ssd_triton.evaluation.metrics import CocoResult, evaluate, to_coco
+from ssd_triton.measuring.sweeps.server_statistics import ServerStatistics, stages
+from ssd_triton.measuring.sweeps.sweep_file import ModelTuning
+from ssd_triton.measuring.sweeps.tables import Table
+from ssd_triton.measuring.sweeps.tuning import tuned_repository
+from ssd_triton.serving.server import EmbeddedServer
+
+PREPROCESS = "ssd_preprocess"
+_QUALITY = 92
+"""Of the enlarged files, as cameras write them."""
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class DecodeCost:
+    """One size of images, decoded whole and at half of it.
+
+    Attributes:
+        ratio: Of the smaller side after decoding at half the size to the network's input.
+        side_px: The smaller side of the files: twice that.
+        ap_whole: AP, in [0, 1].
+        ap_reduced: AP.
+        whole_ms: Mean time of the preprocessing an image, as the server counts it.
+        reduced_ms: The same.
+    """
+
+    ratio: float
+    side_px: int
+    ap_whole: float
+    ap_reduced: float
+    whole_ms: float
+    reduced_ms: float
+
+
+def measure_reduced_decode(config: Config, variant: str, dataset: Dataset, ratios: Sequence[float]) -> list[DecodeCost]:
+    """Enlarge the images of a dataset until decoding at half the size just applies, and evaluate both ways.
+
+    That is the worst case of each ratio: larger files keep more pixels.
+
+    Args:
+        config: The project's configuration.
+        variant: Of the detector.
+        dataset: Images and ground truth.
+        ratios: Values of the parameter ``reduced_decode_ratio`` of ``ssd_preprocess``.
+
+    Raises:
+        ServerError: The server does not start.
+        ClientError: It fails.
+        EvaluationError: An image cannot be read.
+    """
+    return [_measure(config, variant, dataset, ratio) for ratio in ratios]
+
+
+def _measure(config: Config, variant: str, dataset: Dataset, ratio: float) -> DecodeCost:
+    side_px = int(np.ceil(2 * ratio * IMAGE_SIZE_PX))
+    whole_ap, whole_ms = _evaluate(config, variant, dataset, side_px, "0")
+    reduced_ap, reduced_ms = _evaluate(config, variant, dataset, side_px, str(ratio))
+    return DecodeCost(ratio, side_px, whole_ap, reduced_ap, whole_ms, reduced_ms)
+
+
+def _evaluate(config: Config, variant: str, dataset: Dataset, side_px: int, ratio: str) -> tuple[float, float]:
+    """AP, and milliseconds of preprocessing an image."""
+    settings = config.server.for_one_run()
+    tuning = {PREPROCESS: ModelTuning(parameters={"reduced_decode_ratio": ratio})}
+    results: list[CocoResult] = []
+    with tempfile.TemporaryDirectory(prefix="reduced-decode-") as folder:
+        repository = tuned_repository(config.model_repository, tuning, Path(folder) / "model_repository")
+        with (
+            EmbeddedServer(repository, variant, settings) as server,
+            DetectorClient(server.url("grpc"), timeout_s=_TIMEOUT_S, in_flight=2) as client,
+        ):
+            statistics = ServerStatistics(server.url("grpc"), _TIMEOUT_S)
+            before = statistics.counters()
+            description = f"{side_px} px, reduced_decode_ratio {ratio}"
+            images = progress(dataset.images, total=len(dataset.images), description=description, unit="images")
+
+            scales: dict[int, float] = {}
+
+            def send(image: Image) -> Future[Detections]:
+                encoded, scales[image.id] = enlarged(dataset.read(image), side_px)
+                return client.submit(encoded)
+
+            for image, future in submit_ahead(images, send, client.in_flight):
+                found = future.result()
+                original = replace(found, boxes_xyxy=found.boxes_xyxy / scales[image.id])
+                results += to_coco(original, image.id, dataset.category_ids)
+            [stage] = [one for one in stages(before, statistics.counters()) if one.model == PREPROCESS]
+            statistics.close()
+    return evaluate(dataset, results).ap, stage.infer_ms
+
+
+def enlarged(encoded: bytes, side_px: int) -> tuple[bytes, float]:
+    """A JPEG file of the same image with the given smaller side, and how many times as large it is."""
+    image = PilImage.open(io.BytesIO(encoded)).convert("RGB")
+    scale = side_px / min(image.size)
+    buffer = io.BytesIO()
+    larger = image.resize((round(image.width * scale), round(image.height * scale)), PilImage.Resampling.LANCZOS)
+    larger.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue(), scale
+
+
+def decode_table(costs: Sequence[DecodeCost]) -> Table:
+    """Every ratio a line."""
+    rows = [
+        [
+            f"{cost.ratio:g}",
+            str(cost.side_px),
+            f"{cost.ap_whole:.4f}",
+            f"{cost.ap_reduced:.4f}",
+            f"{cost.ap_reduced - cost.ap_whole:+.4f}",
+            f"{cost.whole_ms:.1f}",
+            f"{cost.reduced_ms:.1f}",
+        ]
+        for cost in costs
+    ]
+    header = ["reduced_decode_ratio", "smaller side, px", "AP whole", "AP reduced", "difference", "whole, ms"]
+    return Table("JPEG files decoded whole and at half the size", [*header, "reduced, ms"], rows)
+
+
+def plot_decode(path: Path, costs: Sequence[DecodeCost]) -> None:
+    """AP and time, both ways."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    labels = [f"{cost.side_px} px" for cost in costs]
+    positions = np.arange(len(costs))
+    for ax, name, unit in ((axes[0], "ap", "COCO AP"), (axes[1], "ms", "preprocessing, ms an image")):
+        pairs = {
+            "whole": [cost.ap_whole if name == "ap" else cost.whole_ms for cost in costs],
+            "at half the size": [cost.ap_reduced if name == "ap" else cost.reduced_ms for cost in costs],
+        }
+        for index, (label, values) in enumerate(pairs.items()):
+            ax.bar(positions + 0.4 * (index - 0.5), values, 0.4, label=label)
+        ax.set_xticks(positions, labels)
+        ax.set(ylabel=unit, xlabel="smaller side of the files")
+        ax.grid(visible=True, alpha=0.25)
+    axes[1].legend(fontsize=8)
+    with atomic_output(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)

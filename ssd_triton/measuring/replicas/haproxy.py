@@ -1,0 +1,142 @@
+"""HAProxy with the configuration of ``deploy/proxy``, as a child process in front of two replicas on this machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from ssd_triton.common.errors import ServerError
+from ssd_triton.common.files import ROOT
+
+CONFIG = ROOT / "deploy" / "proxy" / "haproxy.cfg"
+REPLICAS = ("replica1", "replica2")
+"""Names of the servers in the configuration."""
+_BACKEND = "replicas"
+_POLL_S = 0.05
+_STOP_TIMEOUT_S = 10.0
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
+
+
+def find_haproxy() -> Path | None:
+    """The binary, also where only root has its folder on PATH; None if it is not installed."""
+    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}")
+    return Path(found) if found else None
+
+
+class Proxy:
+    """HAProxy in front of two replicas, told what to do through its admin socket.
+
+    Use it as a context manager: the block begins once both replicas have passed their health check.
+
+    Raises:
+        ServerError: On entry: HAProxy is not installed, does not start, or a replica is not healthy in time.
+    """
+
+    def __init__(self, listen: str, replicas: Sequence[str], *, startup_timeout_s: float = 30.0) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            listen: ``host:port`` for gRPC.
+            replicas: ``host:port`` of each replica's gRPC, as many as :data:`REPLICAS`.
+            startup_timeout_s: Until both replicas must be healthy.
+        """
+        self.listen = listen
+        self._replicas = dict(zip(REPLICAS, replicas, strict=True))
+        self._startup_timeout_s = startup_timeout_s
+
+    def __enter__(self) -> Proxy:
+        binary = find_haproxy()
+        if binary is None:
+            raise ServerError("haproxy is not installed: apt install haproxy (2.6 or newer)")
+        self._folder = Path(tempfile.mkdtemp(prefix="ssd-proxy-"))
+        addresses = {f"SSD_REPLICA_{number}": url for number, url in enumerate(self._replicas.values(), start=1)}
+        environment = {"SSD_LISTEN": self.listen, "SSD_ADMIN_SOCKET": str(self._folder / "admin"), **addresses}
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [binary, "-db", "-f", CONFIG],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait_healthy()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def check_result(self, replica: str) -> str:
+        """Of the last health check, in HAProxy's words: ``L7OK``, ``L7TOUT``, ``L4CON``, ..."""
+        return self._statistics()[replica]["check_status"].removeprefix("* ")
+
+    def under_way(self, replica: str) -> int:
+        """Requests that a replica has and has not answered."""
+        return int(self._statistics()[replica]["scur"])
+
+    def drain(self, replica: str, *, timeout_s: float) -> None:
+        """Give a replica no more requests, and wait until it has answered those that it has.
+
+        Raises:
+            ServerError: It still has some after ``timeout_s``.
+        """
+        self._command(f"set server {_BACKEND}/{replica} state drain")
+        deadline_s = time.monotonic() + timeout_s
+        while (count := self.under_way(replica)) > 0:
+            if time.monotonic() > deadline_s:
+                raise ServerError(f"{replica} still has {count} requests under way after {timeout_s:g} s: wait longer")
+            time.sleep(_POLL_S)
+
+    def _wait_healthy(self) -> None:
+        deadline_s = time.monotonic() + self._startup_timeout_s
+        while True:
+            if self._process.poll() is not None:
+                log = " ".join((self._folder / "log").read_text(encoding="utf-8", errors="replace").split())
+                raise ServerError(f"haproxy ended with code {self._process.returncode}: {log}")
+            try:
+                results = {name: self.check_result(name) for name in REPLICAS}
+            except OSError:  # the admin socket is not there yet
+                results = {}
+            if set(results.values()) == {"L7OK"}:
+                return
+            if time.monotonic() > deadline_s:
+                raise ServerError(f"replicas are not healthy after {self._startup_timeout_s:g} s: {results}")
+            time.sleep(_POLL_S)
+
+    def _statistics(self) -> dict[str, dict[str, str]]:
+        """HAProxy's statistics of each replica, by column."""
+        rows = csv.DictReader(io.StringIO(self._command("show stat").removeprefix("# ")))
+        return {row["svname"]: row for row in rows if row["pxname"] == _BACKEND and row["svname"] in REPLICAS}
+
+    def _command(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_STOP_TIMEOUT_S)
+            connection.connect(str(self._folder / "admin"))
+            connection.sendall(f"{command}\n".encode())
+            with connection.makefile(encoding="utf-8") as answer:
+                return answer.read()
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,156 @@
+"""A soak from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.client.transport import make_transport
+from ssd_triton.common.errors import ServerError
+from ssd_triton.common.progress import progress
+from ssd_triton.measuring.soak import cases
+from ssd_triton.measuring.soak.traffic import Lane, Tally, Traffic, frames_lane, images_lane, preprocess_lane
+from ssd_triton.measuring.soak.watch import Growth, Sample, Watch, growth
+from ssd_triton.serving.server import EmbeddedServer
+
+TIMEOUT_S = 300.0
+PROTOCOLS: tuple[Literal["grpc", "http"], ...] = ("grpc", "http")
+
+
+@dataclass(frozen=True)
+class SoakSettings:
+    """How long and how much.
+
+    Attributes:
+        seconds: How long requests are sent.
+        preprocess_per_s: Requests a second straight to the preprocessing, at most.
+        bad_fraction: Of the requests are to be refused, 0 to 1.
+        sample_s: Seconds between samples.
+        warm_up_fraction: Of the time, in which memory may grow.
+        max_growth: By which part of it resident memory may grow after that.
+        seed: Of the order of the requests.
+    """
+
+    seconds: float
+    preprocess_per_s: float
+    bad_fraction: float = 0.1
+    sample_s: float = 5.0
+    warm_up_fraction: float = 0.2
+    max_growth: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SoakResult:
+    """What came of it.
+
+    Attributes:
+        settings: As it was asked for.
+        variant: Of the detector.
+        tallies: By kind of request.
+        samples: In order.
+        growth: Of resident memory, by process and of "all".
+        retries: Requests that a client had to send again.
+        left_behind: Regions of shared memory after the clients had closed, beyond those before they began.
+        death: Which process died, if one did.
+        interrupted: Whether Ctrl-C ended the run.
+    """
+
+    settings: SoakSettings
+    variant: str
+    tallies: Mapping[str, Tally]
+    samples: list[Sample]
+    growth: Mapping[str, Growth]
+    retries: int
+    left_behind: int
+    death: str | None
+    interrupted: bool
+
+    @property
+    def requests(self) -> int:
+        """Of all kinds."""
+        return sum(tally.requests for tally in self.tallies.values())
+
+    def failures(self) -> list[str]:
+        """Why the run has failed, a line each; empty when it has not."""
+        found = [self.death] if self.death else []
+        for kind, tally in self.tallies.items():
+            if tally.wrong:
+                found.append(f"{kind}: {tally.wrong} of {tally.requests} answers were wrong; {tally.problems[0]}")
+        found += [
+            f"{name}: resident memory grew by {one.share:.1%} after warm-up, from {one.before_mib:.0f} to "
+            f"{one.after_mib:.0f} MiB, expected at most {self.settings.max_growth:.0%}"
+            for name, one in self.growth.items()
+            if one.share > self.settings.max_growth
+        ]
+        if self.left_behind > 0:
+            found.append(f"{self.left_behind} regions of shared memory were left behind")
+        return found
+
+
+def soak(server: EmbeddedServer, settings: SoakSettings) -> SoakResult:
+    """Send good and bad requests of all kinds for a while, check every answer, and watch the server's processes.
+
+    Args:
+        server: A running one, on this machine.
+        settings: How long and how much.
+
+    Raises:
+        SoakError: The server does not answer a good request at the beginning.
+    """
+    watch = Watch(server)
+    watch.take(0, {})
+    death, interrupted = None, False
+    with ExitStack() as stack:
+        lanes, client = _lanes(server, settings, stack)
+        traffic = stack.enter_context(Traffic(lanes, settings.bad_fraction, settings.seed))
+        try:
+            counts: dict[str, int] = {}
+            for _ in progress(
+                _ticks(settings), total=round(settings.seconds / settings.sample_s), description="soak", unit="samples"
+            ):
+                watch.take(traffic.requests, traffic.latencies_since(counts))
+        except KeyboardInterrupt:
+            interrupted = True
+        except ServerError as error:
+            death = str(error)
+    if death is None:
+        watch.take(traffic.requests, traffic.latencies_since(counts))
+    return SoakResult(
+        settings,
+        server.variant,
+        traffic.tallies,
+        watch.samples,
+        growth(watch.samples, settings.warm_up_fraction),
+        client.retries,
+        watch.samples[-1].shared_memory_files - watch.samples[0].shared_memory_files if death is None else 0,
+        death,
+        interrupted,
+    )
+
+
+def _ticks(settings: SoakSettings) -> Iterator[int]:
+    """One every ``sample_s``, until the time is over; late ones are not made up for."""
+    start_s = time.monotonic()
+    for number in range(1, round(settings.seconds / settings.sample_s) + 1):
+        time.sleep(max(start_s + number * settings.sample_s - time.monotonic(), 0.0))
+        yield number
+
+
+def _lanes(server: EmbeddedServer, settings: SoakSettings, stack: ExitStack) -> tuple[list[Lane], DetectorClient]:
+    client = stack.enter_context(DetectorClient(server.url("grpc"), timeout_s=TIMEOUT_S))
+    lanes = [
+        images_lane(client, cases.views(), cases.refused_images(), workers=1),
+        frames_lane(client, cases.frames(), cases.refused_frames(), workers=1),
+    ]
+    small, refused = cases.small_images(), cases.refused_images()
+    for protocol in PROTOCOLS:
+        transport = make_transport(protocol, server.url(protocol), TIMEOUT_S)
+        stack.callback(transport.close)
+        name, rate = f"ssd_preprocess, {protocol}", settings.preprocess_per_s / len(PROTOCOLS)
+        lanes.append(preprocess_lane(transport, name, small, refused, rate))
+    return lanes, client

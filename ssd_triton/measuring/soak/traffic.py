@@ -1,0 +1,239 @@
+"""Requests by several threads at once, and what became of each."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssd_triton.client import ClientError, DetectorClient, RequestRefusedError
+from ssd_triton.client.transport import Outputs, Transport
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import UserError
+from ssd_triton.measuring.soak.cases import Case
+
+PREPROCESS_OUTPUTS = ("image", "original_size")
+_KEPT_PROBLEMS = 20
+_SCORE_THRESH = 0.5
+_SCORE_TOLERANCE = 0.05
+"""Answers of other batches differ by rounding: at most so much in score,"""
+_BOX_TOLERANCE_PX = 4.0
+"""and so much in each side of a box; the pictures differ by more."""
+_PAUSE_AFTER_PROBLEM_S = 0.5
+_PREPROCESS_WORKERS = 4
+_WARM_UP_ROUNDS = 1
+
+Ask = Callable[[Case], Any]
+Agree = Callable[[Any, Any], bool]
+
+
+class SoakError(UserError):
+    """The run could not begin: the server does not answer what it must."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Requests of one kind.
+
+    Attributes:
+        name: Of the kind.
+        good: To be answered as at the beginning.
+        bad: To be refused with their reason.
+        ask: Sends one and gives the answer, or raises ClientError.
+        agree: Whether an answer is the expected one.
+        workers: Threads, each with one request under way.
+        requests_per_s: Of all its threads together, at most; None sends the next as soon as one is answered.
+    """
+
+    name: str
+    good: Sequence[Case]
+    bad: Sequence[Case]
+    ask: Ask
+    agree: Agree
+    workers: int
+    requests_per_s: float | None = None
+
+
+@dataclass
+class Tally:
+    """What became of the requests of a lane."""
+
+    answered: int = 0
+    refused: int = 0
+    wrong: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """The first wrong ones."""
+
+    @property
+    def requests(self) -> int:
+        """All that got an answer of any kind."""
+        return self.answered + self.refused + self.wrong
+
+
+def images_lane(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> Lane:
+    """Encoded images through the ensemble ``ssd``."""
+    return Lane("ssd", good, bad, lambda case: client.detect(_encoded(case)), same_detections, workers)
+
+
+def frames_lane(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> Lane:
+    """Raw frames through the ensemble ``ssd_frames``, in shared memory where the server is on this machine."""
+    return Lane("ssd_frames", good, bad, lambda case: client.detect_frame(_frame(case)), same_detections, workers)
+
+
+def preprocess_lane(
+    transport: Transport, name: str, good: Sequence[Case], bad: Sequence[Case], requests_per_s: float
+) -> Lane:
+    """Encoded images straight to ``ssd_preprocess``, whose answers must be the same to the bit."""
+
+    def ask(case: Case) -> Outputs:
+        image = np.array([[_encoded(case)]], np.object_)
+        return transport.infer("ssd_preprocess", "IMAGE", image, PREPROCESS_OUTPUTS, timeout_s=300.0)
+
+    return Lane(name, good, bad, ask, same_tensors, _PREPROCESS_WORKERS, requests_per_s)
+
+
+def same_tensors(got: Outputs, expected: Outputs) -> bool:
+    """Whether all tensors are equal."""
+    return all(np.array_equal(got[name], expected[name]) for name in PREPROCESS_OUTPUTS)
+
+
+def same_detections(got: Detections, expected: Detections) -> bool:
+    """Whether every clear detection of either has a like one in the other, but for rounding."""
+    return _covers(got, expected) and _covers(expected, got)
+
+
+def _covers(one: Detections, other: Detections) -> bool:
+    for box, score, class_id in other.filter(score_thresh=_SCORE_THRESH + _SCORE_TOLERANCE):
+        alike = (
+            (one.class_ids == class_id)
+            & (np.abs(one.scores - score) <= _SCORE_TOLERANCE)
+            & (np.abs(one.boxes_xyxy - box).max(axis=1, initial=0) <= _BOX_TOLERANCE_PX)
+        )
+        if not alike.any():
+            return False
+    return True
+
+
+class Traffic:
+    """The lanes' threads; a context manager that ends them.
+
+    Args:
+        lanes: What to send.
+        bad_fraction: Of the requests, 0 to 1.
+        seed: Of the order in which cases come.
+
+    Raises:
+        SoakError: On entry: a case that is to be answered is not, once nothing else is under way.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], bad_fraction: float, seed: int) -> None:
+        self.tallies = {lane.name: Tally() for lane in lanes}
+        self._lanes = lanes
+        self._bad_fraction = bad_fraction
+        self._seed = seed
+        self._stopping = threading.Event()
+        self._counting = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Traffic:
+        answers = {lane.name: {case.name: _first_answer(lane, case) for case in lane.good} for lane in self._lanes}
+        self._warm_up()
+        for lane in self._lanes:
+            expected = answers[lane.name]
+            for number in range(lane.workers):
+                args = (lane, expected, random.Random(f"{self._seed} {lane.name} {number}"))  # noqa: S311 - no secret
+                self._threads.append(threading.Thread(target=self._work, args=args, name=f"soak-{lane.name}-{number}"))
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def requests(self) -> int:
+        """So far."""
+        with self._counting:
+            return sum(tally.requests for tally in self.tallies.values())
+
+    def latencies_since(self, counts: dict[str, int]) -> dict[str, list[float]]:
+        """Latencies in milliseconds beyond the first ``counts`` of each lane, which are then brought up to date."""
+        with self._counting:
+            new = {name: tally.latencies_ms[counts.get(name, 0) :] for name, tally in self.tallies.items()}
+            counts.update({name: len(tally.latencies_ms) for name, tally in self.tallies.items()})
+        return new
+
+    def _warm_up(self) -> None:
+        """Have all good cases under way at once: what larger batches need is allocated before memory is watched."""
+        asked = [(lane, case) for lane in self._lanes for case in lane.good] * _WARM_UP_ROUNDS
+        with ThreadPoolExecutor(len(asked)) as pool:
+            list(pool.map(lambda one: _first_answer(*one), asked))
+
+    def _work(self, lane: Lane, expected: dict[str, Any], order: random.Random) -> None:
+        every_s = lane.workers / lane.requests_per_s if lane.requests_per_s else 0.0
+        due_s = time.monotonic() + order.uniform(0, every_s)
+        while not self._stopping.wait(max(due_s - time.monotonic(), 0.0)):
+            due_s += every_s
+            case = order.choice(lane.bad if order.random() < self._bad_fraction else lane.good)
+            start_s = time.perf_counter()
+            problem = _problem_with(lane, case, expected)
+            took_ms = (time.perf_counter() - start_s) * 1e3
+            self._count(self.tallies[lane.name], case, took_ms, problem)
+            if problem is not None:
+                self._stopping.wait(_PAUSE_AFTER_PROBLEM_S)
+
+    def _count(self, tally: Tally, case: Case, took_ms: float, problem: str | None) -> None:
+        with self._counting:
+            tally.latencies_ms.append(took_ms)
+            if problem is not None:
+                tally.wrong += 1
+                if len(tally.problems) < _KEPT_PROBLEMS:
+                    tally.problems.append(f"{case.name}: {problem}")
+            elif case.reason is None:
+                tally.answered += 1
+            else:
+                tally.refused += 1
+
+
+def _problem_with(lane: Lane, case: Case, expected: dict[str, Any]) -> str | None:
+    """What is wrong with the answer to a case; None when it is the right one."""
+    try:
+        answer = lane.ask(case)
+    except RequestRefusedError as error:
+        if case.reason is not None and case.reason in str(error):
+            return None
+        return f"got the refusal '{error}', expected {case.reason or 'an answer'}"
+    except ClientError as error:
+        return f"got {type(error).__name__}: {error}"
+    if case.reason is not None:
+        return f"got an answer, expected the refusal '{case.reason}'"
+    return None if lane.agree(answer, expected[case.name]) else "got another answer than at the beginning"
+
+
+def _first_answer(lane: Lane, case: Case) -> Any:
+    try:
+        return lane.ask(case)
+    except ClientError as error:
+        raise SoakError(f"{lane.name}: {case.name} is not answered: {error}") from error
+
+
+def _encoded(case: Case) -> bytes:
+    if not isinstance(case.image, bytes):
+        raise TypeError(f"{case.name}: got a frame, expected an encoded image")
+    return case.image
+
+
+def _frame(case: Case) -> UInt8Array:
+    if isinstance(case.image, bytes):
+        raise TypeError(f"{case.name}: got an encoded image, expected a frame")
+    return case.image

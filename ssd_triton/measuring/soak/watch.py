@@ -1,0 +1,134 @@
+"""What a server's processes hold over time: memory, file descriptors, shared memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import psutil
+
+from ssd_triton.client.shared_memory import frame_regions
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.serving.server.stubs import find_stubs
+
+SERVER = "tritonserver"
+_MIB = 2**20
+_EDGE_FRACTION = 0.1
+"""Of the samples after warm-up: the median of so many at either end is what growth is between."""
+_MIN_EDGE_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the server.
+
+    Attributes:
+        time_s: Since the traffic began.
+        rss_mib: Resident memory by process; stubs go by the instance of their model.
+        descriptors: Open file descriptors by process.
+        shared_memory_files: Regions of the server and of this process' clients.
+        shared_memory_mib: What they hold.
+        requests: Answered until then.
+        p50_ms: Of the requests since the sample before, by kind; NaN without any.
+        p95_ms: Likewise.
+    """
+
+    time_s: float
+    rss_mib: Mapping[str, float]
+    descriptors: Mapping[str, int]
+    shared_memory_files: int
+    shared_memory_mib: float
+    requests: int
+    p50_ms: Mapping[str, float]
+    p95_ms: Mapping[str, float]
+
+    @property
+    def total_rss_mib(self) -> float:
+        """Of all processes together."""
+        return sum(self.rss_mib.values())
+
+
+@dataclass
+class Watch:
+    """Takes samples of a running server.
+
+    Attributes:
+        samples: So far.
+    """
+
+    server: EmbeddedServer
+    samples: list[Sample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._start_s = time.monotonic()
+        self._processes = {SERVER: psutil.Process(self.server.pid), **find_stubs(self.server.pid)}
+
+    def take(self, requests: int, latencies_ms: Mapping[str, Sequence[float]]) -> None:
+        """Take a sample.
+
+        Args:
+            requests: Answered so far.
+            latencies_ms: Since the sample before, by kind.
+
+        Raises:
+            ServerError: A process of the server has died.
+        """
+        self.server.check()
+        regions_bytes = [path.stat().st_size for path in [*self.server.shared_memory(), *frame_regions(os.getpid())]]
+        self.samples.append(
+            Sample(
+                time.monotonic() - self._start_s,
+                {name: process.memory_info().rss / _MIB for name, process in self._processes.items()},
+                {name: process.num_fds() for name, process in self._processes.items()},
+                len(regions_bytes),
+                sum(regions_bytes) / _MIB,
+                requests,
+                {kind: percentile(values, 50) for kind, values in latencies_ms.items()},
+                {kind: percentile(values, 95) for kind, values in latencies_ms.items()},
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Resident memory after warm-up and at the end."""
+
+    before_mib: float
+    after_mib: float
+
+    @property
+    def share(self) -> float:
+        """By what part it has grown; negative when it has shrunk."""
+        return self.after_mib / self.before_mib - 1
+
+
+def growth(samples: Sequence[Sample], warm_up_fraction: float) -> dict[str, Growth]:
+    """By how much each process has grown after warm-up, and all together ("all").
+
+    Args:
+        samples: In order, at least one.
+        warm_up_fraction: Of the run's time, which does not count.
+    """
+    begin_s = samples[-1].time_s * warm_up_fraction
+    counted = [sample for sample in samples if sample.time_s >= begin_s]
+    edge = min(max(round(len(counted) * _EDGE_FRACTION), _MIN_EDGE_SAMPLES), len(counted))
+
+    def between(first: Sequence[float], last: Sequence[float]) -> Growth:
+        return Growth(median(first), median(last))
+
+    first, last = counted[:edge], counted[-edge:]
+    result = {
+        name: between([one.rss_mib[name] for one in first], [one.rss_mib[name] for one in last])
+        for name in samples[0].rss_mib
+    }
+    result["all"] = between([one.total_rss_mib for one in first], [one.total_rss_mib for one in last])
+    return result
+
+
+def percentile(values_ms: Sequence[float], percent: float) -> float:
+    """NaN without values."""
+    return float(np.percentile(values_ms, percent)) if values_ms else float("nan")

@@ -1,0 +1,66 @@
+"""What the models are sent: real images, in the form that each of them takes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.detector.export.samples import IMAGE_SUFFIXES, sample_photograph
+from ssd_triton.detector.postprocessing.reference import preprocess
+from ssd_triton.measuring.sweeps.errors import SweepError
+from ssd_triton.measuring.sweeps.perf_analyzer import bytes_element
+
+_MAX_FRAMES = 4
+"""Different frames: each is megabytes, which ``perf_analyzer`` reads as text."""
+_DETECTIONS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+OUTPUTS = {"ssd": _DETECTIONS, "ssd_frames": _DETECTIONS, "ssd_detector": ("loc", "conf")}
+"""Output names by model."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Batch elements for one model, as :class:`ssd_triton.measuring.sweeps.perf_analyzer.Load` takes them."""
+
+    elements: Sequence[Mapping[str, bytes]]
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def read_images(folder: Path | None, count: int) -> list[bytes]:
+    """Encoded images: the first of a folder by name, or the bundled photograph without one.
+
+    Raises:
+        SweepError: The folder holds fewer images.
+    """
+    if folder is None:
+        return [sample_photograph()]
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if len(paths) < count:
+        raise SweepError(f"got {len(paths)} images in {relative_to_cwd(folder)}, expected num_images ({count}) or more")
+    return [path.read_bytes() for path in paths[:count]]
+
+
+def make_inputs(model: str, images: Sequence[bytes], frame_size_px: tuple[int, int]) -> Inputs:
+    """The images as inputs of a model.
+
+    Args:
+        model: ``ssd`` takes the files, ``ssd_detector`` what its preprocessing makes of them, ``ssd_frames`` their
+            pixels, enlarged or shrunk to the size of a camera's frames.
+        images: Encoded.
+        frame_size_px: Width and height of those frames.
+    """
+    if model == "ssd":
+        return Inputs([{"IMAGE": bytes_element(image)} for image in images])
+    if model == "ssd_detector":
+        return Inputs([{"image": preprocess(image)[0].tobytes()} for image in images])
+    width_px, height_px = frame_size_px
+    frames = [
+        np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((width_px, height_px)))
+        for image in images[:_MAX_FRAMES]
+    ]
+    return Inputs([{"FRAME": frame.tobytes()} for frame in frames], {"FRAME": (height_px, width_px, 3)})

@@ -1,0 +1,144 @@
+"""From the rounds of a sweep to one figure a point, with a band that noise explains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median, stdev
+
+from ssd_triton.measuring.sweeps.results import Row
+from ssd_triton.measuring.sweeps.server_statistics import Stage
+from ssd_triton.measuring.sweeps.sweep_file import Point
+
+METRICS = ("images_per_s", "mean_ms", "p50_ms", "p95_ms", "p99_ms")
+_STANDARD_ERRORS = 3.0
+_MEDIAN_OVER_MEAN = math.sqrt(math.pi / 2)
+"""How much more the median of normal values varies than their mean, for many of them."""
+_MIN_RATE_SHARE = 0.8
+"""Of the rate asked for: a load that falls further behind is not one at even intervals."""
+BAND = (
+    "Bands are three standard errors of the median over the rounds. The deviation of a round is taken as the larger of "
+    "the point's own and the root mean square of all points': a few rounds alone tell little."
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A median over rounds and its band, as a part of it; None after a single round, which tells nothing of noise."""
+
+    value: float
+    band: float | None
+
+    @property
+    def low(self) -> float:
+        """Lower end of the band."""
+        return self.value * math.exp(-(self.band or 0.0))
+
+    @property
+    def high(self) -> float:
+        """Upper end of the band."""
+        return self.value * math.exp(self.band or 0.0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rounds of a point.
+
+    Attributes:
+        point: What was measured.
+        stable_rounds: With figures; the others do not count.
+        rounds: That were measured.
+        note: Of the last round without a figure.
+        request_rate: Requests a second that were sent, for loads at even intervals.
+        figures: By metric, see :data:`METRICS`; empty without a stable round.
+        stages: By model, means over the stable rounds.
+    """
+
+    point: Point
+    stable_rounds: int
+    rounds: int
+    note: str
+    request_rate: float | None
+    figures: Mapping[str, Figure]
+    stages: tuple[Stage, ...]
+
+    @property
+    def images_per_s(self) -> float:
+        """Median throughput."""
+        return self.figures["images_per_s"].value
+
+
+def summarize(rows: Sequence[Row]) -> list[Summary]:
+    """One summary a point, in the order in which the points were measured first."""
+    by_point: dict[Point, list[Row]] = {}
+    for row in map(_judged, rows):
+        by_point.setdefault(row.point, []).append(row)
+    stable = {point: [row for row in group if row.status == "ok"] for point, group in by_point.items()}
+    typical = {metric: _typical_deviation(stable.values(), metric) for metric in METRICS}
+    summaries = []
+    for point, group in by_point.items():
+        good = stable[point]
+        notes = [f"{row.status}: {row.note}" for row in group if row.status != "ok"]
+        summaries.append(
+            Summary(
+                point,
+                len(good),
+                len(group),
+                notes[-1] if notes else "",
+                next((row.request_rate for row in group if row.request_rate), None),
+                {metric: _figure(good, metric, typical[metric]) for metric in METRICS} if good else {},
+                _mean_stages(good),
+            )
+        )
+    return summaries
+
+
+def _judged(row: Row) -> Row:
+    """A measurement without a figure where the requests were not sent at the rate that it is about."""
+    asked = (row.request_rate or 0.0) * row.point.batch
+    if row.status != "ok" or row.images_per_s >= _MIN_RATE_SHARE * asked:
+        return row
+    return replace(row, status="failed", note=f"{row.images_per_s:.0f} images/s were sent instead of {asked:.0f}")
+
+
+def with_figures(summaries: Iterable[Summary]) -> list[Summary]:
+    """Those that have any; the others are named in the report and kept out of its plots."""
+    return [summary for summary in summaries if summary.figures]
+
+
+def _figure(rows: Sequence[Row], metric: str, typical: float | None) -> Figure:
+    values = [getattr(row, metric) for row in rows]
+    if typical is None:
+        return Figure(median(values), None)
+    deviation = max(typical, _deviation(values) or 0.0)
+    return Figure(median(values), _STANDARD_ERRORS * deviation * _MEDIAN_OVER_MEAN / math.sqrt(len(values)))
+
+
+def _typical_deviation(groups: Iterable[Sequence[Row]], metric: str) -> float | None:
+    deviations = [_deviation([getattr(row, metric) for row in group]) for group in groups]
+    known = [deviation for deviation in deviations if deviation is not None]
+    return math.sqrt(fmean(deviation**2 for deviation in known)) if known else None
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Relative standard deviation of a round: of logarithms, so that a ratio and its inverse weigh the same."""
+    return stdev(math.log(value) for value in values) if len(values) > 1 else None
+
+
+def _mean_stages(rows: Sequence[Row]) -> tuple[Stage, ...]:
+    by_model: dict[str, list[Stage]] = {}
+    for row in rows:
+        for stage in row.stages:
+            by_model.setdefault(stage.model, []).append(stage)
+    return tuple(
+        Stage(
+            model,
+            sum(stage.requests for stage in group),
+            *(
+                fmean(getattr(stage, name) for stage in group)
+                for name in ("batch", "total_ms", "queue_ms", "input_ms", "infer_ms", "output_ms", "work_ms")
+            ),
+        )
+        for model, group in by_model.items()
+    )

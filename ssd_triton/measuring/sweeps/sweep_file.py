@@ -1,0 +1,181 @@
+"""Sweeps as files: what is measured, typed, and expanded into single measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ssd_triton.common.yaml_file import read_yaml
+from ssd_triton.measuring.sweeps.errors import SweepError
+from ssd_triton.measuring.sweeps.perf_analyzer import Protocol, SharedMemory
+
+Count = Annotated[int, Field(ge=1, le=1024)]
+Batch = Annotated[int, Field(ge=1, le=64)]
+Share = Annotated[float, Field(gt=0, le=2)]
+ModelName = Literal["ssd", "ssd_frames", "ssd_detector"]
+BARE = "bare"
+"""Stands for a model's name: the detector in this process, without a server."""
+DEFAULT_SETTING = "as configured"
+"""The model repository as it is."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelTuning(_Section):
+    """What a setting changes in a model's configuration; None leaves it.
+
+    Attributes:
+        instances: Count of every instance group.
+        dynamic_batching: Whether requests that wait are run together.
+        max_queue_delay_us: Of dynamic batching, microseconds.
+        preferred_batch_sizes: Of dynamic batching.
+        parameters: Values of parameters that the configuration has.
+        accelerator_parameters: Of the CPU execution accelerator, such as OpenVINO's ``num_of_threads``.
+    """
+
+    instances: Count | None = None
+    dynamic_batching: bool | None = None
+    max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    preferred_batch_sizes: tuple[Batch, ...] | None = None
+    parameters: Mapping[str, str] = Field(default_factory=dict)
+    accelerator_parameters: Mapping[str, str] = Field(default_factory=dict)
+
+
+class LoadGrid(_Section):
+    """Every combination of its lists is a measurement.
+
+    Attributes:
+        model: What is asked.
+        batch: Images in a request.
+        concurrency: Requests under way at once.
+        rate_share: Requests come at even intervals instead: this share of the images a second that the highest
+            ``concurrency`` reached.
+        protocol: ``grpc``, ``http``.
+        shared_memory: Where tensors are handed over: ``none``, ``system``, ``cuda``.
+    """
+
+    model: ModelName
+    batch: tuple[Batch, ...] = (1,)
+    concurrency: Annotated[tuple[Count, ...], Field(min_length=1)]
+    rate_share: tuple[Share, ...] = ()
+    protocol: tuple[Protocol, ...] = ("grpc",)
+    shared_memory: tuple[SharedMemory, ...] = ("none",)
+
+
+class Window(_Section):
+    """When a measurement is done: three windows in a row agree.
+
+    Attributes:
+        images: In a window; ``requests_per_slot`` may ask for more. Leave it out for windows by time.
+        requests_per_slot: In a window, at least, for each request that is under way at once.
+        seconds: Length of a window. Leave it out for windows by count.
+        stability_percent: How far the three may lie apart.
+        max_trials: Windows until the measurement counts as unstable.
+        timeout_s: Of the whole measurement.
+    """
+
+    images: Count | None = None
+    requests_per_slot: Count = 4
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    stability_percent: Annotated[float, Field(gt=0, le=100)] = 30
+    max_trials: Annotated[int, Field(ge=3, le=100)] = 8
+    timeout_s: Annotated[float, Field(gt=0)] = 300
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Window:
+        if (self.images is None) == (self.seconds is None):
+            raise ValueError("expected either images or seconds")
+        return self
+
+
+class Sweep(_Section):
+    """A sweep's file.
+
+    Attributes:
+        description: What it is to tell.
+        target: What the server must have.
+        variants: Of the detector; None takes all that run on the machine.
+        rounds: How often everything is measured, in turns: noise is what differs between them.
+        window: When a measurement is done.
+        images: A folder of images; None takes the bundled photograph. Relative to the working folder.
+        num_images: How many of them.
+        frame_size_px: Width and height of the frames for ``ssd_frames``.
+        loads: What is measured.
+        bare_batch: Batch sizes at which the detector without a server gets its turns, too.
+        settings: Server settings to compare, by name; none measures the repository as it is.
+    """
+
+    description: str
+    target: Literal["cpu", "gpu"]
+    variants: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    window: Window
+    images: Path | None = None
+    num_images: Count = 1
+    frame_size_px: tuple[Annotated[int, Field(ge=8, le=8192)], Annotated[int, Field(ge=8, le=8192)]] = (1280, 720)
+    loads: Annotated[tuple[LoadGrid, ...], Field(min_length=1)]
+    bare_batch: tuple[Batch, ...] = ()
+    settings: Mapping[str, Mapping[str, ModelTuning]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination: what its rounds have in common."""
+
+    variant: str
+    setting: str
+    model: str
+    batch: int
+    protocol: Protocol | Literal["none"]
+    shared_memory: SharedMemory
+    concurrency: int
+    rate_share: float | None = None
+
+    @property
+    def series(self) -> tuple[str, str, str, int, str, str]:
+        """Everything but the load."""
+        return self.variant, self.setting, self.model, self.batch, self.protocol, self.shared_memory
+
+    def __str__(self) -> str:
+        pace = f"c{self.concurrency}" if self.rate_share is None else f"r{self.rate_share:g}"
+        memory = "" if self.shared_memory == "none" else f" {self.shared_memory} shm"
+        setting = "" if self.setting == DEFAULT_SETTING else f" [{self.setting}]"
+        return f"{self.variant}{setting} {self.model} b{self.batch} {pace} {self.protocol}{memory}"
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read and check a sweep's file.
+
+    Raises:
+        SweepError: The file is missing or no YAML, or a key is unknown, missing or out of range; the message names it.
+    """
+    sweep = read_yaml(path, Sweep, error_type=SweepError, next_step="see perf/sweeps/ for those that there are")
+    on_gpu_only = any("cuda" in load.shared_memory for load in sweep.loads)
+    if sweep.target == "cpu" and on_gpu_only:
+        raise SweepError(f"{path}: shared_memory cuda needs target gpu")
+    return sweep
+
+
+def points(sweep: Sweep, variant: str) -> list[Point]:
+    """The measurements of one round for a variant, by setting; shares of a rate after what they are shares of."""
+    found: list[Point] = []
+    for setting in sweep.settings or (DEFAULT_SETTING,):
+        for load in sweep.loads:
+            paces: list[tuple[int, float | None]] = [(concurrency, None) for concurrency in load.concurrency]
+            paces += [(max(load.concurrency), share) for share in load.rate_share]
+            found += [
+                Point(variant, setting, load.model, batch, protocol, memory, concurrency, share)
+                for batch in load.batch
+                for protocol in load.protocol
+                for memory in load.shared_memory
+                for concurrency, share in paces
+            ]
+        if setting == DEFAULT_SETTING:
+            found += [Point(variant, setting, BARE, batch, "none", "none", 1) for batch in sweep.bare_batch]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,173 @@
+"""Everything about a sweep that is checked before a server starts."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.common.files import relative_to_cwd, sha256_of
+from ssd_triton.common.model_names import DETECTOR
+from ssd_triton.config import Config
+from ssd_triton.measuring.sweeps.errors import SweepError
+from ssd_triton.measuring.sweeps.inputs import Inputs, make_inputs, read_images
+from ssd_triton.measuring.sweeps.perf_analyzer import check_installed
+from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING, Point, Sweep, points
+from ssd_triton.measuring.sweeps.tuning import tuned_repository
+from ssd_triton.serving.repository.ensure import ensure_built_if_possible
+from ssd_triton.serving.repository.model_config import variant_config, variants
+from ssd_triton.serving.server import EmbeddedServer
+
+_log = logging.getLogger(__name__)
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+_CPU_VARIANTS = ("onnx_fp32", "onnx_int8", "pytorch_fp32")
+"""What runs on a CPU in the precision of its name, without what only a GPU makes fast."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a server that runs already is reached.
+
+    Attributes:
+        grpc: ``host:port``; its statistics are read there, too.
+        http: ``host:port``, for loads over HTTP.
+        metrics: ``host:port/metrics``, for the figures of a GPU.
+    """
+
+    grpc: str
+    http: str | None = None
+    metrics: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that can be run.
+
+    Attributes:
+        sweep: The file.
+        points: Of one round, in the order in which they are measured.
+        inputs: By model.
+        skipped: Variants that do not run here, with the reason.
+        fingerprint: What results must have in common with those that are there.
+    """
+
+    sweep: Sweep
+    points: Sequence[Point]
+    inputs: dict[str, Inputs]
+    skipped: dict[str, str] = field(default_factory=dict)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+
+
+def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) -> Plan:
+    """Check that a sweep can be run here, and build the artefacts that are out of date.
+
+    Args:
+        sweep: The file.
+        config: The project's configuration.
+        endpoints: Of a server that runs already; None starts one for each variant and setting.
+
+    Raises:
+        SweepError: A variant cannot run here, a model or parameter of a setting does not exist, there is no GPU for a
+            sweep that needs one, or the running server does not serve what the sweep asks for.
+        PerfAnalyzerError: There is no ``perf_analyzer``.
+    """
+    check_installed()
+    images = read_images(sweep.images, sweep.num_images)
+    inputs: dict[str, Inputs] = {
+        model: make_inputs(model, images, sweep.frame_size_px)
+        for model in dict.fromkeys(load.model for load in sweep.loads)
+    }
+    skipped: dict[str, str] = {}
+    if endpoints is None:
+        chosen, skipped = _variants_here(sweep, config)
+        _check_settings(sweep, config)
+    else:
+        chosen = [_served_variant(sweep, endpoints)]
+    planned = [point for variant in chosen for point in points(sweep, variant)]
+    if endpoints is not None:
+        planned = [point for point in planned if point.model != BARE]
+        if endpoints.http is None and any(point.protocol == "http" for point in planned):
+            raise SweepError("the sweep has loads over HTTP, and --url is gRPC's address: give --http-url, too")
+    files = {variant: _artefact(config, variant) for variant in chosen}
+    fingerprint = {
+        "sweep": sweep.model_dump(mode="json", exclude={"description"}),
+        "artefacts": {variant: sha256_of(path) for variant, path in files.items() if path.is_file()},
+        "url": None if endpoints is None else endpoints.grpc,
+    }
+    return Plan(sweep, planned, inputs, skipped, fingerprint)
+
+
+@contextmanager
+def serving(config: Config, point: Point, sweep: Sweep, log_path: Path) -> Iterator[EmbeddedServer]:
+    """A server for a point's variant and setting, on free ports."""
+    with tempfile.TemporaryDirectory(prefix="ssd-triton-sweep-") as folder:
+        repository = config.model_repository
+        if point.setting != DEFAULT_SETTING:
+            repository = tuned_repository(repository, sweep.settings[point.setting], Path(folder) / "model_repository")
+        settings = config.server.for_one_run()
+        with EmbeddedServer(repository, point.variant, settings, log_path=log_path) as server:
+            yield server
+
+
+def _variants_here(sweep: Sweep, config: Config) -> tuple[list[str], dict[str, str]]:
+    if sweep.target == "gpu" and not _NVIDIA_DRIVER.is_file():
+        raise SweepError(
+            "the sweep needs a GPU, and this machine has no NVIDIA driver: take one of perf/sweeps/cpu*.yml, or name a "
+            "server with --url"
+        )
+    known = variants(config.model_repository)
+    chosen = list(sweep.variants or (known if sweep.target == "gpu" else _CPU_VARIANTS))
+    unknown = [variant for variant in chosen if variant not in known]
+    if unknown:
+        raise SweepError(f"variants: got '{unknown[0]}', expected some of {', '.join(known)}")
+    available, skipped = [], {}
+    for variant in chosen:
+        reason = _unavailable_because(config, variant)
+        if reason is None:
+            available.append(variant)
+        elif sweep.variants is None:
+            skipped[variant] = reason
+            _log.info("skipping %s: %s", variant, reason)
+        else:
+            raise SweepError(f"variants: {variant} does not run here: {reason}")
+    if not available:
+        raise SweepError("no variant runs here: build the artefacts with 'python tools/build_repository.py'")
+    return available, skipped
+
+
+def _unavailable_because(config: Config, variant: str) -> str | None:
+    from ssd_triton.serving.repository.build import artefacts
+
+    reason = artefacts(config, only=[variant])[-1].unavailable_because()
+    if reason is not None:
+        return reason
+    ensure_built_if_possible(config, variant, _log.info)
+    path = _artefact(config, variant)
+    missing = f"{relative_to_cwd(path)} is missing: build it with 'python tools/build_repository.py'"
+    return None if path.is_file() else missing
+
+
+def _check_settings(sweep: Sweep, config: Config) -> None:
+    with tempfile.TemporaryDirectory(prefix="ssd-triton-sweep-") as folder:
+        for number, setting in enumerate(sweep.settings.values()):
+            tuned_repository(config.model_repository, setting, Path(folder) / str(number))
+
+
+def _served_variant(sweep: Sweep, endpoints: Endpoints) -> str:
+    if sweep.settings:
+        raise SweepError("the sweep compares settings, for which servers are started: run it without --url")
+    with DetectorClient(endpoints.grpc, timeout_s=10, use_shared_memory=False) as client:
+        served = Path(str(client.model_config(DETECTOR).get("default_model_filename"))).stem
+    if sweep.variants is not None and served not in sweep.variants:
+        raise SweepError(f"{endpoints.grpc} serves {served}, and the sweep is about {', '.join(sweep.variants)}")
+    return served
+
+
+def _artefact(config: Config, variant: str) -> Path:
+    filename = variant_config(config.model_repository, variant).default_model_filename
+    return config.model_repository / DETECTOR / "1" / str(filename)

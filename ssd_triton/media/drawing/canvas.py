@@ -1,0 +1,187 @@
+"""Text, lines and filled shapes, anti-aliased, drawn into an RGB image in place.
+
+Everything may reach outside the image; what does is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.media.drawing.lettering import LINE_HEIGHT, text_mask, text_width_px
+
+Colour = tuple[int, int, int]
+"""RGB, 0 to 255 each."""
+Point = tuple[float, float]
+"""Horizontal and vertical position in pixels from the top left corner."""
+
+INK: Colour = (15, 19, 26)
+PAPER: Colour = (236, 240, 245)
+MUTED: Colour = (140, 150, 165)
+
+_CLASS_COLOURS: tuple[Colour, ...] = (
+    (205, 200, 140),
+    (240, 128, 190),
+    (45, 205, 185),
+    (100, 168, 250),
+    (170, 142, 250),
+    (150, 185, 200),
+    (60, 205, 240),
+    (190, 150, 210),
+    (130, 145, 250),
+    (225, 175, 160),
+)
+"""Light enough for dark lettering, and far from the red, amber and green that tell states."""
+
+_SUBPIXEL_BITS = 4
+"""OpenCV takes coordinates in 1/16 pixel with ``shift=4``, so that slanted and moving lines do not jump."""
+
+_QUARTERS = [
+    [(math.cos(angle), math.sin(angle)) for angle in np.linspace(number * math.pi / 2, (number + 1) * math.pi / 2, 7)]
+    for number in range(4)
+]
+"""Points of a circle, by quarters from the lower right one on, clockwise."""
+
+_COORDINATE_LIMIT_PX = 1e5
+"""Far beyond any image, and still a 32-bit integer in 1/16 pixel."""
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Pixel rows and columns from ``left``, ``top`` up to and without ``right``, ``bottom``."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def overlaps(self, other: Rectangle) -> bool:
+        """Whether the two share a pixel."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def within(self, other: Rectangle) -> bool:
+        """Whether it lies in the other as a whole."""
+        return (
+            other.left <= self.left
+            and other.top <= self.top
+            and self.right <= other.right
+            and self.bottom <= other.bottom
+        )
+
+
+def class_colour(class_id: int) -> Colour:
+    """Colour of a class: always the same for the same class, and different for neighbouring ones."""
+    return _CLASS_COLOURS[class_id % len(_CLASS_COLOURS)]
+
+
+def text_size_px(image_height_px: int) -> int:
+    """Size of ordinary text: about 45 lines to the image, and never too small to read."""
+    return max(11, round(image_height_px / 45))
+
+
+def line_width_px(image_height_px: int) -> int:
+    """Width of ordinary lines."""
+    return max(1, round(image_height_px / 360))
+
+
+def text_extent_px(text: str, size_px: int, *, bold: bool = False) -> tuple[int, int]:
+    """Width and height of a line of text, with room for ascenders and descenders."""
+    return text_width_px(text, size_px, bold=bold), round(size_px * LINE_HEIGHT)
+
+
+def put_text(
+    canvas: UInt8Array,
+    position: Point,
+    text: str,
+    size_px: int,
+    colour: Colour,
+    *,
+    align: Literal["left", "centre", "right"] = "left",
+    bold: bool = False,
+) -> None:
+    """Write one line of text, its vertical middle at ``position`` and horizontally aligned to it."""
+    mask = text_mask(text, size_px, bold)
+    height, width = mask.shape
+    left = math.floor(position[0] - {"left": 0.0, "centre": width / 2, "right": float(width)}[align])
+    top = math.floor(position[1] - height / 2)
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
+    if x0 < x1 and y0 < y1:
+        opacity = mask[y0 - top : y1 - top, x0 - left : x1 - left, np.newaxis]
+        region = canvas[y0:y1, x0:x1]
+        region[:] = region + (np.array(colour, np.float32) - region) * opacity + 0.5
+
+
+def line(canvas: UInt8Array, start: Point, end: Point, colour: Colour, width_px: int) -> None:
+    """Draw a straight line."""
+    cv2.line(canvas, _fixed(start), _fixed(end), colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def outline(canvas: UInt8Array, points: Sequence[Point], colour: Colour, width_px: int, *, closed: bool = True) -> None:
+    """Draw the edges of a polygon, or without ``closed`` a line through the points."""
+    cv2.polylines(canvas, [_fixed_array(points)], closed, colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def fill(canvas: UInt8Array, points: Sequence[Point], colour: Colour, opacity: float = 1.0) -> None:
+    """Fill a polygon; ``opacity`` from 0 to 1."""
+    height, width = canvas.shape[:2]
+    corners = np.asarray(points, np.float64)
+    x0, y0 = (int(side) for side in np.clip(np.floor(corners.min(axis=0)) - 1, 0, (width, height)))
+    x1, y1 = (int(side) for side in np.clip(np.ceil(corners.max(axis=0)) + 2, 0, (width, height)))
+    if x0 < x1 and y0 < y1:
+        region = canvas[y0:y1, x0:x1]
+        painted = region.copy()
+        cv2.fillPoly(
+            painted,
+            [_fixed_array(corners - (x0, y0))],
+            colour,
+            cv2.LINE_AA,
+            _SUBPIXEL_BITS,
+        )
+        region[:] = cv2.addWeighted(painted, opacity, region, 1 - opacity, 0)
+
+
+def fill_rounded(canvas: UInt8Array, area: Rectangle, radius_px: float, colour: Colour, opacity: float = 1.0) -> None:
+    """Fill a rectangle with rounded corners."""
+    fill(canvas, rounded_corners(area.left, area.top, area.right, area.bottom, radius_px), colour, opacity)
+
+
+def rounded_corners(left: float, top: float, right: float, bottom: float, radius_px: float) -> list[Point]:
+    """Polygon of a rectangle with rounded corners."""
+    radius = max(0.0, min(radius_px, (right - left) / 2, (bottom - top) / 2))
+    near_x, far_x, near_y, far_y = left + radius, right - radius, top + radius, bottom - radius
+    centres = ((far_x, far_y), (near_x, far_y), (near_x, near_y), (far_x, near_y))
+    return [
+        (x + radius * cos, y + radius * sin)
+        for (x, y), quarter in zip(centres, _QUARTERS, strict=True)
+        for cos, sin in quarter
+    ]
+
+
+def rectangle_corners(left: float, top: float, right: float, bottom: float) -> list[Point]:
+    """Polygon of a rectangle."""
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def _fixed(point: Point) -> tuple[int, int]:
+    """Coordinates for OpenCV, in which whole numbers are the centres of pixels and not their edges."""
+    x, y = (
+        round((min(max(side, -_COORDINATE_LIMIT_PX), _COORDINATE_LIMIT_PX) - 0.5) * (1 << _SUBPIXEL_BITS))
+        for side in point
+    )
+    return x, y
+
+
+def _fixed_array(points: Sequence[Point] | Float64Array) -> npt.NDArray[np.int32]:
+    limited = np.clip(np.asarray(points, np.float64), -_COORDINATE_LIMIT_PX, _COORDINATE_LIMIT_PX)
+    fixed: npt.NDArray[np.int32] = np.rint((limited - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    return fixed

@@ -1,5 +1,0 @@
-"""Starting a real Triton server on this machine: native where there is one, from a wheel otherwise."""
-
-from ssd_triton.server.process import EmbeddedServer
-
-__all__ = ["EmbeddedServer"]

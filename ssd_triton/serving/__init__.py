@@ -1,0 +1,1 @@
+"""The model repository, its artefacts, and the servers that load it."""

@@ -1,0 +1,113 @@
+"""Engines in a folder that containers share: built by one of them, taken as they are by the others.
+
+A plan belongs to one model of GPU, one version of the library and one ONNX file. Each such set has a folder of its own,
+so that containers on different GPUs, or of an old and a new release, do not undo each other's engines. A lock beside it
+makes one builder at a time; the kernel takes it from a builder that is killed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import PART, sha256_of
+from ssd_triton.detector.engines.errors import EngineError
+from ssd_triton.detector.engines.runtime import find_gpu, load_runtime
+from ssd_triton.serving.repository.engines import EngineArtefact
+
+_DIGEST_DIGITS = 12
+_POLL_S = 0.2
+
+
+def cached_engine(artefact: EngineArtefact, cache: Path) -> EngineArtefact:
+    """The same engine, but in the cache: in the folder of its GPU, library and ONNX file, with TensorRT's timing cache.
+
+    Args:
+        artefact: An engine of the model repository.
+        cache: The folder that containers share; it need not exist.
+
+    Raises:
+        EngineError: It cannot be built here at all: no GPU, no library, or no ONNX file.
+    """
+    unavailable = artefact.unavailable_because()
+    if unavailable is not None:
+        raise EngineError(
+            f"no engine can be built for {artefact.path.stem}: {unavailable}; "
+            "start another variant, such as --variant onnx_int8"
+        )
+    gpu = find_gpu() if artefact.compute_capability is None else None
+    target = f"sm{gpu.compute_capability}_{gpu.name}" if gpu else f"sm{artefact.compute_capability}"
+    runtime = load_runtime(artefact.settings.runtime)
+    name = f"{runtime.name}-{runtime.version}_{target}_onnx-{sha256_of(artefact.onnx)[:_DIGEST_DIGITS]}"
+    folder = cache / re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    settings = artefact.settings
+    if settings.timing_cache is not None:
+        settings = settings.model_copy(update={"timing_cache": folder / settings.timing_cache.name})
+    return replace(artefact, path=folder / artefact.path.name, settings=settings)
+
+
+def ensure_engine(artefact: EngineArtefact, report: Callable[[str], None], *, timeout_s: float) -> None:
+    """Build an engine of the cache if it is missing or does not fit, unless another container is just doing so.
+
+    Args:
+        artefact: As :func:`cached_engine` gives it.
+        report: Takes a line for each step.
+        timeout_s: The longest wait for another builder.
+
+    Raises:
+        UserError: The cache cannot be written, or another container has been building for longer than ``timeout_s``.
+        EngineError: TensorRT refused to build.
+    """
+    path = artefact.path
+    lock = FileLock(
+        path.parent.with_name(path.parent.name + ".lock"),
+        timeout=timeout_s,
+        poll_interval=_POLL_S,
+        # A lock that is only a file would outlive a killed builder; one that is deleted can be held twice.
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+    )
+    _become_builder(lock, path, report)
+    try:
+        _remove_leftovers(path.parent)
+        reason = artefact.stale_because()
+        if reason is None:
+            report(f"current  {path}")
+            return
+        report(f"building {path} ({reason})")
+        artefact.build()
+        report(f"built    {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    finally:
+        lock.release()
+
+
+def _become_builder(lock: BaseFileLock, path: Path, report: Callable[[str], None]) -> None:
+    """Take the lock, at once or when the container that holds it is done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            report(f"waiting  {path} (another container holds {lock.lock_file})")
+            lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another container has been building {path} for more than {lock.timeout:g} s: see its log, or wait longer "
+            "with --builder-timeout-s"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot use the engine cache {path.parent.parent} ({error.strerror}): mount a folder there that this user "
+            "may write, or give another one with --engine-cache"
+        ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Unfinished files of builders that were killed; whoever holds the lock knows that nobody writes them any more."""
+    for part in folder.glob(PART):
+        part.unlink()

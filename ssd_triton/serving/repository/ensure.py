@@ -1,0 +1,30 @@
+"""Bringing the repository up to date before it is served, where this installation can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from ssd_triton.config import Config
+
+_NEEDED = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib")
+
+
+def ensure_built_if_possible(config: Config, variant: str, report: Callable[[str], None]) -> None:
+    """Build what is out of date; an installation without the exporters serves the artefacts as they are.
+
+    Args:
+        config: The project's configuration.
+        variant: Of the detector: the one that will be served.
+        report: Takes a line for each artefact, or one that says what is not installed.
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        report(
+            f"serving the artefacts as they are: building them needs {', '.join(missing)} (pip install -e '.[export]')"
+        )
+        return
+    # The import brings PyTorch, which a machine that only serves need not have.
+    from ssd_triton.serving.repository.build import ensure_built
+
+    ensure_built(config, report, only=[variant])

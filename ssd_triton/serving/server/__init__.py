@@ -1,0 +1,5 @@
+"""Starting a real Triton server on this machine: native where there is one, from a wheel otherwise."""
+
+from ssd_triton.serving.server.process import EmbeddedServer
+
+__all__ = ["EmbeddedServer"]

@@ -1,0 +1,37 @@
+"""The options of ``tritonserver`` that this project always gives, whoever starts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssd_triton.config import ServerConfig
+from ssd_triton.serving.server.protection import plain_text_host, protection_options
+
+_MOST_GPUS = 16
+"""Of one machine; Triton takes no notice of pools for GPUs that are not there."""
+
+
+def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
+    """Command-line options, without the binary.
+
+    Args:
+        model_repository: The folder of models.
+        variant: The detector's variant, as ``--model-config-name`` takes it.
+        config: Addresses, deadlines and protection; ports are given as they are.
+
+    Raises:
+        ConfigError: The admin key or a file of the TLS settings cannot be read.
+    """
+    plain_host = plain_text_host(config)
+    return [
+        *("--model-repository", str(model_repository), "--model-config-name", variant),
+        *("--http-address", plain_host, "--http-port", str(config.http_port)),
+        *("--grpc-address", config.host, "--grpc-port", str(config.grpc_port)),
+        *("--metrics-address", plain_host, "--metrics-port", str(config.metrics_port)),
+        *protection_options(config),
+        # What a pool has no room for goes from model to model through the host's memory; Triton's own size is 64 MiB.
+        *(f"--cuda-memory-pool-byte-size={gpu}:{config.cuda_memory_pool_mib * 2**20}" for gpu in range(_MOST_GPUS)),
+        # The configurations are complete; completing them would start every Python model twice.
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={max(1, int(config.shutdown_timeout_s))}",
+    ]

@@ -1,0 +1,85 @@
+"""Triton's options for what an embedded server offers to whom: TLS, restricted APIs, model control."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+
+from ssd_triton.client.endpoint import ADMIN_HEADER, is_loopback
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.config import ServerConfig
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{32,}")
+
+
+def read_admin_key(path: Path) -> str:
+    """Read the key of the restricted APIs.
+
+    Raises:
+        ConfigError: There is no such file, or what it holds is no key.
+    """
+    name = relative_to_cwd(path)
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the admin key {name} ({error}): make one with 'openssl rand -hex 32'"
+        ) from error
+    if not _KEY.fullmatch(key):
+        raise ConfigError(
+            f"{name}: got {len(key)} characters, expected 32 or more letters, digits, - or _: make a key with "
+            "'openssl rand -hex 32'"
+        )
+    return key
+
+
+def protection_options(config: ServerConfig) -> list[str]:
+    """Command-line options of ``tritonserver``.
+
+    Without an admin key the restricted APIs get one that nobody knows, which closes them. A key is an argument, since
+    Triton takes it no other way: users of the same machine can see it in the list of processes.
+
+    Raises:
+        ConfigError: The admin key or a file of the TLS settings cannot be read.
+    """
+    key = secrets.token_hex(32) if config.admin_key_file is None else read_admin_key(config.admin_key_file)
+    options = ["--model-control-mode", "explicit" if config.model_control else "none"]
+    if config.model_control:
+        options += ["--load-model", "*"]
+    apis = set(config.restricted_apis)
+    if not is_loopback(config.host):
+        # Clients elsewhere have no use for it, and attackers do: it maps any shared memory that the server can open.
+        apis.add("shared-memory")
+    if apis:
+        restricted = f"{','.join(sorted(apis))}:{ADMIN_HEADER}={key}"
+        options += [f"--http-restricted-api={restricted}", f"--grpc-restricted-protocol={restricted}"]
+    return options + _tls_options(config)
+
+
+def plain_text_host(config: ServerConfig) -> str:
+    """Where HTTP and metrics listen: Triton has no TLS for them, so that with TLS they are this machine's only."""
+    return config.host if config.tls.certificate is None else "127.0.0.1"
+
+
+def exposure_warning(config: ServerConfig) -> str | None:
+    """What is worth knowing about a server that others can reach."""
+    if is_loopback(config.host) or config.tls.client_ca is not None:
+        return None
+    if config.tls.certificate is None:
+        return f"{config.host}: whoever reaches it may use it, and the traffic is plain text; see docs/security.md"
+    return f"{config.host}: whoever reaches it may use it, server.tls.client_ca would ask for a certificate"
+
+
+def _tls_options(config: ServerConfig) -> list[str]:
+    tls = config.tls
+    if tls.certificate is None or tls.private_key is None:
+        return []
+    for path in (tls.certificate, tls.private_key, tls.client_ca):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"server.tls: not found: {relative_to_cwd(path)}; docs/security.md makes certificates")
+    options = ["--grpc-use-ssl=true", f"--grpc-server-cert={tls.certificate}", f"--grpc-server-key={tls.private_key}"]
+    if tls.client_ca is not None:
+        options += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca}"]
+    return options

@@ -1,0 +1,172 @@
+"""Asking a server for its state, over either protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from ssd_triton.client.errors import AccessDeniedError
+from ssd_triton.client.transport import Transport
+from ssd_triton.common.errors import ServerError
+from ssd_triton.common.model_names import DETECTOR
+from ssd_triton.serving.status.metrics import Metrics, fetch_metrics
+
+STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
+"""Where Triton says that a request's time goes: waiting, gathering inputs, the model itself, handing out outputs."""
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One version of one model; counts are since it was loaded.
+
+    Attributes:
+        name: Of the model.
+        version: Served.
+        ready: Whether it takes requests.
+        reason: Why it is not there, where the server says so.
+        variant: The stem of the detector's file, which is the variant's name; None for other models.
+        instances: Such as ``1 x KIND_CPU``; empty for an ensemble.
+        succeeded: Requests. Triton counts those that a Python model refuses as succeeded here.
+        failed: Requests. In an ensemble, Triton counts each refused request twice.
+        refused: Requests, by the model's own metric; None where it has none.
+        images: Inferences: elements of batches.
+        executions: Of the model; images / executions is the mean batch.
+        pending: Requests that wait; None without metrics.
+        time_ns: Spent in all by the requests that have succeeded, by stage, and ``request`` in whole.
+    """
+
+    name: str
+    version: str
+    ready: bool
+    reason: str
+    variant: str | None
+    instances: str
+    succeeded: int
+    failed: int
+    refused: int | None
+    images: int
+    executions: int
+    pending: int | None
+    time_ns: dict[str, int]
+
+    def since(self, earlier: ModelStatus) -> ModelStatus:
+        """The same with counts and times of what has happened since an earlier look."""
+        counts = ("succeeded", "failed", "images", "executions")
+        changed = {name: getattr(self, name) - getattr(earlier, name) for name in counts}
+        if any(count < 0 for count in changed.values()):  # the server was started again
+            return self
+        refused = None if self.refused is None or earlier.refused is None else self.refused - earlier.refused
+        times = {stage: ns - earlier.time_ns[stage] for stage, ns in self.time_ns.items()}
+        return dataclasses.replace(self, **changed, refused=refused, time_ns=times)
+
+    def mean_ms(self, stage: str) -> float | None:
+        """Of a stage, or of ``request``, over the requests that have succeeded; None without any."""
+        return self.time_ns[stage] / self.succeeded / 1e6 if self.succeeded else None
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One look at a server.
+
+    Attributes:
+        url: Where it was asked.
+        version: Of Triton.
+        ready: The server and all of its models.
+        monotonic_s: When, for rates between two looks.
+        models: By name.
+        metrics: None when they could not be had.
+        problems: What could not be found out, one line each.
+    """
+
+    url: str
+    version: str
+    ready: bool
+    monotonic_s: float
+    models: tuple[ModelStatus, ...]
+    metrics: Metrics | None
+    problems: tuple[str, ...]
+
+
+def collect(
+    transport: Transport, url: str, *, metrics_url: str | None, timeout_s: float, admin_key: str | None = None
+) -> ServerStatus:
+    """Look at a server once.
+
+    Args:
+        transport: To the server.
+        url: Of it, for the record.
+        metrics_url: Of its metrics; None does without.
+        timeout_s: For the metrics.
+        admin_key: Opens the list of models, which names those that could not be loaded, too.
+
+    Raises:
+        ClientError: The server does not answer.
+    """
+    problems = []
+    metrics = None
+    if metrics_url is not None:
+        try:
+            metrics = fetch_metrics(metrics_url, timeout_s)
+        except ServerError as error:
+            problems.append(str(error))
+    version = transport.server_version()
+    index: list[dict[str, Any]] = []
+    try:
+        index = transport.repository_index(admin_key)
+    except AccessDeniedError:
+        problems.append("models that could not be loaded are not listed: that takes --admin-key-file")
+    loaded = [_loaded(transport, entry, metrics) for entry in transport.statistics()]
+    names = {model.name for model in loaded}
+    missing = [_missing(entry) for entry in index if entry["name"] not in names]
+    models = tuple(sorted((*loaded, *missing), key=lambda model: model.name))
+    ready = transport.is_server_ready() and all(model.ready for model in models)
+    return ServerStatus(url, version, ready, time.monotonic(), models, metrics, tuple(problems))
+
+
+def _loaded(transport: Transport, entry: dict[str, Any], metrics: Metrics | None) -> ModelStatus:
+    name, statistics = entry["name"], entry["inference_stats"]
+    config = transport.model_config(name)
+    groups = config.get("instance_group", []) if config.get("platform") != "ensemble" else []
+    file = config.get("default_model_filename")
+    times = {stage: _integer(statistics.get(stage, {}), "ns") for stage in STAGES}
+    return ModelStatus(
+        name=name,
+        version=str(entry["version"]),
+        ready=transport.is_ready(name),
+        reason="",
+        variant=PurePath(file).stem if name == DETECTOR and file else None,
+        instances=", ".join(f"{group['count']} x {group['kind']}" for group in groups),
+        succeeded=_integer(statistics["success"], "count"),
+        failed=_integer(statistics["fail"], "count"),
+        refused=metrics.refused.get(name) if metrics else None,
+        images=_integer(entry, "inference_count"),
+        executions=_integer(entry, "execution_count"),
+        pending=metrics.pending.get(name) if metrics else None,
+        time_ns={**times, "request": _integer(statistics["success"], "ns")},
+    )
+
+
+def _missing(entry: dict[str, Any]) -> ModelStatus:
+    return ModelStatus(
+        name=entry["name"],
+        version=str(entry.get("version", "")),
+        ready=False,
+        reason=f"{entry.get('state', 'not loaded')}: {entry.get('reason', 'no reason given')}",
+        variant=None,
+        instances="",
+        succeeded=0,
+        failed=0,
+        refused=None,
+        images=0,
+        executions=0,
+        pending=None,
+        time_ns=dict.fromkeys((*STAGES, "request"), 0),
+    )
+
+
+def _integer(values: dict[str, Any], key: str) -> int:
+    """Of protobuf's JSON, which leaves out zeros and writes 64-bit numbers as text."""
+    return int(values.get(key, 0))

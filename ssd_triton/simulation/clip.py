@@ -1,0 +1,212 @@
+"""Scenarios as video files with their ground truth, and the default clip of the demonstration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import ROOT, atomic_output, relative_to_cwd
+from ssd_triton.common.progress import progress
+from ssd_triton.config import Config
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera, configured_camera
+from ssd_triton.media.video.writer import VideoWriter
+from ssd_triton.simulation.catalogue import DEFAULT_NAME, find_scenario
+from ssd_triton.simulation.ground_truth import seen_targets
+from ssd_triton.simulation.outcome import Run, judge
+from ssd_triton.simulation.rendering.render import Renderer, check_camera, find_weather
+from ssd_triton.simulation.scenario import Scenario
+from ssd_triton.simulation.simulate import Controller, simulate
+from ssd_triton.simulation.truth import CocoWriter, write_ego_table, write_table
+
+DEFAULT_SIZE_PX = (1280, 720)
+DEFAULT_FPS = 20.0
+DEFAULT_LATENCY_S = 0.1
+_DEFAULT_SEED = 12
+_LEAST_NOISE_PX = 0.25
+"""Of boxes without any noise: filters divide by it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip and what lies beside it.
+
+    Attributes:
+        path: The video.
+        table: CSV file with a row for every frame and target.
+        ego_table: CSV file of the ego's speed and yaw rate.
+        annotations: COCO file; None when none was asked for.
+        run: What it shows; None when the clip was there already.
+    """
+
+    path: Path
+    table: Path
+    ego_table: Path
+    annotations: Path | None
+    run: Run | None
+
+    def __str__(self) -> str:
+        """A line for each file, and what came of the drive."""
+        lines = [
+            f"video        {relative_to_cwd(self.path)}",
+            f"truth        {relative_to_cwd(self.table)}",
+            f"ego motion   {relative_to_cwd(self.ego_table)}",
+        ]
+        if self.annotations is not None:
+            lines.append(f"annotations  {relative_to_cwd(self.annotations)}")
+        if self.run is not None:
+            lines += _describe(self.run)
+        return "\n".join(lines)
+
+
+def _describe(run: Run) -> list[str]:
+    def seconds(value: float | None) -> str:
+        return "none" if value is None else f"{value:.2f} s"
+
+    impact = "none" if run.impact_kmh is None else f"at {run.impact_kmh:.1f} km/h"
+    lines = [f"frames       {len(run.frames)}", f"contact      {impact}", f"least gap    {run.min_gap_m:.2f} m"]
+    if run.states:
+        lines += [f"WARN, BRAKE  {seconds(run.warn_s)}, {seconds(run.brake_s)}"]
+        lines += [f"{run.scenario.criterion.rule}: {'; '.join(judge(run)) or 'passed'}"]
+    return lines
+
+
+def render_clip(
+    scenario: Scenario,
+    path: Path,
+    camera: Camera,
+    config: Config,
+    labels: Sequence[str],
+    *,
+    weather: str = "sunny",
+    seed: int = 0,
+    fps: float = DEFAULT_FPS,
+    closed_loop: bool = False,
+    annotations: Path | None = None,
+) -> Clip:
+    """Drive a scenario and write what the camera sees.
+
+    Args:
+        scenario: What to drive.
+        path: The video, ending in ``.mp4``; beside it lie the truth, ending in ``.truth.csv``, and the ego's motion,
+            ending in ``.ego.csv``.
+        camera: A pinhole.
+        config: Settings of the world and, in closed loop, of braking.
+        labels: Class names by id.
+        weather: A key of :data:`ssd_triton.simulation.rendering.weather.WEATHERS`.
+        seed: Of the looks, and of the detections' noise in closed loop.
+        fps: Frames a second.
+        closed_loop: Brake as the project's braking decides on noisy detections; otherwise the ego does not brake.
+        annotations: Where to write boxes in COCO's format; None writes none.
+
+    Raises:
+        WorldError: The camera, the weather or the frame rate cannot be drawn.
+        VideoError: The video cannot be written.
+    """
+    check_camera(camera)
+    find_weather(weather)
+    controller = pipeline_controller(camera, labels, config, DEFAULT_LATENCY_S, truth=True) if closed_loop else None
+    overhang_m = config.braking.front_overhang_m
+    run = simulate(
+        scenario,
+        camera,
+        config.world,
+        labels,
+        front_overhang_m=overhang_m,
+        controller=controller,
+        seed=seed,
+        fps=fps,
+        latency_s=DEFAULT_LATENCY_S,
+    )
+    size_px = (camera.width_px, camera.height_px)
+    coco, seen = CocoWriter(labels), []
+    with VideoWriter(path, size_px, fps) as writer:
+        renderer = Renderer(scenario, camera, weather=weather, seed=seed)
+        for index, frame in enumerate(
+            progress(run.frames, total=len(run.frames), description=scenario.name, unit="frames")
+        ):
+            writer.write(renderer.draw(frame), index / fps)
+            seen.append(seen_targets(frame.targets, frame.ego, frame.camera))
+            coco.add(f"{index:06d}.jpg", size_px, seen[-1], frame)
+    table, ego_table = _tables(path)
+    write_table(table, run, seen, overhang_m)
+    write_ego_table(ego_table, run)
+    if annotations is not None:
+        coco.write(annotations)
+    return Clip(path, table, ego_table, annotations, run)
+
+
+def _tables(path: Path) -> tuple[Path, Path]:
+    """Where the truth and the ego's motion lie beside a video."""
+    return path.with_suffix(".truth.csv"), path.with_suffix(".ego.csv")
+
+
+def pipeline_controller(
+    camera: Camera, labels: Sequence[str], config: Config, latency_s: float, *, truth: bool
+) -> Controller:
+    """The project's braking as a controller.
+
+    Args:
+        camera: As it is calibrated, for a level car.
+        labels: Class names by id.
+        config: Its braking and tracking count, and its world where ``truth`` is set.
+        latency_s: From a frame to its decision.
+        truth: Detections are the truth with the noise of ``config.world``, and tracking expects that noise; otherwise
+            they are a detector's, whose noise is that of ``config.tracking``.
+    """
+    tracking = config.tracking
+    if truth:
+        tracking = tracking.with_box_noise(max(config.world.noise.box_px, _LEAST_NOISE_PX), 0.0)
+    pipeline = BrakingPipeline(camera, labels, config.braking, tracking, latency_s)
+
+    def decide(time_s: float, detections: Detections | None, ego: EgoMotion) -> State:
+        state: State = pipeline.step(time_s, detections, ego).state
+        return state
+
+    return decide
+
+
+def default_clip(path: Path, config: Config, labels: Sequence[str]) -> Clip:
+    """The clip of ``make demo``, in closed loop; rendered only if it is not there, or other code or settings made it.
+
+    Args:
+        path: The video; its fingerprint lies beside it, ending in ``.json``, and tables as for :func:`render_clip`.
+        config: Its camera, world, braking and tracking shape the clip.
+        labels: Class names by id.
+
+    Raises:
+        UserError: As :func:`render_clip`.
+    """
+    fingerprint_path, fingerprint = path.with_suffix(".json"), _fingerprint(config)
+    table, ego_table = _tables(path)
+    known = fingerprint_path.read_text(encoding="utf-8") if fingerprint_path.is_file() else None
+    if known == fingerprint and all(file.is_file() for file in (path, table, ego_table)):
+        return Clip(path, table, ego_table, None, None)
+    fingerprint_path.unlink(missing_ok=True)
+    camera = configured_camera(config.camera, DEFAULT_SIZE_PX)
+    clip = render_clip(find_scenario(DEFAULT_NAME), path, camera, config, labels, seed=_DEFAULT_SEED, closed_loop=True)
+    with atomic_output(fingerprint_path) as temporary:
+        temporary.write_text(fingerprint, encoding="utf-8")
+    return clip
+
+
+def _fingerprint(config: Config) -> str:
+    """What the default clip depends on: the code that simulates, decides and draws, and its settings."""
+    digest = hashlib.sha256()
+    for folder in ("world", "camera", "braking"):
+        for source in sorted((ROOT / "ssd_triton" / folder).glob("*.py")):
+            digest.update(source.name.encode())
+            digest.update(source.read_bytes())
+    if config.camera.file is not None and config.camera.file.is_file():
+        digest.update(config.camera.file.read_bytes())
+    sections = {
+        name: getattr(config, name).model_dump(mode="json") for name in ("camera", "braking", "tracking", "world")
+    }
+    digest.update(json.dumps(sections, sort_keys=True).encode())
+    return json.dumps({"sha256": digest.hexdigest()})

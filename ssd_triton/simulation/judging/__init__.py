@@ -1,0 +1,1 @@
+"""Drives and detectors, judged by the simulated ground truth."""

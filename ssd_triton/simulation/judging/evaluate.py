@@ -1,0 +1,305 @@
+"""Drive scenarios many times with braking in the loop, and judge what came of it by the criteria of the catalogue.
+
+    setup = Setup(config, labels, camera, fps=20.0, latency_s=0.1)
+    rows = evaluate(setup, [find_scenario("ccrs-40")], seeds=5)
+    print([row.verdict for row in rows])
+
+Detections are the truth with noise, or come from an observer, such as a detector that is shown rendered frames.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.progress import progress
+from ssd_triton.config import Config
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera
+from ssd_triton.simulation.clip import pipeline_controller
+from ssd_triton.simulation.outcome import Run, Snapshot, judge, truth_of
+from ssd_triton.simulation.rendering.render import Renderer, check_camera
+from ssd_triton.simulation.scenario import KMH_PER_MPS, Scenario, WorldError
+from ssd_triton.simulation.simulate import Disturbance, Observer, simulate
+
+_LARGEST_OFFSET_DEG = 10.0
+"""A camera that has moved by more than this sees another scene; ten times what a loaded car pitches."""
+
+Detect = Callable[[UInt8Array], Detections]
+"""A detector: given a picture, UINT8 [H, W, 3] RGB, the detections in its pixels."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all drives share.
+
+    Attributes:
+        config: Its world, braking and tracking count.
+        labels: Class names by id, the background first.
+        camera: As it is calibrated.
+        fps: Frames a second.
+        latency_s: From a frame to when its decision reaches the brakes.
+    """
+
+    config: Config
+    labels: tuple[str, ...]
+    camera: Camera
+    fps: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame of a drive, against the first target.
+
+    Attributes:
+        time_s: After the start.
+        state: What was decided.
+        speed_kmh: Of the ego.
+        gap_m: From the ego's front to the target; NaN without one.
+        ttc_s: True time to collision; NaN without a target, infinite when the gap does not shrink.
+    """
+
+    time_s: float
+    state: State
+    speed_kmh: float
+    gap_m: float
+    ttc_s: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one drive; see :class:`ssd_triton.simulation.outcome.Run`.
+
+    Attributes:
+        seed: Of the noise, or of the picture.
+        pitch_offset_deg: The camera looked down by so much more than calibrated.
+        impact_kmh: Closing speed at contact; None without one.
+        min_gap_m: Least distance to any target.
+        warn_s: Time of the first WARN or BRAKE; None without.
+        brake_s: Time of the first BRAKE; None without.
+        ttc_at_warn_s: True time to collision with the first target then.
+        ttc_at_brake_s: The same for BRAKE.
+        warning_lead_s: From WARN to BRAKE; None without BRAKE.
+        max_deceleration_mps2: The most that the ego braked.
+        failures: What it falls short of, in words.
+        moments: All frames of a drive that fails; empty for one that passes.
+    """
+
+    seed: int
+    pitch_offset_deg: float
+    impact_kmh: float | None
+    min_gap_m: float
+    warn_s: float | None
+    brake_s: float | None
+    ttc_at_warn_s: float | None
+    ttc_at_brake_s: float | None
+    warning_lead_s: float | None
+    max_deceleration_mps2: float
+    failures: tuple[str, ...]
+    moments: tuple[Moment, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """All drives of a scenario.
+
+    Attributes:
+        scenario: What was driven.
+        outcomes: One a seed and pitch offset.
+    """
+
+    scenario: Scenario
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def judged(self) -> bool:
+        """Whether anything is asked for; other rows are only reported."""
+        criterion = self.scenario.criterion
+        return criterion.verdict != "none" or criterion.min_warning_lead_s is not None
+
+    @property
+    def failed(self) -> int:
+        """Number of drives that fall short of the criterion."""
+        return sum(bool(outcome.failures) for outcome in self.outcomes)
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if not self.judged:
+            return "reported"
+        return f"FAILED ({self.failed} of {len(self.outcomes)})" if self.failed else "passed"
+
+    @property
+    def impacts_kmh(self) -> list[float]:
+        """Closing speeds of the drives that ended in a contact."""
+        return [outcome.impact_kmh for outcome in self.outcomes if outcome.impact_kmh is not None]
+
+    @property
+    def ttc_at_brake_s(self) -> float | None:
+        """Median of the true time to collision at BRAKE; None where no drive braked."""
+        times = [outcome.ttc_at_brake_s for outcome in self.outcomes if outcome.ttc_at_brake_s is not None]
+        return median(times) if times else None
+
+    @property
+    def warning_leads_s(self) -> list[float]:
+        """Of the drives that braked."""
+        return [outcome.warning_lead_s for outcome in self.outcomes if outcome.warning_lead_s is not None]
+
+    @property
+    def false_brakes(self) -> dict[float, int] | None:
+        """Drives with BRAKE, by pitch offset in degrees; None where braking is right."""
+        if self.scenario.criterion.verdict != "no brake":
+            return None
+        counts = {outcome.pitch_offset_deg: 0 for outcome in self.outcomes}
+        for outcome in self.outcomes:
+            counts[outcome.pitch_offset_deg] += outcome.brake_s is not None
+        return counts
+
+
+@dataclass(frozen=True)
+class _Task:
+    scenario: Scenario
+    seed: int
+    pitch_offset_deg: float
+
+
+def evaluate(
+    setup: Setup,
+    rows: Sequence[Scenario],
+    *,
+    seeds: int,
+    pitch_offsets_deg: Sequence[float] = (0.0,),
+    jobs: int = 1,
+    detect: Detect | None = None,
+) -> list[Row]:
+    """Drive every scenario with every seed.
+
+    Args:
+        setup: What all drives share.
+        rows: What to drive.
+        seeds: Each scenario is driven with the seeds 0 to ``seeds`` - 1.
+        pitch_offsets_deg: Of the camera, against its calibration, in scenarios in which nothing may brake. The others
+            are driven with the camera as it is calibrated.
+        jobs: Processes.
+        detect: Sees each frame rendered, in this process; None takes the truth with the configured noise.
+
+    Returns:
+        One row a scenario, in their order.
+
+    Raises:
+        WorldError: There is nothing to drive, or a number is out of range.
+        UserError: What ``detect`` raises.
+    """
+    offsets = tuple(dict.fromkeys(pitch_offsets_deg))
+    _check(rows, seeds, offsets, jobs)
+    tasks = [
+        _Task(scenario, seed, offset)
+        for scenario in rows
+        for offset in (offsets if scenario.criterion.verdict == "no brake" else (0.0,))
+        for seed in range(seeds)
+    ]
+    with _mapped(setup, tasks, min(jobs, len(tasks)), detect) as results:
+        finished = progress(results, total=len(tasks), description="braking", unit="runs")
+        outcomes = list(zip(tasks, finished, strict=True))
+    return [
+        Row(scenario, tuple(outcome for task, outcome in outcomes if task.scenario is scenario)) for scenario in rows
+    ]
+
+
+def _check(rows: Sequence[Scenario], seeds: int, offsets_deg: Sequence[float], jobs: int) -> None:
+    if not rows or not offsets_deg:
+        raise WorldError("got nothing to drive, expected at least one scenario and one pitch offset")
+    if len({scenario.name for scenario in rows}) < len(rows):
+        raise WorldError("got a scenario twice, expected each once; change --scenario")
+    for number, name in ((seeds, "seeds"), (jobs, "jobs")):
+        if number < 1:
+            raise WorldError(f"got {number} {name}, expected at least 1; change --{name}")
+    for offset in offsets_deg:
+        if not abs(offset) <= _LARGEST_OFFSET_DEG:
+            raise WorldError(
+                f"got a pitch offset of {offset:g} degrees, expected at most {_LARGEST_OFFSET_DEG:g} either way; "
+                "change --pitch-offsets-deg"
+            )
+
+
+@contextmanager
+def _mapped(setup: Setup, tasks: Sequence[_Task], jobs: int, detect: Detect | None) -> Iterator[Iterable[Outcome]]:
+    """Results in the order of the tasks, computed while they are read."""
+    work = partial(_drive, setup, detect=detect)
+    if detect is not None or jobs == 1:
+        yield map(work, tasks)
+        return
+    # Forked processes would share the threads' locks of libraries that are loaded here.
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        # Ctrl-C reaches a whole process group, and the parent alone is to answer it: processes that are started
+        # meanwhile, as they are when work is handed in, inherit that it is not listened to.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            results = pool.map(work, tasks)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        yield results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> Outcome:
+    config, overhang_m = setup.config, setup.config.braking.front_overhang_m
+    run = simulate(
+        task.scenario,
+        setup.camera,
+        config.world,
+        setup.labels,
+        front_overhang_m=overhang_m,
+        controller=pipeline_controller(setup.camera, setup.labels, config, setup.latency_s, truth=detect is None),
+        observer=None if detect is None else _rendered(setup, task, detect),
+        seed=task.seed,
+        fps=setup.fps,
+        latency_s=setup.latency_s,
+        disturbance=Disturbance(pitch_offset_deg=task.pitch_offset_deg),
+        until_standing=True,
+    )
+    failures = tuple(judge(run))
+    return Outcome(
+        task.seed,
+        task.pitch_offset_deg,
+        run.impact_kmh,
+        run.min_gap_m,
+        run.warn_s,
+        run.brake_s,
+        run.ttc_at_warn_s,
+        run.ttc_at_brake_s,
+        run.warning_lead_s,
+        run.max_deceleration_mps2,
+        failures,
+        tuple(_moments(run, overhang_m)) if failures else (),
+    )
+
+
+def _rendered(setup: Setup, task: _Task, detect: Detect) -> Observer:
+    """An observer that sees what the renderer draws."""
+    check_camera(setup.camera)
+    renderer = Renderer(task.scenario, setup.camera, seed=task.seed)
+
+    def observe(snapshot: Snapshot) -> Detections:
+        return detect(renderer.draw(snapshot))
+
+    return observe
+
+
+def _moments(run: Run, front_overhang_m: float) -> Iterator[Moment]:
+    for frame, state in zip(run.frames, run.states, strict=True):
+        truths = truth_of(frame, front_overhang_m)
+        gap_m, ttc_s = (truths[0].gap_m, truths[0].ttc_s) if truths else (math.nan, math.nan)
+        yield Moment(frame.time_s, state, frame.ego_speed_mps * KMH_PER_MPS, gap_m, ttc_s)

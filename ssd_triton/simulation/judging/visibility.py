@@ -1,0 +1,245 @@
+"""How much of the simulated traffic a detector sees: recall by kind and range, and false boxes.
+
+AP says little about braking: here a truck that is called a car is found, what nobody could see is not asked for, and
+one score counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+
+from ssd_triton.common.detections import Detections
+from ssd_triton.driving.braking.observation import Float64Array, group_of, iou_matrix
+from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations_as
+
+KINDS = ("vehicle", "person", "two-wheeler", "other")
+"""Of boxes: groups of classes that are taken for one another, and what is not braked for; the simulated world has the
+first two only."""
+RANGES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0, 90.0)
+"""Borders of the bands by which recall is told."""
+_Metres = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class RenderedAnnotation(Annotation):
+    """A road user of the simulated world; see :class:`ssd_triton.simulation.truth.CocoWriter`."""
+
+    visibility: Annotated[float, Field(gt=0, le=1)]
+    range_m: _Metres
+    offset_m: Annotated[_Metres, Field(ge=0)]
+
+
+class RenderedAnnotations(Annotations):
+    """The annotations of rendered images."""
+
+    annotations: tuple[RenderedAnnotation, ...]
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What counts.
+
+    Attributes:
+        score_thresh: Detections below do not count.
+        match_iou_thresh: A detection with less overlap has not found a road user.
+        false_iou_thresh: A box that overlaps every road user of its kind by less is a false one.
+        min_visibility: A road user of which less is seen need not be found.
+        relevant_range_m: Those that are farther away,
+        relevant_offset_m: or farther aside of the camera's way, are not relevant.
+    """
+
+    score_thresh: float
+    match_iou_thresh: float
+    false_iou_thresh: float
+    min_visibility: float
+    relevant_range_m: float
+    relevant_offset_m: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A road user that had to be found.
+
+    Attributes:
+        kind: One of :data:`KINDS`.
+        range_m: From the camera.
+        relevant: Whether it is near, in or beside the camera's way.
+        found: Whether a detection matched it.
+    """
+
+    kind: str
+    range_m: float
+    relevant: bool
+    found: bool
+
+
+@dataclass(frozen=True)
+class JudgedFrame:
+    """One image.
+
+    Attributes:
+        image: Which.
+        seen: Its road users that had to be found.
+        missed: Boxes of those that were not, left, top, right, bottom in pixels, and their class ids.
+        detections: Above the score that counts.
+        false: Indices into ``detections`` of boxes on nothing.
+    """
+
+    image: Image
+    seen: tuple[Seen, ...]
+    missed: Detections
+    detections: Detections
+    false: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How many of some road users were found."""
+
+    targets: int
+    found: int
+
+    @classmethod
+    def of(cls, seen: Iterable[Seen]) -> Recall:
+        """Count."""
+        found = [item.found for item in seen]
+        return cls(len(found), sum(found))
+
+    @property
+    def part(self) -> float | None:
+        """In [0, 1]; None of nothing."""
+        return self.found / self.targets if self.targets else None
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """The figures of a detector on rendered images.
+
+    Attributes:
+        frames: Each image, judged.
+        criteria: What counted.
+        false_boxes: By kind, over all images.
+    """
+
+    frames: tuple[JudgedFrame, ...]
+    criteria: Criteria
+    false_boxes: Mapping[str, int]
+
+    def recall(self, kind: str, near_m: float, far_m: float) -> Recall:
+        """Of all that had to be found in a band of ranges."""
+        return Recall.of(item for item in self._seen() if item.kind == kind and near_m <= item.range_m < far_m)
+
+    def relevant_recall(self, kind: str | None = None) -> Recall:
+        """Of what is relevant, of one kind or of all."""
+        return Recall.of(item for item in self._seen() if item.relevant and kind in (None, item.kind))
+
+    def false_per_frame(self, kind: str) -> float:
+        """Boxes of a kind on nothing."""
+        return self.false_boxes[kind] / len(self.frames)
+
+    def _seen(self) -> Iterator[Seen]:
+        return (item for frame in self.frames for item in frame.seen)
+
+
+def kind_of(class_name: str) -> str:
+    """One of :data:`KINDS`."""
+    group = group_of(class_name)
+    return group if group in KINDS else "other"
+
+
+def read_rendered(path: Path) -> RenderedAnnotations:
+    """Read the annotations of rendered images.
+
+    Raises:
+        EvaluationError: It is no COCO file, or one without visibility, range and offset, as of photographs or of an
+            older rendering.
+    """
+    return read_annotations_as(
+        path, RenderedAnnotations, "the annotations.json of tools/render_dataset.py or tools/render_scenario.py"
+    )
+
+
+def judge(
+    truth: RenderedAnnotations, detections: Iterable[Detections], labels: Sequence[str], criteria: Criteria
+) -> Visibility:
+    """Compare what was detected with what was there.
+
+    Args:
+        truth: What was there; its categories are named as in ``labels``.
+        detections: Of each image, in the order of the annotations' images, in its pixels.
+        labels: Class names by id, the background first.
+        criteria: What counts.
+    """
+    by_image: dict[int, list[RenderedAnnotation]] = {image.id: [] for image in truth.images}
+    for one in truth.annotations:
+        by_image[one.image_id].append(one)
+    names = {category.id: category.name for category in truth.categories}
+    frames = tuple(
+        _judge_frame(image, by_image[image.id], found, names, labels, criteria)
+        for image, found in zip(truth.images, detections, strict=True)
+    )
+    false_boxes = dict.fromkeys(KINDS, 0)
+    for frame in frames:
+        for index in frame.false:
+            false_boxes[kind_of(labels[frame.detections.class_ids[index]])] += 1
+    return Visibility(frames, criteria, false_boxes)
+
+
+def _judge_frame(  # noqa: PLR0917
+    image: Image,
+    targets: Sequence[RenderedAnnotation],
+    detections: Detections,
+    names: Mapping[int, str],
+    labels: Sequence[str],
+    criteria: Criteria,
+) -> JudgedFrame:
+    found = detections.filter(score_thresh=criteria.score_thresh)
+    target_kinds = np.array([kind_of(names[one.category_id]) for one in targets], object)
+    found_kinds = np.array([kind_of(labels[class_id]) for class_id in found.class_ids], object)
+    boxes = _boxes_xyxy(targets)
+    overlaps = iou_matrix(boxes, found.boxes_xyxy.astype(np.float64))
+    overlaps[target_kinds[:, None] != found_kinds[None, :]] = 0.0
+    matched = _matched(overlaps, criteria.match_iou_thresh)
+    asked = [index for index, one in enumerate(targets) if one.visibility >= criteria.min_visibility]
+    seen = tuple(
+        Seen(
+            str(target_kinds[index]),
+            targets[index].range_m,
+            targets[index].range_m <= criteria.relevant_range_m
+            and targets[index].offset_m <= criteria.relevant_offset_m,
+            index in matched,
+        )
+        for index in asked
+    )
+    missed = [index for index in asked if index not in matched]
+    best = overlaps.max(axis=0, initial=0.0)
+    return JudgedFrame(
+        image,
+        seen,
+        Detections(
+            boxes[missed].astype(np.float32),
+            np.ones(len(missed), np.float32),
+            np.array([labels.index(names[targets[index].category_id]) for index in missed], np.int32),
+        ),
+        found,
+        tuple(int(index) for index in np.flatnonzero(best < criteria.false_iou_thresh)),
+    )
+
+
+def _boxes_xyxy(targets: Sequence[RenderedAnnotation]) -> Float64Array:
+    boxes = np.array([one.bbox for one in targets], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def _matched(overlaps: Float64Array, iou_thresh: float) -> set[int]:
+    """Indices of the targets that a detection of their own finds, as many as possible."""
+    enough = overlaps >= iou_thresh
+    rows, columns = linear_sum_assignment(np.where(enough, 1.0 + overlaps, 0.0), maximize=True)
+    return {int(row) for row, column in zip(rows, columns, strict=True) if enough[row, column]}

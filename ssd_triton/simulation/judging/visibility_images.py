@@ -1,0 +1,124 @@
+"""The pixels of rendered images, from a folder or a clip, and what a detector makes of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+
+from ssd_triton.client import DetectorClient, RequestRefusedError
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.progress import progress
+from ssd_triton.evaluation.annotations import Image
+from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.media.video.source import open_source
+from ssd_triton.simulation.judging.visibility import JudgedFrame, RenderedAnnotations, read_rendered
+
+_ANY_FPS = 10.0
+"""A clip states its own; only its pictures count here."""
+
+
+class RenderedImages:
+    """Rendered images with their annotations.
+
+    Attributes:
+        truth: The annotations of the images that were chosen.
+    """
+
+    def __init__(self, images: Path, annotations: Path, limit: int | None = None) -> None:
+        """Read the annotations and see that the images are there.
+
+        Args:
+            images: A folder, or a video whose frames are the annotations' images in their order.
+            annotations: As :class:`ssd_triton.simulation.truth.CocoWriter` writes them.
+            limit: So many images, spread evenly; None takes all.
+
+        Raises:
+            EvaluationError: The annotations are no rendering's, or images are missing.
+        """
+        found = read_rendered(annotations)
+        count = min(limit or len(found.images), len(found.images))
+        self._places = [index * len(found.images) // count for index in range(count)]
+        chosen = tuple(found.images[place] for place in self._places)
+        ids = {image.id for image in chosen}
+        self.truth: RenderedAnnotations = found.model_copy(
+            update={"images": chosen, "annotations": tuple(one for one in found.annotations if one.image_id in ids)}
+        )
+        self._source = images
+        if not images.exists():
+            raise EvaluationError(
+                f"images not found: {relative_to_cwd(images)}; draw them with tools/render_dataset.py"
+            )
+        self._frames: dict[str, bytes] = {} if images.is_dir() else self._read_clip(len(found.images))
+        missing = [] if self._frames else [one.file_name for one in chosen if not (images / one.file_name).is_file()]
+        if missing:
+            raise EvaluationError(
+                f"{relative_to_cwd(images)} lacks {len(missing)} of {count} images that "
+                f"{relative_to_cwd(annotations)} names, such as {missing[0]}; give the folder that belongs to it"
+            )
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Each chosen image, encoded, with a progress bar."""
+        images = self.truth.images
+        return (
+            self._encoded(one) for one in progress(images, total=len(images), description="rendered", unit="images")
+        )
+
+    def pixels_of(self, frame: JudgedFrame) -> UInt8Array:
+        """UINT8 [H, W, 3] RGB."""
+        return np.asarray(PilImage.open(io.BytesIO(self._encoded(frame.image))).convert("RGB"))
+
+    def _encoded(self, image: Image) -> bytes:
+        return self._frames[image.file_name] if self._frames else (self._source / image.file_name).read_bytes()
+
+    def _read_clip(self, expected: int) -> dict[str, bytes]:
+        """The chosen frames, without loss."""
+        names = dict(zip(self._places, (image.file_name for image in self.truth.images), strict=True))
+        frames: dict[str, bytes] = {}
+        count = 0
+        with open_source(str(self._source), image_folder_fps=_ANY_FPS) as source:
+            for frame in source:
+                count += 1
+                if frame.index in names:
+                    content = io.BytesIO()
+                    PilImage.fromarray(frame.image_rgb).save(content, "PNG", compress_level=1)
+                    frames[names[frame.index]] = content.getvalue()
+        if count != expected:
+            raise EvaluationError(
+                f"{relative_to_cwd(self._source)} has {count} frames, expected the {expected} of its annotations; "
+                "give the clip that was written with them"
+            )
+        return frames
+
+
+def served(images: RenderedImages, client: DetectorClient) -> Iterator[Detections]:
+    """What a server detects in each image.
+
+    Raises:
+        EvaluationError: It refuses an image.
+        ClientError: It fails.
+    """
+    for image, answer in zip(images.truth.images, client.map(images), strict=True):
+        if isinstance(answer, RequestRefusedError):
+            raise EvaluationError(f"{image.file_name}: {answer}; expected a rendered image that the server takes")
+        yield answer
+
+
+def offline(images: RenderedImages, weights: Path, backbone: str, labels: Sequence[str]) -> Iterator[Detections]:
+    """What weights detect in each image, by the offline reference.
+
+    Raises:
+        WeightsError: They do not load.
+    """
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.postprocessing.reference import detect
+    from ssd_triton.detector.weights.file import load_network
+
+    detector = ServedDetector(load_network(weights, backbone, len(labels))).eval()
+    for encoded in images:
+        yield detect(detector, encoded)

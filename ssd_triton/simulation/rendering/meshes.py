@@ -1,0 +1,58 @@
+"""Meshes of targets, and the points that span their silhouettes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from scipy.spatial import ConvexHull
+
+from ssd_triton.simulation.bodies import BODIES
+from ssd_triton.simulation.motion import Float64Array, TargetState
+from ssd_triton.simulation.rendering.mesh import Mesh
+from ssd_triton.simulation.rendering.people import STRIDE, person_mesh
+from ssd_triton.simulation.rendering.vehicles import vehicle_mesh
+
+_PHASES_PER_M = 20.0
+"""Walking is drawn in phases 5 cm apart: 3 % of a stride."""
+
+
+def target_mesh(state: TargetState) -> Mesh:
+    """The surface of a target at a time, in its own axes."""
+    return _mesh(*_key(state))
+
+
+def shape_points(state: TargetState) -> Float64Array:
+    """Points on the surface of a target, which span its silhouette, in the world's axes.
+
+    Returns:
+        FP64 [n, 3], metres; the third is the height above the road.
+    """
+    return state.pose.to_world(_spanning(*_key(state)))
+
+
+def _key(state: TargetState) -> tuple[str, int, float, int, bool]:
+    """What a mesh depends on: body, look, scale, phase of walking, and whether it walks."""
+    target = state.target
+    if not BODIES[target.body].is_person:
+        return target.body, target.look, target.scale, 0, False
+    moving = abs(state.speed_along_mps) + abs(state.speed_across_mps) > 0
+    phases = round(STRIDE * target.size.height_m * _PHASES_PER_M)
+    return target.body, target.look, target.scale, round(state.walked_m * _PHASES_PER_M) % phases, moving
+
+
+@lru_cache(maxsize=512)
+def _mesh(body: str, look: int, scale: float, phase: int, moving: bool) -> Mesh:
+    if BODIES[body].is_person:
+        return person_mesh(BODIES[body].height_m * scale, look, phase / _PHASES_PER_M, moving)
+    mesh = vehicle_mesh(body, look)
+    return replace(mesh, vertices_m=mesh.vertices_m * scale, centres_m=mesh.centres_m * np.float32(scale))
+
+
+@lru_cache(maxsize=512)
+def _spanning(body: str, look: int, scale: float, phase: int, moving: bool) -> Float64Array:
+    """The corners of a mesh's convex hull, which span the same silhouette from everywhere, FP64 [n, 3]."""
+    vertices_m = _mesh(body, look, scale, phase, moving).vertices_m
+    corners: Float64Array = vertices_m[ConvexHull(vertices_m).vertices]
+    return corners

@@ -1,0 +1,44 @@
+"""From where, through what and in which light a picture is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssd_triton.common.arrays import FloatArray
+from ssd_triton.driving.camera import Camera
+from ssd_triton.simulation.motion import Float64Array, Pose
+from ssd_triton.simulation.rendering.weather import Weather
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture's point of view.
+
+    Attributes:
+        ego: Where the camera is, and where the car heads.
+        camera: A pinhole.
+        weather: Light and air.
+    """
+
+    ego: Pose
+    camera: Camera
+    weather: Weather
+
+    def project(self, points_m: Float64Array) -> tuple[Float64Array, FloatArray]:
+        """Points of the world, FP64 [n, 3], in the car's axes and in the picture, FP32 [n, 2] in pixels."""
+        local_m = self.ego.to_local(points_m)
+        return local_m, self.camera.image_points(local_m.astype(np.float32))
+
+    def window(self, points_px: FloatArray, margin_px: float = 0.0) -> tuple[int, int, int, int]:
+        """Whole pixels around points, within the picture: left, top, right, bottom; empty where right <= left.
+
+        It is empty as well where a point lies behind the image plane, as beside a camera that looks to the other side.
+        """
+        if not np.isfinite(points_px).all():
+            return 0, 0, 0, 0
+        limits = (self.camera.width_px, self.camera.height_px)
+        low = np.clip(np.floor(points_px.min(axis=0) - margin_px), 0, limits).astype(int)
+        high = np.clip(np.ceil(points_px.max(axis=0) + margin_px), 0, limits).astype(int)
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])

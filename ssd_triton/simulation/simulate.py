@@ -1,0 +1,273 @@
+"""Drive a scenario: with a controller in the loop, or without brakes.
+
+    run = simulate(
+        find_scenario("ccrs-40"), camera, config.world, labels, front_overhang_m=1.5, controller=controller, seed=1
+    )
+    print(run.impact_kmh, judge(run))
+
+The simulation knows no braking system: a controller is a function. Everything that is random comes from the seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ssd_triton.common.detections import Detections
+from ssd_triton.config import DetectionNoiseConfig, WorldConfig
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import Camera
+from ssd_triton.simulation.brakes import Brakes, EgoPitch
+from ssd_triton.simulation.contact import gap_m
+from ssd_triton.simulation.ground_truth import noisy_detections, seen_targets
+from ssd_triton.simulation.motion import Float64Array, TargetState, rectangle, road_pose, target_state
+from ssd_triton.simulation.outcome import Contact, Run, Snapshot, truth_of
+from ssd_triton.simulation.scenario import Scenario, WorldError
+
+_STANDING_S = 0.5
+"""A run that may end early does so this long after the ego has come to rest by braking."""
+
+_MAX_FPS = 1000.0
+
+_NEAR_M, _FAR_STEPS = 3.0, 10
+"""Targets within this distance are measured in every step; others, which cost as much, in every tenth."""
+
+
+class Controller(Protocol):
+    """What decides: the state BRAKE brakes, ``latency_s`` after the frame was taken."""
+
+    def __call__(self, time_s: float, detections: Detections | None, ego: EgoMotion) -> State:
+        """Take in a frame, in order of time."""
+
+
+Observer = Callable[[Snapshot], Detections | None]
+"""What detects: given a snapshot, the detections of its frame; None when there are none to be had."""
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What makes a drive harder.
+
+    Attributes:
+        pitch_offset_deg: The camera looks down by so much more than its calibration says, throughout.
+        noise: Of detections; None takes that of the configuration.
+    """
+
+    pitch_offset_deg: float = 0.0
+    noise: DetectionNoiseConfig | None = None
+
+
+def simulate(
+    scenario: Scenario,
+    camera: Camera,
+    settings: WorldConfig,
+    labels: Sequence[str],
+    *,
+    front_overhang_m: float,
+    controller: Controller | None = None,
+    observer: Observer | None = None,
+    seed: int = 0,
+    fps: float = 20.0,
+    latency_s: float = 0.1,
+    disturbance: Disturbance | None = None,
+    until_standing: bool = False,
+) -> Run:
+    """Drive a scenario until its end, or until the ego touches a target.
+
+    Args:
+        scenario: What to drive.
+        camera: As it is calibrated; the ego's pitch, and the disturbance, come on top.
+        settings: Ego, brakes, noise, time step.
+        labels: Class names by id.
+        front_overhang_m: From the camera to the front bumper.
+        controller: Decides at every frame; None does not brake.
+        observer: Detects; None takes the truth with noise.
+        seed: Of the noise.
+        fps: Frames a second.
+        latency_s: From a frame to when its decision reaches the brakes.
+        disturbance: None is none.
+        until_standing: End 0.5 s after the ego has come to rest by braking.
+
+    Raises:
+        WorldError: ``fps`` is not above 0 and at most 1000, or the latency is negative.
+    """
+    if not 0 < fps <= _MAX_FPS:
+        raise WorldError(f"got {fps:g} frames a second, expected more than 0 and at most {_MAX_FPS:g}; change --fps")
+    if not 0 <= latency_s < math.inf:
+        raise WorldError(f"got a latency of {latency_s:g} s, expected at least 0")
+    drive = _Drive(
+        scenario,
+        camera,
+        settings,
+        front_overhang_m=front_overhang_m,
+        latency_s=latency_s,
+        disturbance=disturbance or Disturbance(),
+    )
+    rng = np.random.default_rng(seed)
+    detect = observer or _TruthWithNoise(labels, (disturbance and disturbance.noise) or settings.noise, rng)
+    frames: list[Snapshot] = []
+    states: list[State] = []
+    for index in range(math.ceil(scenario.duration_s * fps)):
+        drive.advance_to(index / fps)
+        if drive.contact is not None or (until_standing and drive.standing_s >= _STANDING_S):
+            break
+        frames.append(drive.snapshot())
+        if controller is not None:
+            states.append(controller(frames[-1].time_s, detect(frames[-1]), frames[-1].ego_motion))
+            drive.demand(states[-1] is State.BRAKE)
+    return _finish(scenario, seed, frames, states, drive)
+
+
+class _TruthWithNoise:
+    """The default observer."""
+
+    def __init__(self, labels: Sequence[str], noise: DetectionNoiseConfig, rng: np.random.Generator) -> None:
+        self._labels, self._noise, self._rng = labels, noise, rng
+
+    def __call__(self, snapshot: Snapshot) -> Detections:
+        seen = seen_targets(snapshot.targets, snapshot.ego, snapshot.camera)
+        return noisy_detections(seen, snapshot.targets, self._labels, self._noise, self._rng)
+
+
+class _Drive:
+    """The state of a drive, moved on in fixed steps."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        camera: Camera,
+        settings: WorldConfig,
+        *,
+        front_overhang_m: float,
+        latency_s: float,
+        disturbance: Disturbance,
+    ) -> None:
+        self._scenario, self._camera, self._settings = scenario, camera, settings
+        self._latency_s, self._disturbance = latency_s, disturbance
+        self.front_overhang_m = front_overhang_m
+        self._brakes, self._pitch = Brakes(settings.brakes), EgoPitch(settings.pitch)
+        self._demands: list[tuple[float, bool]] = []
+        self._demanded = False
+        self._steps = 0
+        self._along_m, self._speed_mps = 0.0, scenario.ego_speed_mps
+        self._states = self._targets_at(0.0)
+        self.contact: Contact | None = None
+        self.min_gap_m = math.inf
+        self.standing_s = 0.0
+        self.max_deceleration_mps2 = 0.0
+        self._measure()
+
+    @property
+    def time_s(self) -> float:
+        """Steps are counted, so that no rounding adds up."""
+        return self._steps * self._settings.step_s
+
+    def demand(self, brake: bool) -> None:
+        """Let a decision on the present frame reach the brakes after the latency."""
+        self._demands.append((self.time_s + self._latency_s, brake))
+
+    def advance_to(self, time_s: float) -> None:
+        """Move on to the step nearest to a time, or to the first contact."""
+        last = round(time_s / self._settings.step_s)
+        while self._steps < last and self.contact is None:
+            self._step()
+
+    def snapshot(self) -> Snapshot:
+        """The world now."""
+        pose = road_pose(self._scenario.road, self._along_m)
+        road = self._scenario.road
+        curvature = road.curvature_per_m if self._along_m > road.curve_start_m else 0.0
+        pitch_deg = self._camera.pitch_deg + self._pitch.pitch_deg + self._disturbance.pitch_offset_deg
+        return Snapshot(
+            self.time_s,
+            self._scenario,
+            pose,
+            self._along_m,
+            self._speed_mps,
+            self._brakes.deceleration_mps2 if self._speed_mps > 0 else 0.0,
+            -curvature * self._speed_mps,
+            self._camera.with_pitch(pitch_deg),
+            self._states,
+        )
+
+    def _step(self) -> None:
+        dt_s, now_s = self._settings.step_s, self.time_s
+        while self._demands and self._demands[0][0] <= now_s + dt_s / 2:
+            self._demanded = self._demands.pop(0)[1]
+        self._brakes.advance(self._demanded, dt_s)
+        braking = self._brakes.deceleration_mps2
+        before_mps = self._speed_mps
+        self._speed_mps = max(before_mps + self._acceleration_mps2(now_s, braking) * dt_s, 0.0)
+        self._along_m += (before_mps + self._speed_mps) / 2 * dt_s
+        actual = (before_mps - self._speed_mps) / dt_s
+        self._pitch.advance(actual, dt_s)
+        self.max_deceleration_mps2 = max(self.max_deceleration_mps2, actual)
+        self.standing_s = self.standing_s + dt_s if self._speed_mps == 0 and braking > 0 else 0.0
+        self._steps += 1
+        self._states = self._targets_at(self.time_s)
+        self._measure()
+
+    def _acceleration_mps2(self, time_s: float, braking_mps2: float) -> float:
+        if braking_mps2 > 0:
+            return -braking_mps2
+        phases = [phase.acceleration_mps2 for phase in self._scenario.ego_phases if phase.start_s <= time_s]
+        return phases[-1] if phases else 0.0
+
+    def _targets_at(self, time_s: float) -> tuple[TargetState, ...]:
+        scenario = self._scenario
+        return tuple(target_state(item, scenario.road, self.front_overhang_m, time_s) for item in scenario.targets)
+
+    def _measure(self) -> None:
+        """Take the gaps to all targets, and note the first contact."""
+        ego, front_m = self._settings.ego, self.front_overhang_m
+        pose = road_pose(self._scenario.road, self._along_m)
+        to_middle_m = front_m - ego.length_m / 2
+        middle = (
+            pose.x_m + to_middle_m * math.cos(pose.heading_rad),
+            pose.y_m + to_middle_m * math.sin(pose.heading_rad),
+        )
+        ego_radius_m = math.hypot(ego.length_m, ego.width_m) / 2
+        outline: Float64Array | None = None
+        for index, state in enumerate(self._states):
+            size = state.target.size
+            apart_m = math.hypot(state.pose.x_m - middle[0], state.pose.y_m - middle[1])
+            # Circles around both: the outlines cannot be nearer to each other.
+            bound_m = apart_m - ego_radius_m - math.hypot(size.length_m, size.width_m) / 2
+            if bound_m >= self.min_gap_m or (bound_m > _NEAR_M and self._steps % _FAR_STEPS):
+                continue
+            if outline is None:
+                outline = pose.to_world(rectangle(front_m - ego.length_m, front_m, ego.width_m))
+            gap = gap_m(outline, state.outline_m())
+            self.min_gap_m = min(self.min_gap_m, gap)
+            if gap == 0 and self.contact is None:
+                closing = max(self._speed_mps - state.speed_along_mps, 0.0)
+                self.contact = Contact(self.time_s, index, closing)
+
+
+def _finish(scenario: Scenario, seed: int, frames: list[Snapshot], states: list[State], drive: _Drive) -> Run:
+    def first(wanted: State) -> tuple[float | None, float | None]:
+        for frame, state in zip(frames, states, strict=False):
+            if state >= wanted:
+                truths = truth_of(frame, drive.front_overhang_m)
+                return frame.time_s, truths[0].ttc_s if truths else None
+        return None, None
+
+    (warn_s, ttc_at_warn_s), (brake_s, ttc_at_brake_s) = first(State.WARN), first(State.BRAKE)
+    return Run(
+        scenario,
+        seed,
+        tuple(frames),
+        tuple(states),
+        drive.contact,
+        drive.min_gap_m,
+        warn_s,
+        brake_s,
+        ttc_at_warn_s,
+        ttc_at_brake_s,
+        drive.max_deceleration_mps2,
+    )
