@@ -19,6 +19,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from ssd_triton.serving.server.stubs import find_stubs
 
 from ssd_triton.client import BackendProcessDiedError, DetectorClient
 from ssd_triton.common.arrays import UInt8Array
@@ -30,7 +31,6 @@ from ssd_triton.driving.demo.output import open_demo_source, open_demo_writer
 from ssd_triton.driving.demo.run import run_demo
 from ssd_triton.media.video import VideoWriter
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.stubs import find_stubs
 from tests.conftest import assert_one_line_error, children_of, free_ports, seconds_until_asked
 from tests.test_demo import write_config
 from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip

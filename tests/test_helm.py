@@ -17,10 +17,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from ssd_triton.serving.helm import find_helm
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.serving.helm import find_helm
 from ssd_triton.serving.repository.model_config import variants
 from ssd_triton.serving.server import EmbeddedServer
 from tools import container_entrypoint

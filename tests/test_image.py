@@ -22,12 +22,12 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ssd_triton.serving.server.bundle import find_bundle
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.serving.repository.build import ensure_built
-from ssd_triton.serving.server.bundle import find_bundle
 from tests.conftest import free_ports
 
 DOCKERFILE = ROOT / "Dockerfile.triton"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
 from PIL import Image
+from ssd_triton.serving.server.stubs import find_stubs
 
 from ssd_triton.client import (
     ClientError,
@@ -34,7 +35,6 @@ from ssd_triton.measuring.soak.report import report, write_report
 from ssd_triton.measuring.soak.run import SoakSettings, soak
 from ssd_triton.measuring.soak.traffic import Lane, Traffic, same_detections
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.stubs import find_stubs
 from tests.light import copy_repository
 
 QUEUE = 2

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ssd_triton.serving.server.bundle import find_bundle
 
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import ROOT
@@ -18,7 +19,6 @@ from ssd_triton.config import Config
 from ssd_triton.measuring.replicas.drain import DrainReport, Way, drain_under_load, plot
 from ssd_triton.measuring.replicas.haproxy import CONFIG, Proxy, find_haproxy
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.bundle import find_bundle
 from ssd_triton.serving.server.options import server_options
 from ssd_triton.serving.server.process import free_port
 from tests.conftest import free_ports, group_members

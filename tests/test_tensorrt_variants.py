@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from ssd_triton.serving.candidates import runnable_candidates
+from ssd_triton.serving.repository.engines import EngineArtefact, engine_artefact
 
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import ROOT
@@ -27,9 +29,7 @@ from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.evaluation.parity import check_parity
-from ssd_triton.serving.candidates import runnable_candidates
 from ssd_triton.serving.repository.build import artefacts, ensure_built
-from ssd_triton.serving.repository.engines import EngineArtefact, engine_artefact
 from ssd_triton.serving.server import EmbeddedServer
 
 VARIANTS: dict[str, Precision] = {"tensorrt_fp32": "fp32", "tensorrt_fp16": "fp16", "tensorrt_int8": "int8"}

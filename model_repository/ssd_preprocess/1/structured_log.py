@@ -1,3 +1,4 @@
+# Written from backends/structured_log.py by the build, do not edit. Digest: 56054303a435e26d
 """JSON lines in Triton's log, with the ids of the requests that they are about. Needs nothing of this project.
 
 Each stands behind Triton's own prefix, and Triton 24 quotes it once more: ``sed 's/^[^]]*] //' LOG | jq -R 'fromjson? |

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from ssd_triton.client.errors import AccessDeniedError
 from ssd_triton.client.transport import Transport
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.model_names import DETECTOR
+from ssd_triton.detector.variants import variant_name
 from ssd_triton.serving.status.metrics import Metrics, fetch_metrics
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
@@ -137,7 +137,7 @@ def _loaded(transport: Transport, entry: dict[str, Any], metrics: Metrics | None
         version=str(entry["version"]),
         ready=transport.is_ready(name),
         reason="",
-        variant=PurePath(file).stem if name == DETECTOR and file else None,
+        variant=variant_name(file) if name == DETECTOR and file else None,
         instances=", ".join(f"{group['count']} x {group['kind']}" for group in groups),
         succeeded=_integer(statistics["success"], "count"),
         failed=_integer(statistics["fail"], "count"),
