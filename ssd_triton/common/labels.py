@@ -26,9 +26,7 @@ def load_labels(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise ConfigError(f"cannot read the labels file {name} ({error.strerror}): set labels_path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{name}: byte {error.start} is not UTF-8: convert the file to UTF-8"
-        ) from None
+        raise ConfigError(f"{name}: byte {error.start} is not UTF-8: convert the file to UTF-8") from None
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if lines[0] != BACKGROUND or len(lines) < 2:
         raise ConfigError(

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ssd_triton.serving.server.stubs import find_stubs
 
 from ssd_triton.client import BackendProcessDiedError, DetectorClient
 from ssd_triton.common.arrays import UInt8Array
@@ -26,16 +25,10 @@ from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.media.video import VideoWriter
 from ssd_triton.serving.server import EmbeddedServer
-<<<<<<< HEAD:tests/test_faults.py
-from tests.conftest import assert_one_line_error, children_of, free_ports, seconds_until_asked
-from tests.test_demo import write_config
-from tests.test_demo_run import Detector, demo_settings, evenly, events_of, frames_of, run, write_clip
-=======
-from ssd_triton.serving.server.stubs import find_stubs
+from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.conftest import assert_one_line_error, children_of, free_ports
 from tests.driving.demo import evenly, events_of, frames_of, run, write_clip
 from tests.served.helpers import seconds_until_asked, write_config
->>>>>>> main:tests/served/test_faults.py
 
 CLIP_FRAMES = 48
 LOST_S = 2.0
@@ -71,7 +64,7 @@ def test_a_dead_backend_process_is_named_and_a_restart_mends_it(
         [server_pid] = children_of(first.pid)
         # Stopped, so that it cannot end the server before the clients have seen what Triton itself says.
         first.send_signal(signal.SIGSTOP)
-        find_stubs(server_pid)["ssd_preprocess_0_0"].kill()
+        backend_processes(server_pid)["ssd_preprocess_0_0"].kill()
         for protocol, port in (("grpc", ports[0]), ("http", ports[1])):
             with DetectorClient(f"127.0.0.1:{port}", protocol=protocol, timeout_s=30) as client:  # type: ignore[arg-type]
                 with pytest.raises(BackendProcessDiedError, match=r"ssd_preprocess_0_0 has died, .*restart the server"):

@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import pytest
 from PIL import Image
-from ssd_triton.serving.server.stubs import find_stubs
 
 from ssd_triton.client import (
     DeadlineExceededError,

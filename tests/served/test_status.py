@@ -15,20 +15,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
 from onnx import TensorProto, helper, numpy_helper
-from ssd_triton.serving.server.events import read_events
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.serving.server import EmbeddedServer
-<<<<<<< HEAD:tests/test_status.py
-from tests.conftest import assert_one_line_error
-from tests.test_client import free_url
-=======
-from ssd_triton.serving.server.events import read_events
+from ssd_triton.serving.server.log_events import read_events
 from tests.conftest import free_url
->>>>>>> main:tests/served/test_status.py
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 MODELS = {"ssd", "ssd_frames", "ssd_preprocess", "ssd_detector", "ssd_postprocess"}

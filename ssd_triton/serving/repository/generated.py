@@ -29,6 +29,7 @@ from ssd_triton.serving.repository.model_config import (
     first_difference,
     overlaid,
     parse_model_config,
+    read_config_text,
     to_text,
 )
 from ssd_triton.serving.repository.repository import ModelRepository
@@ -61,7 +62,7 @@ def outdated_files(repository: ModelRepository, labels: tuple[str, ...], *, rela
         ConfigError: A configuration was edited by hand where another file is the source, or cannot be read.
     """
     counts = {"conf": len(labels), **dict.fromkeys(_DETECTIONS, repository.thresholds.detections_per_img)}
-    written = {path: path.read_text(encoding="utf-8") for path in _sources(repository.path)}
+    written = {path: read_config_text(path) for path in _sources(repository.path)}
     _check_agreement(written, _DETECTIONS, advice="change detections_per_img alone")
     if not relabel:
         _check_agreement(written, ("conf",), advice=f"run '{_BUILD} --labels FILE'")
@@ -70,7 +71,7 @@ def outdated_files(repository: ModelRepository, labels: tuple[str, ...], *, rela
         _check_shared_parameters(repository.path / model, wanted, names)
     if (repository.path / DETECTOR).is_dir():
         wanted[repository.path / DETECTOR / "labels.txt"] = "\n".join(labels) + "\n"
-    stale = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text}
+    stale = {path: text for path, text in wanted.items() if not path.is_file() or path.read_bytes() != text.encode()}
     for path, source, body in _copies(repository, wanted):
         if not _is_current(path, source, body):
             stale[path] = _with_first_line(source, body)
@@ -87,7 +88,7 @@ def write_files(texts: Mapping[Path, str]) -> None:
 def _sources(root: Path) -> Iterator[Path]:
     """Every configuration that people write."""
     for path in sorted({*root.glob("*/config.pbtxt"), *root.glob("*/gpu.pbtxt"), *root.glob("*/configs/*.pbtxt")}):
-        if not _FIRST_LINE.fullmatch(path.read_text(encoding="utf-8").partition("\n")[0]):
+        if not _FIRST_LINE.fullmatch(read_config_text(path).partition("\n")[0]):
             yield path
 
 
@@ -170,7 +171,7 @@ def _is_current(path: Path, source: str, body: str) -> bool:
     """
     if not path.is_file():
         return False
-    first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    first, _, rest = read_config_text(path).partition("\n")
     if path.suffix == ".pbtxt":
         # By content, since versions of protobuf differ in how they lay out a file.
         got: ModelConfig = parse_model_config(rest, path)

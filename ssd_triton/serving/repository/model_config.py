@@ -20,11 +20,23 @@ def load_model_config(path: Path) -> ModelConfig:
     """Parse a ``.pbtxt`` file.
 
     Raises:
-        ConfigError: The file is missing, or holds a field that Triton does not know.
+        ConfigError: The file is missing or not UTF-8, or holds a field that Triton does not know.
     """
     if not path.is_file():
         raise ConfigError(f"model configuration not found: {relative_to_cwd(path)}; set model_repository or variant")
-    return parse_model_config(path.read_text(encoding="utf-8"), path)
+    return parse_model_config(read_config_text(path), path)
+
+
+def read_config_text(path: Path) -> str:
+    """Read a file of the repository.
+
+    Raises:
+        ConfigError: It is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{relative_to_cwd(path)}: byte {error.start} is not UTF-8: correct the file") from None
 
 
 def parse_model_config(text: str, path: Path) -> ModelConfig:
