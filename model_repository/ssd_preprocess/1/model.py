@@ -1,4 +1,4 @@
-"""Triton python backend: encoded images -> what the detector takes. Needs NumPy and Pillow, and nothing of this project."""
+"""Triton python backend: encoded images -> what the detector takes. Needs NumPy and Pillow only."""
 
 import triton_python_backend_utils as pb_utils
 from answering import Preprocessing
