@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TextIO
 
 from ssd_triton.common.files import atomic_output
+from ssd_triton.common.interrupts import interrupts_deferred
 from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 
@@ -38,7 +39,8 @@ class EventLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The stack is left without the error, so that the file takes its name whatever ended the block.
-        self._files.close()
+        with interrupts_deferred():
+            self._files.close()
 
     def add(self, decision: FrameDecision, frame: int | None, *, latency_is_measured: bool) -> None:
         """Note what is decided on a frame.

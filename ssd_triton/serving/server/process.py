@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import os
@@ -21,6 +20,8 @@ from typing import Literal
 import psutil
 
 from ssd_triton.common.errors import ServerError
+from ssd_triton.common.interrupts import interrupts_deferred
+from ssd_triton.common.processes import end_group
 from ssd_triton.config import ServerConfig
 from ssd_triton.serving.repository.model_config import variant_config
 from ssd_triton.serving.server.bundle import Bundle, find_bundle
@@ -158,7 +159,8 @@ class EmbeddedServer:
         ]
         command = [*_die_with_parent(), str(bundle.binary), *options]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log:
+        # An interrupt while the server starts would leave it to itself.
+        with self.log_path.open("wb") as log, interrupts_deferred():
             # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
             self._process = subprocess.Popen(
                 command,
@@ -203,17 +205,14 @@ class EmbeddedServer:
     def _stop(self) -> None:
         """End the server: politely, then not; then clean up what a killed server leaves."""
         process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(self.config.shutdown_timeout_s)
-            # The server may be gone and a stub of the python backend not: the group holds all that was started.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for region in self.shared_memory():
-            region.unlink(missing_ok=True)
-        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        try:
+            if process is not None:
+                # The server may be gone and a stub of the python backend not: the group holds all that was started.
+                end_group(process, self.config.shutdown_timeout_s)
+        finally:
+            for region in self.shared_memory():
+                region.unlink(missing_ok=True)
+            shutil.rmtree(self._runtime_dir, ignore_errors=True)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
