@@ -24,8 +24,8 @@ def _user_folder() -> Path:
 
 
 SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent
-"""The folders that the project ships (``model_repository/``, ``backends/``, ...), only to be read: the top of a clone, or
-the copy that a wheel carries."""
+"""The folders that the project ships (``model_repository/``, ``backends/``, ...), only to be read: the top of a clone,
+or the copy that a wheel carries."""
 ROOT = _user_folder() if _IN_WHEEL.is_dir() else _PACKAGE.parent
 """The same folders where commands may write to them: the top of a clone; for a package installed from a wheel, a folder
 of the user's, once :func:`fill_root` has run."""
