@@ -18,7 +18,7 @@ VIDEO ?=
 MINUTES ?= 30
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo soak test lint format docs audit lock clean
+.PHONY: help setup repository demo soak test lint format docs diagrams audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -55,7 +55,10 @@ format: $(DEVELOPER)
 	$(BIN)/ruff format .
 
 docs: $(DEVELOPER)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+diagrams:
+	for source in docs/diagrams/*.dot; do dot -Tsvg -o "$${source%.dot}.svg" "$$source"; done
 
 test: lint docs repository
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
