@@ -4,8 +4,7 @@ A line ``<!-- include: KIND ARGUMENTS -->`` in a page is replaced:
 
 - ``table FILE [NUMBER]``: a table of a Markdown file below ``perf/results``, the first one by default;
 - ``reports``: links to all those files;
-- ``configuration SECTION``: the keys of a section of the configuration with unit, default and meaning; ``.`` for the keys
-  that are in no section;
+- ``configuration SECTION``: the keys of a section of the configuration with unit, default and meaning, or of ``all``;
 - ``commands``: every verb with its options.
 """
 
