@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from ssd_triton.common.errors import ServerError
-from ssd_triton.common.files import ROOT
+from ssd_triton.common.files import SHIPPED
 from ssd_triton.common.processes import end_group
 
-CONFIG = ROOT / "deploy" / "proxy" / "haproxy.cfg"
+CONFIG = SHIPPED / "deploy" / "proxy" / "haproxy.cfg"
 REPLICAS = ("replica1", "replica2")
 """Names of the servers in the configuration."""
 _BACKEND = "replicas"
