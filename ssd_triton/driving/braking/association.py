@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ssd_triton.driving.braking.observation import Float64Array, Observation, group_of, iou_matrix
+from ssd_triton.common.arrays import Float64Array
+from ssd_triton.common.boxes import iou_matrix
+from ssd_triton.driving.braking.observation import Observation, group_of
 
 
 def match(
@@ -31,7 +33,8 @@ def match(
     """
     if not len(expected_xyxy) or not seen:
         return []
-    overlaps = iou_matrix(expected_xyxy, np.array([item.box_xyxy for item in seen]))
+    seen_xyxy: Float64Array = np.array([item.box_xyxy for item in seen])
+    overlaps = iou_matrix(expected_xyxy, seen_xyxy)
     same = np.array([[group == group_of(item.class_name) for item in seen] for group in groups])
     overlaps[~same | (overlaps < iou_thresh)] = 0.0
     rows, columns = linear_sum_assignment(overlaps, maximize=True)

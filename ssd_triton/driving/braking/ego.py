@@ -16,14 +16,14 @@ from typing import Protocol
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.units import KMH_PER_MPS
 
-_MAX_SPEED_KMH = 400.0
-_MAX_YAW_RATE_DEG_S = 180.0
-"""Beyond these no car on a road moves: the column is in another unit, or broken."""
+_LIMITS: Mapping[str, float] = {"speed": 400 / KMH_PER_MPS, "yaw_rate": math.radians(180)}
+"""No car exceeds 400 km/h or 180°/s: a larger value is in another unit, or broken."""
 
 _COLUMN_UNITS: Mapping[str, tuple[str, float]] = {
     "time_s": ("time_s", 1.0),
-    "speed_kmh": ("speed", 1 / 3.6),
+    "speed_kmh": ("speed", 1 / KMH_PER_MPS),
     "speed_mps": ("speed", 1.0),
     "yaw_rate_deg_s": ("yaw_rate", math.pi / 180),
     "yaw_rate_rad_s": ("yaw_rate", 1.0),
@@ -183,7 +183,9 @@ def _numbers(place: str, columns: Sequence[str], row: Sequence[str]) -> dict[str
             value = float(text) * factor
         except ValueError:
             raise EgoMotionError(f"{place}: got '{text}' as {column}, expected a number") from None
-        limit = {"speed": _MAX_SPEED_KMH / 3.6, "yaw_rate": math.radians(_MAX_YAW_RATE_DEG_S)}.get(quantity, math.inf)
+        limit = {"speed": _MAX_SPEED_KMH / KMH_PER_MPS, "yaw_rate": math.radians(_MAX_YAW_RATE_DEG_S)}.get(
+            quantity, math.inf
+        )
         lowest = 0.0 if quantity == "speed" else -limit
         if not math.isfinite(value) or not lowest <= value <= limit:
             raise EgoMotionError(

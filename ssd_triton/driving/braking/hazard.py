@@ -18,17 +18,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.decision import TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.objects import TrackedObject
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset
 from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.braking.track import Track
 from ssd_triton.driving.camera import RoadPoint
-
-KMH_PER_MPS = 3.6
 
 _LEAST_CLOSING_MPS = 0.3
 """Closing speeds below it are noise: a bump at 1 km/h is no collision that emergency braking is for."""
@@ -78,7 +77,7 @@ class Hazard:
         wanted: SAFE, WARN or BRAKE.
         kept: The same by the lower thresholds at which a state is left.
         urgent: Whether BRAKE cannot wait for a warning.
-        required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.objects.FrameDecision`; None without ego
+        required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.decision.FrameDecision`; None without ego
             speed.
         reason: In words, with figures.
     """

@@ -10,12 +10,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ssd_triton.common.arrays import FloatArray
+from ssd_triton.common.arrays import Float64Array
+from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import TrackingConfig
 from ssd_triton.driving.camera import Camera
-
-Float64Array = npt.NDArray[np.float64]
 
 LEFT, TOP, RIGHT, BOTTOM = range(4)
 
@@ -200,22 +199,3 @@ def _hidden_sides(boxes: Float64Array, size_std_px: Float64Array) -> list[Sides]
 def _by_box(flags: npt.NDArray[np.bool_]) -> list[Sides]:
     """Bool [n, 4] as tuples."""
     return [(left, top, right, bottom) for left, top, right, bottom in flags.tolist()]
-
-
-def iou_matrix(boxes: FloatArray | Float64Array, others: FloatArray | Float64Array) -> Float64Array:
-    """Intersection over union of every box with every other one.
-
-    Args:
-        boxes: [n, 4], left, top, right, bottom.
-        others: [m, 4].
-
-    Returns:
-        FP64 [n, m], in [0, 1].
-    """
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    areas, other_areas = ((part[:, 2] - part[:, 0]) * (part[:, 3] - part[:, 1]) for part in (boxes, others))
-    union = np.maximum(areas[:, None] + other_areas[None] - overlap, 1e-9)
-    result: Float64Array = overlap / union
-    return result

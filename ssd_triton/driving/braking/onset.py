@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Float64Array, Observation
+from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation
 
 SPAN_S = 2.0
 """What is fitted. Longer, and usual traffic is no constant speed; shorter, and the speed before is not known."""

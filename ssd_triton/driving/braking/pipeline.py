@@ -18,12 +18,12 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.config import BrakingConfig, TrackingConfig
 from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.hazard import assess, describe_track
-from ssd_triton.driving.braking.objects import FrameDecision
 from ssd_triton.driving.braking.observation import observe
 from ssd_triton.driving.braking.state import State, StateMachine
-from ssd_triton.driving.braking.tracking import Tracker
+from ssd_triton.driving.braking.tracker import Tracker
 from ssd_triton.driving.camera import Camera
 
 

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig, TrackingConfig
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Float64Array, Observation, group_of
+from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation, group_of
 
 RANGE, CLOSING, BRAKING, HEIGHT_ERROR, WIDTH_ERROR, PITCH_ERROR = range(6)
 

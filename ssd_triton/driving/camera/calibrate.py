@@ -14,11 +14,11 @@ from PIL import Image
 from ssd_triton.common.arrays import FloatArray, UInt8Array
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
+from ssd_triton.driving.camera.calibration_picture import draw_metre_grid, draw_segments
 from ssd_triton.driving.camera.file import save_camera
-from ssd_triton.driving.camera.fit import RoadReference, fit_mounting, look_towards
-from ssd_triton.driving.camera.lanes import find_segments, find_vanishing_point
 from ssd_triton.driving.camera.model import Camera, CameraError
-from ssd_triton.driving.camera.picture import draw_metre_grid, draw_segments
+from ssd_triton.driving.camera.mounting import RoadReference, fit_mounting, look_towards
+from ssd_triton.driving.camera.vanishing_point import find_segments, find_vanishing_point
 from ssd_triton.media.video import VideoSource
 
 CAMERA_SUFFIXES = (".yml", ".yaml")

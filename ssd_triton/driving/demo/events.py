@@ -10,10 +10,9 @@ from types import TracebackType
 from typing import TextIO
 
 from ssd_triton.common.files import atomic_output
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.common.units import KMH_PER_MPS
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
-
-KMH_PER_MPS = 3.6
 
 
 class EventLog:

@@ -14,20 +14,20 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError, VideoError
 from ssd_triton.common.progress import progress
 from ssd_triton.config import BrakingConfig, DemoConfig, TrackingConfig
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoSource
-from ssd_triton.driving.braking.objects import FrameDecision
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.demo.background_writer import BackgroundWriter
 from ssd_triton.driving.demo.events import EventLog
 from ssd_triton.driving.demo.feed import Answer, Feed, FileFeed, FrameDetector, RealTimeFeed
-from ssd_triton.driving.demo.history import Moment, can_plot, plot_timeline
 from ssd_triton.driving.demo.output import DemoOutputs
 from ssd_triton.driving.demo.summary import DemoSummary
+from ssd_triton.driving.demo.timeline import Moment, can_plot, plot_timeline
 from ssd_triton.driving.demo.timing import LONGEST_RECORD, Percentiles, StageTimes
-from ssd_triton.driving.drawing.scene import Scene
-from ssd_triton.driving.drawing.status import RunStatus
+from ssd_triton.driving.drawing.frame import FrameComposer
+from ssd_triton.driving.drawing.status_bar import RunStatus
 from ssd_triton.media.video import VideoSource, VideoWriter
 from ssd_triton.media.video.window import Window
 
@@ -148,7 +148,7 @@ class _Run:
         self._source, self._feed, self._settings, self._times = source, feed, settings, times
         self._pictures, self._events, self._window = pictures, events, window
         self._pipeline = settings.pipeline()
-        self._scene = Scene(settings.camera, settings.braking, settings.tracking, settings.demo.view_range_m)
+        self._composer = FrameComposer(settings.camera, settings.braking, settings.tracking, settings.demo.view_range_m)
         self._last_image: UInt8Array | None = None
         self._last_time_s = 0.0
         self._answered_s = time.monotonic()
@@ -259,7 +259,7 @@ class _Run:
                 frames_without_data=self._pipeline.frames_without_data,
             )
             shown = None if detections is None else detections.filter(score_thresh=self._settings.demo.score_thresh)
-            picture = self._scene.compose(image_rgb, shown, decision, status)
+            picture = self._composer.compose(image_rgb, shown, decision, status)
         self._pictures.write(picture, time_s)
         self._times.finish_frame()
         self._last_time_s = time_s

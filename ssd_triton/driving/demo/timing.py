@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from ssd_triton.driving.drawing.status import StageRate
+from ssd_triton.driving.drawing.status_bar import StageRate
 
 STAGES = ("read", "detect", "decide", "draw", "write")
 """What each frame goes through, in this order; ``detect`` lasts from sending a frame until its answer is there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS, STATE_NAMES
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS, STATE_NAMES
 from ssd_triton.media.drawing.canvas import (
     INK,
     PAPER,
@@ -16,7 +16,7 @@ from ssd_triton.media.drawing.canvas import (
     text_extent_px,
     text_size_px,
 )
-from ssd_triton.media.drawing.lettering import wrap_text
+from ssd_triton.media.drawing.text import wrap_text
 
 _LINES = 2
 """Of the reason; the height is the same with one, so that the picture does not jump."""

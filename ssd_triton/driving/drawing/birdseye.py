@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.common.units import KMH_PER_MPS
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
+from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
 from ssd_triton.driving.drawing.objects import seconds
-from ssd_triton.driving.drawing.road import corridor_edges_m, reach_m
-from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS, object_colour
-from ssd_triton.driving.drawing.zones import Zones
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, object_colour
+from ssd_triton.driving.drawing.trigger_ranges import Zones
 from ssd_triton.media.drawing.canvas import (
     INK,
     MUTED,
@@ -33,9 +34,7 @@ from ssd_triton.media.drawing.canvas import (
     text_extent_px,
     text_size_px,
 )
-from ssd_triton.media.drawing.lettering import fitting_size_px
-
-KMH_PER_MPS = 3.6
+from ssd_triton.media.drawing.text import fitting_size_px
 
 _BACKGROUND: Colour = (21, 26, 34)
 _GRID: Colour = (44, 52, 64)

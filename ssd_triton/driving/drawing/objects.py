@@ -6,8 +6,8 @@ import math
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
-from ssd_triton.driving.drawing.states import DISAGREEMENT, object_colour
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, object_colour
 from ssd_triton.media.drawing.boxes import draw_box, draw_label, inside, place_label, visible_part
 from ssd_triton.media.drawing.canvas import (
     MUTED,

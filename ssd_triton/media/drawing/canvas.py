@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssd_triton.common.arrays import Float64Array, UInt8Array
-from ssd_triton.media.drawing.lettering import LINE_HEIGHT, text_mask, text_width_px
+from ssd_triton.media.drawing.text import LINE_HEIGHT, text_mask, text_width_px
 
 Colour = tuple[int, int, int]
 """RGB, 0 to 255 each."""

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ssd_triton.common.arrays import FloatArray, IntArray, UInt8Array
-from ssd_triton.simulation.motion import Float64Array, Pose
+from ssd_triton.common.arrays import Float64Array, FloatArray, IntArray, UInt8Array
+from ssd_triton.simulation.motion import Pose
 from ssd_triton.simulation.rendering.view import View
 from ssd_triton.simulation.rendering.weather import Weather
 

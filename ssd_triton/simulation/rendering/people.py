@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssd_triton.simulation.motion import Float64Array
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.rendering.mesh import Mesh, MeshBuilder
 
 _SKIN = ((0.87, 0.68, 0.56), (0.78, 0.57, 0.44), (0.55, 0.38, 0.28), (0.36, 0.24, 0.17))

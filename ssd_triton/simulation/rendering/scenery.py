@@ -9,8 +9,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.simulation.motion import Float64Array, Pose, road_pose
+from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.simulation.motion import Pose, road_pose
 from ssd_triton.simulation.rendering.mesh import Sprite
 from ssd_triton.simulation.rendering.view import View
 from ssd_triton.simulation.rendering.weather import Weather

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.simulation.motion import Float64Array, TargetState
-from ssd_triton.simulation.rendering.meshes import shape_points
+from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.simulation.motion import TargetState
+from ssd_triton.simulation.rendering.target_meshes import shape_points
 from ssd_triton.simulation.rendering.view import View
 
 _NEAREST_M = 0.6

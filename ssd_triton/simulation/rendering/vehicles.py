@@ -8,9 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.bodies import BODIES
-from ssd_triton.simulation.motion import Float64Array
-from ssd_triton.simulation.rendering.body_shapes import (
+from ssd_triton.simulation.rendering.mesh import ColourLike, Material, Mesh, MeshBuilder
+from ssd_triton.simulation.rendering.shapes import (
     CORNER,
     ENDS,
     SIDE,
@@ -22,7 +23,6 @@ from ssd_triton.simulation.rendering.body_shapes import (
     side_face,
     skin,
 )
-from ssd_triton.simulation.rendering.mesh import ColourLike, Material, Mesh, MeshBuilder
 
 _PAINTS = (
     (0.86, 0.87, 0.88), (0.93, 0.93, 0.92), (0.05, 0.05, 0.06), (0.32, 0.33, 0.35), (0.58, 0.6, 0.62),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd_triton.common.arrays import FloatArray
+from ssd_triton.common.arrays import Float64Array, FloatArray
 from ssd_triton.driving.camera import Camera
-from ssd_triton.simulation.motion import Float64Array, Pose
+from ssd_triton.simulation.motion import Pose
 from ssd_triton.simulation.rendering.weather import Weather
 
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial import ConvexHull
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.bodies import BODIES
-from ssd_triton.simulation.motion import Float64Array, TargetState
+from ssd_triton.simulation.motion import TargetState
 from ssd_triton.simulation.rendering.mesh import Mesh
 from ssd_triton.simulation.rendering.people import STRIDE, person_mesh
 from ssd_triton.simulation.rendering.vehicles import vehicle_mesh

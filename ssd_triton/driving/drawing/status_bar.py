@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.media.drawing.canvas import INK, MUTED, fill, line_width_px, put_text, rectangle_corners, text_size_px
-from ssd_triton.media.drawing.lettering import text_width_px
+from ssd_triton.media.drawing.text import text_width_px
 
 
 class StageRate(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ssd_triton.config import BrakingConfig
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.decision import FrameDecision
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Zones:
     warn_m: float
 
 
-def standing_zones(decision: FrameDecision, settings: BrakingConfig) -> Zones | None:
+def trigger_ranges(decision: FrameDecision, settings: BrakingConfig) -> Zones | None:
     """How far ahead a standing object would be warned of and braked for, at this frame's speed.
 
     The way until the car stands: v·t of latency, reaction and confirmation, and v²/2a; WARN by

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ssd_triton.common.files import atomic_output
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.common.units import KMH_PER_MPS
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS, STATE_NAMES
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS, STATE_NAMES
 
-KMH_PER_MPS = 3.6
 _LONGEST_TTC_S = 10.0
 """Longer times to collision are not plotted: they are of no use to a decision, and hide the short ones."""
 _HARDEST_MPS2 = 15.0

@@ -8,11 +8,11 @@ import numpy as np
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.braking.corridor import Corridor
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
-from ssd_triton.driving.drawing.states import STATE_COLOURS
-from ssd_triton.driving.drawing.zones import Zones
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
+from ssd_triton.driving.drawing.trigger_ranges import Zones
 from ssd_triton.media.drawing.canvas import (
     INK,
     PAPER,

@@ -15,16 +15,16 @@ import numpy as np
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.camera import Camera
 from ssd_triton.simulation.motion import TargetState
-from ssd_triton.simulation.outcome import Snapshot
 from ssd_triton.simulation.rendering.backdrop import Backdrop
 from ssd_triton.simulation.rendering.ground import Ground
 from ssd_triton.simulation.rendering.mesh import draw_mesh
-from ssd_triton.simulation.rendering.meshes import target_mesh
 from ssd_triton.simulation.rendering.scenery import Item, Scenery
 from ssd_triton.simulation.rendering.shadows import draw_shadows
+from ssd_triton.simulation.rendering.target_meshes import target_mesh
 from ssd_triton.simulation.rendering.view import View
 from ssd_triton.simulation.rendering.weather import WEATHERS, Weather
-from ssd_triton.simulation.scenario import Scenario, WorldError
+from ssd_triton.simulation.scenario import Scenario, SimulationError
+from ssd_triton.simulation.snapshot import Snapshot
 
 LEAST_SIZE_PX = 64
 """Narrower or lower pictures show nothing that could be told apart."""
@@ -46,7 +46,7 @@ class Renderer:
         shadows: Whether road users cast shadows.
 
     Raises:
-        WorldError: The camera has lens distortion or is smaller than 64 pixels, or the weather is unknown.
+        SimulationError: The camera has lens distortion or is smaller than 64 pixels, or the weather is unknown.
     """
 
     def __init__(
@@ -117,15 +117,15 @@ def check_camera(camera: Camera) -> None:
     """Refuse what cannot be drawn.
 
     Raises:
-        WorldError: Lens distortion, or fewer than 64 pixels across or down.
+        SimulationError: Lens distortion, or fewer than 64 pixels across or down.
     """
     if any(camera.distortion):
-        raise WorldError(
+        raise SimulationError(
             f"got a camera with lens distortion {list(camera.distortion)}, expected a pinhole; remove 'distortion' "
             "from the camera file, or leave camera.file out"
         )
     if min(camera.width_px, camera.height_px) < LEAST_SIZE_PX:
-        raise WorldError(
+        raise SimulationError(
             f"got a picture of {camera.width_px}x{camera.height_px} pixels, expected at least {LEAST_SIZE_PX} each way;"
             " change --size"
         )
@@ -135,10 +135,10 @@ def find_weather(name: str) -> Weather:
     """The weather of a name.
 
     Raises:
-        WorldError: There is none.
+        SimulationError: There is none.
     """
     if name not in WEATHERS:
-        raise WorldError(f"unknown weather '{name}', expected one of {', '.join(WEATHERS)}")
+        raise SimulationError(f"unknown weather '{name}', expected one of {', '.join(WEATHERS)}")
     return WEATHERS[name]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 from ssd_triton.media.drawing.canvas import MUTED, PAPER, Colour
 

@@ -10,27 +10,27 @@ import numpy as np
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import BrakingConfig, TrackingConfig
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
 from ssd_triton.driving.drawing.birdseye import BirdsEyeView, panel_width_px
+from ssd_triton.driving.drawing.corridor import draw_corridor
 from ssd_triton.driving.drawing.objects import draw_objects, draw_others
-from ssd_triton.driving.drawing.road import draw_corridor
-from ssd_triton.driving.drawing.status import RunStatus, draw_status, status_height_px
-from ssd_triton.driving.drawing.zones import standing_zones
+from ssd_triton.driving.drawing.status_bar import RunStatus, draw_status, status_height_px
+from ssd_triton.driving.drawing.trigger_ranges import trigger_ranges
 from ssd_triton.media.drawing.canvas import PAPER, Rectangle, put_text, text_size_px
 
 _DIMMED = 0.4
 """Brightness of an image of which nothing is known."""
 
 
-def scene_size_px(image_size_px: tuple[int, int]) -> tuple[int, int]:
+def frame_size_px(image_size_px: tuple[int, int]) -> tuple[int, int]:
     """Width and height of a composed frame, for those of the camera's image."""
     width_px, height_px = image_size_px
     return width_px + panel_width_px(height_px), height_px
 
 
-class Scene:
+class FrameComposer:
     """Composes the frames of one video, in order of time.
 
     Args:
@@ -64,7 +64,7 @@ class Scene:
         height, width = image_rgb.shape[:2]
         picture = np.empty((height, width + panel_width_px(height), 3), np.uint8)
         view, panel = picture[:, :width], picture[:, width:]
-        zones = standing_zones(decision, self._braking)
+        zones = trigger_ranges(decision, self._braking)
         if detections is None:
             view[:] = cv2.convertScaleAbs(image_rgb, alpha=_DIMMED)
         else:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ssd_triton.simulation.motion import Float64Array
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.rendering.mesh import ColourLike, Material, MeshBuilder
 
 Look = Callable[[int, int], tuple[ColourLike, Material]]
