@@ -13,8 +13,8 @@ import numpy as np
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.objects import FrameDecision
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera

@@ -11,15 +11,15 @@ import pytest
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
+from ssd_triton.driving.drawing.corridor import draw_corridor
 from ssd_triton.driving.drawing.objects import describe, draw_objects, draw_others
-from ssd_triton.driving.drawing.road import draw_corridor
-from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS
-from ssd_triton.driving.drawing.status import draw_status, status_height_px
-from ssd_triton.driving.drawing.zones import Zones, standing_zones
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS
+from ssd_triton.driving.drawing.status_bar import draw_status, status_height_px
+from ssd_triton.driving.drawing.trigger_ranges import Zones, trigger_ranges
 from ssd_triton.media.drawing.canvas import Rectangle
 from tests.driving.situations import STATUS, at, decided, thing
 from tests.media.pictures import CAR, GREY, PERSON, changed, grey_image, of_colour
@@ -43,14 +43,14 @@ def test_labels_tell_what_is_known(changes: dict[str, object], text: str) -> Non
 
 
 def test_zones_of_a_standing_object(config: Config) -> None:
-    known = standing_zones(decided(State.SAFE), config.braking)
+    known = trigger_ranges(decided(State.SAFE), config.braking)
     assert known is not None
     speed_mps, braking = 50 / 3.6, config.braking
     delay_s = 0.1 + braking.reaction_time_s + braking.confirm_time_s
     expected_m = braking.front_overhang_m + speed_mps * delay_s + speed_mps**2 / (2 * braking.deceleration_mps2)
     assert known.brake_m == pytest.approx(expected_m)
     assert known.warn_m - known.brake_m == pytest.approx(speed_mps * braking.warning_lead_time_s)
-    assert standing_zones(decided(State.SAFE, speed_mps=None), config.braking) is None
+    assert trigger_ranges(decided(State.SAFE, speed_mps=None), config.braking) is None
 
 
 # --- Overlays ---------------------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import Observation, iou_matrix, observe
+from ssd_triton.driving.braking.observation import Observation, observe
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.ranging import RangeFilter, raw_ranges
 from ssd_triton.driving.braking.scale import ScaleFilter

@@ -183,9 +183,7 @@ def _numbers(place: str, columns: Sequence[str], row: Sequence[str]) -> dict[str
             value = float(text) * factor
         except ValueError:
             raise EgoMotionError(f"{place}: got '{text}' as {column}, expected a number") from None
-        limit = {"speed": _MAX_SPEED_KMH / KMH_PER_MPS, "yaw_rate": math.radians(_MAX_YAW_RATE_DEG_S)}.get(
-            quantity, math.inf
-        )
+        limit = _LIMITS.get(quantity, math.inf)
         lowest = 0.0 if quantity == "speed" else -limit
         if not math.isfinite(value) or not lowest <= value <= limit:
             raise EgoMotionError(
