@@ -71,7 +71,7 @@ def test_worlds_of_a_dataset_take_turns_in_their_size(run_script, tmp_path: Path
     ("arguments", "words"),
     [
         (["ccrs40"], ["unknown scenario 'ccrs40'", "ccrs-40"]),
-        (["town", "--fps", "0"], ["0 frames a second"]),
+        (["town", "--fps", "0"], ["got 0 fps"]),
         (["town", "--size", "32", "32"], ["32x32", "--size"]),
     ],
 )
