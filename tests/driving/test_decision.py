@@ -202,7 +202,7 @@ def test_the_reason_has_words_and_figures(truth: Config, labels: tuple[str, ...]
     decision = next(item for item in driver.decisions if item.state is BRAKE)
     assert decision.obstacle is not None
     assert decision.reason.startswith(f"car at {decision.obstacle.range_m:.1f} m, closing at ")
-    assert "s to collision: takes " in decision.reason
+    assert "s to collision: requires " in decision.reason
     assert decision.required_deceleration_mps2 is not None and decision.required_deceleration_mps2 >= 5.0
 
 

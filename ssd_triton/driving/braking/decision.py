@@ -1,4 +1,4 @@
-"""What the pipeline tells about a frame: the road users that it follows, and what it decided."""
+"""The pipeline's result for a frame: the tracked road users and the decision."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ BoxXyxy = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class TrackedObject:
-    """A road user that has been followed over some frames.
+    """A tracked road user.
 
-    Ranges count from the camera, times to collision until the front bumper is reached; a name with ``std`` is the
-    standard deviation of what the rest of it names.
+    Ranges count from the camera, times to collision from the front bumper. A name with ``std`` is the standard
+    deviation of the quantity in the rest of the name.
 
     Attributes:
-        track_id: Its number, from 1.
-        class_name: The class it was taken for most.
+        track_id: Number of the track, from 1.
+        class_name: Its most likely class.
         box_xyxy: Its last box, in pixels of the image.
-        score: Of that box.
-        position: Where it is: its near face's middle.
-        range_m: From the camera to its near face, along the car's heading; what its position says.
-        range_std_m: The calibration's and the class's share included.
-        range_from_ground_m: From where the last box stands on the road alone; None where that is not seen.
-        range_from_size_m: From the last box's size alone; None where that is not seen.
-        closing_speed_mps: How fast the range shrinks; negative when it grows.
-        closing_speed_std_mps: A small one tells that the speed has been measured, and is not a first guess.
-        lateral_speed_mps: Across the car's way, positive to the right.
+        score: Score of the last box.
+        position: Middle of its near face.
+        range_m: From the camera to its near face, along the ego's heading; the same as in ``position``.
+        range_std_m: Includes the errors of the calibration and of the class's size.
+        range_from_ground_m: Range from the last box's ground contact alone; None where that is not visible.
+        range_from_size_m: Range from the last box's size alone; None where that is not visible.
+        closing_speed_mps: Rate at which the range shrinks; negative when it grows.
+        closing_speed_std_mps: Large until the speed has been measured.
+        lateral_speed_mps: Speed across the corridor, positive to the right.
         offset_m: From the middle of the corridor, positive to the right.
         width_m: Usual width of its class.
-        ttc_range_s: Time to collision from range and closing speed; None when it does not close in.
-        ttc_scale_s: Time to collision from the growth of the image alone; None when it does not grow.
-        ttc_s: The one of the two that is decided on; see :mod:`ssd_triton.driving.braking.hazard`.
-        disagreement: Whether the two contradict each other by more than their noise explains.
-        in_corridor: Whether it is in the car's way, or will be when the car gets there.
-        surely_in_corridor: The same beyond some doubt, which BRAKE takes.
-        age_s: For how long it has been followed.
-        unseen_s: How long ago its last box was detected; above 0, all else is extrapolated.
+        ttc_range_s: Time to collision from range and closing speed; None when not closing in.
+        ttc_scale_s: Time to collision from the growth of the image alone; None when not growing.
+        ttc_s: The one of the two that decides; see :mod:`ssd_triton.driving.braking.hazard`.
+        disagreement: Whether the two differ by more than their noise explains.
+        in_corridor: Whether it is in the corridor, or will be when the ego gets there.
+        surely_in_corridor: The same with the greater certainty that BRAKE needs.
+        age_s: Time since its first detection.
+        unseen_s: Time since its last detection; above 0, the rest is extrapolated.
     """
 
     track_id: int
@@ -70,20 +70,20 @@ class TrackedObject:
 
 @dataclass(frozen=True)
 class FrameDecision:
-    """What is decided on a frame, and why.
+    """The decision on a frame, and its reason.
 
     Attributes:
-        time_s: When the frame was taken.
-        state: What the driver is told.
-        obstacle: What called for it, or what comes nearest to calling for something; None without either.
-        reason: In words, with figures.
-        required_deceleration_mps2: What it takes to avoid the obstacle, once latency and reaction have passed;
-            infinite when it is too late; None without an obstacle or without ego speed.
+        time_s: Time of the frame.
+        state: State shown to the driver.
+        obstacle: The most urgent object in the corridor; None without one.
+        reason: Explanation with figures.
+        required_deceleration_mps2: Deceleration required to avoid the obstacle after latency and reaction; infinite
+            when it is too late; None without an obstacle or without ego speed.
         time_to_collision_s: The obstacle's ``ttc_s``.
-        objects: All that is followed.
-        ego: How the car moves.
-        corridor: Where it is going.
-        latency_s: From camera to decision, as counted into the reaction.
+        objects: All tracked objects.
+        ego: The ego's motion.
+        corridor: The ego's predicted path.
+        latency_s: From camera to decision, as included in the reaction.
     """
 
     time_s: float
