@@ -19,7 +19,7 @@ from ssd_triton.common.arrays import Float64Array, FloatArray, UInt8Array
 from ssd_triton.driving.camera.model import Camera, CameraError, ImagePoint
 
 _SEARCHED_BELOW = 0.5
-"""Only segments below this share of the image's height are used: above are sky, trees and buildings, on most mountings."""
+"""Share of the image's height above which segments are ignored: mostly sky, trees and buildings."""
 _SHORTEST = 0.05
 """Least length of a segment, in image heights."""
 _SLOPES_DEG = (12.0, 80.0)

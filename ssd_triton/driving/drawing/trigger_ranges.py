@@ -1,4 +1,4 @@
-"""The ranges at which an object that stands in the corridor would call for WARN and for BRAKE."""
+"""Trigger ranges: where a stationary object in the corridor triggers WARN and BRAKE."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from ssd_triton.driving.braking.decision import FrameDecision
 
 
 @dataclass(frozen=True)
-class Zones:
+class TriggerRanges:
     """Ranges from the camera, in metres."""
 
     brake_m: float
     warn_m: float
 
 
-def trigger_ranges(decision: FrameDecision, settings: BrakingConfig) -> Zones | None:
-    """How far ahead a standing object would be warned of and braked for, at this frame's speed.
+def trigger_ranges(decision: FrameDecision, settings: BrakingConfig) -> TriggerRanges | None:
+    """Trigger ranges at a frame's speed.
 
-    The way until the car stands: v·t of latency, reaction and confirmation, and v²/2a; WARN by
-    ``warning_lead_time_s`` earlier.
+    BRAKE triggers at the stopping distance: v·t for latency, reaction and confirmation, plus v²/2a. WARN triggers
+    earlier by ``warning_lead_time_s``.
 
     Returns:
-        None when the speed is not known: then there are no such ranges.
+        None when the speed is unknown.
     """
     speed_mps = decision.ego.speed_mps
     if speed_mps is None:
@@ -31,4 +31,4 @@ def trigger_ranges(decision: FrameDecision, settings: BrakingConfig) -> Zones | 
     delay_s = decision.latency_s + settings.reaction_time_s + settings.confirm_time_s
     stop_m = speed_mps * delay_s + speed_mps**2 / (2 * settings.deceleration_mps2)
     brake_m = settings.front_overhang_m + stop_m
-    return Zones(brake_m, brake_m + speed_mps * settings.warning_lead_time_s)
+    return TriggerRanges(brake_m, brake_m + speed_mps * settings.warning_lead_time_s)

@@ -310,12 +310,9 @@ def _truck(builder: MeshBuilder, paint: Float64Array, rng: np.random.Generator) 
         plate(builder, -half - 0.02, (y_m - 0.02, y_m + 0.02), (1.1, tall - 0.15), _RIM, material=Material.PAINT)
     stripe = np.clip(rng.uniform(0.1, 0.8, 3), 0, 1)
     for side in (1, -1):
-        side_face(
-            builder, side, (-half + 0.5, half - 2.8), wide + 0.01, (1.7, 2.5), colour=stripe, material=Material.PAINT
-        )
-        side_face(
-            builder, side, (half - 1.2, half - 0.2), wide * 0.97, (1.65, 2.4), colour=_GLASS, material=Material.GLASS
-        )
+        cargo_m, window_m = (-half + 0.5, half - 2.8), (half - 1.2, half - 0.2)
+        side_face(builder, side, cargo_m, wide + 0.01, (1.7, 2.5), colour=stripe, material=Material.PAINT)
+        side_face(builder, side, window_m, wide * 0.97, (1.65, 2.4), colour=_GLASS, material=Material.GLASS)
         tail_m, head_m = (side * wide * 0.65, side * wide * 0.95), (side * wide * 0.6, side * wide * 0.92)
         plate(builder, -half + 0.02, tail_m, (0.68, 0.9), _RED, material=Material.BRAKE_LIGHT)
         plate(builder, half + 0.01, head_m, (0.6, 0.85), _WHITE, material=Material.LIGHT)
