@@ -22,10 +22,10 @@ from ssd_triton.common.errors import VideoError
 from ssd_triton.common.files import relative_to_cwd
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes of image files in a folder, in upper or lower case; other files are ignored."""
+"""Files of a folder that are taken for images, in upper or lower case; others are passed over."""
 
 _DAMAGED_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Exceptions that Pillow's decoders raise on damaged files."""
+"""What Pillow's decoders raise on damaged files."""
 
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
