@@ -32,8 +32,11 @@ _DEFAULT_SEED = 12
 _LEAST_NOISE_PX = 0.25
 """Least noise that tracking expects, since its filters divide by it."""
 
-_SIMULATION = Path(__file__).parent
-_DRIVING = _SIMULATION.parent / "driving"
+_PACKAGE = Path(__file__).parents[1]
+CODE_FOLDERS = tuple(
+    _PACKAGE / name for name in ("simulation", "simulation/rendering", "driving/camera", "driving/braking")
+)
+"""Folders of the code that the default clip depends on."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def default_clip(path: Path, config: Config, labels: Sequence[str]) -> Clip:
 def _fingerprint(config: Config) -> str:
     """Digest of the default clip's inputs: the code that simulates, decides and draws, and its settings."""
     digest = hashlib.sha256()
-    for folder in (_SIMULATION, _SIMULATION / "rendering", _DRIVING / "camera", _DRIVING / "braking"):
+    for folder in CODE_FOLDERS:
         for source in sorted(folder.glob("*.py")):
             digest.update(source.name.encode())
             digest.update(source.read_bytes())
