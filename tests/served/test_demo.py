@@ -143,7 +143,7 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
     assert "unanswered   0" not in output
     last = read_events(tmp_path)[-1]
     assert last["state"] != "SAFE"  # a WARN from before is held for a while
-    assert str(last["reason"]).endswith("no detections of this frame")
+    assert str(last["reason"]).endswith("no detections for this frame")
     assert 0 < len(frame_times_s(tmp_path / "out.mp4")) < LONG_FRAMES
 
 

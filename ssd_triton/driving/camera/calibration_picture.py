@@ -1,4 +1,4 @@
-"""A picture that shows by eye whether a camera is calibrated: the road's metres drawn on a frame."""
+"""A picture for checking a calibration by eye: a metre grid of the road, drawn on a frame."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ _SEGMENT: Colour = (245, 176, 48)
 _FORWARD_STEP_M = 5
 _FARTHEST_M = 50
 _LATERAL_STEP_M = 1.75
-"""Half a lane of 3.5 m, as most motorways have it: every second line should lie on or between lane markings."""
+"""Half a lane of 3.5 m, the width on most motorways: every second line should match lane markings or lane centres."""
 _LATERAL_LINES = 3
-"""On either side of the middle."""
+"""Number of lines on either side of the middle."""
 _SAMPLES = 60
-"""Straight pieces of a line, which lens distortion bends."""
+"""Number of straight pieces of a line, for lens distortion."""
 _INFINITY_M = 1e6
 
 
 def draw_metre_grid(
     image_rgb: UInt8Array, camera: Camera, corridor_half_width_m: float, *, title: str = ""
 ) -> UInt8Array:
-    """Draw the road's metres as a camera sees them.
+    """Draw the road's metre grid as a camera sees it.
 
-    Lines across every 5 m up to 50 m, lines along every 1.75 m, the car's corridor filled, and the horizon.
+    The grid has lines across the road every 5 m up to 50 m, lines along it every 1.75 m, the filled corridor, and the
+    horizon.
 
     Args:
         image_rgb: UINT8 [H, W, 3], RGB, of the camera's size.
-        camera: Whose calibration is shown.
+        camera: The calibrated camera.
         corridor_half_width_m: Half the width of the corridor.
         title: Text for the upper edge.
 
@@ -78,11 +79,11 @@ def draw_metre_grid(
 
 
 def draw_segments(image_rgb: UInt8Array, camera: Camera, segments_px: FloatArray) -> UInt8Array:
-    """Draw the segments that a vanishing point was found from.
+    """Draw the lane segments of a vanishing point.
 
     Args:
         image_rgb: UINT8 [H, W, 3], RGB, of the camera's size.
-        camera: Mounted in any way above the horizon's row.
+        camera: Only its intrinsics and distortion are used.
         segments_px: FP32 [n, 4], x and y of both ends, without lens distortion.
 
     Returns:
@@ -96,7 +97,7 @@ def draw_segments(image_rgb: UInt8Array, camera: Camera, segments_px: FloatArray
 
 
 def _nearest_m(camera: Camera) -> float:
-    """Where the road begins to be drawn: just below the lower edge of the image."""
+    """Range at which the grid starts: just below the lower edge of the image."""
     lower_edge = camera.road_point(camera.width_px / 2, camera.height_px)
     return 1.0 if lower_edge is None else min(max(lower_edge.forward_m * 0.7, 0.1), _FORWARD_STEP_M)
 
@@ -121,7 +122,7 @@ def _draw_curve(canvas: UInt8Array, points_px: FloatArray, colour: Colour, width
 
 
 def _draw_range_labels(canvas: UInt8Array, camera: Camera, ranges_m: list[int]) -> None:
-    """Write the ranges beside the middle line, where there is room between them."""
+    """Draw the ranges beside the middle line, where there is room between them."""
     size_px = text_size_px(canvas.shape[0])
     free_below = float(canvas.shape[0])
     for range_m in ranges_m:

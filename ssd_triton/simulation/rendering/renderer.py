@@ -1,10 +1,10 @@
-"""Draw what the camera sees of the simulated world, as a picture that could come from a dash-cam.
+"""Render the simulated world as a dash-cam would record it.
 
     renderer = Renderer(scenario, camera, weather="sunny", seed=1)
     image_rgb = renderer.draw(snapshot)
 
-Everything is drawn with OpenCV on the processor, from far to near. The lens is a pinhole: cameras with distortion are
-refused, since boxes would not fit.
+Everything is drawn with OpenCV on the CPU, from far to near. The camera is a pinhole: cameras with lens distortion are
+refused, since straight edges would not match the boxes.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.camera import Camera
 from ssd_triton.simulation.motion import TargetState
-from ssd_triton.simulation.outcome import Snapshot
 from ssd_triton.simulation.rendering.backdrop import Backdrop
 from ssd_triton.simulation.rendering.ground import Ground
 from ssd_triton.simulation.rendering.mesh import draw_mesh
-from ssd_triton.simulation.rendering.meshes import target_mesh
 from ssd_triton.simulation.rendering.scenery import Item, Scenery
 from ssd_triton.simulation.rendering.shadows import draw_shadows
+from ssd_triton.simulation.rendering.target_meshes import target_mesh
 from ssd_triton.simulation.rendering.view import View
 from ssd_triton.simulation.rendering.weather import WEATHERS, Weather
-from ssd_triton.simulation.scenario import Scenario, WorldError
+from ssd_triton.simulation.scenario import Scenario, SimulationError
+from ssd_triton.simulation.snapshot import Snapshot
 
 LEAST_SIZE_PX = 64
-"""Narrower or lower pictures show nothing that could be told apart."""
+"""Nothing is recognisable in smaller images."""
 
 _GRAIN_MARGIN_PX = 64
 _HAZE_FROM_M = 8.0
 _BRAKING_MPS2 = 0.5
-"""Brake lights are on from this deceleration; UN R13-H asks for them from 1.3 m/s² and allows them from 0.7 m/s²."""
+"""Brake lights are on from this deceleration; UN R13-H requires them from 1.3 m/s² and allows them from 0.7 m/s²."""
 
 
 class Renderer:
@@ -40,13 +40,13 @@ class Renderer:
 
     Args:
         scenario: Its road is drawn.
-        camera: Its size and lens; each snapshot brings where it looks.
-        weather: A key of :data:`ssd_triton.simulation.rendering.weather.WEATHERS`, or a weather of one's own.
-        seed: Of all that the scenario leaves open: textures, sky, roadside, noise of the sensor.
+        camera: Size and lens; the pitch comes from each snapshot.
+        weather: A key of :data:`ssd_triton.simulation.rendering.weather.WEATHERS`, or a weather.
+        seed: Seed of textures, sky, roadside and sensor noise.
         shadows: Whether road users cast shadows.
 
     Raises:
-        WorldError: The camera has lens distortion or is smaller than 64 pixels, or the weather is unknown.
+        SimulationError: The camera has lens distortion or is smaller than 64 pixels, or the weather is unknown.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Renderer:
         self._vignette = _vignette(camera)
 
     def draw(self, snapshot: Snapshot) -> UInt8Array:
-        """The picture of a snapshot, UINT8 [H, W, 3], RGB."""
+        """Draw a snapshot: UINT8 [H, W, 3], RGB."""
         camera, ego = snapshot.camera, snapshot.ego
         view = View(ego, camera, self.weather)
         image = np.zeros((camera.height_px, camera.width_px, 3), np.uint8)
@@ -103,7 +103,7 @@ class Renderer:
         sprite.draw(image)
 
     def _as_sensed(self, image: UInt8Array, time_s: float) -> UInt8Array:
-        """Blur of the lens, darker corners, noise of the sensor."""
+        """Add the blur and vignetting of the lens, and the noise of the sensor."""
         image = cv2.GaussianBlur(image, (0, 0), 0.55)
         image = cv2.multiply(image, self._vignette, scale=1 / 255)
         rng = np.random.default_rng([self._seed, 5, round(time_s * 1000)])
@@ -114,36 +114,36 @@ class Renderer:
 
 
 def check_camera(camera: Camera) -> None:
-    """Refuse what cannot be drawn.
+    """Refuse a camera whose view cannot be drawn.
 
     Raises:
-        WorldError: Lens distortion, or fewer than 64 pixels across or down.
+        SimulationError: Lens distortion, or fewer than 64 pixels across or down.
     """
     if any(camera.distortion):
-        raise WorldError(
+        raise SimulationError(
             f"got a camera with lens distortion {list(camera.distortion)}, expected a pinhole; remove 'distortion' "
             "from the camera file, or leave camera.file out"
         )
     if min(camera.width_px, camera.height_px) < LEAST_SIZE_PX:
-        raise WorldError(
-            f"got a picture of {camera.width_px}x{camera.height_px} pixels, expected at least {LEAST_SIZE_PX} each way;"
-            " change --size"
+        raise SimulationError(
+            f"got an image of {camera.width_px}x{camera.height_px} pixels, expected at least {LEAST_SIZE_PX} each way; "
+            "change --size"
         )
 
 
 def find_weather(name: str) -> Weather:
-    """The weather of a name.
+    """Find a weather by name.
 
     Raises:
-        WorldError: There is none.
+        SimulationError: The name is unknown.
     """
     if name not in WEATHERS:
-        raise WorldError(f"unknown weather '{name}', expected one of {', '.join(WEATHERS)}")
+        raise SimulationError(f"unknown weather '{name}', expected one of {', '.join(WEATHERS)}")
     return WEATHERS[name]
 
 
 def _vignette(camera: Camera) -> UInt8Array:
-    """Light that reaches the sensor, 255 for all, UINT8 [H, W, 3]."""
+    """Share of the light that reaches the sensor, 255 for all of it, UINT8 [H, W, 3]."""
     x = (np.arange(camera.width_px) + 0.5 - camera.cx_px) / camera.width_px
     y = (np.arange(camera.height_px) + 0.5 - camera.cy_px) / camera.width_px
     light = np.clip(1 - 0.42 * (x**2 + y[:, np.newaxis] ** 2), 0, 1)

@@ -1,4 +1,4 @@
-"""What is shown of the run itself: times, latency and what was lost."""
+"""The status bar: times, latency and lost frames of the run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.media.drawing.canvas import INK, MUTED, fill, line_width_px, put_text, rectangle_corners, text_size_px
-from ssd_triton.media.drawing.lettering import text_width_px
+from ssd_triton.media.drawing.text import text_width_px
 
 
 class StageRate(NamedTuple):
-    """Milliseconds a frame, and the frames a second that the stage can sustain; None where not known yet."""
+    """Milliseconds per frame and sustainable frames per second of a stage; None while unknown."""
 
     name: str
     ms: float | None
@@ -21,14 +21,14 @@ class StageRate(NamedTuple):
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The run as it stands.
+    """Present figures of the run.
 
     Attributes:
-        rates: How long the stages take; the last one is the whole pipeline.
-        latency_ms: From camera to decision, of this frame.
-        latency_is_measured: Whether it was measured; otherwise it is what the configuration assumes.
-        dropped_frames: Frames that newer ones overtook, so far.
-        frames_without_data: Frames that could not be decoded or that no answer came for, so far.
+        rates: Rates of the stages; the last one is the whole pipeline's.
+        latency_ms: From camera to decision, for this frame.
+        latency_is_measured: Whether the latency was measured; otherwise it is the configuration's assumption.
+        dropped_frames: Frames dropped so far.
+        frames_without_data: Frames so far that could not be decoded or got no answer.
     """
 
     rates: Sequence[StageRate]
@@ -38,7 +38,7 @@ class RunStatus:
     frames_without_data: int
 
     def parts(self) -> list[str]:
-        """Short texts, one a figure."""
+        """A short text for each figure."""
         *stages, pipeline = self.rates
         kind = "" if self.latency_is_measured else " (assumed)"
         return [
@@ -51,14 +51,14 @@ class RunStatus:
 
 
 def status_height_px(size_px: tuple[int, int], status: RunStatus) -> int:
-    """Height of what :func:`draw_status` draws into an image of a width and height."""
+    """Height of the status bar in an image of a size."""
     width, height = size_px
-    # The frame of the banner takes the lowest rows.
+    # The banner's frame covers the lowest rows.
     return _line_px(height) * len(_lines(status, width, height)) + 2 * line_width_px(height)
 
 
 def draw_status(canvas: UInt8Array, status: RunStatus) -> None:
-    """Draw the figures of the run along the lower edge of an image, in as many lines as they take.
+    """Draw the figures of the run along the lower edge of an image, in as many lines as needed.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.

@@ -1,10 +1,9 @@
-"""Detections to tracks.
+"""Tracking of observations over time.
 
-Why not a library: a track here must be moved on by the time between two frames, which differs when frames are dropped,
-and not by frames. SORT, ByteTrack and norfair 2.3 count frames; supervision has no ByteTrack any longer; its sibling
-``trackers`` 2.6 takes timestamps, but depends on ``opencv-python``, which cannot be installed beside
-``opencv-python-headless``. The association is ByteTrack's, the assignment is SciPy's, and the filters of a track
-are ours in any case.
+Why not a library: tracks here advance by the time between two frames, which varies when frames are dropped. SORT,
+ByteTrack and norfair 2.3 count frames; supervision no longer has ByteTrack; its sibling ``trackers`` 2.6 takes
+timestamps, but depends on ``opencv-python``, which cannot be installed beside ``opencv-python-headless``. The
+association follows ByteTrack, the assignment is SciPy's, and the filters are specific to this project.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ssd_triton.driving.braking.track import Track
 
 
 class Tracker:
-    """Tracks by the time of frames; numbers count from 1 and are not used twice.
+    """Keeps the tracks; their numbers count from 1 and are never reused.
 
     Args:
         camera_height_m: Height of the lens above the road.
@@ -38,7 +37,7 @@ class Tracker:
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        """Those that count: seen often enough, and not long ago."""
+        """The confirmed tracks."""
         return tuple(track for track in self._tracks if track.hits >= self._settings.confirm_hits)
 
     def reset(self) -> None:
@@ -46,23 +45,23 @@ class Tracker:
         self._tracks = []
 
     def advance(self, time_s: float, ego: EgoMotion) -> None:
-        """Move all tracks on to a later time."""
+        """Advance all tracks to a later time."""
         for track in self._tracks:
             track.predict(time_s - self._time_s, ego)
         self._time_s = time_s
 
     def update(self, seen: Sequence[Observation], ego: EgoMotion, corridor: Corridor) -> None:
-        """Take in what was seen at the time that the tracks have been moved on to, highest score first.
+        """Update the tracks by observations at the time of the last :meth:`advance`, highest score first.
 
-        Tracks end that count and have not been seen for too long; and that are not seen now and do not count yet,
-        or were leaving the image.
+        A confirmed track ends when it is unseen for too long. An unconfirmed track, and one that was leaving the image,
+        ends at once when unseen.
         """
         settings = self._settings
         high = [item for item in seen if item.score > settings.high_score_thresh]
         low = [item for item in seen if item.score <= settings.high_score_thresh]
         lost, new = self._continue(self._tracks, high, ego, corridor)
         self._continue(lost, low, ego, corridor)
-        self._tracks = [track for track in self._tracks if self._goes_on(track)]
+        self._tracks = [track for track in self._tracks if self._is_alive(track)]
         for item in new:
             track = Track(
                 self._next_id,
@@ -79,7 +78,7 @@ class Tracker:
     def _continue(
         self, tracks: Sequence[Track], seen: Sequence[Observation], ego: EgoMotion, corridor: Corridor
     ) -> tuple[list[Track], list[Observation]]:
-        """Continue tracks with observations; gives the tracks and the observations that are left over."""
+        """Continue tracks with observations; returns the unmatched tracks and observations."""
         expected = np.array([track.box.box_xyxy for track in tracks]).reshape(-1, 4)
         pairs = match(expected, [track.group for track in tracks], seen, self._settings.match_iou_thresh)
         for row, column in pairs:
@@ -90,7 +89,7 @@ class Tracker:
             [item for column, item in enumerate(seen) if column not in columns],
         )
 
-    def _goes_on(self, track: Track) -> bool:
+    def _is_alive(self, track: Track) -> bool:
         unseen_s = self._time_s - track.last_seen_s
         counts = track.hits >= self._settings.confirm_hits and not track.is_leaving
         return unseen_s == 0 or (counts and unseen_s <= self._settings.max_coast_s)

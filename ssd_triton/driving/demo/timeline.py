@@ -1,4 +1,4 @@
-"""The figures of a run over time, and their plot."""
+"""The plot of a run's figures over time."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from ssd_triton.common.files import atomic_output
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.common.units import KMH_PER_MPS
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS, STATE_NAMES
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS, STATE_NAMES
 
-KMH_PER_MPS = 3.6
 _LONGEST_TTC_S = 10.0
-"""Longer times to collision are not plotted: they are of no use to a decision, and hide the short ones."""
+"""Longer times to collision are not plotted: they do not matter for a decision, and compress the short ones."""
 _HARDEST_MPS2 = 15.0
-"""Harder braking than any car's is cut off in the plot."""
+"""Upper end of the plotted decelerations, beyond any car's."""
 _EMPTY_RANGE_M = 50.0
-"""What the axis of ranges shows when there is no obstacle."""
+"""Upper end of the plotted ranges without an obstacle."""
 _RANGE_COLOUR, _SCALE_COLOUR, _EGO_COLOUR = "#2563c9", "#c026d3", "#374151"
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One frame's figures; NaN where there is none.
+class TimelinePoint:
+    """The plotted figures of one frame; NaN for missing ones.
 
     Attributes:
-        time_s: When the frame was taken.
-        state: What was decided.
-        track_id: Of the obstacle; 0 without one.
-        range_m: Of the obstacle.
-        range_std_m: Its standard deviation.
-        ego_kmh: Speed of the car.
-        closing_kmh: How fast the obstacle comes nearer.
+        time_s: Time of the frame.
+        state: The decision.
+        track_id: Track of the obstacle; 0 without one.
+        range_m: Range of the obstacle.
+        range_std_m: Standard deviation of the range.
+        ego_kmh: Speed of the ego.
+        closing_kmh: Closing speed of the obstacle.
         ttc_range_s: Time to collision by range.
         ttc_scale_s: Time to collision by image scale.
         required_mps2: Required deceleration.
@@ -53,8 +53,8 @@ class Moment:
     required_mps2: float
 
     @classmethod
-    def of(cls, decision: FrameDecision) -> Moment:
-        """Those of a decision."""
+    def of(cls, decision: FrameDecision) -> TimelinePoint:
+        """The figures of a decision."""
         item = decision.obstacle
         return cls(
             time_s=decision.time_s,
@@ -71,18 +71,18 @@ class Moment:
 
 
 def can_plot() -> bool:
-    """Whether matplotlib is there; a machine that only talks to a server may do without."""
+    """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def plot_timeline(path: Path, moments: Sequence[Moment], title: str, deceleration_mps2: float) -> None:
-    """Plot range, speeds, times to collision and required deceleration over time, the states as bands behind them.
+def plot_timeline(path: Path, points: Sequence[TimelinePoint], title: str, deceleration_mps2: float) -> None:
+    """Plot range, speeds, times to collision and required deceleration over time, with the states as bands behind them.
 
     Args:
         path: A PNG file.
-        moments: In order of time, at least one.
-        title: Of the plot.
-        deceleration_mps2: From which on BRAKE is due; drawn as a line.
+        points: In order of time, at least one.
+        title: Title of the plot.
+        deceleration_mps2: Threshold of BRAKE, drawn as a line.
     """
     import matplotlib as mpl
 
@@ -91,20 +91,20 @@ def plot_timeline(path: Path, moments: Sequence[Moment], title: str, deceleratio
     from matplotlib.patches import Patch
 
     figure, axes = plt.subplots(4, 1, figsize=(11, 9.5), sharex=True, layout="constrained")
-    times_s = [moment.time_s for moment in moments]
+    times_s = [point.time_s for point in points]
 
-    def plot(row: int, value: Callable[[Moment], float], label: str, colour: str) -> None:
-        axes[row].plot(times_s, _broken(moments, value), color=colour, label=label, linewidth=1.6, marker=".", ms=3)
+    def plot(row: int, value: Callable[[TimelinePoint], float], label: str, colour: str) -> None:
+        axes[row].plot(times_s, _broken(points, value), color=colour, label=label, linewidth=1.6, marker=".", ms=3)
 
-    plot(0, lambda moment: moment.range_m, "range of the obstacle", _RANGE_COLOUR)
-    low = _broken(moments, lambda moment: moment.range_m - moment.range_std_m)
-    high = _broken(moments, lambda moment: moment.range_m + moment.range_std_m)
+    plot(0, lambda point: point.range_m, "range of the obstacle", _RANGE_COLOUR)
+    low = _broken(points, lambda point: point.range_m - point.range_std_m)
+    high = _broken(points, lambda point: point.range_m + point.range_std_m)
     axes[0].fill_between(times_s, low, high, color=_RANGE_COLOUR, alpha=0.25, linewidth=0, label="± 1 std")
-    axes[1].plot(times_s, [moment.ego_kmh for moment in moments], color=_EGO_COLOUR, label="ego", linewidth=1.6)
-    plot(1, lambda moment: moment.closing_kmh, "closing", _RANGE_COLOUR)
-    plot(2, lambda moment: _up_to(moment.ttc_range_s, _LONGEST_TTC_S), "by range", _RANGE_COLOUR)
-    plot(2, lambda moment: _up_to(moment.ttc_scale_s, _LONGEST_TTC_S), "by image scale", _SCALE_COLOUR)
-    plot(3, lambda moment: min(moment.required_mps2, _HARDEST_MPS2), "required", _RANGE_COLOUR)
+    axes[1].plot(times_s, [point.ego_kmh for point in points], color=_EGO_COLOUR, label="ego", linewidth=1.6)
+    plot(1, lambda point: point.closing_kmh, "closing", _RANGE_COLOUR)
+    plot(2, lambda point: _up_to(point.ttc_range_s, _LONGEST_TTC_S), "by range", _RANGE_COLOUR)
+    plot(2, lambda point: _up_to(point.ttc_scale_s, _LONGEST_TTC_S), "by image scale", _SCALE_COLOUR)
+    plot(3, lambda point: min(point.required_mps2, _HARDEST_MPS2), "required", _RANGE_COLOUR)
     axes[3].axhline(deceleration_mps2, color="#b91c1c", linewidth=1, linestyle="--", label="BRAKE is due")
     farthest_m = max((value for value in high if not math.isnan(value)), default=_EMPTY_RANGE_M)
     for row, top in ((0, farthest_m), (2, _LONGEST_TTC_S), (3, _HARDEST_MPS2)):
@@ -113,7 +113,7 @@ def plot_timeline(path: Path, moments: Sequence[Moment], title: str, deceleratio
     for axis, label in zip(axes, labels, strict=True):
         axis.set_ylabel(label)
         axis.grid(visible=True, alpha=0.25)
-        _draw_bands(axis, moments)
+        _draw_bands(axis, points)
         axis.legend(loc="upper right", fontsize=8, framealpha=0.9)
     axes[-1].set_xlabel("time, s")
     bands = [Patch(color=_hex(state), alpha=0.35, label=STATE_NAMES[state]) for state in State]
@@ -123,22 +123,22 @@ def plot_timeline(path: Path, moments: Sequence[Moment], title: str, deceleratio
     plt.close(figure)
 
 
-def _draw_bands(axis: Any, moments: Sequence[Moment]) -> None:
+def _draw_bands(axis: Any, points: Sequence[TimelinePoint]) -> None:
     """Colour the background by the states."""
     start = 0
-    for index in range(1, len(moments) + 1):
-        if index == len(moments) or moments[index].state is not moments[start].state:
-            end_s = moments[min(index, len(moments) - 1)].time_s
-            axis.axvspan(moments[start].time_s, end_s, color=_hex(moments[start].state), alpha=0.3, linewidth=0)
+    for index in range(1, len(points) + 1):
+        if index == len(points) or points[index].state is not points[start].state:
+            end_s = points[min(index, len(points) - 1)].time_s
+            axis.axvspan(points[start].time_s, end_s, color=_hex(points[start].state), alpha=0.3, linewidth=0)
             start = index
 
 
-def _broken(moments: Sequence[Moment], value: Callable[[Moment], float]) -> list[float]:
-    """Values over time; NaN where another obstacle begins, so that no line joins the two."""
-    values = [value(moment) for moment in moments]
-    for index in range(1, len(moments)):
-        before, now = moments[index - 1].track_id, moments[index].track_id
-        if before and now and before != now and not math.isnan(moments[index].range_m):
+def _broken(points: Sequence[TimelinePoint], value: Callable[[TimelinePoint], float]) -> list[float]:
+    """Values over time; NaN between two obstacles, so that no line joins them."""
+    values = [value(point) for point in points]
+    for index in range(1, len(points)):
+        before, now = points[index - 1].track_id, points[index].track_id
+        if before and now and before != now and not math.isnan(points[index].range_m):
             values[index - 1] = math.nan
     return values
 

@@ -1,4 +1,4 @@
-"""How the ego follows a demand to brake, and how its nose dives."""
+"""The ego's brakes, and the pitch of its body."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ssd_triton.config import BrakesConfig, EgoPitchConfig
 
 
 class Brakes:
-    """Dead time, then a ramp to full deceleration; released, the same ramp back.
+    """Brakes with a dead time and a ramp to full deceleration; released, they ramp back at the same rate.
 
     Args:
-        settings: Times and the maximum.
+        settings: Times and maximum.
 
     Attributes:
-        deceleration_mps2: At present, at least 0.
+        deceleration_mps2: Present deceleration, at least 0.
     """
 
     def __init__(self, settings: BrakesConfig) -> None:
@@ -23,7 +23,7 @@ class Brakes:
         self.deceleration_mps2 = 0.0
 
     def advance(self, demanded: bool, dt_s: float) -> None:
-        """Move on by a time in which braking was demanded or not."""
+        """Advance by a time step with or without a demand to brake."""
         self._demanded_s = self._demanded_s + dt_s if demanded else 0.0
         settings = self._settings
         change = settings.max_deceleration_mps2 / settings.build_up_s * dt_s
@@ -34,13 +34,13 @@ class Brakes:
 
 
 class EgoPitch:
-    """Pitch of the body on its springs: an oscillator that braking pushes down at the nose.
+    """Pitch of the body on its springs: a damped oscillator that braking pushes nose-down.
 
     Args:
-        settings: Stiffness by deceleration, frequency, damping.
+        settings: Pitch per deceleration, frequency and damping.
 
     Attributes:
-        pitch_deg: At present; positive looks down.
+        pitch_deg: Present pitch; positive looks down.
     """
 
     def __init__(self, settings: EgoPitchConfig) -> None:
@@ -49,7 +49,7 @@ class EgoPitch:
         self.pitch_deg = 0.0
 
     def advance(self, deceleration_mps2: float, dt_s: float) -> None:
-        """Move on by a time of a deceleration, by a half-implicit Euler step."""
+        """Advance by a time step under a deceleration: one semi-implicit Euler step."""
         angular = 2 * math.pi * self._settings.frequency_hz
         rest_deg = self._settings.deg_per_mps2 * deceleration_mps2
         pull = angular**2 * (rest_deg - self.pitch_deg) - 2 * self._settings.damping * angular * self._rate_deg_s
@@ -58,7 +58,7 @@ class EgoPitch:
 
 
 def stopping_distance_m(speed_mps: float, settings: BrakesConfig) -> float:
-    """Way from a demand at a speed to standstill, in closed form: dead time, ramp, full deceleration."""
+    """Stopping distance from the demand to standstill, in closed form: dead time, ramp, full deceleration."""
     full, ramp_s = settings.max_deceleration_mps2, settings.build_up_s
     dead_m = speed_mps * settings.dead_time_s
     jerk = full / ramp_s

@@ -1,4 +1,4 @@
-"""The car's corridor on the road, as the camera sees it."""
+"""The ego's corridor on the road, in the camera's image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.braking.corridor import Corridor
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
-from ssd_triton.driving.drawing.states import STATE_COLOURS
-from ssd_triton.driving.drawing.zones import Zones
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
+from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 from ssd_triton.media.drawing.canvas import (
     INK,
     PAPER,
@@ -29,19 +29,19 @@ from ssd_triton.media.drawing.canvas import (
 )
 
 UNKNOWN_SPEED_REACH_M = 40.0
-"""How far the corridor is drawn when the speed is not known."""
+"""Drawn length of the corridor when the speed is unknown."""
 
 _SHORTEST_REACH_M = 10.0
-"""How far it is drawn at least, for a car that stands."""
+"""Least drawn length, for a stationary ego."""
 
 _SAMPLES = 24
-"""Straight pieces of an edge, which a curve and lens distortion bend."""
+"""Number of straight pieces of an edge, for curves and lens distortion."""
 
 
 def corridor_edges_m(corridor: Corridor, near_m: float, far_m: float) -> tuple[list[Point], list[Point]]:
-    """Left and right edge of the corridor from near to far, as points ahead and to the right, in metres.
+    """Left and right edge of the corridor from near to far: forward and lateral positions in metres.
 
-    Samples lie denser nearby, where they are farther apart in an image.
+    Samples are denser nearby, where they are farther apart in the image.
     """
     left: list[Point] = []
     right: list[Point] = []
@@ -54,26 +54,26 @@ def corridor_edges_m(corridor: Corridor, near_m: float, far_m: float) -> tuple[l
     return left, right
 
 
-def reach_m(zones: Zones | None) -> float:
-    """How far the corridor is drawn on a free road."""
-    return UNKNOWN_SPEED_REACH_M if zones is None else max(zones.warn_m, _SHORTEST_REACH_M)
+def reach_m(ranges: TriggerRanges | None) -> float:
+    """Drawn length of the corridor on a clear road."""
+    return UNKNOWN_SPEED_REACH_M if ranges is None else max(ranges.warn_m, _SHORTEST_REACH_M)
 
 
-def draw_corridor(canvas: UInt8Array, camera: Camera, decision: FrameDecision, zones: Zones | None) -> None:
-    """Draw the corridor in the state's colour, and where a standing object would call for WARN and for BRAKE.
+def draw_corridor(canvas: UInt8Array, camera: Camera, decision: FrameDecision, ranges: TriggerRanges | None) -> None:
+    """Draw the corridor in the state's colour, with the trigger ranges of WARN and BRAKE.
 
-    It ends with the range of WARN, or at the obstacle, behind which the road is hidden.
+    It ends at the range of WARN, or at the obstacle that hides the road behind it.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB, of the camera's size; drawn into.
-        camera: What the image was taken with.
-        decision: What is decided on it.
-        zones: The ranges; None when the speed is not known.
+        camera: The image's camera.
+        decision: The decision on the frame.
+        ranges: Trigger ranges for a stationary object; None when the speed is unknown.
     """
     lower_edge = camera.road_point(camera.width_px / 2, camera.height_px)
     if lower_edge is None:
         return
-    near_m, far_m = lower_edge.forward_m, reach_m(zones)
+    near_m, far_m = lower_edge.forward_m, reach_m(ranges)
     if decision.obstacle is not None:
         far_m = min(far_m, decision.obstacle.range_m)
     if near_m >= far_m:
@@ -86,16 +86,16 @@ def draw_corridor(canvas: UInt8Array, camera: Camera, decision: FrameDecision, z
     fill(canvas, [*left, *reversed(right)], colour, 0.22)
     for edge in (left, right):
         outline(canvas, edge, colour, width_px, closed=False)
-    if zones is not None:
-        for state, range_m in ((State.WARN, zones.warn_m), (State.BRAKE, zones.brake_m)):
+    if ranges is not None:
+        for state, range_m in ((State.WARN, ranges.warn_m), (State.BRAKE, ranges.brake_m)):
             if near_m < range_m <= far_m:
-                _draw_zone_end(canvas, camera, decision.corridor, state, range_m)
+                _draw_trigger_range(canvas, camera, decision.corridor, state, range_m)
 
 
-def _draw_zone_end(canvas: UInt8Array, camera: Camera, corridor: Corridor, state: State, range_m: float) -> None:
+def _draw_trigger_range(canvas: UInt8Array, camera: Camera, corridor: Corridor, state: State, range_m: float) -> None:
     """Draw a line across the corridor and its range beside it: on the left for WARN, on the right for BRAKE.
 
-    In the distance both zones end in neighbouring rows, where labels on one side would overlap.
+    Both lines can lie in neighbouring rows, where labels on the same side would overlap.
     """
     sides_m = [corridor.lateral_m(range_m, side_m) for side_m in (-corridor.half_width_m, corridor.half_width_m)]
     bar = _seen(camera, [(range_m, side_m) for side_m in sides_m if side_m is not None])
@@ -114,7 +114,7 @@ def _draw_zone_end(canvas: UInt8Array, camera: Camera, corridor: Corridor, state
 
 
 def _seen(camera: Camera, points_m: list[Point]) -> list[Point]:
-    """Image points of road points; those that are not seen are left out."""
+    """Image points of the visible ones of road points."""
     if not points_m:
         return []
     on_road = np.array([(forward_m, lateral_m, 0.0) for forward_m, lateral_m in points_m], np.float32)

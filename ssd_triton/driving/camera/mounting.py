@@ -1,4 +1,4 @@
-"""How a camera is mounted, from points of the road whose places are known, or from where the road vanishes."""
+"""The mounting of a camera, from road points at known positions, or from the road's vanishing point."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ssd_triton.driving.camera.model import Camera, CameraError
 
 MIN_POINTS = 4
 _MIN_SPREAD_M = 0.2
-"""Standard deviation of the points, in metres, that they must have across the line that fits them best."""
+"""Least standard deviation of the points across their best-fitting line."""
 _MAX_RMS = 0.02
-"""Root mean square error, in image widths, beyond which points and pixels do not belong together: a typing error or a
-swapped sign leaves more, careless measuring much less."""
+"""Greatest root mean square error of a valid fit, in image widths: a typing error or a swapped sign leaves more,
+careless measuring much less."""
 
 _ITERATIONS = 100
 _INITIAL_DAMPING = 1e-3
 _STEP = 1e-6
-"""Of the numeric derivatives, in metres and degrees."""
+"""Step of the numeric derivatives, in metres and degrees."""
 _CONVERGED = 1e-10
 
 
 class RoadReference(NamedTuple):
-    """A point of the road whose place is known, and where it is in the image."""
+    """A road point at a known position, and its image point."""
 
     forward_m: float
     """From the point below the camera along the car's heading."""
@@ -40,13 +40,13 @@ class RoadReference(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MountingFit:
-    """A camera whose height, pitch and yaw fit points of the road.
+    """A camera whose height, pitch and yaw fit road points.
 
     Attributes:
-        camera: With the mounting that was found.
-        errors_px: FP32 [n], distance of each point from where this camera sees it.
-        rms_px: Root of the mean of their squares.
-        height_std_m: Standard deviation of the height, from the errors that are left.
+        camera: The camera with the fitted mounting.
+        errors_px: FP32 [n], reprojection error of each point.
+        rms_px: Root mean square of the errors.
+        height_std_m: Standard deviation of the height, from the remaining errors.
         pitch_std_deg: Standard deviation of the pitch.
         yaw_std_deg: Standard deviation of the yaw.
     """
@@ -60,17 +60,17 @@ class MountingFit:
 
 
 def fit_mounting(intrinsics: Camera, references: Sequence[RoadReference]) -> MountingFit:
-    """Find height, pitch and yaw by least squares of the reprojection error.
+    """Fit height, pitch and yaw by least squares of the reprojection error.
 
-    It starts from the free pose of the points (OpenCV's IPPE: Collins and Bartoli, "Infinitesimal Plane-Based Pose
-    Estimation", IJCV 2014) and goes on by Levenberg-Marquardt without roll or offset.
+    The fit starts from the free pose of the points (OpenCV's IPPE: Collins and Bartoli, "Infinitesimal Plane-Based Pose
+    Estimation", IJCV 2014) and continues by Levenberg-Marquardt without roll or offset.
 
     Args:
-        intrinsics: A camera whose mounting is not used.
-        references: Four or more points, not on one line.
+        intrinsics: A camera whose mounting is ignored.
+        references: Four or more points that are not collinear.
 
     Raises:
-        CameraError: The points are too few, not finite or on one line, or no camera above the road sees them there.
+        CameraError: The points are too few, not finite or collinear, or fit no camera above the road.
     """
     values = np.array(references, np.float64).reshape(-1, 4)
     _check_references(values)
@@ -98,11 +98,11 @@ def fit_mounting(intrinsics: Camera, references: Sequence[RoadReference]) -> Mou
 
 
 def look_towards(intrinsics: Camera, x_px: float, y_px: float) -> Camera:
-    """Pitch and yaw the camera so that the road vanishes at a point of an image without lens distortion.
+    """Set pitch and yaw so that the road vanishes at a point of the image without lens distortion.
 
     Args:
-        intrinsics: A camera whose pitch and yaw are not used.
-        x_px: Column in which lines along the car's heading meet.
+        intrinsics: A camera whose pitch and yaw are ignored.
+        x_px: Column in which lines along the ego's heading meet.
         y_px: Row of the horizon.
     """
     pitch = math.atan((intrinsics.cy_px - y_px) / intrinsics.fy_px)
@@ -128,7 +128,7 @@ def _check_references(values: Float64Array) -> None:
 
 
 def _initial_mounting(intrinsics: Camera, values: Float64Array) -> Float64Array:
-    """Height, pitch and yaw of the free pose that fits best, FP64 [3]."""
+    """Height, pitch and yaw of the best free pose, FP64 [3]."""
     in_plane = np.column_stack([values[:, 1], values[:, 0], np.zeros(len(values))])
     ideal_px = intrinsics.undistorted(values[:, 2:].astype(np.float32)).astype(np.float64)
     if not np.isfinite(ideal_px).all():
@@ -152,14 +152,14 @@ def _initial_mounting(intrinsics: Camera, values: Float64Array) -> Float64Array:
 def _levenberg_marquardt(
     intrinsics: Camera, values: Float64Array, mounting: Float64Array
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """The mounting [3] with the least residuals [2n], and their derivatives [2n, 3] by it."""
+    """The mounting [3] with the least residuals [2n], and the derivatives [2n, 3] of the residuals."""
     damping, residuals = _INITIAL_DAMPING, _residuals_px(intrinsics, values, mounting)
     jacobian = _jacobian(intrinsics, values, mounting)
     for _ in range(_ITERATIONS):
         normal = jacobian.T @ jacobian
         step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -jacobian.T @ residuals)
         tried = _residuals_px(intrinsics, values, mounting + step)
-        # A step to where a point is out of sight has residuals of NaN, which are not less.
+        # A step that puts a point out of sight gives NaN, and the comparison is false.
         if np.sum(tried**2) < np.sum(residuals**2):
             mounting, residuals, damping = mounting + step, tried, damping / 10
             jacobian = _jacobian(intrinsics, values, mounting)
@@ -171,7 +171,7 @@ def _levenberg_marquardt(
 
 
 def _residuals_px(intrinsics: Camera, values: Float64Array, mounting: Float64Array) -> Float64Array:
-    """Where a camera sees the points, less where they are, FP64 [2n]."""
+    """Projected minus given image points, FP64 [2n]."""
     camera = _mounted(intrinsics, mounting)
     seen = [camera.image_point(forward_m, lateral_m) for forward_m, lateral_m in values[:, :2]]
     points_px = np.array([(math.nan, math.nan) if point is None else point for point in seen])

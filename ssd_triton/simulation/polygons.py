@@ -1,18 +1,18 @@
-"""Distance and contact of rectangles on the ground."""
+"""Distance between convex polygons on the ground."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ssd_triton.simulation.motion import Float64Array
+from ssd_triton.common.arrays import Float64Array
 
 
 def gap_m(first: Float64Array, second: Float64Array) -> float:
-    """Least distance of two convex polygons in metres; 0 where they touch or overlap.
+    """Least distance between two convex polygons in metres; 0 where they touch or overlap.
 
     Args:
-        first: Corners in turn, FP64 [n, 2].
-        second: Corners in turn, FP64 [m, 2].
+        first: Corners in order around it, FP64 [n, 2].
+        second: Corners in order around it, FP64 [m, 2].
     """
     if _overlap(first, second):
         return 0.0
@@ -20,7 +20,7 @@ def gap_m(first: Float64Array, second: Float64Array) -> float:
 
 
 def _overlap(first: Float64Array, second: Float64Array) -> bool:
-    """Separating axes: convex polygons are apart if, and only if, the normal of one of their sides separates them."""
+    """Separating axis theorem: convex polygons are disjoint only if the normal of one of their sides separates them."""
     for corners in (first, second):
         sides = np.roll(corners, -1, axis=0) - corners
         normals = np.column_stack([-sides[:, 1], sides[:, 0]])

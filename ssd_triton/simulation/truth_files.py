@@ -1,4 +1,4 @@
-"""Ground truth as files: boxes in COCO's format, and a table of ranges and speeds."""
+"""Ground-truth files: boxes in COCO's format, and tables of ranges and speeds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.common.files import atomic_output
-from ssd_triton.simulation.ground_truth import SeenTarget
-from ssd_triton.simulation.motion import Float64Array, TargetState, road_pose
-from ssd_triton.simulation.outcome import Run, Snapshot, truth_of
+from ssd_triton.simulation.motion import TargetState, road_pose
+from ssd_triton.simulation.run import Run
+from ssd_triton.simulation.snapshot import Snapshot, truth_of
+from ssd_triton.simulation.visible_targets import VisibleTarget
 
 MIN_VISIBLE_SHARE = 0.1
-"""Targets of which less is seen are not annotated: people could not tell what they are either."""
+"""Less visible targets are not annotated: people could not recognise them either."""
 MIN_SIDE_PX = 3.0
 
 _COLUMNS = (
@@ -42,17 +44,17 @@ class CocoWriter:
 
     @property
     def num_boxes(self) -> int:
-        """Boxes so far."""
+        """Number of boxes so far."""
         return len(self._annotations)
 
-    def add(self, file_name: str, size_px: tuple[int, int], seen: Sequence[SeenTarget], snapshot: Snapshot) -> None:
-        """Add an image with what is seen in it.
+    def add(self, file_name: str, size_px: tuple[int, int], seen: Sequence[VisibleTarget], snapshot: Snapshot) -> None:
+        """Add an image and its visible targets.
 
         Args:
-            file_name: Of the image.
-            size_px: Its width and height.
-            seen: Its targets, of which those that are hardly visible are left out.
-            snapshot: What it shows.
+            file_name: Name of the image.
+            size_px: Width and height of the image.
+            seen: Its visible targets; barely visible ones are left out.
+            snapshot: The world that it shows.
         """
         image_id = len(self._images) + 1
         self._images.append(
@@ -87,7 +89,7 @@ class CocoWriter:
             )
 
     def write(self, path: Path) -> None:
-        """Write the file."""
+        """Write the annotations."""
         categories = [{"id": index, "name": name} for index, name in enumerate(self._labels) if index > 0]
         content = {"images": self._images, "annotations": self._annotations, "categories": categories}
         with atomic_output(path) as temporary:
@@ -95,11 +97,11 @@ class CocoWriter:
 
 
 def offset_m(state: TargetState, snapshot: Snapshot) -> float:
-    """How near a target's outline comes to the line that the camera follows along the road; 0 where it stands on it."""
+    """Distance of a target's outline from the camera's path along the road; 0 where the target is on it."""
     road = snapshot.scenario.road
     ego = np.array([[snapshot.ego.x_m, snapshot.ego.y_m]])
     ego_offset_m = float(road_pose(road, snapshot.ego_along_m).to_local(ego)[0, 1])
-    # The road's own bend within the target's length is left out.
+    # The bend of the road within the target's length is neglected.
     aside_m = road_pose(road, state.along_m, ego_offset_m).to_local(state.outline_m())[:, 1]
     if aside_m.min() < 0 < aside_m.max():
         return 0.0
@@ -115,13 +117,13 @@ def write_ego_table(path: Path, run: Run) -> None:
             writer.writerow((f"{frame.time_s:.4f}", f"{frame.ego_speed_mps:.4f}", f"{frame.ego_yaw_rate_rad_s:.5f}"))
 
 
-def write_table(path: Path, run: Run, seen: Sequence[Sequence[SeenTarget]], front_overhang_m: float) -> None:
+def write_table(path: Path, run: Run, seen: Sequence[Sequence[VisibleTarget]], front_overhang_m: float) -> None:
     """Write a CSV file with a row for every frame and target; a frame without targets has one row.
 
     Args:
         path: The file.
-        run: What was driven.
-        seen: What is seen in each of its frames.
+        run: The run.
+        seen: Visible targets of each of its frames.
         front_overhang_m: From the camera to the front bumper.
     """
     with atomic_output(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

@@ -1,10 +1,10 @@
-"""Colours and names of states, the same in every picture and plot."""
+"""Colours and names of states, for all pictures and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 from ssd_triton.media.drawing.canvas import MUTED, PAPER, Colour
 
@@ -17,11 +17,11 @@ STATE_COLOURS: Mapping[State, Colour] = {
 STATE_NAMES: Mapping[State, str] = {state: state.name.replace("_", " ") for state in State}
 
 DISAGREEMENT: Colour = (222, 120, 232)
-"""Of objects whose two times to collision contradict each other; unlike any state and any class."""
+"""Colour of objects whose two times to collision disagree; distinct from all states and classes."""
 
 
 def object_colour(item: TrackedObject, decision: FrameDecision) -> Colour:
-    """The state's colour for the object that called for it, light in the corridor, muted beside it."""
+    """Colour of an object: the state's for the obstacle, light in the corridor, muted beside it."""
     if decision.obstacle is not None and item.track_id == decision.obstacle.track_id:
         return STATE_COLOURS[decision.state]
     return PAPER if item.in_corridor else MUTED

@@ -1,9 +1,9 @@
 """The vanishing point of lane lines, from the frames of a drive along a straight road.
 
-Lane lines are parallel to each other and, on a straight stretch and but for lane changes, to the car's heading: where
-their images meet is the heading's image, and its row is the horizon. Straight segments are found by LSD (Grompone von
-Gioi et al., "LSD: a Line Segment Detector", IPOL 2012, as OpenCV has it), and the point in which most of their length
-meets by RANSAC over the segments of all frames.
+On a straight road without lane changes, lane lines are parallel to the ego's heading: their images meet in the image of
+the heading, in the row of the horizon. LSD finds straight segments (Grompone von Gioi et al., "LSD: a Line Segment
+Detector", IPOL 2012, in OpenCV's implementation), and RANSAC over the segments of all frames finds the point in which
+most of their length meets.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ssd_triton.common.arrays import Float64Array, FloatArray, UInt8Array
 from ssd_triton.driving.camera.model import Camera, CameraError, ImagePoint
 
 _SEARCHED_BELOW = 0.5
-"""Part of the image's height above which no segment is taken: sky, trees and buildings, on most mountings."""
+"""Share of the image's height above which segments are ignored: mostly sky, trees and buildings."""
 _SHORTEST = 0.05
-"""Length of the shortest segment that is taken, in image heights."""
+"""Least length of a segment, in image heights."""
 _SLOPES_DEG = (12.0, 80.0)
-"""Angles to the rows at which segments are taken: shadows and bumpers lie lower, posts stand steeper."""
+"""Range of a segment's angle to the rows: shadows and bumpers are flatter, posts steeper."""
 _END_STD = 0.7 / 1000
 """Standard deviation of a segment's ends, in image heights: LSD's accuracy, about half a pixel in common formats."""
 _FRAME_STD = 5.0 / 1000
@@ -31,35 +31,35 @@ _FRAME_STD = 5.0 / 1000
 swaying at usual fields of view."""
 _LARGEST_DEVIATIONS = 2.5
 _LARGEST_ANGLE_RAD = np.radians(2.0)
-"""A segment meets a point when its line passes it within so many standard deviations, and at most at this angle:
+"""A segment meets a point when its line passes the point within this many standard deviations, and within this angle:
 otherwise short segments would meet any point."""
 
 _HYPOTHESES = 2000
 _REFINEMENTS = 10
 _RESAMPLES = 200
 _SEED = 20240917
-"""RANSAC and the bootstrap draw from a generator with this seed: the same clip gives the same result."""
+"""Seed of RANSAC and the bootstrap: the same clip gives the same result."""
 
 _MIN_FRAMES = 3
 _MIN_SUPPORTED = 0.25
-"""Part of the frames that must show segments towards the vanishing point on either side of it."""
+"""Least share of the frames with segments towards the vanishing point on both sides of it."""
 _MIN_LENGTH_SHARE = 0.2
-"""Part of all segments' length that must meet in the vanishing point. Four real drives had 33 to 95 %; noise and random
-lines had 13 % at most."""
+"""Least share of all segments' length that meets in the vanishing point. Four real drives had 33 to 95 %, noise and
+random lines at most 13 %."""
 
 
 @dataclass(frozen=True, eq=False)
 class VanishingPoint:
-    """Where lane lines meet.
+    """The point in which lane lines meet.
 
     Attributes:
-        point: In the image of a camera without lens distortion, and otherwise the same.
-        std_px: Standard deviation of its x and y, by a bootstrap over runs of frames. All frames of a clip share the
-            lens, and often the road's bend and slope, which it does not show: the true error is larger.
-        frames: Frames that were looked at.
-        supporting_frames: Those with segments towards the point on either side of it.
+        point: The point in the image of the same camera without lens distortion.
+        std_px: Standard deviation of its x and y, by a bootstrap over runs of frames. The true error is larger: all
+            frames of a clip share the lens, and often a bend or slope of the road.
+        frames: Number of frames used.
+        supporting_frames: Number of frames with segments towards the point on both sides of it.
         segments_px: FP32 [n, 4], the segments that meet in it, x and y of both ends, without lens distortion.
-        frame_indices: INT64 [n], the frame of each of them, counted from 0 among those that were looked at.
+        frame_indices: INT64 [n], the frame of each segment, counted from 0 among the frames used.
     """
 
     point: ImagePoint
@@ -71,11 +71,11 @@ class VanishingPoint:
 
 
 def find_segments(image_rgb: UInt8Array, camera: Camera) -> FloatArray:
-    """Straight segments in the lower half of an image that could be lane lines.
+    """Find straight segments in the lower half of an image that could be lane lines.
 
     Args:
         image_rgb: UINT8 [H, W, 3], RGB, of the camera's size.
-        camera: Of it only the intrinsics and the distortion count.
+        camera: Only its intrinsics and distortion are used.
 
     Returns:
         FP32 [n, 4], x and y of both ends in pixels, without lens distortion.
@@ -98,11 +98,11 @@ def find_segments(image_rgb: UInt8Array, camera: Camera) -> FloatArray:
 
 
 def find_vanishing_point(segments_by_frame: list[FloatArray], size_px: tuple[int, int]) -> VanishingPoint:
-    """The point in which most of the segments' length meets.
+    """Find the point in which most of the segments' length meets.
 
     Args:
-        segments_by_frame: :func:`find_segments` of each frame.
-        size_px: Width and height of the image, inside which the point is looked for.
+        segments_by_frame: Result of :func:`find_segments` for each frame.
+        size_px: Width and height of the image; the point must lie inside.
 
     Raises:
         CameraError: There are too few frames, or too few segments meet anywhere.
@@ -165,7 +165,7 @@ def _refined(segments: Float64Array, point: Float64Array, height_px: int) -> Flo
 
 
 def _meets(segments: Float64Array, point: Float64Array, height_px: int) -> npt.NDArray[np.bool_]:
-    """Which segments point to a point and lie below it, BOOL [n]."""
+    """Whether each segment points to a point and lies below it, BOOL [n]."""
     normals, middles, deviation_px = _lines_seen_from(segments, point, height_px)
     to_point = point - middles
     miss_px = np.abs((normals * to_point).sum(axis=1))
@@ -179,12 +179,12 @@ def _meets(segments: Float64Array, point: Float64Array, height_px: int) -> npt.N
 def _lines_seen_from(
     segments: Float64Array, point: Float64Array, height_px: int
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Unit normals [n, 2], middles [n, 2], and by how many pixels the lines are expected to miss a point [n]."""
+    """Unit normals [n, 2], middles [n, 2], and the lines' expected distance from a point in pixels [n]."""
     directions = segments[:, 2:] - segments[:, :2]
     lengths = _lengths(segments)
     normals = np.column_stack([-directions[:, 1], directions[:, 0]]) / lengths[:, np.newaxis]
     middles = (segments[:, :2] + segments[:, 2:]) / 2
-    # The ends' error, carried on from the segment to the point.
+    # The error of the ends, extrapolated from the segment to the point.
     levers = 2 * np.linalg.norm(middles - point, axis=1) / lengths
     return normals, middles, height_px * np.hypot(_FRAME_STD, _END_STD * levers)
 
@@ -196,9 +196,10 @@ def _bootstrap_std(
     height_px: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Standard deviation of x and y when runs of frames are drawn anew, with repetition.
+    """Standard deviation of x and y over resampled runs of frames.
 
-    Frames that follow each other share the car's place in its lane: single frames would count as more than they are.
+    Consecutive frames share the car's position in its lane: single frames would count as more independent than they
+    are.
     """
     frames = np.unique(frame_of)
     of_frame = [np.flatnonzero(frame_of == frame) for frame in frames]
@@ -216,13 +217,13 @@ def _bootstrap_std(
 
 
 def _supporting_frames(segments: Float64Array, frame_of: npt.NDArray[np.int64]) -> int:
-    """How many frames have segments of either leaning."""
+    """Number of frames with both left-leaning and right-leaning segments."""
     rising = _rising(segments)
     return len(np.intersect1d(frame_of[rising], frame_of[~rising]))
 
 
 def _rising(segments: Float64Array) -> npt.NDArray[np.bool_]:
-    """Which segments rise to the right, as the lines to the left of the car do, BOOL [n]."""
+    """Whether each segment rises to the right, like lines to the left of the car, BOOL [n]."""
     across, down = (segments[:, 2:] - segments[:, :2]).T
     rising: npt.NDArray[np.bool_] = across * down < 0
     return rising

@@ -1,7 +1,7 @@
-"""Lines of text as masks, quickly: figures change with every frame, letters do not.
+"""Lines of text as masks, composed of cached glyphs: the text changes with every frame, its characters do not.
 
-Text is set in the typeface that comes with Pillow (Aileron, CC0), so that it looks the same on every machine. Beyond
-ASCII it has few glyphs; raised figures are made of its ordinary ones. Letters are not kerned.
+The typeface is the one in Pillow (Aileron, CC0), so that text looks the same on every machine. It has few glyphs beyond
+ASCII; superscripts are made of its digits. There is no kerning.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 from ssd_triton.common.arrays import FloatArray, UInt8Array
 
 _OVERSAMPLING = 4
-"""How many times larger text is set than shown: small sizes would round letters' widths, and spaces nearly vanish."""
+"""Text is set this many times larger than shown: at small sizes, rounded advances would swallow the spaces."""
 
 LINE_HEIGHT = 1.25
-"""Of a line, in sizes of the text: room for ascenders and descenders."""
+"""Height of a line relative to the text size, with room for ascenders and descenders."""
 
 _RAISED = {"²": "2", "³": "3"}
 _RAISED_SIZE = 0.62
-"""Of raised figures, in sizes of the text; 0.6 to 0.65 are usual in typography."""
+"""Size of superscripts relative to the text; 0.6 to 0.65 are usual in typography."""
 
 
 def text_width_px(text: str, size_px: int, *, bold: bool = False) -> int:
@@ -31,7 +31,7 @@ def text_width_px(text: str, size_px: int, *, bold: bool = False) -> int:
 
 
 def wrap_text(text: str, size_px: int, width_px: float, max_lines: int) -> list[str]:
-    """Break a text at spaces; what does not fit into ``max_lines`` ends in three dots."""
+    """Wrap a text at spaces; a text longer than ``max_lines`` ends in three dots."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -48,7 +48,7 @@ def wrap_text(text: str, size_px: int, width_px: float, max_lines: int) -> list[
 
 
 def fitting_size_px(text: str, size_px: int, width_px: float, *, smallest_px: int = 8) -> int:
-    """The largest size up to ``size_px`` at which a text fits into a width."""
+    """Largest size up to ``size_px`` at which a text fits into a width."""
     while size_px > smallest_px and text_width_px(text, size_px) > width_px:
         size_px -= 1
     return size_px
@@ -56,7 +56,7 @@ def fitting_size_px(text: str, size_px: int, width_px: float, *, smallest_px: in
 
 @lru_cache(maxsize=4096)
 def text_mask(text: str, size_px: int, bold: bool) -> FloatArray:
-    """Opacity of a line of text, FP32 [h, w] in [0, 1]; bold by a stroke, as there is only one weight."""
+    """Opacity of a line of text, FP32 [h, w] in [0, 1]; the typeface has one weight, so bold text is stroked."""
     height_px = round(size_px * LINE_HEIGHT)
     width_px = text_width_px(text, size_px, bold=bold)
     line = np.zeros((height_px * _OVERSAMPLING, width_px * _OVERSAMPLING), np.uint8)
@@ -75,7 +75,7 @@ def _width_px(advance: float) -> int:
 
 @lru_cache(maxsize=2048)
 def _glyph(character: str, size_px: int, bold: bool) -> tuple[UInt8Array, float]:
-    """One character, UINT8 [h, w], and how far the next one is from it, both enlarged."""
+    """Mask of a character, UINT8 [h, w], and its advance, both oversampled."""
     raised = character in _RAISED
     font = _font(round(size_px * _OVERSAMPLING * (_RAISED_SIZE if raised else 1.0)))
     stroke = size_px * _OVERSAMPLING / 40 if bold else 0.0
