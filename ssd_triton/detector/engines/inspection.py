@@ -126,7 +126,7 @@ def parse_layers(text: str) -> tuple[EngineLayer, ...]:
         match = _LAYER.match(line)
         if match is None:
             raise EngineError(
-                f"cannot read the engine's layer '{line.strip()[:80]}': TensorRT's text has a new form, report its version"
+                f"cannot read the engine's layer '{line.strip()[:80]}': TensorRT's text has a new form"
             )
         if match["kind"] not in _BOOKKEEPING_KINDS:
             layers.append(
