@@ -21,7 +21,8 @@ from ssd_triton.common.errors import ConfigError, UserError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, load_config
 from ssd_triton.detector.engines import build as engine
-from ssd_triton.detector.engines.build import EngineRequest, batch_profile, build_engine, serving_config
+from ssd_triton.detector.engines.build import batch_profile, build_engine
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.runtime import Gpu, run_cancellable
 from tests.conftest import assert_one_line_error
@@ -51,21 +52,21 @@ from tests.interruptible import Interruptible, sigint
     ],
 )
 def test_refused_builds_leave_the_old_engine(
-    request_for: EngineRequest, wrong_onnx: Callable[[str], Path], change: dict[str, Any], words: list[str]
+    buildable: Engine, wrong_onnx: Callable[[str], Path], change: dict[str, Any], words: list[str]
 ) -> None:
     if "onnx" in change:
         change = {**change, "onnx": wrong_onnx(change["onnx"])}
-    request = replace(request_for, **change)
-    request.plan.parent.mkdir()
-    request.plan.write_bytes(OLD)
+    wanted = replace(buildable, **change)
+    wanted.path.parent.mkdir()
+    wanted.path.write_bytes(OLD)
     with pytest.raises(UserError) as error:
-        build_engine(request)
+        build_engine(wanted)
     message = str(error.value)
     assert "\n" not in message
     for word in words:
         assert word in message
-    assert request.plan.read_bytes() == OLD
-    assert list(request.plan.parent.iterdir()) == [request.plan]
+    assert wanted.path.read_bytes() == OLD
+    assert list(wanted.path.parent.iterdir()) == [wanted.path]
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_profile_must_serve_what_triton_sends(config: Config, sizes: tuple[int, 
     profile = config.tensorrt.profile.model_copy(update=dict(zip(("min", "opt", "max"), sizes, strict=True)))
     settings = config.tensorrt.model_copy(update={"profile": profile})
     with pytest.raises(EngineError) as error:
-        batch_profile(settings, serving_config(config.model_repository, "fp32"))
+        batch_profile(settings, 64)
     for word in words:
         assert word in str(error.value)
 
@@ -153,12 +154,12 @@ def test_configuration_is_checked(tmp_path: Path, before: str, after: str, words
     ],
 )
 def test_tensorrt_builds_for_its_own_gpu(
-    request_for: EngineRequest, monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None, words: list[str]
+    buildable: Engine, monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None, words: list[str]
 ) -> None:
     monkeypatch.setattr(engine, "load_runtime", lambda name: engine.Runtime("tensorrt", SimpleNamespace(), "10.13"))
     monkeypatch.setattr(engine, "find_gpu", lambda: gpu)
     with pytest.raises(EngineError) as error:
-        build_engine(replace(request_for, runtime="tensorrt"))
+        build_engine(replace(buildable, settings=buildable.settings.model_copy(update={"runtime": "tensorrt"})))
     for word in words:
         assert word in str(error.value)
 

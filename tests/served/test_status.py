@@ -21,7 +21,7 @@ from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.events import read_events
+from ssd_triton.serving.server.log_events import read_events
 from tests.conftest import free_url
 from tests.interruptible import Interruptible
 

@@ -1,4 +1,4 @@
-"""Reading what the backends write about refused and failed requests, out of Triton's log."""
+"""Reading the backends' JSON lines about refused and failed requests out of Triton's log."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _PREFIX = re.compile(r"^[IWE]\d{4} [^\]]*\] |^\d{4}-\d\d-\d\dT\S+ [A-Z]+ [^\]]*\] ")
-"""Triton's own before each line, in either of its log formats."""
+"""What Triton puts before each line, in either of its log formats."""
 
 
 def read_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects with an ``event`` in lines of a server's log, and pass over everything else.
+    """Yield the JSON objects with an ``event`` in lines of a server's log, and skip everything else.
 
     Triton 24 writes a line's text as a JSON string, other versions write it as it is.
     """

@@ -1,4 +1,4 @@
-"""A model repository made of links, so that an engine can lie beside artefacts that nobody may write to."""
+"""A model repository made of links, so that an engine can lie beside artefacts in a read-only folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ssd_triton.common.model_names import DETECTOR
 
 
 def link_repository(source: Path, target: Path, plan: Path | None) -> None:
-    """Make a folder that is the model repository with an engine in its place.
+    """Make a folder that is the model repository with an engine in it.
 
     Args:
         source: The model repository, which may be read-only.
-        target: The folder to make; what an earlier start left there is removed.
+        target: The folder to make; what an earlier container left there is removed.
         plan: The engine of the detector, by the name that its configuration gives; None adds none.
     """
     shutil.rmtree(target, ignore_errors=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from ssd_triton.common.errors import ServerError
-from ssd_triton.serving.server import bundle
+from ssd_triton.serving.server import installation
 
 
 def test_no_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(bundle.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ServerError, match=r"pip install -e '\.\[server\]'"):
-        bundle.find_bundle(tmp_path)
+        installation.find_triton(tmp_path)
 
 
 def test_a_server_on_path_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -25,8 +25,8 @@ def test_a_server_on_path_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = bundle.find_bundle(tmp_path)
-    assert found == bundle.Bundle(binary)
+    found = installation.find_triton(tmp_path)
+    assert found == installation.TritonInstallation(binary)
 
 
 def test_missing_libpython_names_the_package(tmp_path: Path) -> None:
@@ -41,4 +41,4 @@ def test_missing_libpython_names_the_package(tmp_path: Path) -> None:
     subprocess.run([compiler, "-o", tmp_path / "stub", source, library], check=True)
     library.unlink()
     with pytest.raises(ServerError, match=r"needs libpython9\.9\.so\.1\.0, .* 'apt install libpython9\.9'"):
-        bundle._check_stub(tmp_path / "stub", {}, "9.9")
+        installation._check_stub(tmp_path / "stub", {}, "9.9")

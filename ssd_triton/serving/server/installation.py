@@ -1,7 +1,7 @@
-"""Finding a ``tritonserver``, and composing what it needs when it comes from a wheel.
+"""Finding a ``tritonserver``, and laying out what it needs when it comes from a wheel.
 
 A ``tritonserver`` on PATH brings its native backends. The wheel ``nvidia-pytriton`` carries the same server with the
-python backend alone; Triton then looks for ``backends/<name>/model.py`` in its backend directory, where this project
+python backend alone. Triton then looks for ``backends/<name>/model.py`` in its backend directory, where this project
 puts its Python-based backends. The model repository is the same in both cases.
 """
 
@@ -25,7 +25,7 @@ STUB = "triton_python_backend_stub"
 
 
 @dataclass(frozen=True)
-class Bundle:
+class TritonInstallation:
     """A server binary with the options and environment that it needs on this machine."""
 
     binary: Path
@@ -33,28 +33,28 @@ class Bundle:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_bundle(runtime_dir: Path) -> Bundle:
+def find_triton(runtime_dir: Path) -> TritonInstallation:
     """Find a server: ``tritonserver`` on PATH, else the wheel's.
 
     Args:
-        runtime_dir: An empty folder that lives as long as the server; the wheel's backends are composed in it.
+        runtime_dir: An empty folder that lives as long as the server; the wheel's backends are laid out in it.
 
     Raises:
         ServerError: There is no server, or the python backend of the wheel cannot run with this Python.
     """
     on_path = shutil.which("tritonserver")
     if on_path:
-        return Bundle(Path(on_path))
+        return TritonInstallation(Path(on_path))
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise ServerError(
             "no tritonserver found, neither on PATH nor from the wheel: install it with "
             "\"pip install -e '.[server]'\", or run inside NVIDIA's Triton container"
         )
-    return _wheel_bundle(Path(spec.origin).parent, runtime_dir)
+    return _from_wheel(Path(spec.origin).parent, runtime_dir)
 
 
-def _wheel_bundle(package: Path, runtime_dir: Path) -> Bundle:
+def _from_wheel(package: Path, runtime_dir: Path) -> TritonInstallation:
     server, site_packages = package / "tritonserver", package.parent
     python_version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = server / "python_backend_stubs" / python_version / STUB
@@ -68,7 +68,7 @@ def _wheel_bundle(package: Path, runtime_dir: Path) -> Bundle:
         # the first `python3` on PATH.
         "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH", "")),
         "ORT_DISABLE_TELEMETRY": "1",
-        # Triton counts NumPy's and OpenMP's idle threads against the same cores as its own.
+        # Idle threads of OpenMP would spin on the cores that Triton's own threads need.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     _check_stub(stub, environment, python_version)
@@ -79,11 +79,11 @@ def _wheel_bundle(package: Path, runtime_dir: Path) -> Bundle:
         shutil.copytree(backend, backends / backend.name, ignore=shutil.ignore_patterns("__pycache__"))
         for shared in BACKENDS.glob("*.py"):
             shutil.copy(shared, backends / backend.name)
-    return Bundle(server / "bin" / "tritonserver", ("--backend-directory", str(backends)), environment)
+    return TritonInstallation(server / "bin" / "tritonserver", ("--backend-directory", str(backends)), environment)
 
 
 def _check_stub(stub: Path, environment: Mapping[str, str], python_version: str) -> None:
-    """The stub links to a shared libpython, which a Python of its own build or a slim image may lack."""
+    """Refuse a machine without the shared libpython that the stub links to, as with some builds and slim images."""
     linked = subprocess.run(
         ["ldd", str(stub)], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
