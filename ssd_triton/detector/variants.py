@@ -25,8 +25,8 @@ class Variant:
     Attributes:
         name: Its name.
         backend: Triton's backend.
-        precisions: The precision it runs in, by the devices it runs on. The embedded server runs PyTorch's FP16 files
-            in FP32 on a CPU.
+        precisions: The precision it computes in, by the devices it runs on. On a CPU the embedded server runs PyTorch's
+            FP16 files in FP32; only their weights stay rounded to FP16.
         source: The variant whose file this one is built from; None is built from the weights.
         max_ap_difference: Largest difference of COCO AP (0 to 1) from PyTorch FP32 through the server, either way,
             unless ``accuracy`` in the configuration has another one.

@@ -110,8 +110,9 @@ def _eager_module(detector: ServedDetector, precision: Precision, device: torch.
 
 
 def _fused(detector: ServedDetector, device: torch.device) -> Any:
-    module = torch.jit.script(FusedDetector(detector, torch.float16)).to(device)
-    return module.float() if device.type == "cpu" else module
+    # In FP32 on a CPU, weights included: what is compared is then the fusing alone.
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    return torch.jit.script(FusedDetector(detector, dtype)).to(device)
 
 
 def _from_file(config: Config, repository: ModelRepository, variant: Variant, device: torch.device) -> RunnableVariant:

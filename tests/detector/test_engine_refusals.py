@@ -27,6 +27,7 @@ from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.runtime import Gpu, run_cancellable
 from tests.conftest import assert_one_line_error
 from tests.detector.engines import OLD, needs_rtx
+from tests.interruptible import Interruptible, sigint
 
 # --- Refused builds ---------------------------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ def test_interrupted_build_leaves_the_old_engine(tmp_path: Path, onnx_fp32: Path
     (tmp_path / "my.plan").write_bytes(OLD)
     command = [sys.executable, str(ROOT / "tools/build_engine.py"), "--precision", "fp32", "--onnx", str(onnx_fp32)]
     command += ["--runtime", "tensorrt-rtx", "--compute-capability", "8.9", "--output", "my.plan"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with Interruptible(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("building my.plan for compute capability 8.9: tensorrt-rtx ")
         process.send_signal(number)
@@ -208,6 +209,6 @@ def test_an_interrupt_stops_the_builder() -> None:
             time.sleep(0.01)
         stopped.set()
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), sigint(signal.default_int_handler):
         run_cancellable(SimpleNamespace(IProgressMonitor=Monitor), build)  # type: ignore[arg-type]
     assert stopped.wait(timeout=5)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssd_triton.common.errors import ServerError
-from ssd_triton.common.files import ROOT
+from ssd_triton.common.files import SHIPPED
 
-BACKENDS = ROOT / "backends"
+BACKENDS = SHIPPED / "backends"
 STUB = "triton_python_backend_stub"
 
 

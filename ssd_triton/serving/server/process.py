@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import os
@@ -21,6 +20,8 @@ from typing import Literal
 import psutil
 
 from ssd_triton.common.errors import ServerError
+from ssd_triton.common.interrupts import interrupts_deferred
+from ssd_triton.common.processes import end_group
 from ssd_triton.config import ServerConfig
 from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server.backend_processes import backend_processes, is_alive
@@ -161,7 +162,8 @@ class EmbeddedServer:
         ]
         command = [*_die_with_parent(), str(triton.binary), *options]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log:
+        # An interrupt while the server starts would leave it to itself.
+        with self.log_path.open("wb") as log, interrupts_deferred():
             # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
             self._process = subprocess.Popen(
                 command,
@@ -206,17 +208,14 @@ class EmbeddedServer:
     def _stop(self) -> None:
         """End the server, by force after the time for it has passed; then remove what a killed server leaves."""
         process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(self.config.shutdown_timeout_s)
-            # The server may be gone while a process of the python backend lives: the group holds all of them.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for region in self.shared_memory():
-            region.unlink(missing_ok=True)
-        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        try:
+            if process is not None:
+                # The server may be gone while a process of the python backend lives: the group holds all of them.
+                end_group(process, self.config.shutdown_timeout_s)
+        finally:
+            for region in self.shared_memory():
+                region.unlink(missing_ok=True)
+            shutil.rmtree(self._runtime_dir, ignore_errors=True)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
