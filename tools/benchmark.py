@@ -28,12 +28,12 @@ def main() -> int:
     args, config = runner.parse(str(__doc__), "python tools/benchmark.py --device cpu --batch 1 4", add_arguments)
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.weights.file import WeightsFile
     from ssd_triton.measuring.benchmark import measure, report, timing
     from ssd_triton.serving import candidates
 
     device = choose_device(args.device)
-    network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(args.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
     variants = candidates.runnable_candidates(config, detector, device)
     limit = measure.measure_limit(detector, device)

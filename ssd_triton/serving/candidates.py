@@ -19,7 +19,7 @@ from ssd_triton.config import Config
 from ssd_triton.detector.engines.runner import EngineRunner
 from ssd_triton.detector.network.fused import FusedDetector
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.measuring.benchmark.timing import Launch
 from ssd_triton.serving.repository.engines import PRECISION_OF, EngineArtefact, engine_artefact
 
@@ -92,7 +92,9 @@ def candidate_for(config: Config, variant: str, device: torch.device) -> Candida
         return onnx_candidate(variant, _onnx_path(config, variant), _PROVIDERS[variant])
     if variant in PRECISION_OF:
         return _engine_candidate(engine_artefact(config, variant), device)
-    detector = ServedDetector(load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path))))
+    detector = ServedDetector(
+        WeightsFile(config.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
+    )
     found = torch_candidates(detector.eval(), device)
     exact = [candidate for candidate in found if candidate.name == variant]
     return (exact or [candidate for candidate in found if candidate.name.startswith(variant)])[0]

@@ -16,7 +16,7 @@ import pytest
 from ssd_triton.common.errors import ConfigError, WeightsError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.detector.postprocessing.torchscript import OUTPUTS
+from ssd_triton.detector.postprocessing.reference import OUTPUTS
 from ssd_triton.serving.repository.build import artefacts, ensure_built
 from ssd_triton.serving.repository.model_config import (
     load_model_config,
