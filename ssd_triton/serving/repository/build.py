@@ -17,17 +17,17 @@ from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.labels import load_labels
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
-from ssd_triton.detector.export import compare, detector, samples, torchscript
+from ssd_triton.detector import protocol
+from ssd_triton.detector.export import compare, onnx_export, samples, torchscript
 from ssd_triton.detector.network import boxes, fused, resnet, ssd
-from ssd_triton.detector.postprocessing import check as postprocess_check
 from ssd_triton.detector.postprocessing import onnx_graph as postprocess
 from ssd_triton.detector.postprocessing import parameters as parameters_module
-from ssd_triton.detector.postprocessing import pytorch as postprocess_network
 from ssd_triton.detector.postprocessing import reference
 from ssd_triton.detector.postprocessing import torchscript as postprocess_torchscript
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.detector.quantization import quantize, ranges
-from ssd_triton.detector.weights import file as weights
+from ssd_triton.detector.weights import file as weights_file
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.serving.repository.artefact import Artefact, RecordedArtefact
 from ssd_triton.serving.repository.engines import ONNX_OF, PRECISION_OF, engine_artefact
 from ssd_triton.serving.repository.model_config import (
@@ -39,8 +39,8 @@ from ssd_triton.serving.repository.model_config import (
 )
 
 _CHECK_IMAGES = 4
-_NETWORK_CODE = (boxes, resnet, ssd, weights, compare, samples)
-_POSTPROCESS_CODE = (boxes, postprocess_check, samples, reference, parameters_module)
+_NETWORK_CODE = (boxes, resnet, ssd, weights_file, compare, samples, protocol)
+_POSTPROCESS_CODE = (boxes, reference, parameters_module)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ _SOURCES = {"onnx_int8": "onnx_fp32", **{variant: ONNX_OF[precision] for variant
 """The variant whose file another one is made from."""
 _EXPORTS = {
     "onnx_fp32.onnx": _Export(
-        detector.export_detector, (detector,), ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
+        onnx_export.export_detector, (onnx_export,), ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
     ),
     "pytorch_fp32.pt": _Export(partial(torchscript.export_eager, dtype=torch.float32), (torchscript,), ("torch",)),
     "pytorch_fp16.pt": _Export(partial(torchscript.export_eager, dtype=torch.float16), (torchscript,), ("torch",)),
@@ -76,11 +76,13 @@ _EXPORTS = {
 
 _POSTPROCESS_EXPORTS = {
     "model.onnx": _PostprocessExport(
-        postprocess.export_postprocess, (postprocess, compare), ("numpy", "onnx", "onnxruntime-openvino")
+        postprocess.export_postprocess,
+        (postprocess, onnx_export, compare),
+        ("numpy", "onnx", "onnxscript", "onnxruntime-openvino"),
     ),
     "model.pt": _PostprocessExport(
         postprocess_torchscript.export_postprocess_script,
-        (postprocess_torchscript, postprocess_network),
+        (postprocess_torchscript,),
         ("numpy", "torch"),
     ),
 }
@@ -101,6 +103,7 @@ def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = 
     labels = load_labels(config.labels_path)
     chosen = list(only or variants(config.model_repository))
     found: list[Artefact] = _postprocess_artefacts(config, chosen, len(labels))
+    weights = WeightsFile(config.weights_path)
     for variant in _with_sources(chosen):
         model = variant_config(config.model_repository, variant)
         _check_classes(variant, model, len(labels))
@@ -108,9 +111,9 @@ def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = 
         if variant in PRECISION_OF and filename == f"{variant}.plan":
             found.append(engine_artefact(config, variant))
         elif filename == _INT8:
-            found.append(_int8_artefact(config, len(labels), images))
+            found.append(_int8_artefact(config, weights, len(labels), images))
         elif filename in _EXPORTS:
-            found.append(_detector_artefact(config, filename, len(labels), images))
+            found.append(_detector_artefact(config, weights, filename, len(labels), images))
         else:
             raise ConfigError(f"variant '{variant}' names {filename}, which nothing here builds")
     return found
@@ -159,16 +162,18 @@ def _check_classes(variant: str, model: ModelConfig, num_labels: int) -> None:
         )
 
 
-def _detector_artefact(config: Config, filename: str, num_labels: int, images: Path | None) -> RecordedArtefact:
+def _detector_artefact(
+    config: Config, weights: WeightsFile, filename: str, num_labels: int, images: Path | None
+) -> RecordedArtefact:
     path = config.model_repository / DETECTOR / "1" / filename
     export = _EXPORTS[filename]
 
     def make() -> None:
-        network = weights.load_network(config.weights_path, config.backbone, num_labels)
+        network = weights.load_network(config.backbone, num_labels)
         export.export(ssd.ServedDetector(network).eval(), path, samples.photographs(images, _CHECK_IMAGES))
 
     inputs: dict[str, object] = {
-        "weights_sha256": weights.digest(config.weights_path),
+        "weights_sha256": weights.sha256,
         "backbone": config.backbone,
         "num_labels": num_labels,
         "code_sha256": _code_sha256((*_NETWORK_CODE, *export.code)),
@@ -187,12 +192,12 @@ def _with_sources(names: Sequence[str]) -> list[str]:
     return list(ordered)
 
 
-def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> RecordedArtefact:
+def _int8_artefact(config: Config, weights: WeightsFile, num_labels: int, images: Path | None) -> RecordedArtefact:
     path = config.model_repository / DETECTOR / "1" / _INT8
-    ranges_file = ranges.ranges_path(config.weights_path)
+    ranges_file = ranges.ranges_path(weights.path)
 
     def make() -> None:
-        found = ranges.load_ranges(ranges_file, config.weights_path)
+        found = ranges.load_ranges(ranges_file, weights)
         quantize.export_int8(
             path.with_name("onnx_fp32.onnx"),
             found,
@@ -202,19 +207,19 @@ def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> Reco
         )
 
     inputs: dict[str, object] = {
-        "weights_sha256": weights.digest(config.weights_path),
+        "weights_sha256": weights.sha256,
         "ranges_sha256": sha256_of(ranges_file) if ranges_file.is_file() else None,
         "backbone": config.backbone,
         "num_labels": num_labels,
-        "code_sha256": _code_sha256((*_NETWORK_CODE, detector, quantize, ranges)),
+        "code_sha256": _code_sha256((*_NETWORK_CODE, onnx_export, quantize, ranges)),
     }
-    return RecordedArtefact(path, inputs, ("onnx", "onnxruntime-openvino"), make, _without_ranges(config, ranges_file))
+    return RecordedArtefact(path, inputs, ("onnx", "onnxruntime-openvino"), make, _without_ranges(weights, ranges_file))
 
 
-def _without_ranges(config: Config, ranges_file: Path) -> str | None:
+def _without_ranges(weights: WeightsFile, ranges_file: Path) -> str | None:
     """Why INT8 cannot be built; None where the ranges of these weights are there."""
     try:
-        ranges.load_ranges(ranges_file, config.weights_path)
+        ranges.load_ranges(ranges_file, weights)
     except ranges.CalibrationError as error:
         return str(error)
     return None
