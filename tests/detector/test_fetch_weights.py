@@ -14,6 +14,7 @@ import pytest
 
 from ssd_triton.common.errors import WeightsError
 from tests.detector.site import CUT_BYTES, OLD, WHOLE, Site, cut, names, quick, script, sha256, status
+from tests.interruptible import Interruptible
 
 
 def redirect(target: str) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -96,7 +97,7 @@ def test_ctrl_c_leaves_nothing(site: Site, output: Path) -> None:
 
     site.plan.append(stall)
     command = script("--url", site.url, "--output", output)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with Interruptible(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and not (names(output) and site.num_requests):
             time.sleep(0.02)
