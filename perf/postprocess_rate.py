@@ -48,13 +48,13 @@ def main() -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.weights.file import WeightsFile
     from ssd_triton.measuring.benchmark import postprocess, timing
 
     device = choose_device(args.device)
     script = postprocess.load_script(args.module, device)
     num_labels = len(load_labels(args.labels_path))
-    detector = ServedDetector(load_network(args.weights_path, args.backbone, num_labels)).eval().to(device)
+    detector = ServedDetector(WeightsFile(args.weights_path).load_network(args.backbone, num_labels)).eval().to(device)
     kinds = {
         postprocess.PHOTOGRAPHS: postprocess.photographs(detector, photographs(args.images, args.num_images), device),
         postprocess.CROWDED: postprocess.crowded(num_labels, device),

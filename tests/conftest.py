@@ -23,7 +23,7 @@ from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config, load_config
 from ssd_triton.detector.export.samples import sample_photograph
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
 """Optional real data, not part of the project: COCO images, clips; tests that need it skip without it."""
@@ -47,7 +47,7 @@ def labels(config: Config) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def reference_detector(config: Config, labels: tuple[str, ...]) -> ServedDetector:
     """PyTorch, FP32."""
-    return ServedDetector(load_network(config.weights_path, config.backbone, len(labels))).eval()
+    return ServedDetector(WeightsFile(config.weights_path).load_network(config.backbone, len(labels))).eval()
 
 
 @pytest.fixture(scope="session")

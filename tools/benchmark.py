@@ -29,12 +29,12 @@ def main() -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.network.ssd import ServedDetector
     from ssd_triton.detector.variants import BASELINE
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.weights.file import WeightsFile
     from ssd_triton.measuring.benchmark import measure, report, timing
     from ssd_triton.serving.runnable import runnable_variants
 
     device = choose_device(args.device)
-    network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(args.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
     variants = runnable_variants(config, detector, device)
     limit = measure.measure_limit(detector, device)

@@ -18,10 +18,9 @@ from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
+from ssd_triton.media import images
 from ssd_triton.media.drawing import draw_detections
 from ssd_triton.media.video import VideoWriter, open_source
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
 
 @dataclass
@@ -38,7 +37,7 @@ class DetectSummary:
 
 def is_video(inputs: list[Path]) -> bool:
     """Whether the inputs are a single file that is no image."""
-    return len(inputs) == 1 and inputs[0].is_file() and inputs[0].suffix.lower() not in IMAGE_SUFFIXES
+    return len(inputs) == 1 and inputs[0].is_file() and not images.is_image(inputs[0])
 
 
 def list_images(inputs: list[Path]) -> list[Path]:
@@ -50,9 +49,9 @@ def list_images(inputs: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            found = images.list_images(path)
             if not found:
-                raise UserError(f"no images in {relative_to_cwd(path)}: expected {', '.join(IMAGE_SUFFIXES)}")
+                raise UserError(f"no images in {relative_to_cwd(path)}: expected {', '.join(images.IMAGE_SUFFIXES)}")
             files += found
         elif path.is_file():
             files.append(path)

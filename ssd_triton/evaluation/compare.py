@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from ssd_triton.client import DetectorClient
-from ssd_triton.common.files import atomic_output, sha256_of
+from ssd_triton.common.files import atomic_output
 from ssd_triton.common.labels import load_labels
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.detector.variants import Variant
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.environment import environment
 from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served, finish
@@ -114,8 +114,9 @@ def evaluate_reference(config: Config, dataset: Dataset, folder: Path, *, restar
     """Evaluate the network in PyTorch FP32 without a server, on a GPU where there is one."""
     parameters = ModelRepository(config.model_repository).thresholds
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    weights = WeightsFile(config.weights_path)
     fingerprint = {
-        "weights_sha256": sha256_of(config.weights_path),
+        "weights_sha256": weights.sha256,
         "backbone": config.backbone,
         "parameters": parameters.model_dump(),
         "device": device.type,
@@ -124,7 +125,7 @@ def evaluate_reference(config: Config, dataset: Dataset, folder: Path, *, restar
     with open_journal(folder / JOURNAL, fingerprint, restart=restart) as journal:
         todo = dataset.restricted_to([image for image in dataset.images if image.id not in journal.results])
         if todo.images:
-            network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
+            network = weights.load_network(config.backbone, len(load_labels(config.labels_path)))
             detector = ServedDetector(network).eval().to(device)
             journal.begin_session()
             # TF32, on by default for convolutions, would make FP32 another precision.

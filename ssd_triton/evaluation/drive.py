@@ -14,10 +14,10 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
-from ssd_triton.detector.export.samples import IMAGE_SUFFIXES
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.offline import detect_each
 from ssd_triton.media.drawing import draw_detections
+from ssd_triton.media.images import IMAGE_SUFFIXES, list_images
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Se
 
 
 def _preprocessed(path: Path) -> tuple[UInt8Array, tuple[int, int]]:
-    from ssd_triton.detector.postprocessing.reference import preprocess
+    from ssd_triton.detector.protocol import preprocess
 
     try:
         return preprocess(path.read_bytes())
@@ -127,7 +127,7 @@ def _frames(drive: Path) -> list[Path]:
     Raises:
         EvaluationError: There are none.
     """
-    found = sorted(path for path in drive.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = list_images(drive)
     if not found:
         raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(IMAGE_SUFFIXES)}")
     return found

@@ -75,7 +75,7 @@ def detect_all(
     parameters: PostprocessParameters | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
     """Yield every image with its detections, in the dataset's order; see :func:`evaluate_network`."""
-    from ssd_triton.detector.postprocessing.reference import preprocess
+    from ssd_triton.detector.protocol import preprocess
 
     def load(image: Image) -> Any:
         return _readable(dataset, image, partial(preprocess, dataset.read(image)))
@@ -97,7 +97,7 @@ def detect_each(
     Args:
         network: As for :func:`evaluate_network`.
         items: What has an image.
-        load: Gives what :func:`ssd_triton.detector.postprocessing.reference.preprocess` makes of an item's image.
+        load: Gives what :func:`ssd_triton.detector.protocol.preprocess` makes of an item's image.
         device: Where the network is.
         batch_size: Images in a batch; the last one is smaller.
         parameters: Thresholds; None takes those of the protocol.

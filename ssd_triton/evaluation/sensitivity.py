@@ -21,7 +21,8 @@ from ssd_triton.common.errors import listing
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.export.compare import relative_error
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.reference import postprocess, preprocess
+from ssd_triton.detector.postprocessing.reference import postprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization.quantize import layer_names, open_session, quantize
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges, GateResult
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset

@@ -21,7 +21,7 @@ from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
 from ssd_triton.detector.export.samples import first_images, sample_photograph
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
-from ssd_triton.detector.postprocessing.reference import preprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.measuring.sweeps.tables import Table
 
 _QUALITY = 90

@@ -21,7 +21,7 @@ from PIL import Image
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.config import Config, TrainingConfig
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
 from ssd_triton.simulation.dataset import write_dataset
 from ssd_triton.simulation.judging.visibility import Criteria, JudgedFrame
@@ -223,7 +223,7 @@ class Maker:
         paths = [self._plan.checkpoint, *map(self._weights_of, self._branches), self._chosen / WEIGHTS]
         lines = [f"Boxes of a score above {thresh:g} in {drive.name}:", "", HEADER]
         for path in paths:
-            network = load_network(path, self._config.backbone, len(self._labels)).to(self._device)
+            network = WeightsFile(path).load_network(self._config.backbone, len(self._labels)).to(self._device)
             found = detect_drive(network, self._device, drive, thresh)
             lines.append(count_classes(found, self._labels).row(relative_to_cwd(path)))
         write_sheet(self._chosen / "drive.jpg", drive, found, self._labels)

@@ -18,7 +18,7 @@ import torch
 
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.detector.network.ssd import SSD300
-from ssd_triton.detector.weights.file import load_network, save_fp16
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.metrics import check_installed
 from ssd_triton.simulation.judging.visibility import Criteria
@@ -117,11 +117,13 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
     if not mixture.validation:
         raise TrainingError("got nothing to choose by: give --validation IMAGES ANNOTATIONS")
     count = len(mixture.labels)
-    first, second = (load_network(path, mixture.backbone, count) for path in (mixture.first, mixture.second))
+    first, second = (
+        WeightsFile(path).load_network(mixture.backbone, count) for path in (mixture.first, mixture.second)
+    )
     rescaled = match_scales(first, second)
     if rescaled:
         _log.info("%d channels of %s were rescaled for FP16 in one of both only", rescaled, mixture.first.name)
-    others = {path: load_network(path, mixture.backbone, count) for path in mixture.others}
+    others = {path: WeightsFile(path).load_network(mixture.backbone, count) for path in mixture.others}
     sets = [
         load_validation(one, _class_map(mixture), mixture.labels, device, skip_bad=False) for one in mixture.validation
     ]
@@ -161,7 +163,7 @@ def _publish(network: SSD300, outcome: Outcome, output: Path) -> None:
     make_half_safe(network)
     weights = output / WEIGHTS
     about = {"num_labels": str(len(outcome.labels)), "backbone": outcome.backbone, "dataset": f"see {CARD}"}
-    save_fp16(network, weights, about)
+    WeightsFile(weights).save_fp16(network, about)
     write_card(weights, outcome)
     with atomic_output(output / "interpolation.md") as temporary:
         first, second = (relative_to_cwd(path) for path in outcome.origins)

@@ -14,8 +14,8 @@ from PIL import Image as PilImage
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
+from ssd_triton.detector import protocol
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.postprocessing import reference
 from ssd_triton.evaluation.compare import Comparison
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from ssd_triton.evaluation.errors import EvaluationError
@@ -113,7 +113,7 @@ def test_reference_in_batches_is_the_reference(
 ) -> None:
     source = DatasetSource(data("coco/val"), data("coco/instances_dev_eval.json"), limit=3)
     dataset = load_dataset(source, labels, config.coco.name_map)
-    one_by_one = evaluate_detector(lambda encoded: reference.detect(reference_detector, encoded), dataset)
+    one_by_one = evaluate_detector(lambda encoded: protocol.detect(reference_detector, encoded), dataset)
     assert 0.05 < one_by_one.ap < 0.8
     in_batches = evaluate_network(reference_detector, dataset, torch.device("cpu"), batch_size=2)
     assert in_batches.figures == pytest.approx(one_by_one.figures, abs=1e-3)
@@ -124,7 +124,7 @@ def test_damaged_image_is_named(tiny: Dataset, reference_detector: ServedDetecto
     with pytest.raises(EvaluationError, match=r"7\.png: got no readable image"):
         evaluate_network(reference_detector, tiny, torch.device("cpu"), batch_size=2)
     with pytest.raises(EvaluationError, match=r"7\.png: got no readable image"):
-        evaluate_detector(lambda encoded: reference.detect(reference_detector, encoded), tiny)
+        evaluate_detector(lambda encoded: protocol.detect(reference_detector, encoded), tiny)
 
 
 @pytest.mark.parametrize("package", ["pycocotools", "matplotlib"])

@@ -22,8 +22,8 @@ from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.detector.device import Launch
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.postprocessing.check import count_matches
-from ssd_triton.detector.postprocessing.torchscript import OUTPUTS, run_script
+from ssd_triton.detector.postprocessing.reference import OUTPUTS, count_matches
+from ssd_triton.detector.postprocessing.torchscript import run_script
 from ssd_triton.measuring.benchmark.timing import Row, time_in_turns
 
 mpl.use("Agg")

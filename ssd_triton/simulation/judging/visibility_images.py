@@ -116,9 +116,9 @@ def offline(images: RenderedImages, weights: Path, backbone: str, labels: Sequen
         WeightsError: They do not load.
     """
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.postprocessing.reference import detect
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.protocol import detect
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    detector = ServedDetector(load_network(weights, backbone, len(labels))).eval()
+    detector = ServedDetector(WeightsFile(weights).load_network(backbone, len(labels))).eval()
     for encoded in images:
         yield detect(detector, encoded)
