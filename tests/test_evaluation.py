@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
+from ssd_triton.evaluation.journal import open_journal
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
@@ -24,7 +25,6 @@ from ssd_triton.evaluation.compare import Comparison
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset, only_present
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import Evaluation
-from ssd_triton.evaluation.journal import open_journal
 from ssd_triton.evaluation.metrics import FIGURES, CocoResult, check_installed, evaluate, to_coco
 from ssd_triton.evaluation.misses import draw_miss, worst_misses
 from ssd_triton.evaluation.offline import evaluate_detector, evaluate_network

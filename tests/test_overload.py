@@ -27,8 +27,8 @@ from ssd_triton.client import (
 )
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.measuring.overload import Outcome, OverloadSettings, measure_overload
-from ssd_triton.measuring.overload_report import plot, table
+from ssd_triton.measuring.overload.report import plot, table
+from ssd_triton.measuring.overload.run import Outcome, OverloadSettings, measure_overload
 from ssd_triton.measuring.soak import cases
 from ssd_triton.measuring.soak.report import report, write_report
 from ssd_triton.measuring.soak.run import SoakSettings, soak

@@ -22,12 +22,12 @@ from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.measuring.sweeps.comparison import compare
 from ssd_triton.measuring.sweeps.errors import SweepError
+from ssd_triton.measuring.sweeps.measurements import FACTS, MEASUREMENTS, ResultsFolder, Row, read_rows
 from ssd_triton.measuring.sweeps.perf_analyzer import Load, PerfAnalyzerError, UnstableError, bytes_element, measure
 from ssd_triton.measuring.sweeps.plots import plot_changes
+from ssd_triton.measuring.sweeps.point_summary import summarize
 from ssd_triton.measuring.sweeps.report import write_comparison, write_report
-from ssd_triton.measuring.sweeps.results import FACTS, MEASUREMENTS, ResultsFolder, Row, read_rows
 from ssd_triton.measuring.sweeps.server_statistics import Stage
-from ssd_triton.measuring.sweeps.summary import summarize
 from ssd_triton.measuring.sweeps.sweep_file import DEFAULT_SETTING, ModelTuning, Point, load_sweep, points
 from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, make_plan
 from ssd_triton.measuring.sweeps.sweep_run import run_sweep

@@ -48,18 +48,18 @@ class DriveCounts:
     frames: int
     classes: Mapping[str, ClassCount]
 
-    def row(self, name: str) -> str:
+    def row(self, name: str) -> list[str]:
         """A row for :data:`HEADER`: the most frequent class, and all others."""
         ranked = sorted(self.classes.items(), key=lambda item: -item[1].boxes)
         if not ranked:
-            return f"| {name} | nothing | | |"
+            return [name, "nothing", "", ""]
         (first, count), others = ranked[0], ranked[1:]
         listed = ", ".join(f"{label} {found.boxes}" for label, found in others) or "none"
         boxes = sum(found.boxes for _, found in others)
-        return f"| {name} | {first} in {count.frames} of {self.frames} | {boxes} | {listed} |"
+        return [name, f"{first} in {count.frames} of {self.frames}", str(boxes), listed]
 
 
-HEADER = "| weights | frames with the most frequent class | boxes of other classes | which |\n|---|---|---|---|"
+HEADER = ("weights", "frames with the most frequent class", "boxes of other classes", "which")
 
 
 def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thresh: float) -> list[Detections]:

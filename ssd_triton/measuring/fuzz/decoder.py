@@ -19,14 +19,14 @@ import numpy as np
 from ssd_triton.common.errors import ServerError
 from ssd_triton.serving.repository.model_config import load_model_config
 
-Outcome = Literal["decoded", "refused", "exception", "crash", "hang"]
+DecodeOutcome = Literal["decoded", "refused", "exception", "crash", "hang"]
 _MAX_REASON_CHARACTERS = 400
 _START_TIMEOUT_S = 60.0
 _READY = b"ready"
 
 
 @dataclass(frozen=True)
-class Answer:
+class DecodeResult:
     """What became of one input.
 
     Attributes:
@@ -37,7 +37,7 @@ class Answer:
         peak_bytes: Resident memory of the process at its highest so far.
     """
 
-    outcome: Outcome
+    outcome: DecodeOutcome
     reason: str
     time_s: float
     resident_bytes: int
@@ -69,21 +69,21 @@ class DecoderProcess:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def decode(self, data: bytes) -> Answer:
+    def decode(self, data: bytes) -> DecodeResult:
         """Have one input decoded, and wait for what becomes of it."""
         connection = self._connection or self._start()
         start_s = time.monotonic()
         try:
             connection.send_bytes(data)
             if connection.poll(self._timeout_s):
-                return Answer(*json.loads(connection.recv_bytes()))
-            problem: Outcome = "hang"
+                return DecodeResult(*json.loads(connection.recv_bytes()))
+            problem: DecodeOutcome = "hang"
             reason = f"no answer within {self._timeout_s:g} s"
         except (EOFError, OSError):
             problem = "crash"
             reason = self._exit_reason()
         self._stop()
-        return Answer(problem, reason, time.monotonic() - start_s, 0, 0)
+        return DecodeResult(problem, reason, time.monotonic() - start_s, 0, 0)
 
     def _start(self) -> multiprocessing.connection.Connection[Any, Any]:
         # A fresh interpreter: the parent's libraries and threads are none of the decoder's business.
@@ -145,7 +145,7 @@ def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_fo
         connection.send_bytes(json.dumps(answer).encode())
 
 
-def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[Outcome, str]:
+def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[DecodeOutcome, str]:
     try:
         image, (width, height) = decoder._decode(data)
     except refusal as error:

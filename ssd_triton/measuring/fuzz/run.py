@@ -14,7 +14,7 @@ from ssd_triton.common.files import atomic_output
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
 from ssd_triton.measuring.fuzz.corpus import make_corpus
-from ssd_triton.measuring.fuzz.decoder import Answer, DecoderProcess
+from ssd_triton.measuring.fuzz.decoder import DecodeResult, DecoderProcess
 from ssd_triton.measuring.fuzz.mutation import mutate
 
 MAX_GROWTH_FRACTION = 0.05
@@ -116,11 +116,11 @@ def fuzz_server(client: DetectorClient, output: Path, *, inputs: int, seed: int)
     for (index, name, data), future in progress(answers, total=inputs, description="server", unit="inputs"):
         try:
             future.result()
-            answer = Answer("decoded", "", 0, 0, 0)
+            answer = DecodeResult("decoded", "", 0, 0, 0)
         except RequestRefusedError as error:
-            answer = Answer("refused", str(error), 0, 0, 0)
+            answer = DecodeResult("refused", str(error), 0, 0, 0)
         except ClientError as error:
-            answer = Answer("exception", str(error), 0, 0, 0)
+            answer = DecodeResult("exception", str(error), 0, 0, 0)
             _keep(result, output, f"server-seed{seed}-{index}", data, answer.reason)
         _count(result, name, answer)
     if not client.is_ready():
@@ -133,7 +133,7 @@ def _mutations(seed: int) -> Callable[[int], tuple[str, bytes]]:
     return lambda index: mutate(seed, index, corpus)
 
 
-def _count(result: FuzzResult, name: str, answer: Answer) -> None:
+def _count(result: FuzzResult, name: str, answer: DecodeResult) -> None:
     result.inputs += 1
     result.outcomes[name.split(maxsplit=1)[0], answer.outcome] += 1
     result.times_s.append(answer.time_s)

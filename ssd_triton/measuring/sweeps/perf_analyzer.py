@@ -93,7 +93,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class LoadFigures:
     """Figures of one load, of the stable windows."""
 
     images_per_s: float
@@ -113,7 +113,7 @@ def bytes_element(content: bytes) -> bytes:
     return struct.pack("<I", len(content)) + content
 
 
-def measure(load: Load, *, timeout_s: float, keep: Path | None = None) -> Measurement:
+def measure(load: Load, *, timeout_s: float, keep: Path | None = None) -> LoadFigures:
     """Send a load until three windows agree within ``stability_percent``.
 
     Args:
@@ -208,7 +208,7 @@ def _end(process: subprocess.Popen[str], load: Load) -> None:
                     region.unlink(missing_ok=True)
 
 
-def _read(report: Path) -> Measurement:
+def _read(report: Path) -> LoadFigures:
     with report.open(encoding="utf-8", newline="") as file:
         [row] = csv.DictReader(file)
 
@@ -216,7 +216,7 @@ def _read(report: Path) -> Measurement:
         return float(row[f"{name} latency"]) / _MICROSECONDS_PER_MS
 
     memory_bytes = _largest(row.get("Max GPU Memory Usage"))
-    return Measurement(
+    return LoadFigures(
         float(row["Inferences/Second"]),
         latency_ms("p50"),
         latency_ms("p95"),

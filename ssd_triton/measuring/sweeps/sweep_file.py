@@ -68,7 +68,7 @@ class LoadGrid(_Section):
     shared_memory: tuple[SharedMemory, ...] = ("none",)
 
 
-class Window(_Section):
+class MeasurementWindow(_Section):
     """When a measurement is done: three windows in a row agree.
 
     Attributes:
@@ -88,7 +88,7 @@ class Window(_Section):
     timeout_s: Annotated[float, Field(gt=0)] = 300
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Window:
+    def _one_kind(self) -> MeasurementWindow:
         if (self.images is None) == (self.seconds is None):
             raise ValueError("expected either images or seconds")
         return self
@@ -115,7 +115,7 @@ class Sweep(_Section):
     target: Literal["cpu", "gpu"]
     variants: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] = 3
-    window: Window
+    window: MeasurementWindow
     images: Path | None = None
     num_images: Count = 1
     frame_size_px: tuple[Annotated[int, Field(ge=8, le=8192)], Annotated[int, Field(ge=8, le=8192)]] = (1280, 720)

@@ -19,7 +19,7 @@ from ssd_triton.client.client import OUTPUTS
 from ssd_triton.client.transport import GrpcTransport
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.progress import progress
-from ssd_triton.measuring.soak.watch import Sample, Watch, percentile
+from ssd_triton.measuring.process_monitor import ProcessMonitor, ProcessSample, percentile
 from ssd_triton.serving.repository.model_config import variant_config
 from ssd_triton.serving.server import EmbeddedServer
 
@@ -39,7 +39,7 @@ class OverloadError(UserError):
     """The server fails before it is overloaded."""
 
 
-class Outcome(str, Enum):
+class RequestOutcome(str, Enum):
     """What became of a request."""
 
     ANSWERED = "answered"
@@ -49,7 +49,7 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True)
-class Request:
+class TimedRequest:
     """One request.
 
     Attributes:
@@ -61,7 +61,7 @@ class Request:
 
     sent_s: float
     latency_s: float
-    outcome: Outcome
+    outcome: RequestOutcome
     problem: str = ""
 
 
@@ -107,12 +107,12 @@ class OverloadResult:
     largest_batch: int
     unloaded_s: Sequence[float]
     saturated_per_s: float
-    requests: Sequence[Request]
+    requests: Sequence[TimedRequest]
     first_answer_s: float
     recovered_s: Sequence[float]
-    samples: Sequence[Sample]
+    samples: Sequence[ProcessSample]
 
-    def latencies_s(self, outcome: Outcome) -> list[float]:
+    def latencies_s(self, outcome: RequestOutcome) -> list[float]:
         """Of the overload's requests with this outcome."""
         return [one.latency_s for one in self.requests if one.outcome is outcome]
 
@@ -124,14 +124,14 @@ class OverloadResult:
     @property
     def goodput_per_s(self) -> float:
         """Answers a second, from the first request of the overload until the last answer."""
-        ends_s = [one.sent_s + one.latency_s for one in self.requests if one.outcome is Outcome.ANSWERED]
+        ends_s = [one.sent_s + one.latency_s for one in self.requests if one.outcome is RequestOutcome.ANSWERED]
         return len(ends_s) / (max(ends_s) - self.requests[0].sent_s) if ends_s else 0.0
 
     def failures(self) -> list[str]:
         """Why the server has not stood the overload, a line each."""
         found = []
-        accepted_s, refused_s = self.latencies_s(Outcome.ANSWERED), self.latencies_s(Outcome.REFUSED)
-        failed = [one for one in self.requests if one.outcome is Outcome.FAILED]
+        accepted_s, refused_s = self.latencies_s(RequestOutcome.ANSWERED), self.latencies_s(RequestOutcome.REFUSED)
+        failed = [one for one in self.requests if one.outcome is RequestOutcome.FAILED]
         if failed:
             found.append(f"{len(failed)} requests failed: {failed[0].problem}")
         if not refused_s:
@@ -163,22 +163,22 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
     """
     batching = variant_config(server.model_repository, server.variant).dynamic_batching
     max_queue_size = batching.default_queue_policy.max_queue_size
-    watch = Watch(server)
+    monitor = ProcessMonitor(server)
     load = _Load(server, image, settings.timeout_s)
     try:
         unloaded_s = [load.must_answer().latency_s for _ in range(_PROBES)]
-        watch.take(0, {})
+        monitor.take(0, {})
         saturated_per_s = load.saturate(settings)
         requests_per_s = settings.factor * saturated_per_s
         count = max(round(settings.offer_s * requests_per_s), _LEAST_QUEUES * max_queue_size)
-        requests = load.offer(count, requests_per_s, watch)
+        requests = load.offer(count, requests_per_s, monitor)
         end_s = load.now_s()
-        while load.ask().outcome is not Outcome.ANSWERED:
+        while load.ask().outcome is not RequestOutcome.ANSWERED:
             time.sleep(0.05)
         first_answer_s = load.now_s() - end_s
         done = [future.result() for future in requests]
         recovered_s = [load.must_answer().latency_s for _ in range(_PROBES)]
-        watch.take(len(done), {})
+        monitor.take(len(done), {})
     finally:
         load.close()
     return OverloadResult(
@@ -191,7 +191,7 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         done,
         first_answer_s,
         recovered_s,
-        watch.samples,
+        monitor.samples,
     )
 
 
@@ -212,22 +212,22 @@ class _Load:
     def now_s(self) -> float:
         return time.monotonic() - self._start_s
 
-    def ask(self) -> Request:
+    def ask(self) -> TimedRequest:
         sent_s = self.now_s()
-        outcome, problem = Outcome.ANSWERED, ""
+        outcome, problem = RequestOutcome.ANSWERED, ""
         try:
             self._transport.infer(MODEL, "IMAGE", self._tensor, OUTPUTS, self._timeout_s)
         except ServerOverloadedError as error:
-            outcome, problem = Outcome.REFUSED, str(error)
+            outcome, problem = RequestOutcome.REFUSED, str(error)
         except DeadlineExceededError as error:
-            outcome, problem = Outcome.LATE, str(error)
+            outcome, problem = RequestOutcome.LATE, str(error)
         except ClientError as error:
-            outcome, problem = Outcome.FAILED, str(error)
-        return Request(sent_s, self.now_s() - sent_s, outcome, problem)
+            outcome, problem = RequestOutcome.FAILED, str(error)
+        return TimedRequest(sent_s, self.now_s() - sent_s, outcome, problem)
 
-    def must_answer(self) -> Request:
+    def must_answer(self) -> TimedRequest:
         request = self.ask()
-        if request.outcome is not Outcome.ANSWERED:
+        if request.outcome is not RequestOutcome.ANSWERED:
             raise OverloadError(f"a single request was {request.outcome.value}: {request.problem}")
         return request
 
@@ -248,7 +248,7 @@ class _Load:
         over.set()
         return sum(worker.result() for worker in workers) / (self.now_s() - start_s)
 
-    def offer(self, count: int, requests_per_s: float, watch: Watch) -> list[Future[Request]]:
+    def offer(self, count: int, requests_per_s: float, monitor: ProcessMonitor) -> list[Future[TimedRequest]]:
         """Send requests at even distances, and take samples meanwhile."""
         start_s, futures = self.now_s(), []
         sampled_s = -_SAMPLE_S
@@ -257,5 +257,5 @@ class _Load:
             futures.append(self._pool.submit(self.ask))
             if self.now_s() - sampled_s >= _SAMPLE_S:
                 sampled_s = self.now_s()
-                watch.take(number, {})
+                monitor.take(number, {})
         return futures
