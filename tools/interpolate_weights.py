@@ -91,6 +91,7 @@ def main() -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.training.examples import Source
     from ssd_triton.training.interpolate import Mixture, interpolate
+    from ssd_triton.training.interpolation_report import candidates_table
 
     labels = load_labels(args.labels_path)
     mixture = Mixture(

@@ -59,10 +59,9 @@ class Limit:
 
     def describe(self, batch: int) -> str:
         """Limits at a batch size and the figures behind them, in a line."""
-        limits = ", ".join(
-            f"{self.images_per_s(batch, name):,.0f} images/s in {name}" for name in self.matrix_tera_per_s
-        )
-        rates = ", ".join(f"{rate:.3g} Tera-operations/s in {name}" for name, rate in self.matrix_tera_per_s.items())
+        rates = self.matrix_tera_per_s
+        limits = ", ".join(f"{self.images_per_s(batch, name):,.1f} images/s in {name}" for name in rates)
+        measured = ", ".join(f"{rate:.3g} TOP/s in {name}" for name, rate in rates.items())
         return (
             f"limit at batch {batch}: {limits} ({self.gflop_per_image:.1f} GFLOP an image, {measured}, "
             f"{self.copy_gbyte_per_s:.0f} GB/s)"

@@ -103,17 +103,15 @@ def bottlenecks(summaries: Sequence[PointSummary]) -> list[str]:
         found = members(summary)
         if not found:
             continue
-        variant, total = f"`{summary.point.variant}`", sum(member.busy for member in found)
+        total = sum(member.busy for member in found)
         if all(member.share is not None for member in found):
             worst = max(found, key=lambda member: member.share or 0.0)
-            claim = (
-                f"the bottleneck of `ssd` is `{worst.stage.model}`, whose instances are at work {worst.share:.0%} of "
-            )
-            claim += f"the time ({worst.instances}), with "
+            claim = "the bottleneck of `ssd` is"
         else:
             worst = max(found, key=lambda member: member.busy)
-            claim = (
-                f"most of the work of `ssd` is in `{worst.stage.model}` ({worst.instances} instances at work), with "
-            )
-        sentences.append(f"{variant}: {claim}{worst.busy / total:.0%} of the models' working time.")
+            claim = "the model of `ssd` that works most is"
+        sentences.append(
+            f"`{summary.point.variant}`: {claim} `{worst.stage.model}`, with {worst.instances} instances at work on "
+            f"average and {worst.busy / total:.0%} of the models' working time."
+        )
     return sentences
