@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from PIL import Image as PilImage
 
@@ -57,16 +57,6 @@ Draw = Callable[["Figure"], object]
 
 class ReportError(UserError):
     """A report cannot be written."""
-
-
-class _Block(Protocol):
-    def markdown(self) -> str: ...
-
-    def html(self) -> str: ...
-
-
-Block = str | _Block
-"""A part of a page; text is a paragraph, with ```code``` and ``**bold**`` as in Markdown."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +119,6 @@ class Picture:
     path: str
     caption: str
 
-    def markdown(self) -> str:
-        """Markdown."""
-        return f"![{self.caption}]({self.path})"
-
     def html(self) -> str:
         """HTML, loaded once it is scrolled to."""
         image = f"<img src='{escape(self.path)}' alt='' loading='lazy'>"
@@ -145,13 +131,13 @@ class Json:
 
     value: object
 
-    def markdown(self) -> str:
-        """Markdown."""
-        return f"```json\n{json.dumps(self.value, indent=1)}\n```"
-
     def html(self) -> str:
         """HTML."""
         return f"<pre>{escape(json.dumps(self.value, indent=1))}</pre>"
+
+
+Block = str | Table | Heading | Bullets
+"""A part of a page in Markdown or HTML; text is a paragraph, with ```code``` and ``**bold**`` as in Markdown."""
 
 
 def markdown(*blocks: Block) -> str:
@@ -160,7 +146,7 @@ def markdown(*blocks: Block) -> str:
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
-def html_page(title: str, *blocks: Block) -> str:
+def html_page(title: str, *blocks: Block | Picture | Json) -> str:
     """A page in HTML that needs no file but its pictures; markup in the texts is shown, not followed."""
     body = [f"<p>{_inline_html(block)}</p>" if isinstance(block, str) else block.html() for block in blocks if block]
     head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
@@ -239,6 +225,7 @@ class ReportFolder:
         style = {
             "axes.prop_cycle": cycler(color=COLOURS),
             "axes.grid": True,
+            "axes.axisbelow": True,
             "grid.alpha": 0.25,
             "axes.titlesize": 10,
             "legend.fontsize": 8,

@@ -1,4 +1,4 @@
-"""What a network sees in a drive that nobody has annotated: boxes and frames, by class, and pictures of some frames."""
+"""Detections in a drive without annotations: boxes and frames by class, and pictures of some frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHEET_COLUMNS, _SHEET_WIDTH_PX = 2, 640
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How often a class was detected: in how many frames, and how many boxes."""
+    """Frames with a class, and its boxes."""
 
     frames: int
     boxes: int
@@ -38,11 +38,11 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class DriveCounts:
-    """What was detected in a drive.
+    """Counts of the detections in a drive.
 
     Attributes:
-        frames: Of the drive.
-        classes: By name, those that were detected.
+        frames: Number of frames.
+        classes: Counts of the detected classes, by name.
     """
 
     frames: int
@@ -63,11 +63,11 @@ HEADER = ("weights", "frames with the most frequent class", "boxes of other clas
 
 
 def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thresh: float) -> list[Detections]:
-    """What a network detects in each frame, by the offline reference.
+    """Detect in each frame, by the offline reference.
 
     Args:
         network: FP32, on the device.
-        device: Where it is.
+        device: Device of the network.
         drive: A folder of images.
         score_thresh: Detections below are left out.
 
@@ -84,7 +84,7 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
 
 
 def count_classes(found: Sequence[Detections], labels: Sequence[str]) -> DriveCounts:
-    """Count what was detected, by class."""
+    """Count the detections by class."""
     classes = {}
     for class_id, name in enumerate(labels):
         boxes = [int((one.class_ids == class_id).sum()) for one in found]

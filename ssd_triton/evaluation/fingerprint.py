@@ -1,4 +1,4 @@
-"""What a server serves, in values that two runs can compare."""
+"""Fingerprint of what a server serves: JSON values to compare between runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_classes(models: Mapping[str, Any], num_labels: int) -> None:
 
 
 def artefacts(models: Mapping[str, Any], repository: Path) -> dict[str, str]:
-    """SHA-256 of the model files of a server that serves a repository on this machine."""
+    """SHA-256 of the model files in the repository of a server on this machine, by model."""
     names = {name: config.get("default_model_filename") or "model.onnx" for name, config in models.items()}
     paths = {name: repository / name / "1" / filename for name, filename in names.items()}
     return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}

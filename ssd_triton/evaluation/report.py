@@ -81,7 +81,7 @@ def _draw(metrics: Metrics, canvas: Figure) -> None:
     axes.legend()
 
 
-def _page(evaluation: Evaluation, pictures: Sequence[Block], misses: Sequence[Miss]) -> list[Block]:
+def _page(evaluation: Evaluation, pictures: Sequence[Picture], misses: Sequence[Miss]) -> list[Block | Picture | Json]:
     ranked = sorted(evaluation.metrics.classes, key=lambda one: (one.ap is None, -(one.ap or 0), one.name))
     refused: list[Block] = [
         Heading("Refused images"),

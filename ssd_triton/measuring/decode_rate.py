@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _QUALITY = 90
-"""JPEG quality of the files that are written anew, as cameras have it."""
+"""JPEG quality of the files that are encoded again, as cameras have it."""
 _LARGE_PX = 1280
 """Longer side of the large files: 720p."""
 _START_TIMEOUT_S = 120.0

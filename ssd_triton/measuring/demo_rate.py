@@ -52,7 +52,7 @@ def measure_demo_rate(
 
     Args:
         client: Of a ready server.
-        open_clip: Opens the clip anew.
+        open_clip: Opens the clip from its beginning.
         run: Makes the whole demo of it.
         rounds: Turns of each, after one turn of the detector that does not count.
     """

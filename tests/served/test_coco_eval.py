@@ -25,10 +25,9 @@ from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served
-from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error
-from tests.evaluation.helpers import NUM_IMAGES, with_content, write_crops, write_damaged
+from tests.evaluation.helpers import NUM_IMAGES, evaluate_network, with_content, write_crops, write_damaged
 from tests.light import copy_repository
 from tests.served.helpers import seconds_until_asked
 
@@ -96,7 +95,7 @@ def real(data: Callable[[str], Path], config: Config, labels: tuple[str, ...]) -
 def test_ap_is_that_of_the_offline_reference(
     grpc_detector: DetectorClient, reference_detector: ServedDetector, real: Dataset, config: Config, tmp_path: Path
 ) -> None:
-    expected = evaluate_network(reference_detector, real, torch.device("cpu"), batch_size=4)
+    expected = evaluate_network(reference_detector, real, batch_size=4)
     served = evaluate_served(grpc_detector, real, tmp_path, SETTINGS, name="ssd")
     assert served.metrics.ap > 0.05
     assert served.metrics.ap == pytest.approx(expected.ap, abs=config.accuracy["onnx_fp32"])

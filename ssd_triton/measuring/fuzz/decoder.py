@@ -1,4 +1,4 @@
-"""The code under test in a process of its own, which may crash or hang."""
+"""The decoder under test, in a process of its own that may crash or hang."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _READY = b"ready"
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """What became of one input.
+    """Outcome of one input.
 
     Attributes:
-        outcome: ``decoded`` and ``refused`` are as it should be.
-        reason: Of everything but ``decoded``.
-        time_s: It took.
-        resident_bytes: Of the process afterwards.
-        peak_bytes: Resident memory of the process at its highest so far.
+        outcome: ``decoded`` and ``refused`` are right, the others are findings.
+        reason: Reason of every outcome but ``decoded``.
+        time_s: Time taken.
+        resident_bytes: Resident memory of the process afterwards.
+        peak_bytes: Highest resident memory of the process so far.
     """
 
     outcome: DecodeOutcome
@@ -52,7 +52,7 @@ class DecoderProcess:
 
         Args:
             model_folder: ``ssd_preprocess`` of a model repository.
-            timeout_s: An input may take so long.
+            timeout_s: Limit for an input.
 
         Raises:
             ServerError: The wheel with Triton's python backend is not installed.
@@ -70,7 +70,7 @@ class DecoderProcess:
         self._stop()
 
     def decode(self, data: bytes) -> DecodeResult:
-        """Have one input decoded, and wait for what becomes of it."""
+        """Have one input decoded, and wait for the outcome."""
         connection = self._connection or self._start()
         start_s = time.monotonic()
         try:
@@ -124,7 +124,7 @@ def _python_backend_folder() -> Path:
 
 
 def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str, backend_folder: str) -> None:
-    """Decode what comes until the other side is gone."""
+    """Decode inputs until the other side is gone."""
     sys.path[:0] = [str(Path(model_folder) / "1"), backend_folder]
     model = importlib.import_module("model")
 

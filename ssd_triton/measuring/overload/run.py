@@ -1,6 +1,6 @@
-"""More requests than a server can answer: whether it refuses the excess at once, and serves the rest in bounded time.
+"""More requests than a server can answer: does it refuse the excess at once and answer the rest in bounded time?
 
-Requests are sent when they are due, whether others have been answered or not, as many independent clients would.
+Requests are sent when they are due, however many are unanswered, as independent clients would.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ssd_triton.serving.server import EmbeddedServer
 
 MODEL = "ssd"
 TARGET_GOODPUT = 0.8
-"""Part of the saturated rate that must still be answered under overload."""
+"""Least part of the saturated rate to be answered under overload."""
 TARGET_REFUSAL_S = 1.0
-"""A refusal shall be there after this time, in the median."""
+"""Largest median time of a refusal."""
 _THREADS = 512
 _PROBES = 5
 _LEAST_QUEUES = 6
-"""Requests that are offered at least, in detector's queues."""
+"""Least number of requests offered, in lengths of the detector's queue."""
 _SAMPLE_S = 1.0
 
 
@@ -40,7 +40,7 @@ class OverloadError(UserError):
 
 
 class RequestOutcome(str, Enum):
-    """What became of a request."""
+    """Outcome of a request."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
@@ -50,12 +50,12 @@ class RequestOutcome(str, Enum):
 
 @dataclass(frozen=True)
 class TimedRequest:
-    """One request.
+    """One request and its outcome.
 
     Attributes:
-        sent_s: When, since the measurement began.
-        latency_s: Until its answer or refusal.
-        outcome: Which of them.
+        sent_s: When it was sent, since the measurement began.
+        latency_s: Time until its answer or refusal.
+        outcome: Its outcome.
         problem: The error's text.
     """
 
@@ -67,13 +67,13 @@ class TimedRequest:
 
 @dataclass(frozen=True)
 class OverloadSettings:
-    """How much and how long.
+    """Load and duration of an overload.
 
     Attributes:
         factor: Requests offered, in saturated rates.
         saturate_s: Seconds to find the saturated rate.
-        offer_s: Seconds of overload; longer where the queue's limit could not be reached in it.
-        in_flight: Requests under way while the saturated rate is found.
+        offer_s: Seconds of overload; longer where these would not fill the queue.
+        in_flight: Requests in flight while the saturated rate is found.
         timeout_s: Deadline of every request.
     """
 
@@ -86,17 +86,17 @@ class OverloadSettings:
 
 @dataclass(frozen=True)
 class OverloadResult:
-    """What was measured.
+    """Measurements of an overload.
 
     Attributes:
-        settings: As it was asked for.
-        variant: Of the detector.
-        max_queue_size: Of the detector, requests.
-        largest_batch: That the detector makes of requests from its queue.
+        settings: Load and duration.
+        variant: Variant of the detector.
+        max_queue_size: Limit of the detector's queue, requests.
+        largest_batch: Largest batch that the detector makes of its queue.
         unloaded_s: Latencies of single requests before.
-        saturated_per_s: Images a second with some requests under way.
-        requests: Those of the overload, in the order in which they were sent.
-        first_answer_s: From the end of the overload to the first answer of a request sent after it.
+        saturated_per_s: Images a second at the saturated rate.
+        requests: Requests of the overload, in the order in which they were sent.
+        first_answer_s: Time from the end of the overload to the first answer of a request sent after it.
         recovered_s: Latencies of the single requests after that.
         samples: Memory over time.
     """
@@ -113,7 +113,7 @@ class OverloadResult:
     samples: Sequence[ProcessSample]
 
     def latencies_s(self, outcome: RequestOutcome) -> list[float]:
-        """Of the overload's requests with this outcome."""
+        """Latencies of the overload's requests with this outcome."""
         return [one.latency_s for one in self.requests if one.outcome is outcome]
 
     @property
@@ -196,7 +196,7 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
 
 
 class _Load:
-    """Sends the same image, and tells what became of it; nothing is sent twice."""
+    """Sends one image many times and records the outcomes; no request is retried."""
 
     def __init__(self, server: EmbeddedServer, image: bytes, timeout_s: float) -> None:
         self._transport = GrpcTransport(server.url("grpc"))
@@ -232,7 +232,7 @@ class _Load:
         return request
 
     def saturate(self, settings: OverloadSettings) -> float:
-        """Images a second, with so many requests always under way."""
+        """Measure the images a second with ``in_flight`` requests always in flight."""
         over = threading.Event()
         start_s = self.now_s()
 
@@ -249,7 +249,7 @@ class _Load:
         return sum(worker.result() for worker in workers) / (self.now_s() - start_s)
 
     def offer(self, count: int, requests_per_s: float, monitor: ProcessMonitor) -> list[Future[TimedRequest]]:
-        """Send requests at even distances, and take samples meanwhile."""
+        """Send requests at even intervals, and take samples meanwhile."""
         start_s, futures = self.now_s(), []
         sampled_s = -_SAMPLE_S
         for number in progress(range(count), total=count, description="overload", unit="requests"):

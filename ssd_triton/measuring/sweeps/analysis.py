@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS
 from ssd_triton.measuring.sweeps.point_summary import PointSummary
 from ssd_triton.measuring.sweeps.server_statistics import Stage
-from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING
+from ssd_triton.measuring.sweeps.sweep_file import DEFAULT_SETTING
 
 BASELINES = ("pytorch_fp16", "pytorch_fp32")
 """Acceleration is relative to the first of them that was measured."""
@@ -65,11 +65,6 @@ def saturated(summaries: Sequence[PointSummary]) -> list[PointSummary]:
 def baseline_of(best: Mapping[str, Mapping[int, PointSummary]]) -> str | None:
     """The variant that acceleration is relative to."""
     return next((name for name in BASELINES if name in best), None)
-
-
-def bare_rates(summaries: Sequence[PointSummary]) -> dict[tuple[str, int], float]:
-    """Images a second without a server, by variant and batch size, from the sweep's own turns."""
-    return rates_of(summaries, BARE)
 
 
 def rates_of(summaries: Sequence[PointSummary], model: str) -> dict[tuple[str, int], float]:

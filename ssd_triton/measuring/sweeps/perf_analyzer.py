@@ -61,14 +61,14 @@ class UnstableError(PerfAnalyzerError):
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent: to which model, in which way, for how long."""
+    """A load: model, images, pace and duration."""
 
     model: str
     url: str
     elements: Sequence[Mapping[str, bytes]]
     """Batch elements, sent in turn; each has the content of every input: raw bytes, or see :func:`bytes_element`."""
     concurrency: int
-    """Requests under way at once; with ``request_rate``, at most."""
+    """Requests in flight at once; with ``request_rate``, at most."""
     requests: int
     """Requests in a measurement window; the figures are those of the last three windows, once they agree."""
     window_s: float | None = None
@@ -103,7 +103,7 @@ class LoadFigures:
     mean_ms: float
     """Mean latency that the client sees."""
     gpu_utilization: float | None = None
-    """In [0, 1], of the busiest GPU; None where the server tells of none."""
+    """In [0, 1], of the busiest GPU; None where the server reports none."""
     gpu_memory_mib: float | None = None
     """Largest memory in use on a GPU."""
 

@@ -19,7 +19,7 @@ _MIN_RATE_SHARE = 0.8
 """Of the rate asked for: a load that falls further behind is not one at even intervals."""
 BAND = (
     "Bands are three standard errors of the median over the rounds. The deviation of a round is taken as the larger of "
-    "the point's own and the root mean square of all points': a few rounds alone tell little."
+    "the point's own and the root mean square of all points': few rounds alone are not enough."
 )
 
 

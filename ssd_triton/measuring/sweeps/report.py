@@ -14,7 +14,7 @@ from ssd_triton.common.machine import describe_machine
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.common.report import Bullets, Heading, Json, Picture, ReportFolder, Table, html_page, markdown
 from ssd_triton.measuring.sweeps import report_tables as tables
-from ssd_triton.measuring.sweeps.analysis import ENSEMBLE, bare_rates, best_by_batch, bottlenecks, members
+from ssd_triton.measuring.sweeps.analysis import ENSEMBLE, best_by_batch, bottlenecks, members, rates_of
 from ssd_triton.measuring.sweeps.comparison import Change, change_table, verdict
 from ssd_triton.measuring.sweeps.errors import SweepError
 from ssd_triton.measuring.sweeps.measurements import MEASUREMENTS, read_facts, read_measurements, write_facts
@@ -69,7 +69,7 @@ def write_report(
         facts["accuracy"] = dict(accuracy)
     if output is None:
         write_facts(folder, facts)
-    alone = {**{(variant, batch): rate for variant, batch, rate in facts.get("bare", ())}, **bare_rates(shown)}
+    alone = {**{(variant, batch): rate for variant, batch, rate in facts.get("bare", ())}, **rates_of(shown, BARE)}
     report = ReportFolder(output or folder)
     report.csv("table.csv", [_csv_row(summary) for summary in summaries])
     drawn = all_pictures(shown, alone, facts.get("accuracy", {}))
