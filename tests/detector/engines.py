@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.config import Config
 from ssd_triton.detector.engines.build import EngineRequest, build_engine, serving_config
-from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.serving.repository.build import ensure_built
 
 OLD = b"the engine of yesterday"

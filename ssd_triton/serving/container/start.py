@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
-from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.serving.container.engine_cache import cached_engine, ensure_engine
 from ssd_triton.serving.container.repository import link_repository
 from ssd_triton.serving.repository.engines import PRECISION_OF, engine_artefact

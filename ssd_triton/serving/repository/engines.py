@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config, TensorRTConfig
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.metadata import Precision, check_engine
-from ssd_triton.detector.engines.runtime import find_gpu, load_runtime
+from ssd_triton.detector.engines.runtime import load_runtime
 from ssd_triton.serving.repository.model_config import ModelConfig, variant_config
 
 PRECISION_OF: dict[str, Precision] = {"tensorrt_fp32": "fp32", "tensorrt_fp16": "fp16", "tensorrt_int8": "int8"}
