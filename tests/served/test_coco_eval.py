@@ -200,7 +200,7 @@ def test_full_disk_is_one_line_and_loses_nothing(
         timeout=60,
         check=False,
     )
-    assert_one_line_error(result, "cannot write out/results.jsonl", "images are kept; make room")
+    assert_one_line_error(result, "cannot write out/results.jsonl", "all results before are kept; make room")
     before = kept_ids(tmp_path / "out" / JOURNAL)
     assert 0 < len(before) < NUM_IMAGES
     assert_same_figures(
