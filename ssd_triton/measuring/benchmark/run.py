@@ -1,4 +1,4 @@
-"""Time candidates at every batch size, and measure the limits of the machine."""
+"""Time variants at every batch size, and measure the limits of the machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssd_triton.detector.device import Launch
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.measuring.benchmark.timing import Launch, Timing, time_in_turns, time_runs
-from ssd_triton.serving.candidates import Candidate, random_images
+from ssd_triton.measuring.benchmark.timing import Timing, time_in_turns, time_runs
+from ssd_triton.serving.runnable import RunnableVariant, random_images
 
 _INPUT_SETS = 4
 _LIMIT_RUNS, _LIMIT_WARM_UP_RUNS = 13, 3
@@ -20,12 +21,12 @@ _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 """Of a weight, by precision."""
 
 
-def benchmark(candidates: list[Candidate], batches: list[int], turns: int, device: torch.device) -> list[Timing]:
-    """Time every candidate at every batch size, the candidates of a batch size in turns."""
+def benchmark(variants: list[RunnableVariant], batches: list[int], turns: int, device: torch.device) -> list[Timing]:
+    """Time every variant at every batch size, the variants of a batch size in turns."""
     timings = []
     for batch in batches:
         images = random_images(batch, _INPUT_SETS)
-        launches = {candidate.name: candidate.prepare(images) for candidate in candidates}
+        launches = {variant.name: variant.prepare(images) for variant in variants}
         timings += time_in_turns(launches, batch, turns, device)
         del launches
         gc.collect()

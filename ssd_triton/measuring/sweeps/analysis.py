@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS
+from ssd_triton.detector.variants import BASELINE
 from ssd_triton.measuring.sweeps.point_summary import PointSummary
 from ssd_triton.measuring.sweeps.server_statistics import Stage
 from ssd_triton.measuring.sweeps.sweep_file import DEFAULT_SETTING
 
-BASELINES = ("pytorch_fp16", "pytorch_fp32")
-"""Acceleration is relative to the first of them that was measured."""
 ENSEMBLE = "ssd"
 _ENSEMBLES = ("ssd", "ssd_frames")
 _MEMBERS = (PREPROCESS, DETECTOR, POSTPROCESS)
@@ -63,8 +62,8 @@ def saturated(summaries: Sequence[PointSummary]) -> list[PointSummary]:
 
 
 def baseline_of(best: Mapping[str, Mapping[int, PointSummary]]) -> str | None:
-    """The variant that acceleration is relative to."""
-    return next((name for name in BASELINES if name in best), None)
+    """Give the variant that acceleration is relative to: the first baseline that was measured."""
+    return next((name for name in (BASELINE["gpu"], BASELINE["cpu"]) if name in best), None)
 
 
 def rates_of(summaries: Sequence[PointSummary], model: str) -> dict[tuple[str, int], float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ssd_triton.common.report import BLUE, RED, ReportFolder
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
 from ssd_triton.simulation.judging.evaluate import DriveOutcome, ScenarioResult
 
 if TYPE_CHECKING:
