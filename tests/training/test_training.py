@@ -20,11 +20,11 @@ from ssd_triton.config import Config, TrainingConfig
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
-from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
 from ssd_triton.training.trainer import SNAPSHOT
 from tests.conftest import assert_one_line_error, group_members
+from tests.evaluation.helpers import evaluate_network
 from tests.interruptible import Interruptible
 from tests.training.helpers import LABELS, changed, loss_settings, write_set
 
@@ -94,7 +94,7 @@ def test_four_images_are_learnt_by_heart(config: Config, tmp_path: Path) -> None
     source = request.validation[0]
     dataset = load_dataset(DatasetSource(source.images, source.annotations), LABELS)
     # The published FP16 weights through the offline reference itself.
-    metrics = evaluate_network(ServedDetector(network).eval(), dataset, CPU, batch_size=2)
+    metrics = evaluate_network(ServedDetector(network).eval(), dataset, batch_size=2)
     assert metrics.ap == pytest.approx(record.best_score, abs=0.02)
 
 
