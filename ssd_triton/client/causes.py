@@ -110,7 +110,7 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
         )
     if (died := _DIED.match(message)) is not None:
         return BackendProcessDiedError(
-            f"{url}: the process of {died['instance']} has died and Triton does not start it again; restart the server"
+            f"{url}: the process of {died['instance']} has died, and Triton does not start it again; restart the server"
         )
     if _STOPPING in message or _UNLOADED in message:
         return ServerStoppingError(f"{url}: {message}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from ssd_triton.client.errors import TlsError
 from ssd_triton.common.files import relative_to_cwd
 
 if TYPE_CHECKING:
-    import argparse
-
     from ssd_triton.config import ClientTlsConfig
 
 
