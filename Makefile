@@ -1,7 +1,8 @@
 # make demo                  annotate a rendered drive through an embedded Triton server
 # make demo VIDEO=clip.mp4   the same with a clip of yours
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
-# make test                  linters, types and tests, against a real server
+# make check                 linters, types, import rules and the tests that need no server
+# make test                  make check, and the tests against real servers
 # make audit                 licences and known vulnerabilities of what is installed
 # They set everything up from a fresh clone and are quick the second time.
 
@@ -13,7 +14,7 @@ VIDEO ?=
 MINUTES ?= 30
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo soak test lint format audit clean
+.PHONY: help setup repository demo soak check test lint unit format audit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -39,11 +40,19 @@ soak: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# At once: mypy keeps one core busy, and many tests wait for others.
+check: repository
+	@$(MAKE) --no-print-directory --jobs 2 lint unit
+
+unit: repository
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/served
 
 test: lint repository
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
