@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from ssd_triton.commands import runner
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import RUNTIME_NAMES, Config
-from ssd_triton.detector.engines.metadata import EngineMetadata, Precision, inspect_engine
-from ssd_triton.serving.repository.engines import ONNX_OF
+from ssd_triton.detector.engines.metadata import EngineMetadata, inspect_engine
+from ssd_triton.detector.variants import Precision, engine_variant
+from ssd_triton.serving.repository.repository import ModelRepository
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -52,28 +54,23 @@ def main() -> int:
         add_arguments,
     )
     # ONNX is imported by these only: --help and usage errors answer at once.
-    from ssd_triton.detector.engines.build import EngineRequest, build_engine, serving_config, unexpected_layers
+    from ssd_triton.detector.engines.build import build_engine, unexpected_layers
 
-    folder = args.model_repository / "ssd_detector" / "1"
-    request = EngineRequest(
-        precision=args.precision,
-        onnx=args.onnx or folder / f"{ONNX_OF[args.precision]}.onnx",
-        plan=args.output or folder / f"tensorrt_{args.precision}.plan",
-        runtime=args.runtime,
-        compute_capability=args.compute_capability,
-        settings=config.tensorrt.model_copy(
-            update={
-                "builder_optimization_level": args.builder_optimization_level,
-                "workspace_mib": args.workspace_mib,
-                "tf32": args.tf32,
-            }
-        ),
-        model_config=serving_config(args.model_repository, args.precision),
+    settings = config.tensorrt.model_copy(
+        update={
+            "runtime": args.runtime,
+            "builder_optimization_level": args.builder_optimization_level,
+            "workspace_mib": args.workspace_mib,
+            "tf32": args.tf32,
+        }
     )
-    metadata = build_engine(request)
+    repository = ModelRepository(args.model_repository)
+    served = repository.engine(engine_variant(args.precision).name, settings, args.compute_capability)
+    engine = replace(served, path=args.output or served.path, onnx=args.onnx or served.onnx)
+    metadata = build_engine(engine)
     for problem in unexpected_layers(metadata):
         logging.warning("unexpected in a %s engine: %s", metadata.precision, problem)
-    _print(request.plan, metadata)
+    _print(engine.path, metadata)
     return 0
 
 

@@ -13,6 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this command."""
     parser.add_argument("--weights-path", type=Path, default=config.weights_path, help="weights, .pt or .safetensors")
     parser.add_argument("--model-repository", type=Path, default=config.model_repository, help="folder")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="classes of the weights, one a line, background first (labels_path)"
+    )
     parser.add_argument("--images", type=Path, help="images for the checks after an export (a bundled photograph)")
     parser.add_argument(
         "--variant", nargs="+", default=[], metavar="NAME", help="of the detector; all when none is named"
@@ -34,9 +37,17 @@ def main() -> int:
         update={
             "weights_path": args.weights_path.resolve(),
             "model_repository": args.model_repository.resolve(),
+            "labels_path": (args.labels or config.labels_path).resolve(),
         }
     )
-    ensure_built(config, lambda line: print(line, flush=True), force=args.force, images=args.images, only=args.variant)
+    ensure_built(
+        config,
+        lambda line: print(line, flush=True),
+        force=args.force,
+        images=args.images,
+        only=args.variant,
+        relabel=args.labels is not None,
+    )
     return 0
 
 

@@ -25,7 +25,7 @@ from ssd_triton.driving.camera.calibrate import (
     frame_at,
     write_calibration,
 )
-from ssd_triton.driving.camera.fit import RoadReference
+from ssd_triton.driving.camera.mounting import RoadReference
 from ssd_triton.media.video import VideoSource, open_source
 
 EXAMPLE = """python tools/calibrate_camera.py points --video frame.png --horizontal-fov-deg 60 \\

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ssd_triton.commands import runner
 from ssd_triton.config import RUNTIME_NAMES, Config
-from ssd_triton.serving.container.start import AUTO, GPU_VARIANT, exec_server, prepare
+from ssd_triton.serving.container.entry_point import AUTO, GPU_VARIANT, exec_server, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:

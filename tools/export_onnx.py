@@ -14,7 +14,7 @@ from ssd_triton.commands import runner
 from ssd_triton.common.files import sha256_of
 from ssd_triton.common.labels import load_labels
 from ssd_triton.config import BACKBONE_NAMES, Config
-from ssd_triton.serving.repository.model_config import postprocess_parameters
+from ssd_triton.serving.repository.repository import ModelRepository
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -39,7 +39,7 @@ def main() -> int:
     if args.postprocess:
         from ssd_triton.detector.postprocessing.onnx_graph import export_postprocess
 
-        export_postprocess(args.output, num_labels, postprocess_parameters(config.model_repository))
+        export_postprocess(args.output, num_labels, ModelRepository(config.model_repository).thresholds)
         print(f"{args.output}: equal to the NumPy reference, sha256 {sha256_of(args.output)}")
         return 0
     from ssd_triton.detector.export.detector import export_detector

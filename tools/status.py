@@ -19,7 +19,7 @@ from ssd_triton.client.transport import make_transport
 from ssd_triton.commands import runner
 from ssd_triton.config import Config
 from ssd_triton.serving.connect import default_url
-from ssd_triton.serving.server.events import read_events
+from ssd_triton.serving.server.log_events import read_events
 from ssd_triton.serving.server.protection import read_admin_key
 from ssd_triton.serving.status.collect import ServerStatus, collect
 from ssd_triton.serving.status.table import text, to_json

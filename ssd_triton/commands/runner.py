@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from ssd_triton.common.errors import UserError
@@ -62,10 +61,14 @@ def parse(
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a script's ``main`` and exit with its code, or as the error it raised calls for."""
+    """Run a script's ``main`` and exit with its code, or as the error it raised calls for.
+
+    SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both. SIGINT stays
+    ignored where the caller ignores it, as shells do for what a script puts in the background: SIGTERM ends it there.
+    """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main()
     except UserError as error:
@@ -88,8 +91,3 @@ def run(main: Callable[[], int]) -> NoReturn:
         )
         code = 1
     sys.exit(code)
-
-
-def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Treat SIGTERM as Ctrl-C, so that servers, shared memory and files are cleaned up on both."""
-    raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import fill_root
 from ssd_triton.common.yaml_file import read_yaml
 from ssd_triton.config.artefacts import (
     BACKBONE_NAMES,
@@ -118,6 +119,7 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is missing or no YAML, or a key is unknown, repeated, missing or out of range; the
             message names the file, the key and, for an unknown key, the nearest known one.
     """
+    fill_root()
     config = read_yaml(path, Config, error_type=ConfigError, next_step="give another one with --config FILE")
     resolved: Config = _with_absolute_paths(config, path.resolve().parent)
     return resolved

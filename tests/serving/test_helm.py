@@ -16,7 +16,7 @@ import yaml
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.serving.repository.model_config import variants
+from ssd_triton.serving.repository.repository import ModelRepository
 from tests.serving.helm import CASES, CHART, PROMETHEUS, container, expressions, pod, render, run_helm, the
 from tools import container_entrypoint
 
@@ -95,7 +95,7 @@ def parse_arguments(arguments: list[str], config: Config) -> argparse.Namespace:
 @pytest.mark.parametrize("case", CASES)
 def test_the_entry_point_takes_the_arguments(case: str, config: Config) -> None:
     args = parse_arguments(container(case)["args"], config)
-    assert args.variant in {"auto", *variants(config.model_repository)}
+    assert args.variant in {"auto", *ModelRepository(config.model_repository).variants}
     changed = container_entrypoint.with_arguments(config, args)
     assert changed.server.shutdown_timeout_s == 30
     assert changed.container.builder_timeout_s == 1800

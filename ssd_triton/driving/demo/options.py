@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config, DemoConfig
 from ssd_triton.driving.braking import options
 from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion, EgoSource, load_ego_csv
-
-KMH_PER_MPS = 3.6
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
