@@ -1,6 +1,7 @@
 """Detecting objects in files, and writing what was found.
 
-Drawing and video need OpenCV and PyAV, which a mere client does not: they are imported where they are used.
+Drawing and video need Pillow, OpenCV and PyAV, which are no part of a client's installation: they are imported where
+they are used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
@@ -84,6 +84,8 @@ def detect_images(
     Raises:
         ClientError: The server fails for another reason than an input.
     """
+    from PIL import Image
+
     from ssd_triton.media.drawing import draw_detections
 
     summary = DetectSummary()
