@@ -196,7 +196,8 @@ def test_the_table_is_whole() -> None:
     assert variant_name("mine.onnx") == "mine.onnx"
 
 
-def test_benchmark_measures_and_reports(tmp_path: Path) -> None:
+def test_benchmark_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_SLICE_S", 0.05)
     detector = small_detector()
     variants = torch_variants(detector, CPU)
     rows = benchmark_run.benchmark(variants, [1, 2], 1, CPU)

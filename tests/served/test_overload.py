@@ -63,7 +63,7 @@ def test_a_full_queue_has_an_error_of_its_own(
     assert len(answers) >= QUEUE
     for error in errors:
         assert isinstance(error, ServerOverloadedError)
-        assert "Exceeds maximum queue size: more requests come than the server answers" in str(error)
+        assert "Exceeds maximum queue size: more requests arrive than the server can answer" in str(error)
 
 
 def test_a_full_queue_on_a_stream(limited: EmbeddedServer, photograph: bytes) -> None:

@@ -19,8 +19,7 @@ from ssd_triton.measuring.replicas.haproxy import Proxy, find_haproxy
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.installation import find_triton
 from ssd_triton.serving.server.options import server_options
-from ssd_triton.serving.server.process import free_port
-from tests.conftest import free_ports, group_members
+from tests.conftest import free_ports, free_url, group_members
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def lives(http_port: int) -> bool:
 @pytest.mark.usefixtures("haproxy")
 def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, not_ready: str) -> None:
     """Its gRPC answers, with NOT_SERVING."""
-    listen = f"127.0.0.1:{free_port('127.0.0.1')}"
+    listen = free_url()
     with (
         pytest.raises(ServerError, match=r"not healthy after 5 s: .'replica1': 'L7OK', 'replica2': '(?!L7OK)L7\w+'"),
         Proxy(listen, [server.url("grpc"), not_ready], startup_timeout_s=5),

@@ -16,7 +16,7 @@ import numpy as np
 
 from ssd_triton.client import ClientError, DeadlineExceededError, ServerOverloadedError
 from ssd_triton.client.client import OUTPUTS
-from ssd_triton.client.transport import GrpcTransport
+from ssd_triton.client.grpc_transport import GrpcTransport
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.progress import progress
 from ssd_triton.measuring.process_monitor import ProcessMonitor, ProcessSample, percentile
@@ -198,7 +198,7 @@ class _Load:
     """Sends one image many times and records the outcomes; no request is retried."""
 
     def __init__(self, server: EmbeddedServer, image: bytes, timeout_s: float) -> None:
-        self._transport = GrpcTransport(server.url("grpc"))
+        self._transport = GrpcTransport(server.url("grpc"), timeout_s)
         self._tensor = np.array([[image]], np.object_)
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="overload")
