@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ssd_triton.common.errors import ConfigError
-from ssd_triton.common.files import ROOT, atomic_output, relative_to_cwd
+from ssd_triton.common.files import SHIPPED, atomic_output, relative_to_cwd
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS, PREPROCESS_FRAMES
 from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
 from ssd_triton.serving.repository.model_config import (
@@ -195,12 +195,12 @@ def _combined(texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, 
 def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
     """Code that several models share: each has its own copy, since a model imports nothing from outside its folder."""
     shared = root / PREPROCESS / "1"
-    sources = {shared / _LOG: ROOT / "backends" / _LOG}
+    sources = {shared / _LOG: SHIPPED / "backends" / _LOG}
     sources |= {root / PREPROCESS_FRAMES / "1" / name: shared / name for name in _SHARED_CODE}
-    sources[root / PREPROCESS_FRAMES / "1" / _LOG] = ROOT / "backends" / _LOG
+    sources[root / PREPROCESS_FRAMES / "1" / _LOG] = SHIPPED / "backends" / _LOG
     for copy, source in sources.items():
         if source.is_file() and copy.parent.is_dir():
-            name = source.relative_to(source.parents[2] if source.parent == shared else ROOT).as_posix()
+            name = source.relative_to(source.parents[2] if source.parent == shared else SHIPPED).as_posix()
             yield copy, name, source.read_text(encoding="utf-8")
 
 
