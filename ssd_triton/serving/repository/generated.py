@@ -178,18 +178,19 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
         if not {main, gpu, *overlays} <= texts.keys():
             continue
         if overlays:
-            yield folder / "config.pbtxt", *_combined(texts, (main, *overlays))
+            yield folder / "config.pbtxt", *_combined(folder, texts, (main, *overlays))
         for name in on_gpu:
-            yield folder / "configs" / f"{name}.pbtxt", *_combined(texts, (main, gpu, *overlays))
+            yield folder / "configs" / f"{name}.pbtxt", *_combined(folder, texts, (main, gpu, *overlays))
     yield from _copied_code(root)
 
 
-def _combined(texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, str]:
-    """Name configurations in words, and lay each over those before it."""
+def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, str]:
+    """Name configurations in words, as seen from a model's folder, and lay each over those before it."""
     combined = parse_model_config(texts[paths[0]], paths[0])
     for path in paths[1:]:
         combined = overlaid(combined, parse_model_config(texts[path], path))
-    return " and ".join(f"{path.parent.name}/{path.name}" for path in paths), to_text(combined)
+    names = [path.name if path.parent == folder else f"{path.parent.name}/{path.name}" for path in paths]
+    return " and ".join(names), to_text(combined)
 
 
 def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
