@@ -1,4 +1,4 @@
-"""Tests of the project, most of them against a real Triton server."""
+"""Tests of the project, in folders named like the parts of the package; those in `served` need a running server."""
 
 import os
 

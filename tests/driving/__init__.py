@@ -1,0 +1,1 @@
+"""Tests of cameras, tracking, braking and the demo."""

@@ -1,0 +1,91 @@
+"""What to brake for, and the command-line flags of camera and braking."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from ssd_triton.common.errors import ConfigError, UserError
+from ssd_triton.config import Config, DemoConfig
+from ssd_triton.driving.braking import options
+from ssd_triton.driving.braking.pipeline import gate_class_ids
+
+
+@pytest.mark.parametrize(
+    ("classes", "hint"),
+    [
+        (["car", "motorcycl"], "got 'motorcycl', expected a class of the model; did you mean 'motorcycle'?"),
+        (["qqq"], "got 'qqq', expected a class of the model; see the file at labels_path"),
+        (["background"], "got 'background', expected a class of the model"),
+    ],
+)
+def test_classes_that_the_model_does_not_know(labels: tuple[str, ...], classes: list[str], hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        gate_class_ids(labels, classes)
+    assert hint in str(caught.value)
+
+
+def test_the_configured_classes_are_known(config: Config, labels: tuple[str, ...]) -> None:
+    ids = gate_class_ids(labels, config.braking.classes)
+    assert {labels[class_id] for class_id in ids} == {"person", "bicycle", "car", "motorcycle", "bus", "truck"}
+
+
+# --- Flags ------------------------------------------------------------------------------------------------------------
+
+
+def parse(config: Config, *arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    options.add_camera_arguments(parser, config)
+    options.add_braking_arguments(parser, config)
+    return parser.parse_args(arguments)
+
+
+def test_without_flags_the_configuration_holds(config: Config) -> None:
+    args = parse(config)
+    assert options.camera_settings(args, config) == config.camera
+    assert options.braking_settings(args, config) == config.braking
+
+
+def test_flags_override_the_configuration(config: Config) -> None:
+    args = parse(config, "--pitch-deg", "-2.5", "--ego-speed-kmh", "30", "--classes", "person", "car")
+    assert options.camera_settings(args, config) == config.camera.model_copy(update={"pitch_deg": -2.5})
+    expected = {"ego_speed_kmh": 30.0, "classes": ("person", "car")}
+    assert options.braking_settings(args, config) == config.braking.model_copy(update=expected)
+
+
+def test_a_camera_file_and_numbers_contradict_each_other(config: Config) -> None:
+    args = parse(config, "--camera", "mine.yml")
+    assert options.camera_settings(args, config) == config.camera.model_copy(update={"file": Path("mine.yml")})
+    args = parse(config, "--camera", "mine.yml", "--pitch-deg", "2", "--yaw-deg", "1")
+    with pytest.raises(UserError, match=r"got --pitch-deg, --yaw-deg beside the camera file mine\.yml"):
+        options.camera_settings(args, config)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--pitch-deg", "45"),
+        ("--height-m", "0"),
+        ("--horizontal-fov-deg", "180"),
+        ("--yaw-deg", "-45"),
+        ("--ego-speed-kmh", "-1"),
+        ("--ego-speed-kmh", "nan"),
+        ("--ego-speed-kmh", "inf"),
+        ("--deceleration-mps2", "zero"),
+    ],
+)
+def test_flags_have_the_limits_of_the_configuration(
+    config: Config, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(config, flag, value)
+    assert caught.value.code == 2
+    assert f"argument {flag}: Input should be" in capsys.readouterr().err
+
+
+def test_a_score_is_between_0_and_1() -> None:
+    assert options.value_of(DemoConfig, "score_thresh")("0.25") == 0.25
+    with pytest.raises(argparse.ArgumentTypeError, match=r"less than or equal to 1, got '1\.1'"):
+        options.value_of(DemoConfig, "score_thresh")("1.1")

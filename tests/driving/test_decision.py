@@ -1,0 +1,334 @@
+"""When to warn and to brake: by tables, and with the pipeline in the loop of a small world."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.config import Config
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.hazard import Approach
+from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.state import State, StateMachine
+from tests.driving.scenes import CAMERA, KMH, Ego, Outcome, Target, detect, drive
+
+SAFE, WARN, BRAKE, NO_DATA = State.SAFE, State.WARN, State.BRAKE, State.NO_DATA
+SEEDS = range(2)
+
+
+@pytest.fixture
+def truth(config: Config) -> Config:
+    """For boxes with the noise of the small world, of 2 px, and not that of the bundled detector."""
+    return config.model_copy(update={"tracking": config.tracking.with_box_noise(2.0, 0.0)})
+
+
+# --- Required deceleration --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("distance_m", "ego_mps", "closing_mps", "braking_mps2", "delay_s", "required_mps2"),
+    [
+        # v²/2d against what stands, after the way of the delay.
+        (10.0, 10.0, 10.0, 0.0, 0.0, 5.0),
+        (20.0, 10.0, 10.0, 0.0, 1.0, 5.0),
+        (10.0, 10.0, 10.0, 0.0, 1.0, math.inf),
+        # Of what drives at the same speed, or away, nothing is required; of what is slower, by the closing speed alone.
+        (10.0, 10.0, 0.0, 0.0, 0.5, 0.0),
+        (10.0, 10.0, -3.0, 0.0, 0.5, 0.0),
+        (10.0, 20.0, 10.0, 0.0, 0.0, 5.0),
+        # It brakes to a stop, 10 m ahead from 10 m/s at 5 m/s²: the car may use 10 m more.
+        (10.0, 10.0, 0.0, 5.0, 0.0, 2.5),
+        (10.0, 10.0, 0.0, 5.0, 1.0, 5.0),
+        # It brakes a little: the car must, too, before it stands.
+        (1.0, 30.0, 10.0, 1.0, 0.0, 51.0),
+        # It comes towards the car.
+        (20.0, 10.0, 20.0, 0.0, 0.0, 10.0),
+    ],
+)
+def test_required_deceleration(  # noqa: PLR0917
+    distance_m: float, ego_mps: float, closing_mps: float, braking_mps2: float, delay_s: float, required_mps2: float
+) -> None:
+    approach = Approach(distance_m, ego_mps, closing_mps, braking_mps2)
+    assert approach.required_deceleration_mps2(delay_s) == pytest.approx(required_mps2)
+
+
+# --- Hysteresis -------------------------------------------------------------------------------------------------------
+
+
+def run_machine(steps: list[tuple[float, State]], **keys: float) -> list[State]:
+    settings = {"confirm_frames": 3, "confirm_time_s": 0.06, "hold_time_s": 2.0, "warning_time_s": 0.0} | keys
+    machine = StateMachine(**settings)  # type: ignore[arg-type]
+    urgent = settings["warning_time_s"] == 0
+    return [machine.update(time_s, wanted, wanted, urgent=urgent) for time_s, wanted in steps]
+
+
+@pytest.mark.parametrize(
+    ("steps", "states"),
+    [
+        ([], []),
+        ([(0.0, BRAKE), (0.1, BRAKE), (0.2, BRAKE)], [SAFE, SAFE, BRAKE]),
+        ([(0.0, BRAKE), (0.1, BRAKE), (0.2, SAFE), (0.3, BRAKE), (0.4, BRAKE)], [SAFE] * 5),
+        # Three frames at 100 a second do not span 60 ms; the seventh does.
+        ([(0.01 * n, BRAKE) for n in range(7)], [SAFE] * 6 + [BRAKE]),
+        ([(0.0, WARN), (0.1, WARN), (0.2, BRAKE), (0.3, BRAKE), (0.4, BRAKE)], [SAFE, SAFE, WARN, WARN, BRAKE]),
+        ([(0.0, BRAKE), (0.1, WARN), (0.2, BRAKE), (0.3, WARN)], [SAFE, SAFE, WARN, WARN]),
+        ([(0.0, BRAKE), (0.1, BRAKE), (0.2, BRAKE), (2.2, SAFE), (2.3, SAFE)], [SAFE, SAFE, BRAKE, BRAKE, SAFE]),
+    ],
+)
+def test_states_are_confirmed_and_held(steps: list[tuple[float, State]], states: list[State]) -> None:
+    assert run_machine(steps) == states
+
+
+def test_brake_waits_for_the_warning() -> None:
+    states = run_machine([(0.1 * n, BRAKE) for n in range(12)], warning_time_s=0.8)
+    assert states == [SAFE] * 2 + [WARN] * 8 + [BRAKE] * 2
+
+
+def test_urgent_braking_does_not_wait() -> None:
+    machine = StateMachine(3, 0.06, 2.0, 0.8)
+    assert [machine.update(0.1 * n, BRAKE, BRAKE, urgent=True) for n in range(3)] == [SAFE, SAFE, BRAKE]
+
+
+def test_a_state_is_left_by_a_lower_threshold() -> None:
+    machine = StateMachine(1, 0.0, 0.5, 0.0)
+    states = [
+        machine.update(0.4 * n, BRAKE if n == 0 else SAFE, BRAKE if n < 3 else SAFE, urgent=True) for n in range(6)
+    ]
+    assert states == [BRAKE] * 4 + [SAFE] * 2
+
+
+# --- Frames that tell nothing -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(truth: Config, labels: tuple[str, ...]) -> Callable[..., list[State]]:
+    """States of frames at given times, each with a car at a range and a speed of the ego; None has no detections."""
+
+    def show(pipeline: BrakingPipeline, *frames: tuple[float, float | None], speed_mps: float = 0.0) -> list[State]:
+        states = []
+        for time_s, range_m in frames:
+            found = None
+            if range_m is not None:
+                found = detect([Target(range_m)], Ego(0.0), CAMERA, labels, np.random.default_rng(0), 0.0)
+            states.append(pipeline.step(time_s, found, EgoMotion(speed_mps)).state)
+        return states
+
+    return show
+
+
+@pytest.fixture
+def pipeline(truth: Config, labels: tuple[str, ...]) -> BrakingPipeline:
+    return BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking)
+
+
+Shown = Callable[..., list[State]]
+
+
+def test_the_first_frames_are_no_data(pipeline: BrakingPipeline, shown: Shown) -> None:
+    assert shown(pipeline, *[(0.1 * n, 40.0) for n in range(4)]) == [NO_DATA, NO_DATA, SAFE, SAFE]
+
+
+def test_frames_without_data_are_never_safe(pipeline: BrakingPipeline, shown: Shown) -> None:
+    states = shown(pipeline, (0.0, 40.0), (0.1, 40.0), (0.2, 40.0), (0.3, None), (0.4, 40.0), (0.5, None))
+    assert states == [NO_DATA, NO_DATA, SAFE, NO_DATA, SAFE, NO_DATA]
+    assert pipeline.frames_without_data == 2
+
+
+def test_without_any_data_there_is_no_safe(pipeline: BrakingPipeline, shown: Shown) -> None:
+    assert set(shown(pipeline, *[(0.1 * n, None) for n in range(30)])) == {NO_DATA}
+
+
+def test_braking_outlasts_frames_without_data_for_its_hold(pipeline: BrakingPipeline, shown: Shown) -> None:
+    approach = [(0.05 * n, 30.0 - 0.7 * n) for n in range(36)]
+    assert shown(pipeline, *approach, speed_mps=14.0)[-1] is BRAKE
+    assert shown(pipeline, (2.0, None), (3.7, None), (3.9, None), speed_mps=14.0) == [BRAKE, BRAKE, NO_DATA]
+
+
+def test_a_long_gap_starts_anew(pipeline: BrakingPipeline, shown: Shown) -> None:
+    shown(pipeline, *[(0.1 * n, 40.0) for n in range(4)])
+    assert shown(pipeline, (1.5, 40.0), (1.6, 40.0), (1.7, 40.0)) == [NO_DATA, NO_DATA, SAFE]
+    found = detect([Target(40.0)], Ego(0.0), CAMERA, pipeline._labels, np.random.default_rng(0), 0.0)
+    assert [item.track_id for item in pipeline.step(1.8, found, EgoMotion()).objects] == [2]
+
+
+@pytest.mark.parametrize("time_s", [0.3, 0.1, -5.0, math.nan, math.inf])
+def test_times_that_do_not_rise_are_refused(pipeline: BrakingPipeline, shown: Shown, time_s: float) -> None:
+    shown(pipeline, *[(0.1 * n, 40.0) for n in range(4)])
+    decision = pipeline.step(time_s, Detections.empty(), EgoMotion())
+    assert decision.state is NO_DATA
+    assert "frame refused: its time is" in decision.reason
+    assert pipeline.refused_frames == 1
+    assert shown(pipeline, (0.4, 40.0)) == [SAFE]
+
+
+def test_a_car_that_stands_does_not_brake(pipeline: BrakingPipeline, shown: Shown) -> None:
+    assert shown(pipeline, *[(0.05 * n, 30.0 - 0.7 * n) for n in range(36)], speed_mps=0.0)[-1] is SAFE
+
+
+def test_latency_counts_into_the_reaction(truth: Config, labels: tuple[str, ...]) -> None:
+    """Half a second more of latency at 50 km/h is 6.9 m."""
+    ranges_m = []
+    for latency_s in (0.0, 0.5):
+        pipeline = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking, latency_s)
+        ego, rng = Ego(50 * KMH), np.random.default_rng(0)
+        for frame in range(200):
+            found = detect([Target(60.0)], ego, CAMERA, labels, rng, 0.0)
+            if pipeline.step(frame / 30, found, EgoMotion(50 * KMH)).state is BRAKE:
+                ranges_m.append(60.0 - ego.x_m)
+                break
+            ego.move(1 / 30)
+    assert ranges_m[1] - ranges_m[0] == pytest.approx(6.9, abs=1.0)
+
+
+def test_a_class_without_a_size_is_refused(config: Config, labels: tuple[str, ...]) -> None:
+    braking = config.braking.model_copy(update={"classes": ("car", "dog")})
+    with pytest.raises(ConfigError, match=r"got 'dog', which has no size; add it to tracking\.object_sizes"):
+        BrakingPipeline(CAMERA, labels, braking, config.tracking)
+
+
+def test_the_reason_has_words_and_figures(truth: Config, labels: tuple[str, ...]) -> None:
+    decision = next(
+        item
+        for item in drive(truth, labels, [Target(50.0)], speed_mps=50 * KMH, brakes=False).decisions
+        if item.state is BRAKE
+    )
+    assert decision.obstacle is not None
+    assert decision.reason.startswith(f"car at {decision.obstacle.range_m:.1f} m, closing at ")
+    assert "s to collision: takes " in decision.reason
+    assert decision.required_deceleration_mps2 is not None and decision.required_deceleration_mps2 >= 5.0
+
+
+# --- In the loop ------------------------------------------------------------------------------------------------------
+
+
+def braking_from(start_s: float, deceleration_mps2: float) -> Callable[[float], float]:
+    return lambda time_s: -deceleration_mps2 if time_s >= start_s else 0.0
+
+
+def outcomes(truth: Config, labels: tuple[str, ...], make: Callable[[], list[Target]], **keys: float) -> list[Outcome]:
+    return [drive(truth, labels, make(), seed=seed, **keys) for seed in SEEDS]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pitch_error_deg", [-0.5, 0.5])
+@pytest.mark.parametrize("speed_kmh", [20, 40, 60])
+def test_a_car_that_stands(truth: Config, labels: tuple[str, ...], speed_kmh: int, pitch_error_deg: float) -> None:
+    """UN R152: no contact up to 40 km/h, at most 35 km/h left of 60, and a warning 0.8 s before braking."""
+    distance_m = max(4.5 * speed_kmh * KMH, 25.0)
+    runs = outcomes(
+        truth,
+        labels,
+        lambda: [Target(distance_m)],
+        speed_mps=speed_kmh * KMH,
+        pitch_error_deg=pitch_error_deg,
+    )
+    for run in runs:
+        warned_s, braked_s = run.first_s(WARN), run.first_s(BRAKE)
+        assert warned_s is not None and braked_s is not None
+        assert braked_s - warned_s >= 0.8 - 1e-9
+        assert run.impact_mps is None
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(lambda: Target(45.0, vx_mps=20 * KMH), id="slower"),
+        pytest.param(
+            lambda: Target(13.5, vx_mps=50 * KMH, acceleration_mps2=braking_from(2.0, 2.0)), id="brakes, 12 m ahead"
+        ),
+        pytest.param(
+            lambda: Target(41.5, vx_mps=50 * KMH, acceleration_mps2=braking_from(2.0, 6.0)), id="brakes, 40 m ahead"
+        ),
+        pytest.param(
+            lambda: Target(23.5, 3.5, vx_mps=30 * KMH, crossing=lambda t: -1.75 if 1 <= t < 3 else 0.0), id="cuts in"
+        ),
+    ],
+)
+def test_a_car_that_drives_ahead_at_50_kmh(
+    truth: Config, labels: tuple[str, ...], target: Callable[[], Target]
+) -> None:
+    for run in outcomes(truth, labels, lambda: [target()], speed_mps=50 * KMH, duration_s=12):
+        assert run.first_s(BRAKE) is not None
+        assert run.impact_mps is None
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("speed_kmh", [20, 40])
+def test_a_pedestrian_who_crosses(truth: Config, labels: tuple[str, ...], speed_kmh: int, side: int) -> None:
+    def make() -> list[Target]:
+        walk_mps, after_s = 5 * KMH, 4.5
+        start_m = speed_kmh * KMH * after_s + truth.braking.front_overhang_m
+        return [Target(start_m, -side * walk_mps * after_s, 0.0, side * walk_mps, "person", (0.5, 1.8, 0.6))]
+
+    for run in outcomes(truth, labels, make, speed_mps=speed_kmh * KMH):
+        assert run.first_s(BRAKE) is not None
+        assert run.impact_mps is None
+
+
+@pytest.mark.parametrize("pitch_error_deg", [-0.5, 0.5])
+@pytest.mark.parametrize("ego_known", [True, False])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        pytest.param(lambda: [Target(20.0, vx_mps=50 * KMH)], id="same speed"),
+        pytest.param(lambda: [Target(30.0, 3.5, 4.0), Target(45.0, -3.5, 4.0)], id="adjacent lanes"),
+        pytest.param(lambda: [Target(120.0, -3.5, -50 * KMH)], id="oncoming"),
+        pytest.param(lambda: [Target(30 + 6.5 * n, 2.95) for n in range(6)], id="parked"),
+        pytest.param(
+            lambda: [Target(35 + 8 * n, 3.0, 1.4, 0.0, "person", (0.5, 1.75, 0.5)) for n in range(3)], id="pavement"
+        ),
+    ],
+)
+def test_what_must_not_brake(
+    truth: Config,
+    labels: tuple[str, ...],
+    targets: Callable[[], list[Target]],
+    ego_known: bool,
+    pitch_error_deg: float,
+) -> None:
+    for seed in SEEDS:
+        run = drive(
+            truth,
+            labels,
+            targets(),
+            speed_mps=50 * KMH,
+            seed=seed,
+            ego_known=ego_known,
+            pitch_error_deg=pitch_error_deg,
+            duration_s=6,
+        )
+        assert run.first_s(BRAKE) is None, [item.reason for item in run.decisions if item.state is BRAKE]
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_parked_cars_in_a_bend(truth: Config, labels: tuple[str, ...], side: int) -> None:
+    """A bend of 80 m with cars parked on both sides: the straight way ahead leads onto some of them."""
+
+    def parked() -> list[Target]:
+        return [
+            Target(radius_m * math.sin(angle), side * (80 - radius_m * math.cos(angle)), heading_rad=side * angle)
+            for radius_m in (76.8, 83.2)
+            for angle in (0.3, 0.4, 0.5, 0.6)
+        ]
+
+    for run in outcomes(truth, labels, parked, speed_mps=40 * KMH, curvature_per_m=side / 80, duration_s=5):
+        assert run.first_s(BRAKE) is None
+
+
+def test_a_decision_takes_a_few_milliseconds(truth: Config, labels: tuple[str, ...]) -> None:
+    """Ten objects, by processor time. The bound is loose, since the machine may be slower or busy."""
+    pipeline = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking)
+    rng, ego, times_s = np.random.default_rng(0), Ego(10.0), []
+    targets = [Target(30 + 4 * n, 3.0 * (n % 5 - 2), 10.0) for n in range(10)]
+    for frame in range(100):
+        found = detect(targets, ego, CAMERA, labels, rng, 2.0)
+        start_s = time.thread_time()
+        decision = pipeline.step(frame / 20, found, EgoMotion(10.0))
+        times_s.append(time.thread_time() - start_s)
+    assert len(decision.objects) == 10
+    assert np.median(times_s) < 0.010

@@ -1,0 +1,1 @@
+"""Tests of evaluation of detections and of braking."""

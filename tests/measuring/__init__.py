@@ -1,0 +1,1 @@
+"""Tests of sweeps and benchmarks, without a server."""

@@ -1,0 +1,1 @@
+"""Tests of video, images and drawing primitives."""

