@@ -1,53 +1,11 @@
-"""Measure every variant of the detector that runs here, without a server: latency and images a second over batch size.
+"""The same as 'ssd-triton benchmark'."""
 
-Variants take turns; a GPU is timed by CUDA events. Writes CSV, JSON and two plots: images a second with the machine's
-physical limit, and acceleration relative to the baseline.
-"""
+import sys
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from ssd_triton.commands import runner
-from ssd_triton.common.labels import load_labels
-from ssd_triton.config import Config
-
-
-def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this command."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8, 16, 32, 64], help="batch sizes")
-    parser.add_argument("--turns", type=int, default=5, help="of each variant at each batch size")
-    parser.add_argument("--weights-path", type=Path, default=config.weights_path, help=".pt or .safetensors")
-    parser.add_argument("--output", type=Path, default=Path("reports/benchmark"), help="folder for the results")
-
-
-def main() -> int:
-    """Measure, write the report and print the table."""
-    args, config = runner.parse(str(__doc__), "python tools/benchmark.py --device cpu --batch 1 4", add_arguments)
-    from ssd_triton.detector.device import choose_device
-    from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
-    from ssd_triton.measuring.benchmark import measure, report, timing
-    from ssd_triton.serving import candidates
-
-    device = choose_device(args.device)
-    network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
-    detector = ServedDetector(network).eval()
-    variants = candidates.runnable_candidates(config, detector, device)
-    limit = measure.measure_limit(detector, device)
-    rows = measure.benchmark(variants, args.batch, args.turns, device)
-    baseline = "pytorch_fp16" if device.type == "cuda" else "pytorch_fp32"
-    report.write_report(args.output, rows, limit, timing.machine(device), baseline)
-    print(report.table(rows))
-    print(
-        f"limit at batch {max(args.batch)}: {limit.images_per_s(max(args.batch)):,.0f} images/s "
-        f"({limit.gflop_per_image:.1f} GFLOP an image, {limit.matrix_tflop_per_s:.0f} TFLOP/s, "
-        f"{limit.copy_gbyte_per_s:.0f} GB/s); report in {args.output}"
-    )
-    return 0
-
+try:
+    from ssd_triton.commands import main
+except ModuleNotFoundError:
+    sys.exit(f"{sys.argv[0]}: error: ssd_triton is not installed: type 'source .venv/bin/activate' (after 'make setup')")
 
 if __name__ == "__main__":
-    runner.run(main)
+    main("benchmark")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +43,16 @@ class Tls:
         except OSError as error:
             raise TlsError(f"the --ssl files cannot be used ({error}): expected PEM, no password") from error
 
+    @classmethod
+    def configured(cls, config: ClientTlsConfig) -> Tls | None:
+        """What the configuration asks for; one of the files is enough to ask for TLS.
+
+        Raises:
+            TlsError: A file is missing.
+        """
+        files = (config.root_certificates, config.certificate, config.private_key)
+        return cls(*files) if config.enabled or any(files) else None
+
     def grpc_arguments(self) -> dict[str, Any]:
         """Of tritonclient's gRPC client."""
         return {
@@ -70,32 +79,6 @@ class Tls:
             # An empty password: otherwise OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self.certificate, self.private_key, password="")
         return context
-
-
-def add_tls_arguments(group: argparse._ArgumentGroup, config: ClientTlsConfig) -> None:
-    """Add ``--ssl``, ``--ssl-root-certificates``, ``--ssl-certificate`` and ``--ssl-private-key``."""
-    group.add_argument(
-        "--ssl", action=argparse.BooleanOptionalAction, default=config.enabled, help="TLS; not with --serve"
-    )
-    group.add_argument(
-        "--ssl-root-certificates",
-        type=Path,
-        default=config.root_certificates,
-        metavar="PEM",
-        help="what signs the server's certificate; None: the usual authorities",
-    )
-    group.add_argument("--ssl-certificate", type=Path, default=config.certificate, metavar="PEM", help="the client's")
-    group.add_argument("--ssl-private-key", type=Path, default=config.private_key, metavar="PEM", help="the client's")
-
-
-def tls_from(args: argparse.Namespace) -> Tls | None:
-    """What the options of :func:`add_tls_arguments` ask for; one of the files is enough to ask for TLS.
-
-    Raises:
-        TlsError: A file is missing.
-    """
-    files = (args.ssl_root_certificates, args.ssl_certificate, args.ssl_private_key)
-    return Tls(*files) if args.ssl or any(files) else None
 
 
 def _text(path: Path | None) -> str | None:

@@ -24,6 +24,8 @@ PROJECT_FILE = ROOT / "config.yml"
 """What is read when no other file is named, where there is one."""
 DEFAULT = "default"
 """Origin of values that no layer sets."""
+SET, FLAGS = "--set", "flags"
+"""Origins of what a command line says; it is above all files."""
 
 _CHANGED_KEYS: Mapping[str, str] = {}
 """What became of keys that earlier versions had: 'renamed to NEW', or why there is none any more."""
@@ -60,6 +62,16 @@ def file_layers(paths: Sequence[Path]) -> list[Layer]:
     """
     found = paths or [path for path in (PROJECT_FILE,) if path.is_file()]
     return [_file_layer(path) for path in found]
+
+
+def with_file(layers: Sequence[Layer], path: Path) -> list[Layer]:
+    """Layers with one more file, above other files and below the command line.
+
+    Raises:
+        ConfigError: The file is missing or no YAML.
+    """
+    files = [layer for layer in layers if layer.origin not in (SET, FLAGS)]
+    return [*files, _file_layer(path), *layers[len(files) :]]
 
 
 def assignment(text: str) -> tuple[str, Any]:

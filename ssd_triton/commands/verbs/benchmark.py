@@ -1,0 +1,52 @@
+"""Measure every variant of the detector that runs here, without a server: latency and images a second over batch size.
+
+Variants take turns; a GPU is timed by CUDA events. Writes CSV, JSON and two plots: images a second with the machine's
+physical limit, and acceleration relative to the baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ssd_triton.commands.options import POSITIVE, add_option
+from ssd_triton.commands.shared import add_device_option, add_output_option
+from ssd_triton.config import Config
+
+EXAMPLE = "ssd-triton benchmark --device cpu --batch 1 4"
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this verb."""
+    add_device_option(parser)
+    parser.add_argument(
+        "--batch", type=POSITIVE, nargs="+", default=[1, 4, 8, 16, 32, 64], metavar="N", help="batch sizes"
+    )
+    parser.add_argument("--turns", type=POSITIVE, default=5, metavar="N", help="turns of each variant at each batch size")
+    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
+    add_output_option(parser, "reports/benchmark")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Measure, write the report and print the table."""
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.detector.device import choose_device
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.measuring.benchmark import measure, report, timing
+    from ssd_triton.serving import candidates
+
+    device = choose_device(args.device)
+    network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    detector = ServedDetector(network).eval()
+    variants = candidates.runnable_candidates(config, detector, device)
+    limit = measure.measure_limit(detector, device)
+    rows = measure.benchmark(variants, args.batch, args.turns, device)
+    baseline = "pytorch_fp16" if device.type == "cuda" else "pytorch_fp32"
+    report.write_report(args.output, rows, limit, timing.machine(device), baseline)
+    print(report.table(rows))
+    print(
+        f"limit at batch {max(args.batch)}: {limit.images_per_s(max(args.batch)):,.0f} images/s "
+        f"({limit.gflop_per_image:.1f} GFLOP an image, {limit.matrix_tflop_per_s:.0f} TFLOP/s, "
+        f"{limit.copy_gbyte_per_s:.0f} GB/s); report in {args.output}"
+    )
+    return 0

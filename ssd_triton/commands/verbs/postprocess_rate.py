@@ -1,0 +1,72 @@
+"""Time the post-processing of the GPU variants by itself, on a GPU or a CPU, beside the ONNX graph on the CPU.
+
+It runs the artefact that is served, on predictions that the detector makes of real images, and on crowded ones, with
+more candidates in every class of every image than enter suppression; CUDA events time it, launches and waiting
+included. What a GPU gives is compared with the same module on the CPU. Needs no Triton client: PyTorch, NumPy, Pillow,
+Matplotlib, safetensors and what reads the configuration are enough, and ONNX Runtime is used where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+from ssd_triton.commands.options import POSITIVE, add_option
+from ssd_triton.commands.shared import add_device_option, add_output_option
+from ssd_triton.common.files import atomic_output
+from ssd_triton.common.model_names import POSTPROCESS
+from ssd_triton.config import Config
+
+EXAMPLE = "ssd-triton postprocess-rate --batch 1 8 64 --images coco/val2017"
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this verb."""
+    folder = config.model_repository / POSTPROCESS / "1"
+    add_device_option(parser)
+    parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 8, 64], metavar="N", help="batch sizes")
+    parser.add_argument("--turns", type=POSITIVE, default=5, metavar="N", help="turns of each form at each batch size")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="folder of photographs; by default views of a bundled one"
+    )
+    parser.add_argument("--num-images", type=POSITIVE, default=64, metavar="N", help="number of photographs")
+    parser.add_argument("--module", type=Path, default=folder / "model.pt", metavar="FILE", help="TorchScript module")
+    parser.add_argument(
+        "--onnx", type=Path, default=folder / "model.onnx", metavar="FILE", help="ONNX graph to compare with"
+    )
+    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
+    add_option(parser, config, "--backbone", "backbone")
+    add_option(parser, config, "--labels-path", "labels_path", metavar="FILE")
+    add_output_option(parser, "reports/postprocess_rate")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Measure and print the table."""
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.detector.device import choose_device
+    from ssd_triton.detector.export.samples import photographs
+    from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.measuring.benchmark import postprocess, timing
+
+    device = choose_device(args.device)
+    script = postprocess.load_script(args.module, device)
+    num_labels = len(load_labels(config.labels_path))
+    detector = ServedDetector(load_network(config.weights_path, config.backbone, num_labels)).eval().to(device)
+    kinds = {
+        postprocess.PHOTOGRAPHS: postprocess.photographs(detector, photographs(args.images, args.num_images), device),
+        postprocess.CROWDED: postprocess.crowded(num_labels, device),
+    }
+    onnx = args.onnx if args.onnx.is_file() and find_spec("onnxruntime") is not None else None
+    found = postprocess.measure_postprocess(
+        script, kinds, batches=args.batch, turns=args.turns, device=device, onnx=onnx
+    )
+    machine = timing.machine(device)
+    lines = f"{', '.join(f'{name} {value}' for name, value in machine.items())}\n\n{postprocess.table(found)}\n"
+    with atomic_output(args.output / "postprocess_rate.md") as temporary:
+        temporary.write_text(lines, encoding="utf-8")
+    title = f"Post-processing, {machine.get('gpu', machine['processor'])}"
+    postprocess.plot(args.output / "postprocess_rate.png", found, title)
+    print(lines, end="")
+    return 0

@@ -1,0 +1,50 @@
+"""Report a sweep again, with figures from elsewhere, or compare it with an earlier one.
+
+Without --baseline: writes a table, plots, a page and a summary beside the results. With it: writes what changed beyond
+noise, and exits with 1 when something became worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ssd_triton.config import Config
+
+EXAMPLE = """ssd-triton report reports/sweeps/cpu --accuracy reports/compare_accuracy
+  ssd-triton report reports/sweeps/cpu --baseline perf/results/cpu"""
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this verb."""
+    parser.add_argument("results", type=Path, metavar="FOLDER", help="folder that 'ssd-triton sweep' has written")
+    parser.add_argument("--baseline", type=Path, metavar="FOLDER", help="earlier sweep to compare with")
+    parser.add_argument(
+        "--benchmark", type=Path, metavar="CSV", help="benchmark.csv of 'ssd-triton benchmark': the detector alone"
+    )
+    parser.add_argument(
+        "--accuracy",
+        type=Path,
+        metavar="FOLDER",
+        help="results of 'ssd-triton compare-accuracy', for accuracy over speed",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("reports/comparison"), metavar="FOLDER", help="folder for a comparison"
+    )
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Report or compare, and print the summary."""
+    from ssd_triton.measuring.sweeps.comparison import compare
+    from ssd_triton.measuring.sweeps.report import read_accuracy, read_benchmark, write_comparison, write_report
+    from ssd_triton.measuring.sweeps.results import read_rows
+    from ssd_triton.measuring.sweeps.summary import summarize
+
+    if args.baseline is not None:
+        changes = compare(summarize(read_rows(args.baseline)), summarize(read_rows(args.results)))
+        print(write_comparison(args.output, changes), end="")
+        return 1 if any(change.verdict == "worse" for change in changes) else 0
+    bare = None if args.benchmark is None else read_benchmark(args.benchmark)
+    accuracy = None if args.accuracy is None else read_accuracy(args.accuracy)
+    print(write_report(args.results, bare=bare, accuracy=accuracy), end="")
+    return 0
