@@ -1,11 +1,11 @@
-"""The same as 'ssd-triton coco-eval'."""
+"""Script for 'ssd-triton coco-eval': COCO AP of what a server serves."""
 
 import sys
 
 try:
     from ssd_triton.commands import main
-except ModuleNotFoundError:
-    sys.exit(f"{sys.argv[0]}: error: ssd_triton is not installed: type 'source .venv/bin/activate' (after 'make setup')")
+except ModuleNotFoundError as error:
+    sys.exit(f"{sys.argv[0]}: error: {error}: type 'source .venv/bin/activate' (after 'make setup')")
 
 if __name__ == "__main__":
     main("coco-eval")

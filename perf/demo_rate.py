@@ -1,11 +1,11 @@
-"""The same as 'ssd-triton demo-rate'."""
+"""Script for 'ssd-triton demo-rate': time that the demo adds to the detector's own."""
 
 import sys
 
 try:
     from ssd_triton.commands import main
-except ModuleNotFoundError:
-    sys.exit(f"{sys.argv[0]}: error: ssd_triton is not installed: type 'source .venv/bin/activate' (after 'make setup')")
+except ModuleNotFoundError as error:
+    sys.exit(f"{sys.argv[0]}: error: {error}: type 'source .venv/bin/activate' (after 'make setup')")
 
 if __name__ == "__main__":
     main("demo-rate")

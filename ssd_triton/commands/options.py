@@ -114,7 +114,9 @@ def add_option(
     elif get_origin(kind) is tuple:
         options.update(nargs="+", type=str, metavar=metavar or "NAME")
     else:
-        options.update(type=Path if kind is Path else typed(Annotated[kind, field]), metavar=metavar or _metavar(key, field))
+        options.update(
+            type=Path if kind is Path else typed(Annotated[kind, field]), metavar=metavar or _metavar(key, field)
+        )
     container.add_argument(
         *flags,
         action=KeyAction,

@@ -51,7 +51,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, is_key = action.help or "", isinstance(action, KeyAction)
-        default, name = (action.in_force, action.key) if isinstance(action, KeyAction) else (action.default, action.dest)
+        default, name = (
+            (action.in_force, action.key) if isinstance(action, KeyAction) else (action.default, action.dest)
+        )
         if is_key or not (default in (None, argparse.SUPPRESS, []) or action.nargs == 0):
             text += f" (default: {shown(default, name)})"
         return text.replace("%", "%%")

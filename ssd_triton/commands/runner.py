@@ -110,9 +110,7 @@ def _exit_code(run: Callable[[], int], program: str) -> int:
         if error.errno not in _NO_ROOM:
             raise
         what = error.filename or "a file"
-        print(
-            f"{program}: error: cannot write {what} ({error.strerror}): make room and run it again", file=sys.stderr
-        )
+        print(f"{program}: error: cannot write {what} ({error.strerror}): make room and run it again", file=sys.stderr)
     return 1
 
 

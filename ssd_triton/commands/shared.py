@@ -32,9 +32,7 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 
 def add_output_option(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add ``--output`` of a verb whose results have no key of their own."""
-    parser.add_argument(
-        "--output", type=Path, default=Path(folder), metavar="FOLDER", help="folder for the results"
-    )
+    parser.add_argument("--output", type=Path, default=Path(folder), metavar="FOLDER", help="folder for the results")
 
 
 def add_fps_option(parser: argparse.ArgumentParser) -> None:

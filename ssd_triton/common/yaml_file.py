@@ -34,9 +34,7 @@ def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], ne
     return validated(values, model, name=relative_to_cwd(path), error_type=error_type)
 
 
-def read_mapping(
-    path: Path, *, error_type: type[UserError], next_step: str, empty: bool = False
-) -> dict[str, object]:
+def read_mapping(path: Path, *, error_type: type[UserError], next_step: str, empty: bool = False) -> dict[str, object]:
     """Read a YAML file of keys and values, unchecked.
 
     Args:
@@ -107,12 +105,11 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse aliases, which can grow without bound, and deep nesting, which would overflow the stack."""
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are not allowed, got one in line {self.line + 1}")
         self._level += 1
         if self._level > _MAX_LEVELS:
-            raise yaml.composer.ComposerError(None, None, f"more than {_MAX_LEVELS} levels", event.start_mark)
+            raise yaml.YAMLError(f"more than {_MAX_LEVELS} levels in line {self.line + 1}")
         node = super().compose_node(parent, index)
         self._level -= 1
         return node

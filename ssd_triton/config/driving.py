@@ -49,8 +49,8 @@ class BrakingConfig(Section):
         default=0.5,
         ge=0,
         le=60,
-        description="time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the "
-        "latency from camera to decision and the time to confirm are added",
+        description="time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; "
+        "the latency from camera to decision and the time to confirm are added",
     )
     warning_lead_time_s: float = Field(
         default=1.3,
@@ -86,7 +86,10 @@ class BrakingConfig(Section):
     confirm_frames: int = Field(default=3, ge=1, le=1000, description="frames in a row that must call for a state")
     confirm_time_s: float = Field(default=0.06, ge=0, le=60, description="time that those frames must span")
     hold_time_s: float = Field(
-        default=2.0, ge=0, le=60, description="time for which WARN and BRAKE last after the last frame that calls for them"
+        default=2.0,
+        ge=0,
+        le=60,
+        description="time for which WARN and BRAKE last after the last frame that calls for them",
     )
     release_ratio: float = Field(
         default=0.7,
@@ -107,31 +110,22 @@ class ObjectSizeConfig(Section):
     width_spread: float = Field(gt=0, lt=1, description="relative standard deviation of the width")
 
 
-def _size(
-    height_m: float, width_m: float, length_m: float, overhang_m: float, height_spread: float, width_spread: float
-) -> ObjectSizeConfig:
-    return ObjectSizeConfig(
-        height_m=height_m,
-        width_m=width_m,
-        length_m=length_m,
-        overhang_m=overhang_m,
-        height_spread=height_spread,
-        width_spread=width_spread,
-    )
-
-
 # Rounded from the mean sizes of the KITTI and nuScenes labels, which detectors on them take as anchors (Lang et al.,
-# PointPillars, 2019; Zhu et al., CBGS, 2019): car 1.56 and 1.72 m high, 1.6 and 1.95 m wide; person 1.73 and 1.77 m; bus
-# 3.47 m, truck 2.84 m; cars are lower here, since both sets count vans and off-road cars, or have many of them. People
+# PointPillars, 2019; Zhu et al., CBGS, 2019): car 1.56 and 1.72 m high, 1.6 and 1.95 m wide; person 1.73 and 1.77 m;
+# bus 3.47 m, truck 2.84 m; cars are lower here, since both sets count vans and off-road cars, or have many of them. People
 # include children. Labels of two-wheelers there include the rider, whom COCO's classes leave out: those sizes are our
 # estimates, as are all overhangs and spreads.
+_SIZES = {
+    "person": (1.7, 0.6, 0.6, 0.3, 0.2, 0.3),
+    "bicycle": (1.1, 0.6, 1.7, 0.3, 0.15, 0.3),
+    "car": (1.5, 1.8, 4.4, 0.7, 0.08, 0.07),
+    "motorcycle": (1.2, 0.8, 2.1, 0.3, 0.15, 0.2),
+    "bus": (3.2, 2.6, 11.0, 2.5, 0.12, 0.08),
+    "truck": (2.9, 2.4, 7.0, 1.0, 0.2, 0.1),
+}
 _OBJECT_SIZES = {
-    "person": _size(1.7, 0.6, 0.6, 0.3, 0.2, 0.3),
-    "bicycle": _size(1.1, 0.6, 1.7, 0.3, 0.15, 0.3),
-    "car": _size(1.5, 1.8, 4.4, 0.7, 0.08, 0.07),
-    "motorcycle": _size(1.2, 0.8, 2.1, 0.3, 0.15, 0.2),
-    "bus": _size(3.2, 2.6, 11.0, 2.5, 0.12, 0.08),
-    "truck": _size(2.9, 2.4, 7.0, 1.0, 0.2, 0.1),
+    name: ObjectSizeConfig(**dict(zip(ObjectSizeConfig.model_fields, values, strict=True)))
+    for name, values in _SIZES.items()
 }
 
 
@@ -154,7 +148,7 @@ class TrackingConfig(Section):
         default=2.0,
         gt=0,
         le=1000,
-        description="absolute part of the standard deviation of a box's sides; added in quadrature to the relative part",
+        description="absolute part of the standard deviation of a box's sides; the relative part adds in quadrature",
     )
     box_noise_relative: float = Field(
         default=0.05,

@@ -22,8 +22,8 @@ Every value has a default, so a configuration file holds only what differs. `ssd
 force and where each of them comes from.
 
 Later ones win: defaults, then the file (`config.yml` of the project, or `--config FILE`, repeatable), then
-`--set KEY=VALUE` (any key, repeatable, the value in YAML), then the flags of a command. Sections and mappings are merged
-key by key, other values are replaced.
+`--set KEY=VALUE` (any key, repeatable, the value in YAML), then the flags of a command. Sections and mappings are
+merged key by key, other values are replaced.
 
 Relative paths in a file are relative to that file's folder; on a command line and in `--set`, to the working folder. By
 default, inputs (weights, labels, model repository) lie in the project's folder, and outputs go to `reports/` of the
@@ -52,7 +52,9 @@ def _section(section: type[Section], name: str) -> Iterator[str]:
     if values:
         yield "| key | type | default | meaning |"
         yield "|---|---|---|---|"
-        yield from (f"| `{key}` | {_kind(field)} | {_default(key, field)} | {_meaning(field)} |" for key, field in values)
+        yield from (
+            f"| `{key}` | {_kind(field)} | {_default(key, field)} | {_meaning(field)} |" for key, field in values
+        )
         yield ""
     for key, field in section.model_fields.items():
         inner = section_of(field)

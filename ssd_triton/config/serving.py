@@ -57,7 +57,7 @@ class ServerConfig(Section):
     )
     model_control: bool = Field(
         default=False,
-        description="load and unload models at run time; whoever can do so can run any code, so it needs admin_key_file",
+        description="loading of models at run time; callers with the key can run any code; needs admin_key_file",
     )
     admin_key_file: Path | None = Field(
         default=None, description="file with the key that opens restricted_apis; none: they are closed to everybody"
@@ -80,9 +80,7 @@ class ServerConfig(Section):
     def for_one_run(self) -> ServerConfig:
         """The same for a server that one command starts for itself: free ports of loopback, without TLS."""
         ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-        return self.model_copy(
-            update={"host": "127.0.0.1", **ports, "model_control": False, "tls": ServerTlsConfig()}
-        )
+        return self.model_copy(update={"host": "127.0.0.1", **ports, "model_control": False, "tls": ServerTlsConfig()})
 
 
 class ContainerConfig(Section):
@@ -159,7 +157,7 @@ class DemoConfig(Section):
         default=0.1,
         ge=0,
         le=60,
-        description="delay from camera to decision for a file that is not played in real time; otherwise it is measured",
+        description="delay from camera to decision for a file, unless it is played in real time: then it is measured",
     )
     max_ego_gap_s: Seconds = Field(
         default=0.5, description="longest gap between samples of --ego-speed-csv in which the speed counts as known"

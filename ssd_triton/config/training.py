@@ -107,7 +107,8 @@ class SamplingConfig(Section):
         description="part of the images below which a class is rare and drawn more often (LVIS repeat factor)",
     )
     often: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(
-        default=dict.fromkeys(_DRIVING_CLASSES, 1.5), description="how many times more often images of a class are drawn"
+        default=dict.fromkeys(_DRIVING_CLASSES, 1.5),
+        description="how many times more often images of a class are drawn",
     )
 
 

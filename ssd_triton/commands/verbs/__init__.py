@@ -83,7 +83,5 @@ _GROUPS: dict[str, dict[str, str]] = {
         "completion": "completion for bash, zsh or tcsh",
     },
 }
-VERBS = {
-    name: Verb(name, group, summary) for group, verbs in _GROUPS.items() for name, summary in verbs.items()
-}
+VERBS = {name: Verb(name, group, summary) for group, verbs in _GROUPS.items() for name, summary in verbs.items()}
 """By name, in the order of the overview."""

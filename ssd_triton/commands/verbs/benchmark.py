@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--batch", type=POSITIVE, nargs="+", default=[1, 4, 8, 16, 32, 64], metavar="N", help="batch sizes"
     )
-    parser.add_argument("--turns", type=POSITIVE, default=5, metavar="N", help="turns of each variant at each batch size")
+    parser.add_argument(
+        "--turns", type=POSITIVE, default=5, metavar="N", help="turns of each variant at each batch size"
+    )
     add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
     add_output_option(parser, "reports/benchmark")
 

@@ -49,9 +49,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         restart=args.restart,
         repository=config.model_repository if args.serve is not None else None,
     )
-    with connect(
-        config, serve=args.serve, model=args.model, in_flight=coco.in_flight, retry_s=coco.retry_s
-    ) as client:
+    with connect(config, serve=args.serve, model=args.model, in_flight=coco.in_flight, retry_s=coco.retry_s) as client:
         evaluation = evaluate_served(client, dataset, coco.output, settings, name=args.serve or args.model)
     print(summary(evaluation))
     for path in write_report(evaluation, coco.output, misses=coco.worst_misses):

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     add_dataset_options(parser, config)
     parser.add_argument(
-        "--variant", nargs="+", default=[], metavar="NAME", help="variants of the detector; by default all that run here"
+        "--variant",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="variants of the detector; by default all that run here",
     )
     add_option(parser, config, "--batch", "coco.batch")
     add_option(parser, config, "--in-flight", "coco.in_flight")

@@ -23,9 +23,7 @@ EXAMPLE = "ssd-triton decode-rate --images coco/val2017"
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="folder of photographs; by default a bundled one"
-    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder of photographs; by default a bundled one")
     parser.add_argument("--num-images", type=POSITIVE, default=32, metavar="N", help="number of photographs")
     parser.add_argument(
         "--processes", type=POSITIVE, nargs="+", default=sorted({1, cores()}), metavar="N", help="numbers of processes"

@@ -40,9 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--real-time",
         action="store_true",
-        help="take the frames of a file at their pace, as from a camera, and drop those that the detector has no time for",
+        help="take the frames of a file at their pace, and drop those that the detector has no time for",
     )
-    parser.add_argument("--display", action="store_true", help="show the frames in a window as well; Escape ends the run")
+    parser.add_argument(
+        "--display", action="store_true", help="show the frames in a window as well; Escape ends the run"
+    )
     add_connection_options(parser, config)
     camera = parser.add_argument_group("camera", "above a flat road, without roll: a file, or a pinhole by numbers")
     add_option(camera, config, "--camera", "camera.file", metavar="FILE")
@@ -104,7 +106,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 def _camera(args: argparse.Namespace, config: Config) -> CameraConfig:
     """The camera in force; flags that a camera file would silently overrule are refused."""
-    flags = [f"--{key.removeprefix('camera.').replace('_', '-')}" for key in given(args, map("camera.{}".format, _CAMERA))]
+    flags = [
+        f"--{key.removeprefix('camera.').replace('_', '-')}" for key in given(args, map("camera.{}".format, _CAMERA))
+    ]
     if config.camera.file is not None and flags:
         raise UserError(
             f"got {', '.join(flags)} beside the camera file {relative_to_cwd(config.camera.file)}, expected one or the "

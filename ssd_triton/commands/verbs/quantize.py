@@ -58,10 +58,10 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if not (args.calibrate or args.sensitivity or args.output):
         raise UserError("nothing to do: give --calibrate, --sensitivity or --output FILE")
     settings = config.quantization
-    if (args.calibrate or args.sensitivity) and settings.images is None:
-        raise UserError("got no training images: give --images FOLDER, or set quantization.images")
-    if args.sensitivity and (settings.evaluation_images is None or settings.evaluation_annotations is None):
-        raise UserError("--sensitivity measures AP: give --evaluation-images FOLDER and --annotations FILE too")
+    if args.calibrate or args.sensitivity:
+        _training_images(settings)
+    if args.sensitivity:
+        _evaluation_files(settings)
     from ssd_triton.detector.quantization.ranges import ranges_path
 
     ranges_file = args.ranges or ranges_path(config.weights_path)
@@ -92,7 +92,7 @@ def _check(args: argparse.Namespace, config: Config, ranges_file: Path) -> None:
     if args.sensitivity:
         check_evaluation(_evaluation_images(settings))
     num_images = settings.num_images if args.calibrate else _SENSITIVITY_IMAGES
-    load_images(settings.images, num_images, _evaluation(settings))
+    load_images(_training_images(settings), num_images, _evaluation(settings))
 
 
 def _evaluation(settings: QuantizationConfig) -> list[Path]:
@@ -104,12 +104,22 @@ def _evaluation(settings: QuantizationConfig) -> list[Path]:
     return found
 
 
+def _training_images(settings: QuantizationConfig) -> Path:
+    if settings.images is None:
+        raise UserError("got no training images: give --images FOLDER, or set quantization.images")
+    return settings.images
+
+
+def _evaluation_files(settings: QuantizationConfig) -> tuple[Path, Path]:
+    if settings.evaluation_images is None or settings.evaluation_annotations is None:
+        raise UserError("--sensitivity measures AP: give --evaluation-images FOLDER and --annotations FILE too")
+    return settings.evaluation_images, settings.evaluation_annotations
+
+
 def _evaluation_images(settings: QuantizationConfig) -> EvaluationImages:
     from ssd_triton.evaluation.sensitivity import EvaluationImages
 
-    return EvaluationImages(
-        settings.evaluation_images, settings.evaluation_annotations, settings.num_evaluation_images
-    )
+    return EvaluationImages(*_evaluation_files(settings), settings.num_evaluation_images)
 
 
 def _export_fp32(config: Config, folder: Path) -> Path:
@@ -134,7 +144,7 @@ def _calibrate(config: Config, fp32: Path, ranges_file: Path) -> None:
     from ssd_triton.detector.quantization.ranges import save_ranges
 
     settings = config.quantization
-    images = load_images(settings.images, settings.num_images, _evaluation(settings))
+    images = load_images(_training_images(settings), settings.num_images, _evaluation(settings))
     tensors = activations(onnx.load(fp32))
     ranges = calibrate(
         fp32, tensors, images, settings.method, weights_path=config.weights_path, weight_bits=settings.weight_bits
@@ -153,7 +163,7 @@ def _sensitivity(config: Config, fp32: Path, ranges_file: Path, provider: str) -
 
     settings = config.quantization
     ranges = load_ranges(ranges_file, config.weights_path)
-    images = load_images(settings.images, _SENSITIVITY_IMAGES, _evaluation(settings))
+    images = load_images(_training_images(settings), _SENSITIVITY_IMAGES, _evaluation(settings))
     ranked = layer_errors(fp32, ranges, images.pixels, provider)
     width = max(len(error.layer) for error in ranked)
     print(f"{'quantised alone':{width}}  loc error  conf error")

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     add_option(parser, config, "--url", "client.url")
     add_option(parser, config, "--protocol", "client.protocol")
     parser.add_argument(
-        "--metrics-url", metavar="URL", help="address of the metrics; by default server.metrics_port on the host of --url"
+        "--metrics-url",
+        metavar="URL",
+        help="address of the metrics; by default server.metrics_port on the host of --url",
     )
     parser.add_argument("--no-metrics", action="store_true", help="no pending and refused requests, no memory")
     parser.add_argument("--timeout-s", type=SECONDS, default=5.0, metavar="S", help="deadline of each answer")

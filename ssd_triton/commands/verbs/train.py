@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "the same, but trained on what --checkpoint sees in the images instead of annotations, so that it is not "
         "forgotten",
     )
-    add_set_option(
-        parser, "--validation", "the same to choose the best snapshot by its AP; its WEIGHT is 1 by default"
-    )
+    add_set_option(parser, "--validation", "the same to choose the best snapshot by its AP; its WEIGHT is 1 by default")
     parser.add_argument(
         "--backbone-weights", type=Path, metavar="FILE", help="ImageNet ResNet: .npz, .safetensors, .pt"
     )
