@@ -33,7 +33,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message}; '{self.prog} --help' lists the options\n")
+        hint = "" if message.endswith("?") else f"; '{self.prog} --help' lists the options"
+        self.exit(2, f"{self.prog}: error: {message}{hint}\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an option that is unknown is named with the nearest known one."""
@@ -77,8 +78,8 @@ def parse_verb(
         script: Path of the script that was typed instead of ``ssd-triton VERB``.
 
     Returns:
-        The module of the verb, its arguments (``layers`` says where the configuration comes from) and the configuration
-        in force.
+        The module of the verb, its arguments (``config`` names the files, ``layers`` has all that differs from the
+        defaults), and the configuration in force.
 
     Raises:
         ConfigError: A configuration file cannot be used.
@@ -97,7 +98,7 @@ def parse_verb(
     args = parser.parse_args([*rest, *argv[end:]])
     flags = dotted_layer(FLAGS, getattr(args, "settings", {}).items())
     config = _merged(parser, layers, flags)
-    args.layers = layers
+    args.config, args.layers = known.config, layers
     return module, args, config
 
 

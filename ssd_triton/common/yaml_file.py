@@ -140,7 +140,7 @@ class _StrictLoader(yaml.SafeLoader):
 def describe(problem: Any) -> str:
     """One problem of pydantic as 'key: what is wrong'."""
     key = ".".join(str(part) for part in problem["loc"])
-    got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+    got = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
     text = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {text[0].lower()}{text[1:]}{got}"
 

@@ -111,7 +111,8 @@ def merge(layers: Sequence[Layer]) -> Config:
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
         for problem in error.errors():
-            origin = next((one.origin for one in reversed(layers) if _sets(one.values, problem["loc"])), DEFAULT)
+            place = problem["loc"][:-1] if problem["type"] == "missing" else problem["loc"]
+            origin = next((one.origin for one in reversed(layers) if _sets(one.values, place)), DEFAULT)
             problems.setdefault(origin, []).append(_description(problem))
         raise ConfigError("; ".join(f"{origin}: {'; '.join(texts)}" for origin, texts in problems.items())) from None
     resolved: Config = _with_absolute_paths(config)

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.media.video.window import Window
     from ssd_triton.serving.connect import connect
 
-    camera, labels, ego = _camera(args, config), load_labels(config.labels_path), _ego(args, config)
+    camera, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
     video, output = config.demo.video, config.demo.output
     if video is None:
         video, ego = _default_input(config, labels)
@@ -104,8 +104,12 @@ def run(args: argparse.Namespace, config: Config) -> int:
     return 130 if summary.interrupted else 0
 
 
-def _camera(args: argparse.Namespace, config: Config) -> CameraConfig:
-    """The camera in force; flags that a camera file would silently overrule are refused."""
+def camera_settings(args: argparse.Namespace, config: Config) -> CameraConfig:
+    """The camera in force.
+
+    Raises:
+        UserError: There is a camera file, and flags contradict it.
+    """
     flags = [
         f"--{key.removeprefix('camera.').replace('_', '-')}" for key in given(args, map("camera.{}".format, _CAMERA))
     ]
@@ -117,7 +121,12 @@ def _camera(args: argparse.Namespace, config: Config) -> CameraConfig:
     return config.camera
 
 
-def _ego(args: argparse.Namespace, config: Config) -> EgoSource:
+def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
+    """How the own car moves.
+
+    Raises:
+        EgoMotionError: The file of speeds cannot be used.
+    """
     from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion, load_ego_csv
 
     if args.ego_speed_csv is not None:

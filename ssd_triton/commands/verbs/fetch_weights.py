@@ -19,6 +19,7 @@ from pydantic import Field
 from ssd_triton.commands.options import SECONDS, typed
 from ssd_triton.common.files import ROOT, relative_to_cwd
 from ssd_triton.config import Config
+from ssd_triton.config.layers import PROJECT_FILE
 
 EXAMPLE = "ssd-triton fetch-weights"
 
@@ -52,11 +53,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
     checkpoint = fetch(args.url, args.output, sha256=args.sha256, timeout_s=args.timeout_s, retries=args.retries)
     if not checkpoint.downloaded:
         logging.info("already there, and its SHA-256 is the expected one: nothing was downloaded")
-    path = checkpoint.path.resolve()
+    path, base = checkpoint.path.resolve(), (args.config or [PROJECT_FILE])[-1].resolve().parent
     print(f"file        {relative_to_cwd(checkpoint.path)}")
     print(f"size        {checkpoint.size_bytes} bytes ({checkpoint.size_bytes / 1e6:.1f} MB)")
     print(f"SHA-256     {checkpoint.sha256}")
-    print(f"config.yml  weights_path: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+    print(f"config.yml  weights_path: {path.relative_to(base) if path.is_relative_to(base) else path}")
     return 0
 
 
