@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line; options cannot be abbreviated, so that new ones break no script."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **options)
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows the defaults in force, with their units, and keeps the line breaks of descriptions and examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str:

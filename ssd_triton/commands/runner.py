@@ -13,8 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import NoReturn
 
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import UserError
@@ -89,10 +87,14 @@ def run_verb(name: str, argv: Sequence[str], *, script: str | None = None) -> in
 
 
 def _exit_code(run: Callable[[], int], program: str) -> int:
-    """The exit code of a verb, or the one that the error it raises calls for."""
+    """The exit code of a verb, or the one that the error it raises calls for.
+
+    SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both. SIGINT stays
+    ignored where the caller ignores it, as shells do for what a script puts in the background: SIGTERM ends it there.
+    """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run()
     except UserError as error:
@@ -126,8 +128,3 @@ def _missing(error: ModuleNotFoundError) -> str:
     if module in _EXTRAS:
         return f"{module} is not installed: pip install 'ssd-triton[{_EXTRAS[module]}]'"
     return f"{module} is not installed: type 'source .venv/bin/activate' (after 'make setup')"
-
-
-def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Treat SIGTERM as Ctrl-C, so that servers, shared memory and files are cleaned up on both."""
-    raise KeyboardInterrupt

@@ -33,7 +33,15 @@ working folder.
 
 def reference() -> str:
     """The reference page, in Markdown."""
-    return "\n".join([_INTRODUCTION, *_section(Config, "")])
+    return f"{_INTRODUCTION}\n{section_reference()}"
+
+
+def section_reference(name: str = "") -> str:
+    """Tables of a section, such as ``server``, and of the sections in it; of all sections without a name."""
+    section: type[Section] = Config
+    for part in filter(None, name.split(".")):
+        section = section_of(section.model_fields[part]) or section
+    return "\n".join(_section(section, name))
 
 
 def json_schema() -> dict[str, Any]:
