@@ -59,10 +59,7 @@ class BrakingConfig(Section):
         description="time by which WARN comes before BRAKE is due; noise makes one of them late and the other early",
     )
     warning_time_s: float = Field(
-        default=0.8,
-        ge=0,
-        le=60,
-        description="shortest WARN before BRAKE; UN R152: at least 0.8 s with a car as target",
+        default=0.8, ge=0, le=60, description="shortest WARN before BRAKE; UN R152: at least 0.8 s with a car as target"
     )
     urgent_ratio: float = Field(
         default=1.3,

@@ -135,8 +135,7 @@ class DemoConfig(Section):
     """The braking demonstration: ``ssd-triton demo``."""
 
     video: int | Path | None = Field(
-        default=None,
-        description="video file, folder of images, or index of a camera; none: a rendered scenario",
+        default=None, description="video file, folder of images, or index of a camera; none: a rendered scenario"
     )
     output: Path = Field(
         default=Path("reports/brake_demo.mp4"),

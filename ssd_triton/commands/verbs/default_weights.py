@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ssd_triton.commands.options import FRACTION, POSITIVE, SHARE, typed
-from ssd_triton.commands.shared import (
-    add_criteria_options,
-    add_device_option,
-    add_output_option,
-    criteria_of,
-    sets_of,
-)
+from ssd_triton.commands.shared import add_criteria_options, add_device_option, add_output_option, criteria_of, sets_of
 from ssd_triton.common.files import ROOT, relative_to_cwd
 from ssd_triton.common.machine import cores
 from ssd_triton.config import Config

@@ -45,11 +45,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
             first, second = (stack.enter_context(serve_for_one_run(config, config.variant)) for _ in range(2))
             reports.append(
                 drain_under_load(
-                    way,
-                    (first, second),
-                    sample_photograph(),
-                    in_flight=config.client.in_flight,
-                    part_s=args.part_s,
+                    way, (first, second), sample_photograph(), in_flight=config.client.in_flight, part_s=args.part_s
                 )
             )
         print(f"{config.variant}, {reports[-1].line()}", flush=True)

@@ -11,12 +11,7 @@ import argparse
 from pathlib import Path
 
 from ssd_triton.commands.options import COUNT, POSITIVE
-from ssd_triton.commands.shared import (
-    add_connection_options,
-    add_criteria_options,
-    add_output_option,
-    criteria_of,
-)
+from ssd_triton.commands.shared import add_connection_options, add_criteria_options, add_output_option, criteria_of
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 
