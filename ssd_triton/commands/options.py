@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
-from ssd_triton.config.model import fields, takes_path, value_of
+from ssd_triton.config.model import fields, value_of
 from ssd_triton.config.section import unit_of
 
 FIELDS = dict(fields())
-_Convert = Callable[[str], Any]
 
 
-def typed(kind: Any) -> _Convert:
-    """An argparse type for what pydantic takes from a text; NaN and infinity are refused."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+class Typed:
+    """An argparse type: what pydantic takes from a text; NaN and infinity are refused.
 
-    def convert(text: str) -> Any:
+    Attributes:
+        metavar: Name of the value in the help; None for a text.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self._adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+        kinds = (kind, *get_args(kind))
+        self.metavar = "N" if int in kinds else "X" if float in kinds else None
+
+    def __call__(self, text: str) -> Any:
+        """The value of a text."""
         try:
-            return adapter.validate_python(text)
+            return self._adapter.validate_python(text)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise argparse.ArgumentTypeError(f"{message[0].lower()}{message[1:]}, got '{text}'") from None
 
-    return convert
 
-
-POSITIVE = typed(Annotated[int, Field(ge=1)])
+POSITIVE = Typed(Annotated[int, Field(ge=1)])
 """A number of things."""
-COUNT = typed(Annotated[int, Field(ge=0)])
+COUNT = Typed(Annotated[int, Field(ge=0)])
 """A number of things, or none."""
-NUMBER = typed(float)
-POSITIVE_NUMBER = typed(Annotated[float, Field(gt=0)])
-SECONDS = typed(Annotated[float, Field(gt=0, le=86_400)])
+NUMBER = Typed(float)
+POSITIVE_NUMBER = Typed(Annotated[float, Field(gt=0)])
+SECONDS = Typed(Annotated[float, Field(gt=0, le=86_400)])
 """Seconds up to a day: sockets and timers have limits of their own far above."""
-FRACTION = typed(Annotated[float, Field(ge=0, le=1)])
+FRACTION = Typed(Annotated[float, Field(ge=0, le=1)])
 """A part of a whole."""
-SHARE = typed(Annotated[float, Field(gt=0, lt=1)])
+SHARE = Typed(Annotated[float, Field(gt=0, lt=1)])
 """A part of a whole, neither nothing nor all of it."""
 
 
@@ -98,7 +103,7 @@ def add_option(
         flag: Such as ``--score-thresh``.
         key: Such as ``detect.score_thresh``.
         description: Help instead of the key's own.
-        metavar: Name of the value in the help, instead of one made from the key.
+        metavar: Name of the value in the help, instead of the one of :func:`metavar_of`.
     """
     field, in_force = FIELDS[key], value_of(config, key)
     kind = _without_none(field.annotation)
@@ -114,9 +119,7 @@ def add_option(
     elif get_origin(kind) is tuple:
         options.update(nargs="+", type=str, metavar=metavar or "NAME")
     else:
-        options.update(
-            type=Path if kind is Path else typed(Annotated[kind, field]), metavar=metavar or _metavar(key, field)
-        )
+        options.update(type=Path if kind is Path else Typed(Annotated[kind, field]), metavar=metavar)
     container.add_argument(
         *flags,
         action=KeyAction,
@@ -159,12 +162,13 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
-def _metavar(key: str, field: FieldInfo) -> str:
-    name = key.rpartition(".")[2]
+def metavar_of(action: argparse.Action) -> str:
+    """Name of an option's value in the help: its unit, or what it is."""
+    name = action.key.rpartition(".")[2] if isinstance(action, KeyAction) else action.dest
     if unit_of(name):
         return name.rpartition("_")[2].upper()
-    if takes_path(field):
-        return "PATH"
-    if field.annotation is int:
-        return "N"
-    return "X" if field.annotation is float else name.rpartition("_")[2].upper()
+    if isinstance(action.type, Typed) and action.type.metavar is not None:
+        return action.type.metavar
+    if action.type is Path:
+        return "FOLDER" if (action.help or "").startswith("folder") else "FILE"
+    return name.upper()

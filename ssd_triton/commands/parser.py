@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
-from ssd_triton.commands.options import KeyAction, shown
+from ssd_triton.commands.options import KeyAction, metavar_of, shown
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.config import Config
@@ -58,6 +58,9 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if is_key or not (default in (None, argparse.SUPPRESS, []) or action.nargs == 0):
             text += f" (default: {shown(default, name)})"
         return text.replace("%", "%%")
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return metavar_of(action)
 
 
 def verb_module(name: str) -> VerbModule:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssd_triton.commands.options import FRACTION, NUMBER, POSITIVE_NUMBER, add_option, given, typed
+from ssd_triton.commands.options import FRACTION, NUMBER, POSITIVE_NUMBER, Typed, add_option, given
 from ssd_triton.common.errors import UserError
 from ssd_triton.config import Config
 
@@ -32,12 +32,12 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 
 def add_output_option(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add ``--output`` of a verb whose results have no key of their own."""
-    parser.add_argument("--output", type=Path, default=Path(folder), metavar="FOLDER", help="folder for the results")
+    parser.add_argument("--output", type=Path, default=Path(folder), help="folder for the results")
 
 
 def add_fps_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--fps`` of a simulated camera."""
-    parser.add_argument("--fps", type=POSITIVE_NUMBER, default=20.0, metavar="FPS", help="frames a second")
+    parser.add_argument("--fps", type=POSITIVE_NUMBER, default=20.0, help="frames a second")
 
 
 def add_connection_options(parser: argparse.ArgumentParser, config: Config, *, in_flight: str | None = None) -> None:
@@ -66,9 +66,9 @@ def add_connection_options(parser: argparse.ArgumentParser, config: Config, *, i
 def add_tls_options(group: argparse._ArgumentGroup, config: Config) -> None:
     """Add the options of a client's TLS."""
     add_option(group, config, "--ssl", "client.tls.enabled")
-    add_option(group, config, "--ssl-root-certificates", "client.tls.root_certificates", metavar="PEM")
-    add_option(group, config, "--ssl-certificate", "client.tls.certificate", metavar="PEM")
-    add_option(group, config, "--ssl-private-key", "client.tls.private_key", metavar="PEM")
+    add_option(group, config, "--ssl-root-certificates", "client.tls.root_certificates")
+    add_option(group, config, "--ssl-certificate", "client.tls.certificate")
+    add_option(group, config, "--ssl-private-key", "client.tls.private_key")
 
 
 def asks_a_server(args: argparse.Namespace) -> bool:
@@ -80,14 +80,11 @@ def add_dataset_options(parser: argparse.ArgumentParser, config: Config) -> None
     """Add ``--images``, ``--annotations`` and what is chosen of them."""
     root = config.coco.coco_data_path
     group = parser.add_argument_group("dataset")
-    group.add_argument(
-        "--images", type=Path, default=root and root / _COCO_IMAGES, metavar="FOLDER", help="folder of images"
-    )
+    group.add_argument("--images", type=Path, default=root and root / _COCO_IMAGES, help="folder of images")
     group.add_argument(
         "--annotations",
         type=Path,
         default=root and root / _COCO_ANNOTATIONS,
-        metavar="FILE",
         help="COCO annotations of the images, such as instances_val2017.json",
     )
     add_option(group, config, "--image-set", "coco.image_set")
@@ -110,7 +107,7 @@ def dataset_of(args: argparse.Namespace, config: Config) -> Dataset:
     check_installed()
     if args.images is None or args.annotations is None:
         raise UserError(
-            "got no data set: give --images FOLDER and --annotations FILE, or set coco.coco_data_path to a folder with "
+            "got no dataset: give --images FOLDER and --annotations FILE, or set coco.coco_data_path to a folder with "
             f"{_COCO_IMAGES}/ and {_COCO_ANNOTATIONS}"
         )
     source = DatasetSource(args.images, args.annotations, config.coco.image_set, config.coco.limit)
@@ -121,21 +118,16 @@ def dataset_of(args: argparse.Namespace, config: Config) -> Dataset:
 def add_criteria_options(parser: argparse.ArgumentParser, config: Config) -> None:
     """Add what counts on rendered images."""
     group = parser.add_argument_group("rendered images")
-    add_option(group, config, "--score-thresh", "detect.score_thresh", metavar="SCORE")
+    add_option(group, config, "--score-thresh", "detect.score_thresh")
+    group.add_argument("--match-iou-thresh", type=FRACTION, default=0.5, help="lowest IoU of a box with what it finds")
+    group.add_argument("--min-visibility", type=FRACTION, default=0.5, help="smallest visible part of a road user")
     group.add_argument(
-        "--match-iou-thresh", type=FRACTION, default=0.5, metavar="IOU", help="lowest IoU of a box with what it finds"
-    )
-    group.add_argument(
-        "--min-visibility", type=FRACTION, default=0.5, metavar="X", help="smallest visible part of a road user"
-    )
-    group.add_argument(
-        "--relevant-range-m", type=POSITIVE_NUMBER, default=40.0, metavar="M", help="range up to which objects matter"
+        "--relevant-range-m", type=POSITIVE_NUMBER, default=40.0, help="range up to which objects matter"
     )
     group.add_argument(
         "--margin-m",
         type=NUMBER,
         default=2.0,
-        metavar="M",
         help="lateral distance up to which objects matter, beyond braking.corridor_half_width_m",
     )
 
@@ -172,7 +164,7 @@ def _set_of(option: str, values: Sequence[str]) -> DataSet:
     if len(values) not in (2, 3):
         raise UserError(f"{option}: got {len(values)} values, expected IMAGES ANNOTATIONS and perhaps a WEIGHT")
     try:
-        weight = typed(float)(values[2]) if len(values) == 3 else None
+        weight = Typed(float)(values[2]) if len(values) == 3 else None
     except argparse.ArgumentTypeError:
         weight = 0.0
     if weight is not None and weight <= 0:

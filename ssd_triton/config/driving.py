@@ -12,99 +12,70 @@ from ssd_triton.config.section import Fraction, Score, Seconds, Section
 class CameraConfig(Section):
     """A camera above a flat road, without roll: a camera file, or without one, the numbers below."""
 
-    file: Path | None = Field(
-        default=None, description="camera file of 'ssd-triton calibrate' or of cameras/; it replaces the numbers"
-    )
-    horizontal_fov_deg: float = Field(
-        default=60, gt=0, lt=180, description="angle between the left and the right edge of the image"
-    )
-    height_m: float = Field(default=1.3, gt=0, le=100, description="height of the lens above the road")
-    pitch_deg: float = Field(default=0, gt=-45, lt=45, description="pitch of the camera; positive looks down")
-    yaw_deg: float = Field(
-        default=0, gt=-45, lt=45, description="yaw of the camera; positive looks to the right of the car's heading"
-    )
+    file: Path | None = None
+    """camera file of 'ssd-triton calibrate' or of cameras/; it replaces the numbers"""
+    horizontal_fov_deg: float = Field(default=60, gt=0, lt=180)
+    """angle between the left and the right edge of the image"""
+    height_m: float = Field(default=1.3, gt=0, le=100)
+    """height of the lens above the road"""
+    pitch_deg: float = Field(default=0, gt=-45, lt=45)
+    """pitch of the camera; positive looks down"""
+    yaw_deg: float = Field(default=0, gt=-45, lt=45)
+    """yaw of the camera; positive looks to the right of the car's heading"""
 
 
 class BrakingConfig(Section):
     """When to warn and when to brake. A demonstration, not a safety system."""
 
-    ego_speed_kmh: float = Field(default=50, ge=0, le=400, description="speed of the own car")
-    classes: tuple[str, ...] = Field(
-        default=("person", "bicycle", "car", "motorcycle", "bus", "truck"),
-        description="classes to warn of and brake for, by names of labels_path",
-    )
-    corridor_half_width_m: float = Field(
-        default=1.1, gt=0, le=50, description="half a car and a margin: what reaches into it is in the way"
-    )
-    front_overhang_m: float = Field(
-        default=1.5, ge=0, le=20, description="distance from the camera to the front bumper"
-    )
-    deceleration_mps2: float = Field(
-        default=5.0,
-        ge=0.1,
-        le=50,
-        description="required deceleration that calls for BRAKE; UN R152: at least 5 m/s² of braking demand",
-    )
-    reaction_time_s: float = Field(
-        default=0.5,
-        ge=0,
-        le=60,
-        description="time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; "
-        "the latency from camera to decision and the time to confirm are added",
-    )
-    warning_lead_time_s: float = Field(
-        default=1.3,
-        ge=0,
-        le=60,
-        description="time by which WARN comes before BRAKE is due; noise makes one of them late and the other early",
-    )
-    warning_time_s: float = Field(
-        default=0.8, ge=0, le=60, description="shortest WARN before BRAKE; UN R152: at least 0.8 s with a car as target"
-    )
-    urgent_ratio: float = Field(
-        default=1.3,
-        ge=1,
-        le=10,
-        description="multiple of deceleration_mps2 that calls for BRAKE without that much WARN",
-    )
-    braking_ratio: float = Field(
-        default=0.6,
-        gt=0,
-        le=1,
-        description="part of deceleration_mps2 that calls for BRAKE without WARN when the object in front brakes hard "
-        "itself, since that is known late",
-    )
-    ttc_brake_s: float = Field(
-        default=1.0,
-        ge=0,
-        le=60,
-        description="time to collision, after reaction and latency, that calls for BRAKE without a known own speed",
-    )
-    confirm_frames: int = Field(default=3, ge=1, le=1000, description="frames in a row that must call for a state")
-    confirm_time_s: float = Field(default=0.06, ge=0, le=60, description="time that those frames must span")
-    hold_time_s: float = Field(
-        default=2.0,
-        ge=0,
-        le=60,
-        description="time for which WARN and BRAKE last after the last frame that calls for them",
-    )
-    release_ratio: float = Field(
-        default=0.7,
-        gt=0,
-        le=1,
-        description="part of the deceleration that reaches a state, below which the state is left",
-    )
+    ego_speed_kmh: float = Field(default=50, ge=0, le=400)
+    """speed of the own car"""
+    classes: tuple[str, ...] = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
+    """classes to warn of and brake for, by names of labels_path"""
+    corridor_half_width_m: float = Field(default=1.1, gt=0, le=50)
+    """half a car and a margin: what reaches into it is in the way"""
+    front_overhang_m: float = Field(default=1.5, ge=0, le=20)
+    """distance from the camera to the front bumper"""
+    deceleration_mps2: float = Field(default=5.0, ge=0.1, le=50)
+    """required deceleration that calls for BRAKE; UN R152: at least 5 m/s² of braking demand"""
+    reaction_time_s: float = Field(default=0.5, ge=0, le=60)
+    """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
+    camera to decision and the time to confirm are added"""
+    warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)
+    """time by which WARN comes before BRAKE is due; noise makes one of them late and the other early"""
+    warning_time_s: float = Field(default=0.8, ge=0, le=60)
+    """shortest WARN before BRAKE; UN R152: at least 0.8 s with a car as target"""
+    urgent_ratio: float = Field(default=1.3, ge=1, le=10)
+    """multiple of deceleration_mps2 that calls for BRAKE without that much WARN"""
+    braking_ratio: float = Field(default=0.6, gt=0, le=1)
+    """part of deceleration_mps2 that calls for BRAKE without WARN when the object in front brakes hard itself, since
+    that is known late"""
+    ttc_brake_s: float = Field(default=1.0, ge=0, le=60)
+    """time to collision, after reaction and latency, that calls for BRAKE without a known own speed"""
+    confirm_frames: int = Field(default=3, ge=1, le=1000)
+    """frames in a row that must call for a state"""
+    confirm_time_s: float = Field(default=0.06, ge=0, le=60)
+    """time that those frames must span"""
+    hold_time_s: float = Field(default=2.0, ge=0, le=60)
+    """time for which WARN and BRAKE last after the last frame that calls for them"""
+    release_ratio: float = Field(default=0.7, gt=0, le=1)
+    """part of the deceleration that reaches a state, below which the state is left"""
 
 
 class ObjectSizeConfig(Section):
     """Usual size of a class, and its relative spread (standard deviation)."""
 
-    height_m: float = Field(gt=0, le=20, description="height")
-    width_m: float = Field(gt=0, le=20, description="width")
-    length_m: float = Field(gt=0, le=50, description="length")
-    overhang_m: float = Field(ge=0, le=20, description="distance from the near face to where wheels touch the road")
-    height_spread: float = Field(gt=0, lt=1, description="relative standard deviation of the height")
-    width_spread: float = Field(gt=0, lt=1, description="relative standard deviation of the width")
+    height_m: float = Field(gt=0, le=20)
+    """height"""
+    width_m: float = Field(gt=0, le=20)
+    """width"""
+    length_m: float = Field(gt=0, le=50)
+    """length"""
+    overhang_m: float = Field(ge=0, le=20)
+    """distance from the near face to where wheels touch the road"""
+    height_spread: float = Field(gt=0, lt=1)
+    """relative standard deviation of the height"""
+    width_spread: float = Field(gt=0, lt=1)
+    """relative standard deviation of the width"""
 
 
 # Rounded from the mean sizes of the KITTI and nuScenes labels, which detectors on them take as anchors (Lang et al.,
@@ -129,56 +100,42 @@ _OBJECT_SIZES = {
 class TrackingConfig(Section):
     """How detections become tracks with ranges and speeds."""
 
-    high_score_thresh: Score = Field(default=0.5, description="lowest score of detections that start tracks, 0 to 1")
-    low_score_thresh: Score = Field(default=0.2, description="lowest score of detections that continue a track, 0 to 1")
-    match_iou_thresh: Score = Field(
-        default=0.3, description="lowest IoU of a detection with the box that is expected, 0 to 1"
-    )
-    duplicate_iou_thresh: Score = Field(
-        default=0.7,
-        description="IoU above which two detections of related classes (car and truck) count as one object, 0 to 1",
-    )
-    confirm_hits: int = Field(default=3, ge=1, le=1000, description="detections until a track counts")
-    max_coast_s: Seconds = Field(default=0.5, description="time without detections after which a track ends")
-    max_gap_s: Seconds = Field(default=1.0, description="time without any frame after which all tracks end")
-    box_noise_px: float = Field(
-        default=2.0,
-        gt=0,
-        le=1000,
-        description="absolute part of the standard deviation of a box's sides; the relative part adds in quadrature",
-    )
-    box_noise_relative: float = Field(
-        default=0.05,
-        ge=0,
-        lt=1,
-        description="relative part of that standard deviation, of the box's size; with the bundled detector, widths of "
-        "cars in front err by 0.04 in rendered traffic, and sides of vehicles by 0.08 to 0.11 on COCO",
-    )
-    border_fraction: float = Field(
-        default=0.02,
-        ge=0,
-        lt=0.5,
-        description="distance from the border, as a part of the image, within which a side counts as cut off",
-    )
-    pitch_std_deg: float = Field(
-        default=0.5, gt=0, le=45, description="standard deviation of the camera's pitch about its calibration"
-    )
-    pitch_time_constant_s: Seconds = Field(default=2.0, description="time in which the pitch changes")
-    acceleration_std_mps2: float = Field(
-        default=5.0, gt=0, le=50, description="standard deviation of how objects brake and speed up"
-    )
-    acceleration_time_constant_s: Seconds = Field(default=1.0, description="time in which that acceleration changes")
-    speed_drift_mps: float = Field(
-        default=0.3, gt=0, le=50, description="standard deviation of further changes of speed within a second"
-    )
-    lateral_acceleration_std_mps2: float = Field(
-        default=1.0, gt=0, le=50, description="standard deviation of the lateral acceleration"
-    )
-    object_sizes: dict[str, ObjectSizeConfig] = Field(
-        default=_OBJECT_SIZES,
-        description="usual sizes by class, from labels of KITTI and nuScenes; those of two-wheelers, all overhangs and "
-        "all spreads are estimates",
-    )
+    high_score_thresh: Score = 0.5
+    """lowest score of detections that start tracks, 0 to 1"""
+    low_score_thresh: Score = 0.2
+    """lowest score of detections that continue a track, 0 to 1"""
+    match_iou_thresh: Score = 0.3
+    """lowest IoU of a detection with the box that is expected, 0 to 1"""
+    duplicate_iou_thresh: Score = 0.7
+    """IoU above which two detections of related classes (car and truck) count as one object, 0 to 1"""
+    confirm_hits: int = Field(default=3, ge=1, le=1000)
+    """detections until a track counts"""
+    max_coast_s: Seconds = 0.5
+    """time without detections after which a track ends"""
+    max_gap_s: Seconds = 1.0
+    """time without any frame after which all tracks end"""
+    box_noise_px: float = Field(default=2.0, gt=0, le=1000)
+    """absolute part of the standard deviation of a box's sides; the relative part adds in quadrature"""
+    box_noise_relative: float = Field(default=0.05, ge=0, lt=1)
+    """relative part of that standard deviation, of the box's size; with the bundled detector, widths of cars in front
+    err by 0.04 in rendered traffic, and sides of vehicles by 0.08 to 0.11 on COCO"""
+    border_fraction: float = Field(default=0.02, ge=0, lt=0.5)
+    """distance from the border, as a part of the image, within which a side counts as cut off"""
+    pitch_std_deg: float = Field(default=0.5, gt=0, le=45)
+    """standard deviation of the camera's pitch about its calibration"""
+    pitch_time_constant_s: Seconds = 2.0
+    """time in which the pitch changes"""
+    acceleration_std_mps2: float = Field(default=5.0, gt=0, le=50)
+    """standard deviation of how objects brake and speed up"""
+    acceleration_time_constant_s: Seconds = 1.0
+    """time in which that acceleration changes"""
+    speed_drift_mps: float = Field(default=0.3, gt=0, le=50)
+    """standard deviation of further changes of speed within a second"""
+    lateral_acceleration_std_mps2: float = Field(default=1.0, gt=0, le=50)
+    """standard deviation of the lateral acceleration"""
+    object_sizes: dict[str, ObjectSizeConfig] = _OBJECT_SIZES
+    """usual sizes by class, from labels of KITTI and nuScenes; those of two-wheelers, all overhangs and all spreads
+    are estimates"""
 
     def with_box_noise(self, px: float, relative: float) -> TrackingConfig:
         """The same for a detector with another noise, such as ground truth with a known one."""
@@ -188,46 +145,52 @@ class TrackingConfig(Section):
 class EgoConfig(Section):
     """Outer size of the own car, a compact; its camera sits at braking.front_overhang_m."""
 
-    length_m: float = Field(default=4.3, gt=0, le=20, description="length")
-    width_m: float = Field(default=1.8, gt=0, le=5, description="width")
+    length_m: float = Field(default=4.3, gt=0, le=20)
+    """length"""
+    width_m: float = Field(default=1.8, gt=0, le=5)
+    """width"""
 
 
 class BrakesConfig(Section):
     """How the own car's brakes follow a demand; UN R13-H annex 3: dead time and build-up of at most 0.6 s together."""
 
-    dead_time_s: float = Field(default=0.2, ge=0, le=10, description="time until deceleration begins")
-    build_up_s: float = Field(default=0.4, gt=0, le=10, description="time in which deceleration rises to the demand")
-    max_deceleration_mps2: float = Field(
-        default=8.8,
-        gt=0,
-        le=20,
-        description="deceleration on a dry road: peak braking coefficient 0.9 (UN R152 6.1), times 9.81 m/s²",
-    )
+    dead_time_s: float = Field(default=0.2, ge=0, le=10)
+    """time until deceleration begins"""
+    build_up_s: float = Field(default=0.4, gt=0, le=10)
+    """time in which deceleration rises to the demand"""
+    max_deceleration_mps2: float = Field(default=8.8, gt=0, le=20)
+    """deceleration on a dry road: peak braking coefficient 0.9 (UN R152 6.1), times 9.81 m/s²"""
 
 
 class EgoPitchConfig(Section):
     """How the own car pitches on its springs when it brakes: about 1° in an emergency stop."""
 
-    deg_per_mps2: float = Field(default=0.12, ge=0, le=5, description="nose dive for each m/s² of deceleration")
-    frequency_hz: float = Field(default=1.3, gt=0, le=20, description="natural frequency of the springs")
-    damping: float = Field(default=0.35, ge=0, le=2, description="damping ratio of the springs")
+    deg_per_mps2: float = Field(default=0.12, ge=0, le=5)
+    """nose dive for each m/s² of deceleration"""
+    frequency_hz: float = Field(default=1.3, gt=0, le=20)
+    """natural frequency of the springs"""
+    damping: float = Field(default=0.35, ge=0, le=2)
+    """damping ratio of the springs"""
 
 
 class DetectionNoiseConfig(Section):
     """Errors of simulated detections."""
 
-    box_px: float = Field(default=2.0, ge=0, le=100, description="standard deviation of each side of a box")
-    miss_rate: Fraction = Field(default=0.02, description="part of all detections that are missed")
-    min_visible_share: Fraction = Field(default=0.4, description="smallest visible part of a target that is detected")
-    min_height_px: float = Field(default=12, ge=0, description="smallest height of a box that is detected")
+    box_px: float = Field(default=2.0, ge=0, le=100)
+    """standard deviation of each side of a box"""
+    miss_rate: Fraction = 0.02
+    """part of all detections that are missed"""
+    min_visible_share: Fraction = 0.4
+    """smallest visible part of a target that is detected"""
+    min_height_px: float = Field(default=12, ge=0)
+    """smallest height of a box that is detected"""
 
 
 class WorldConfig(Section):
     """The simulated world: ``ssd-triton evaluate-braking``, ``render-scenario`` and ``render-dataset``."""
 
-    step_s: float = Field(
-        default=0.005, gt=0, le=0.1, description="time step of the simulation; a frame is taken every so many steps"
-    )
+    step_s: float = Field(default=0.005, gt=0, le=0.1)
+    """time step of the simulation; a frame is taken every so many steps"""
     ego: EgoConfig = EgoConfig()
     brakes: BrakesConfig = BrakesConfig()
     pitch: EgoPitchConfig = EgoPitchConfig()

@@ -36,23 +36,18 @@ _ACCURACY = {
 class Config(Section):
     """What is served, and the sections of everything else."""
 
-    weights_path: Path = Field(
-        default=ROOT / "weights/ssd300_resnet50_demo.safetensors",
-        description="weights of the network, .safetensors or .pt; 'ssd-triton fetch-weights' downloads NVIDIA's",
-    )
-    backbone: BackboneName = Field(default="resnet50", description="backbone of those weights")
-    labels_path: Path = Field(
-        default=ROOT / "model_repository/ssd_detector/labels.txt",
-        description="class names, one a line, background first",
-    )
-    model_repository: Path = Field(default=ROOT / "model_repository", description="folder of Triton's models")
-    variant: str = Field(
-        default="onnx_int8", description="variant of the detector: a name in model_repository/ssd_detector/configs/"
-    )
-    accuracy: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        default=_ACCURACY,
-        description="largest difference of AP from PyTorch FP32, 0 to 1, by variant: 'ssd-triton compare-accuracy'",
-    )
+    weights_path: Path = ROOT / "weights/ssd300_resnet50_demo.safetensors"
+    """weights of the network, .safetensors or .pt; 'ssd-triton fetch-weights' downloads NVIDIA's"""
+    backbone: BackboneName = "resnet50"
+    """backbone of those weights"""
+    labels_path: Path = ROOT / "model_repository/ssd_detector/labels.txt"
+    """class names, one a line, background first"""
+    model_repository: Path = ROOT / "model_repository"
+    """folder of Triton's models"""
+    variant: str = "onnx_int8"
+    """variant of the detector: a name in model_repository/ssd_detector/configs/"""
+    accuracy: dict[str, Annotated[float, Field(gt=0, le=1)]] = _ACCURACY
+    """largest difference of AP from PyTorch FP32, 0 to 1, by variant: 'ssd-triton compare-accuracy'"""
     quantization: QuantizationConfig = QuantizationConfig()
     tensorrt: TensorRTConfig = TensorRTConfig()
     parity: ParityConfig = ParityConfig()

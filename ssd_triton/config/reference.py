@@ -120,5 +120,5 @@ def _plain(value: Any) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
-    text = field.description or ""
+    text = " ".join((field.description or "").split())
     return (text[:1].upper() + text[1:]).replace("|", "\\|")

@@ -12,6 +12,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 _UNITS = {
     "deg_per_mps2": "°/(m/s²)",
+    "per_s": "/s",
     "mps2": "m/s²",
     "mps": "m/s",
     "kmh": "km/h",
@@ -28,9 +29,14 @@ _UNITS = {
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys, NaN and infinity are errors, and nothing changes once it is loaded."""
+    """A part of the configuration: unknown keys, NaN and infinity are errors, and nothing changes once it is loaded.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    The docstring of a key is its description in help texts and in the reference.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 def unit_of(key: str) -> str:

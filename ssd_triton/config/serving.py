@@ -24,11 +24,12 @@ RestrictedApi = Literal[
 class ServerTlsConfig(Section):
     """TLS of the gRPC endpoint. With TLS, HTTP and metrics stay on loopback, because Triton has none for them."""
 
-    certificate: Path | None = Field(default=None, description="PEM certificate of the gRPC endpoint; none: no TLS")
-    private_key: Path | None = Field(default=None, description="PEM private key of the certificate")
-    client_ca: Path | None = Field(
-        default=None, description="PEM certificate authority that must have signed every client's certificate"
-    )
+    certificate: Path | None = None
+    """PEM certificate of the gRPC endpoint; none: no TLS"""
+    private_key: Path | None = None
+    """PEM private key of the certificate"""
+    client_ca: Path | None = None
+    """PEM certificate authority that must have signed every client's certificate"""
 
     @model_validator(mode="after")
     def _complete(self) -> ServerTlsConfig:
@@ -42,30 +43,26 @@ class ServerTlsConfig(Section):
 class ServerConfig(Section):
     """The server that ``ssd-triton serve`` and ``--serve`` start: addresses, deadlines and protection."""
 
-    host: str = Field(
-        default="127.0.0.1", description="address to listen on; 0.0.0.0 for all, reachable from the network"
-    )
-    grpc_port: Port = Field(default=8001, description="port of gRPC; 0 takes any free port")
-    http_port: Port = Field(default=8000, description="port of HTTP; 0 takes any free port")
-    metrics_port: Port = Field(default=8002, description="port of the Prometheus metrics; 0 takes any free port")
-    startup_timeout_s: Seconds = Field(default=120, description="longest wait until all models are loaded")
-    shutdown_timeout_s: Seconds = Field(default=15, description="time for requests in flight to finish at the end")
-    cuda_memory_pool_mib: int = Field(
-        default=1024,
-        ge=0,
-        description="memory of each GPU for tensors between models; a batch of 64 in flight takes 190 MiB",
-    )
-    model_control: bool = Field(
-        default=False,
-        description="loading of models at run time; callers with the key can run any code; needs admin_key_file",
-    )
-    admin_key_file: Path | None = Field(
-        default=None, description="file with the key that opens restricted_apis; none: they are closed to everybody"
-    )
-    restricted_apis: tuple[RestrictedApi, ...] = Field(
-        default=("model-repository", "trace", "logging"),
-        description="Triton APIs that need the admin key; beyond loopback, shared-memory is one of them too",
-    )
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 for all, reachable from the network"""
+    grpc_port: Port = 8001
+    """port of gRPC; 0 takes any free port"""
+    http_port: Port = 8000
+    """port of HTTP; 0 takes any free port"""
+    metrics_port: Port = 8002
+    """port of the Prometheus metrics; 0 takes any free port"""
+    startup_timeout_s: Seconds = 120
+    """longest wait until all models are loaded"""
+    shutdown_timeout_s: Seconds = 15
+    """time for requests in flight to finish at the end"""
+    cuda_memory_pool_mib: int = Field(default=1024, ge=0)
+    """memory of each GPU for tensors between models; a batch of 64 in flight takes 190 MiB"""
+    model_control: bool = False
+    """loading of models at run time; callers with the key can run any code; needs admin_key_file"""
+    admin_key_file: Path | None = None
+    """file with the key that opens restricted_apis; none: they are closed to everybody"""
+    restricted_apis: tuple[RestrictedApi, ...] = ("model-repository", "trace", "logging")
+    """Triton APIs that need the admin key; beyond loopback, shared-memory is one of them too"""
     tls: ServerTlsConfig = ServerTlsConfig()
 
     @model_validator(mode="after")
@@ -86,83 +83,74 @@ class ServerConfig(Section):
 class ContainerConfig(Section):
     """How ``ssd-triton container`` starts Triton in a container."""
 
-    variant: str = Field(
-        default="auto", description="variant of the detector; auto: tensorrt_fp16 with a GPU, the key variant without"
-    )
-    engine_cache: Path = Field(
-        default=Path("reports/engine_cache"), description="folder of engines, which containers may share"
-    )
-    runtime_dir: Path = Field(
-        default=Path("reports/container"), description="working folder that belongs to one container alone"
-    )
-    builder_timeout_s: Seconds = Field(
-        default=1800, description="longest wait for another container that builds the same engine"
-    )
+    variant: str = "auto"
+    """variant of the detector; auto: tensorrt_fp16 with a GPU, the key variant without"""
+    engine_cache: Path = Path("reports/engine_cache")
+    """folder of engines, which containers may share"""
+    runtime_dir: Path = Path("reports/container")
+    """working folder that belongs to one container alone"""
+    builder_timeout_s: Seconds = 1800
+    """longest wait for another container that builds the same engine"""
 
 
 class ClientTlsConfig(Section):
     """TLS of clients: how they trust a server, and how they identify themselves."""
 
-    enabled: bool = Field(default=False, description="TLS; one of the files below turns it on too; not with --serve")
-    root_certificates: Path | None = Field(
-        default=None,
-        description="PEM authorities that sign server certificates; none: those of gRPC, or of the system for HTTP",
-    )
-    certificate: Path | None = Field(default=None, description="PEM certificate of the client, for mutual TLS")
-    private_key: Path | None = Field(default=None, description="PEM private key of the client's certificate")
+    enabled: bool = False
+    """TLS; one of the files below turns it on too; not with --serve"""
+    root_certificates: Path | None = None
+    """PEM authorities that sign server certificates; none: those of gRPC, or of the system for HTTP"""
+    certificate: Path | None = None
+    """PEM certificate of the client, for mutual TLS"""
+    private_key: Path | None = None
+    """PEM private key of the client's certificate"""
 
 
 class ClientConfig(Section):
     """How clients reach a server."""
 
-    protocol: Protocol = Field(default="grpc", description="protocol of the server's address")
-    url: str | None = Field(
-        default=None, description="host:port of a running server; none: server.host and the port of the protocol"
-    )
-    timeout_s: Seconds = Field(default=30, description="deadline of one request, retries included")
-    in_flight: InFlight = Field(default=4, description="requests in flight at once")
+    protocol: Protocol = "grpc"
+    """protocol of the server's address"""
+    url: str | None = None
+    """host:port of a running server; none: server.host and the port of the protocol"""
+    timeout_s: Seconds = 30
+    """deadline of one request, retries included"""
+    in_flight: InFlight = 4
+    """requests in flight at once"""
     tls: ClientTlsConfig = ClientTlsConfig()
 
 
 class DetectConfig(Section):
     """Detections in images and videos: ``ssd-triton detect``."""
 
-    output: Path = Field(default=Path("reports/detect"), description="folder for the results")
-    score_thresh: Score = Field(default=0.5, description="lowest score of detections that are kept, 0 to 1")
+    output: Path = Path("reports/detect")
+    """folder for the results"""
+    score_thresh: Score = 0.5
+    """lowest score of detections that are kept, 0 to 1"""
 
 
 class DemoConfig(Section):
     """The braking demonstration: ``ssd-triton demo``."""
 
-    video: int | Path | None = Field(
-        default=None, description="video file, folder of images, or index of a camera; none: a rendered scenario"
-    )
-    output: Path = Field(
-        default=Path("reports/brake_demo.mp4"),
-        description="MP4 to write; NAME.events.jsonl and NAME.timeline.png lie beside it",
-    )
-    score_thresh: Score = Field(
-        default=0.5, description="lowest score of detections that are drawn without being tracked, 0 to 1"
-    )
-    image_folder_fps: float = Field(default=10, gt=0, le=1000, description="frame rate of a folder of images")
-    real_time_in_flight: InFlight = Field(
-        default=2, description="most frames in flight in real time; with more of them, each one waits longer"
-    )
-    max_age_s: Seconds = Field(
-        default=1.0, description="age at which frames are dropped in real time, and answers are ignored"
-    )
-    server_deadline_s: Seconds = Field(default=10, description="time without any answer after which the run ends")
-    assumed_latency_s: float = Field(
-        default=0.1,
-        ge=0,
-        le=60,
-        description="delay from camera to decision for a file, unless it is played in real time: then it is measured",
-    )
-    max_ego_gap_s: Seconds = Field(
-        default=0.5, description="longest gap between samples of --ego-speed-csv in which the speed counts as known"
-    )
-    view_range_m: float = Field(default=60, ge=10, le=200, description="length of the road seen from above")
-    x264_preset: X264Preset = Field(
-        default="ultrafast",
-        description="speed of the video encoder; slower presets make smaller files and take time from the detector",
-    )
+    video: int | Path | None = None
+    """video file, folder of images, or index of a camera; none: a rendered scenario"""
+    output: Path = Path("reports/brake_demo.mp4")
+    """MP4 to write; NAME.events.jsonl and NAME.timeline.png lie beside it"""
+    score_thresh: Score = 0.5
+    """lowest score of detections that are drawn without being tracked, 0 to 1"""
+    image_folder_fps: float = Field(default=10, gt=0, le=1000)
+    """frame rate of a folder of images"""
+    real_time_in_flight: InFlight = 2
+    """most frames in flight in real time; with more of them, each one waits longer"""
+    max_age_s: Seconds = 1.0
+    """age at which frames are dropped in real time, and answers are ignored"""
+    server_deadline_s: Seconds = 10
+    """time without any answer after which the run ends"""
+    assumed_latency_s: float = Field(default=0.1, ge=0, le=60)
+    """delay from camera to decision for a file, unless it is played in real time: then it is measured"""
+    max_ego_gap_s: Seconds = 0.5
+    """longest gap between samples of --ego-speed-csv in which the speed counts as known"""
+    view_range_m: float = Field(default=60, ge=10, le=200)
+    """length of the road seen from above"""
+    x264_preset: X264Preset = "ultrafast"
+    """speed of the video encoder; slower presets make smaller files and take time from the detector"""

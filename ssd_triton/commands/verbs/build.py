@@ -13,13 +13,10 @@ EXAMPLE = "ssd-triton build --weights-path weights/mine.safetensors"
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
-    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
-    add_option(parser, config, "--model-repository", "model_repository", metavar="FOLDER")
+    add_option(parser, config, "--weights-path", "weights_path")
+    add_option(parser, config, "--model-repository", "model_repository")
     parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="FOLDER",
-        help="images for the checks after an export; by default a bundled photograph",
+        "--images", type=Path, help="images for the checks after an export; by default a bundled photograph"
     )
     parser.add_argument(
         "--variant", nargs="+", default=[], metavar="NAME", help="variants of the detector; by default all of them"

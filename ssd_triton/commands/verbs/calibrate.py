@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ssd_triton.commands.options import NUMBER, add_option, given, typed
+from ssd_triton.commands.options import NUMBER, Typed, add_option, given
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 
@@ -44,23 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         help="metres in front of the camera and to the right (negative: left), and the pixel; four or more times",
     )
     horizon = _add_method(methods, config, "horizon", "the horizon's row: pitch, and yaw if its column is given")
-    horizon.add_argument("--horizon-y-px", type=NUMBER, required=True, metavar="PX", help="row of the horizon")
+    horizon.add_argument("--horizon-y-px", type=NUMBER, required=True, help="row of the horizon")
     horizon.add_argument(
         "--vanishing-x-px",
         type=NUMBER,
-        metavar="PX",
         help="column in which the lane's lines meet; by default the camera looks straight ahead",
     )
     clip = _add_method(methods, config, "clip", "lane lines of a straight road: pitch and yaw")
     clip.add_argument(
         "--max-frames",
-        type=typed(Annotated[int, Field(ge=3)]),
+        type=Typed(Annotated[int, Field(ge=3)]),
         default=60,
-        metavar="N",
         help="number of frames to look at, 3 or more",
     )
     for method in (points, horizon):
-        method.add_argument("--at-s", type=NUMBER, default=0.0, metavar="S", help="time of the frame")
+        method.add_argument("--at-s", type=NUMBER, default=0.0, help="time of the frame")
     for method in (horizon, clip):
         add_option(
             method,
@@ -105,9 +103,7 @@ def _add_method(
         metavar="FILE",
     )
     add_option(lens, config, "--horizontal-fov-deg", "camera.horizontal_fov_deg")
-    method.add_argument(
-        "--output", type=Path, default=Path("reports/camera.yml"), metavar="FILE", help="camera file to write"
-    )
+    method.add_argument("--output", type=Path, default=Path("reports/camera.yml"), help="camera file to write")
     return method
 
 

@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--variant", "variant")
-    parser.add_argument("--concurrency", type=POSITIVE, default=4, metavar="N", help="requests in flight at once")
-    parser.add_argument("--rounds", type=POSITIVE, default=3, metavar="N", help="turns of each")
-    parser.add_argument("--timeout-s", type=SECONDS, default=300.0, metavar="S", help="deadline of one measurement")
+    parser.add_argument("--concurrency", type=POSITIVE, default=4, help="requests in flight at once")
+    parser.add_argument("--rounds", type=POSITIVE, default=3, help="turns of each")
+    parser.add_argument("--timeout-s", type=SECONDS, default=300.0, help="deadline of one measurement")
     add_output_option(parser, "reports/client_rate")
 
 

@@ -19,9 +19,9 @@ EXAMPLE = "ssd-triton container --variant onnx_int8 -- --log-verbose=1"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     add_option(parser, config, "--variant", "container.variant")
-    add_option(parser, config, "--model-repository", "model_repository", metavar="FOLDER")
-    add_option(parser, config, "--engine-cache", "container.engine_cache", metavar="FOLDER")
-    add_option(parser, config, "--runtime-dir", "container.runtime_dir", metavar="FOLDER")
+    add_option(parser, config, "--model-repository", "model_repository")
+    add_option(parser, config, "--engine-cache", "container.engine_cache")
+    add_option(parser, config, "--runtime-dir", "container.runtime_dir")
     add_option(parser, config, "--builder-timeout-s", "container.builder_timeout_s")
     add_option(parser, config, "--runtime", "tensorrt.runtime")
     parser.add_argument(

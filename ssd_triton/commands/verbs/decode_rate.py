@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssd_triton.commands.options import POSITIVE, typed
+from ssd_triton.commands.options import POSITIVE, Typed
 from ssd_triton.commands.shared import add_output_option
 from ssd_triton.common.files import atomic_output
 from ssd_triton.common.machine import cores, processor
@@ -23,18 +23,14 @@ EXAMPLE = "ssd-triton decode-rate --images coco/val2017"
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder of photographs; by default a bundled one")
-    parser.add_argument("--num-images", type=POSITIVE, default=32, metavar="N", help="number of photographs")
+    parser.add_argument("--images", type=Path, help="folder of photographs; by default a bundled one")
+    parser.add_argument("--num-images", type=POSITIVE, default=32, help="number of photographs")
     parser.add_argument(
-        "--processes", type=POSITIVE, nargs="+", default=sorted({1, cores()}), metavar="N", help="numbers of processes"
+        "--processes", type=POSITIVE, nargs="+", default=sorted({1, cores()}), help="numbers of processes"
     )
-    parser.add_argument("--turns", type=POSITIVE, default=5, metavar="N", help="turns of each kind of files")
+    parser.add_argument("--turns", type=POSITIVE, default=5, help="turns of each kind of files")
     parser.add_argument(
-        "--seconds",
-        type=typed(Annotated[float, Field(gt=0, le=60)]),
-        default=1.0,
-        metavar="S",
-        help="duration of a turn, seconds",
+        "--seconds", type=Typed(Annotated[float, Field(gt=0, le=60)]), default=1.0, help="duration of a turn, seconds"
     )
     add_output_option(parser, "reports/decode_rate")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ssd_triton.commands.options import FRACTION, POSITIVE, SHARE, typed
+from ssd_triton.commands.options import FRACTION, POSITIVE, SHARE, Typed
 from ssd_triton.commands.shared import add_criteria_options, add_device_option, add_output_option, criteria_of, sets_of
 from ssd_triton.common.files import ROOT, relative_to_cwd
 from ssd_triton.common.machine import cores
@@ -35,16 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--photographs", nargs=2, required=True, metavar=_SET, help="photographs to train on")
     parser.add_argument("--validation", nargs=2, required=True, metavar=_SET, help="photographs to choose by")
     parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        default=config.weights_path,
-        metavar="FILE",
-        help="checkpoint to fine-tune and to average with",
+        "--checkpoint", type=Path, default=config.weights_path, help="checkpoint to fine-tune and to average with"
     )
-    parser.add_argument(
-        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet backbone for a whole training; by default none"
-    )
-    parser.add_argument("--drive", type=Path, metavar="FOLDER", help="images without annotations, to look at")
+    parser.add_argument("--backbone-weights", type=Path, help="ImageNet backbone for a whole training; by default none")
+    parser.add_argument("--drive", type=Path, help="images without annotations, to look at")
     add_output_option(parser, "reports/default_weights")
     parser.add_argument(
         "--rendered",
@@ -54,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         metavar=("TRAIN", "VAL"),
         help="numbers of images to draw",
     )
-    parser.add_argument(
-        "--processes", type=POSITIVE, default=cores(), metavar="N", help="number of processes that draw"
-    )
+    parser.add_argument("--processes", type=POSITIVE, default=cores(), help="number of processes that draw")
     parser.add_argument(
         "--learn-annotations",
         action="store_true",
@@ -77,22 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         )
         parser.add_argument(f"--{name}-steps", type=POSITIVE, metavar="N", help="steps, instead of the recipe's")
     parser.add_argument(
-        "--batch",
-        type=typed(Annotated[int, Field(ge=2)]),
-        metavar="N",
-        help="images in a step, instead of the recipes'",
+        "--batch", type=Typed(Annotated[int, Field(ge=2)]), help="images in a step, instead of the recipes'"
     )
     parser.add_argument(
-        "--shares",
-        type=SHARE,
-        nargs="+",
-        default=[0.5, 0.75, 0.9],
-        metavar="SHARE",
-        help="shares of the fine-tuned network to try",
+        "--shares", type=SHARE, nargs="+", default=[0.5, 0.75, 0.9], help="shares of the fine-tuned network to try"
     )
-    parser.add_argument(
-        "--max-loss", type=FRACTION, default=0.002, metavar="AP", help="largest loss of AP on photographs"
-    )
+    parser.add_argument("--max-loss", type=FRACTION, default=0.002, help="largest loss of AP on photographs")
     parser.add_argument("--data-note", action="append", default=[], metavar="TEXT", help="line for the model cards")
     add_device_option(parser)
     add_criteria_options(parser, config)

@@ -34,8 +34,8 @@ _KMH_PER_MPS = 3.6
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     add_option(parser, config, "--video", "demo.video", metavar="VIDEO")
-    add_option(parser, config, "--output", "demo.output", metavar="MP4")
-    add_option(parser, config, "--score-thresh", "demo.score_thresh", metavar="SCORE")
+    add_option(parser, config, "--output", "demo.output")
+    add_option(parser, config, "--score-thresh", "demo.score_thresh")
     add_option(parser, config, "--image-folder-fps", "demo.image_folder_fps")
     parser.add_argument(
         "--real-time",
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     )
     add_connection_options(parser, config)
     camera = parser.add_argument_group("camera", "above a flat road, without roll: a file, or a pinhole by numbers")
-    add_option(camera, config, "--camera", "camera.file", metavar="FILE")
+    add_option(camera, config, "--camera", "camera.file")
     for name in _CAMERA:
         add_option(camera, config, f"--{name.replace('_', '-')}", f"camera.{name}")
     braking = parser.add_argument_group("braking", "when to warn and to brake; a demonstration, not a safety system")
@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     motion.add_argument(
         "--ego-speed-csv",
         type=Path,
-        metavar="FILE",
         help="speed of the own car over time: columns time_s, speed_kmh and optionally yaw_rate_deg_s",
     )
     motion.add_argument(

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of images")
     add_option(parser, config, "--variant", "variant")
-    parser.add_argument("--rounds", type=POSITIVE, default=5, metavar="N", help="turns of each")
+    parser.add_argument("--rounds", type=POSITIVE, default=5, help="turns of each")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:

@@ -21,9 +21,9 @@ EXAMPLE = "ssd-triton detect street.jpg --serve --output reports/street"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="images, folders of images, or one video")
-    add_option(parser, config, "--output", "detect.output", metavar="FOLDER")
-    add_option(parser, config, "--score-thresh", "detect.score_thresh", metavar="SCORE")
-    add_option(parser, config, "--labels-path", "labels_path", metavar="FILE")
+    add_option(parser, config, "--output", "detect.output")
+    add_option(parser, config, "--score-thresh", "detect.score_thresh")
+    add_option(parser, config, "--labels-path", "labels_path")
     add_connection_options(parser, config)
 
 

@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--way", choices=_WAYS, nargs="+", default=list(_WAYS), help="what balances over the replicas")
     add_option(parser, config, "--variant", "variant")
     add_option(parser, config, "--in-flight", "client.in_flight")
-    parser.add_argument(
-        "--part-s", type=SECONDS, default=20.0, metavar="S", help="duration of traffic before, and again after"
-    )
+    parser.add_argument("--part-s", type=SECONDS, default=20.0, help="duration of traffic before, and again after")
     add_output_option(parser, "reports/drain")
 
 

@@ -28,14 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--compute-capability", metavar="X.Y", help="compute capability of the GPU to build for; by default this GPU's"
     )
+    parser.add_argument("--onnx", type=Path, help="ONNX file of the detector; by default the model repository's")
     parser.add_argument(
-        "--onnx", type=Path, metavar="FILE", help="ONNX file of the detector; by default the model repository's"
+        "--output", type=Path, help="plan to write; by default the one that the model repository serves"
     )
-    parser.add_argument(
-        "--output", type=Path, metavar="PLAN", help="plan to write; by default the one that the model repository serves"
-    )
-    add_option(parser, config, "--model-repository", "model_repository", metavar="FOLDER")
-    add_option(parser, config, "--builder-optimization-level", "tensorrt.builder_optimization_level", metavar="0..5")
+    add_option(parser, config, "--model-repository", "model_repository")
+    add_option(parser, config, "--builder-optimization-level", "tensorrt.builder_optimization_level")
     add_option(parser, config, "--workspace-mib", "tensorrt.workspace_mib")
     add_option(parser, config, "--tf32", "tensorrt.tf32")
 

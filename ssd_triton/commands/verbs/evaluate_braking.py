@@ -27,22 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         metavar="NAME",
         help="scenarios of 'ssd-triton render-scenario --list'; by default all of them",
     )
-    parser.add_argument(
-        "--seeds", type=POSITIVE, metavar="N", help="runs of each scenario; by default 5, and 1 through a server"
-    )
+    parser.add_argument("--seeds", type=POSITIVE, help="runs of each scenario; by default 5, and 1 through a server")
     parser.add_argument(
         "--pitch-offsets-deg",
         type=NUMBER,
         nargs="+",
         default=[0.0, 0.5, -0.5],
-        metavar="DEG",
         help="angles by which the camera looks down more than calibrated, in scenarios where nothing may brake",
     )
     add_fps_option(parser)
     add_option(parser, config, "--latency-s", "demo.assumed_latency_s", description="delay from camera to decision")
-    parser.add_argument(
-        "--jobs", type=POSITIVE, default=cores(), metavar="N", help="processes; always 1 through a server"
-    )
+    parser.add_argument("--jobs", type=POSITIVE, default=cores(), help="processes; always 1 through a server")
     add_output_option(parser, "reports/braking")
     add_connection_options(parser, config)
 

@@ -23,13 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or MP4 clip")
     parser.add_argument("annotations", type=Path, metavar="JSON", help="annotations of the images")
-    parser.add_argument(
-        "--weights-path", type=Path, metavar="FILE", help="weights to judge in PyTorch, without a server"
-    )
-    parser.add_argument(
-        "--limit", type=POSITIVE, metavar="N", help="number of images, spread evenly; by default all of them"
-    )
-    parser.add_argument("--worst", type=COUNT, default=8, metavar="N", help="number of pictures of the worst frames")
+    parser.add_argument("--weights-path", type=Path, help="weights to judge in PyTorch, without a server")
+    parser.add_argument("--limit", type=POSITIVE, help="number of images, spread evenly; by default all of them")
+    parser.add_argument("--worst", type=COUNT, default=8, help="number of pictures of the worst frames")
     add_output_option(parser, "reports/rendered_recall")
     add_criteria_options(parser, config)
     add_connection_options(parser, config)

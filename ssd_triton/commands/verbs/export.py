@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssd_triton.commands.options import add_option, typed
+from ssd_triton.commands.options import Typed, add_option
 from ssd_triton.common.files import sha256_of
 from ssd_triton.config import Config
 
@@ -23,18 +23,12 @@ EXAMPLE = "ssd-triton export detector.onnx --images path/to/images"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("output", type=Path, metavar="ONNX", help="file to write")
-    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
+    add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--backbone", "backbone")
-    add_option(parser, config, "--labels-path", "labels_path", metavar="FILE")
+    add_option(parser, config, "--labels-path", "labels_path")
+    parser.add_argument("--images", type=Path, help="images for the check; by default a bundled photograph")
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="images for the check; by default a bundled photograph"
-    )
-    parser.add_argument(
-        "--num-images",
-        type=typed(Annotated[int, Field(ge=2, le=64)]),
-        metavar="2..64",
-        default=4,
-        help="number of images for the check",
+        "--num-images", type=Typed(Annotated[int, Field(ge=2, le=64)]), default=4, help="number of images for the check"
     )
     parser.add_argument(
         "--postprocess", action="store_true", help="export the post-processing, with the model repository's thresholds"

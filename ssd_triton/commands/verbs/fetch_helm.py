@@ -17,9 +17,7 @@ EXAMPLE = "ssd-triton fetch-helm"
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
-    parser.add_argument(
-        "--output", type=Path, default=Path(sys.executable).parent / "helm", metavar="FILE", help="binary to write"
-    )
+    parser.add_argument("--output", type=Path, default=Path(sys.executable).parent / "helm", help="binary to write")
     parser.add_argument("--force", action="store_true", help="fetch it even if there is one")
 
 

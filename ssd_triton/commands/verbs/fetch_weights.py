@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssd_triton.commands.options import SECONDS, typed
+from ssd_triton.commands.options import SECONDS, Typed
 from ssd_triton.common.files import ROOT, relative_to_cwd
 from ssd_triton.config import Config
 from ssd_triton.config.layers import PROJECT_FILE
@@ -30,19 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
     output = ROOT / "weights" / "downloads" / NVIDIA_URL.rpartition("/")[2]
     parser.add_argument("--url", default=NVIDIA_URL, help="HTTPS address of the file")
-    parser.add_argument("--output", type=Path, default=output, metavar="FILE", help="file to write")
+    parser.add_argument("--output", type=Path, default=output, help="file to write")
+    parser.add_argument("--sha256", type=_sha256, help="SHA-256 that the file must have; by default the recorded one")
     parser.add_argument(
-        "--sha256", type=_sha256, metavar="HEX", help="SHA-256 that the file must have; by default the recorded one"
+        "--timeout-s", type=SECONDS, default=30.0, help="longest wait for a connection, and for each piece"
     )
     parser.add_argument(
-        "--timeout-s", type=SECONDS, default=30.0, metavar="S", help="longest wait for a connection, and for each piece"
-    )
-    parser.add_argument(
-        "--retries",
-        type=typed(Annotated[int, Field(ge=0, le=100)]),
-        default=5,
-        metavar="N",
-        help="attempts after the first one",
+        "--retries", type=Typed(Annotated[int, Field(ge=0, le=100)]), default=5, help="attempts after the first one"
     )
 
 

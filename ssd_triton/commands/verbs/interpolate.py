@@ -29,15 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("first", type=Path, metavar="A", help="weights whose accuracy on photographs should be kept")
     parser.add_argument("second", type=Path, metavar="B", help="weights that were fine-tuned from A")
-    parser.add_argument(
-        "--output-folder", type=Path, required=True, metavar="FOLDER", help="folder for everything that is written"
-    )
+    parser.add_argument("--output-folder", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument(
         "--shares",
         type=SHARE,
         nargs="+",
         default=[0.2, 0.4, 0.6, 0.8],
-        metavar="SHARE",
         help="shares of B, above 0 and below 1; A and B themselves are evaluated too",
     )
     add_set_option(
@@ -46,17 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "folder and COCO file to choose by, and a WEIGHT of its AP, 1 by default; repeat for more sets; those of "
         "'ssd-triton render-dataset' also report what is seen of rendered traffic",
     )
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="weights to evaluate, not to average")
     parser.add_argument(
-        "--also", type=Path, nargs="+", default=[], metavar="FILE", help="weights to evaluate, not to average"
+        "--max-loss", type=FRACTION, default=0.002, help="largest loss of AP against A on each set of photographs"
     )
-    parser.add_argument(
-        "--max-loss",
-        type=FRACTION,
-        default=0.002,
-        metavar="AP",
-        help="largest loss of AP against A on each set of photographs",
-    )
-    parser.add_argument("--choose", type=SHARE, metavar="SHARE", help="share to keep, whatever the figures")
+    parser.add_argument("--choose", type=SHARE, help="share to keep, whatever the figures")
     parser.add_argument(
         "--shift",
         type=_shift,
@@ -67,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "more before it calls something a car",
     )
     add_option(parser, config, "--backbone", "backbone")
-    add_option(parser, config, "--labels-path", "labels_path", metavar="FILE")
+    add_option(parser, config, "--labels-path", "labels_path")
     add_device_option(parser)
     add_criteria_options(parser, config)
 

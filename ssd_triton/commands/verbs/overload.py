@@ -21,24 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(
-        "--factor",
-        type=POSITIVE_NUMBER,
-        default=4.0,
-        metavar="X",
-        help="offered load, in multiples of the saturated rate",
+        "--factor", type=POSITIVE_NUMBER, default=4.0, help="offered load, in multiples of the saturated rate"
     )
+    parser.add_argument("--saturate-s", type=SECONDS, default=20.0, help="time in which the saturated rate is measured")
+    parser.add_argument("--offer-s", type=SECONDS, default=40.0, help="duration of the overload")
     parser.add_argument(
-        "--saturate-s", type=SECONDS, default=20.0, metavar="S", help="time in which the saturated rate is measured"
+        "--in-flight", type=POSITIVE, default=4, help="requests in flight while the saturated rate is measured"
     )
-    parser.add_argument("--offer-s", type=SECONDS, default=40.0, metavar="S", help="duration of the overload")
-    parser.add_argument(
-        "--in-flight",
-        type=POSITIVE,
-        default=4,
-        metavar="N",
-        help="requests in flight while the saturated rate is measured",
-    )
-    parser.add_argument("--timeout-s", type=SECONDS, default=120.0, metavar="S", help="deadline of a request")
+    parser.add_argument("--timeout-s", type=SECONDS, default=120.0, help="deadline of a request")
     add_output_option(parser, "reports/overload")
 
 

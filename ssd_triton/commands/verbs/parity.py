@@ -18,11 +18,9 @@ EXAMPLE = "ssd-triton parity --images path/to/images"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     add_device_option(parser)
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="folder of images; by default views of a bundled photograph"
-    )
-    parser.add_argument("--num-images", type=POSITIVE, default=8, metavar="N", help="number of images")
-    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
+    parser.add_argument("--images", type=Path, help="folder of images; by default views of a bundled photograph")
+    parser.add_argument("--num-images", type=POSITIVE, default=8, help="number of images")
+    add_option(parser, config, "--weights-path", "weights_path")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:

@@ -25,19 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     folder = config.model_repository / POSTPROCESS / "1"
     add_device_option(parser)
-    parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 8, 64], metavar="N", help="batch sizes")
-    parser.add_argument("--turns", type=POSITIVE, default=5, metavar="N", help="turns of each form at each batch size")
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="folder of photographs; by default views of a bundled one"
-    )
-    parser.add_argument("--num-images", type=POSITIVE, default=64, metavar="N", help="number of photographs")
-    parser.add_argument("--module", type=Path, default=folder / "model.pt", metavar="FILE", help="TorchScript module")
-    parser.add_argument(
-        "--onnx", type=Path, default=folder / "model.onnx", metavar="FILE", help="ONNX graph to compare with"
-    )
-    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
+    parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 8, 64], help="batch sizes")
+    parser.add_argument("--turns", type=POSITIVE, default=5, help="turns of each form at each batch size")
+    parser.add_argument("--images", type=Path, help="folder of photographs; by default views of a bundled one")
+    parser.add_argument("--num-images", type=POSITIVE, default=64, help="number of photographs")
+    parser.add_argument("--module", type=Path, default=folder / "model.pt", help="TorchScript module")
+    parser.add_argument("--onnx", type=Path, default=folder / "model.onnx", help="ONNX graph to compare with")
+    add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--backbone", "backbone")
-    add_option(parser, config, "--labels-path", "labels_path", metavar="FILE")
+    add_option(parser, config, "--labels-path", "labels_path")
     add_output_option(parser, "reports/postprocess_rate")
 
 

@@ -33,23 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("--calibrate", action="store_true", help="measure the ranges and write them")
     parser.add_argument("--sensitivity", action="store_true", help="print the table, choose and write the exclusion")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="INT8 .onnx file to write")
-    add_option(parser, config, "--images", "quantization.images", metavar="FOLDER")
+    parser.add_argument("--output", type=Path, help="INT8 .onnx file to write")
+    add_option(parser, config, "--images", "quantization.images")
     add_option(parser, config, "--method", "quantization.method")
     add_option(parser, config, "--weight-bits", "quantization.weight_bits")
     add_option(parser, config, "--num-images", "quantization.num_images")
-    add_option(parser, config, "--evaluation-images", "quantization.evaluation_images", metavar="FOLDER")
-    add_option(parser, config, "--annotations", "quantization.evaluation_annotations", metavar="FILE")
-    add_option(parser, config, "--num-evaluation-images", "quantization.num_evaluation_images", metavar="N")
-    add_option(parser, config, "--max-ap-loss", "quantization.max_ap_loss", metavar="AP")
-    add_option(parser, config, "--max-layer-error", "quantization.max_layer_error", metavar="ERROR")
+    add_option(parser, config, "--evaluation-images", "quantization.evaluation_images")
+    add_option(parser, config, "--annotations", "quantization.evaluation_annotations")
+    add_option(parser, config, "--num-evaluation-images", "quantization.num_evaluation_images")
+    add_option(parser, config, "--max-ap-loss", "quantization.max_ap_loss")
+    add_option(parser, config, "--max-layer-error", "quantization.max_layer_error")
     parser.add_argument(
         "--provider", choices=_PROVIDERS, default=_PROVIDERS[0], help="execution provider that runs FP32 and INT8"
     )
-    parser.add_argument(
-        "--ranges", type=Path, metavar="FILE", help="ranges file; by default NAME.calibration.json beside the weights"
-    )
-    add_option(parser, config, "--weights-path", "weights_path", metavar="FILE")
+    parser.add_argument("--ranges", type=Path, help="ranges file; by default NAME.calibration.json beside the weights")
+    add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--backbone", "backbone")
 
 

@@ -22,12 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     add_dataset_options(parser, config)
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(
-        "--ratio",
-        type=POSITIVE_NUMBER,
-        nargs="+",
-        default=[1.0, 2.0],
-        metavar="X",
-        help="values of reduced_decode_ratio",
+        "--ratio", type=POSITIVE_NUMBER, nargs="+", default=[1.0, 2.0], help="values of reduced_decode_ratio"
     )
     add_output_option(parser, "reports/reduced_decode")
 

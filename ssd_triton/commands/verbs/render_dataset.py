@@ -15,8 +15,8 @@ EXAMPLE = "ssd-triton render-dataset reports/rendered --count 1000 --seed 1"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder for images/ and annotations.json")
-    parser.add_argument("--count", type=POSITIVE, default=100, metavar="N", help="number of images")
-    parser.add_argument("--seed", type=COUNT, default=0, metavar="N", help="seed of the scenes")
+    parser.add_argument("--count", type=POSITIVE, default=100, help="number of images")
+    parser.add_argument("--seed", type=COUNT, default=0, help="seed of the scenes")
     parser.add_argument(
         "--size",
         type=POSITIVE,
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         metavar=("WIDTH", "HEIGHT"),
         help="size of the images, pixels; repeated, worlds of eight images take turns; by default 640 480",
     )
-    parser.add_argument("--processes", type=POSITIVE, default=1, metavar="N", help="number of processes that draw")
+    parser.add_argument("--processes", type=POSITIVE, default=1, help="number of processes that draw")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:

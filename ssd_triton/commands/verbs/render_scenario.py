@@ -21,17 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("scenario", nargs="?", default="town", metavar="NAME", help="scenario, one of --list")
     parser.add_argument("--list", action="store_true", help="print the scenarios and what each must fulfil, and end")
-    parser.add_argument(
-        "--output", type=Path, default=Path("reports/scenario.mp4"), metavar="MP4", help="clip to write"
-    )
-    parser.add_argument(
-        "--annotations", type=Path, metavar="JSON", help="file to write with boxes of all frames in COCO's format"
-    )
+    parser.add_argument("--output", type=Path, default=Path("reports/scenario.mp4"), help="clip to write")
+    parser.add_argument("--annotations", type=Path, help="file to write with boxes of all frames in COCO's format")
     parser.add_argument("--closed-loop", action="store_true", help="brake as the project's braking decides")
     parser.add_argument("--weather", choices=_WEATHERS, default="sunny", help="light and air")
-    parser.add_argument(
-        "--seed", type=COUNT, default=0, metavar="N", help="seed of the street and of the noise of detections"
-    )
+    parser.add_argument("--seed", type=COUNT, default=0, help="seed of the street and of the noise of detections")
     add_fps_option(parser)
     parser.add_argument(
         "--size",

@@ -18,19 +18,12 @@ EXAMPLE = """ssd-triton report reports/sweeps/cpu --accuracy reports/compare_acc
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("results", type=Path, metavar="FOLDER", help="folder that 'ssd-triton sweep' has written")
-    parser.add_argument("--baseline", type=Path, metavar="FOLDER", help="earlier sweep to compare with")
+    parser.add_argument("--baseline", type=Path, help="earlier sweep to compare with")
+    parser.add_argument("--benchmark", type=Path, help="benchmark.csv of 'ssd-triton benchmark': the detector alone")
     parser.add_argument(
-        "--benchmark", type=Path, metavar="CSV", help="benchmark.csv of 'ssd-triton benchmark': the detector alone"
+        "--accuracy", type=Path, help="results of 'ssd-triton compare-accuracy', for accuracy over speed"
     )
-    parser.add_argument(
-        "--accuracy",
-        type=Path,
-        metavar="FOLDER",
-        help="results of 'ssd-triton compare-accuracy', for accuracy over speed",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("reports/comparison"), metavar="FOLDER", help="folder for a comparison"
-    )
+    parser.add_argument("--output", type=Path, default=Path("reports/comparison"), help="folder for a comparison")
 
 
 def run(args: argparse.Namespace, config: Config) -> int:

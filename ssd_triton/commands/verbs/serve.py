@@ -22,18 +22,16 @@ _CHECK_INTERVAL_S = 0.5
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
-    add_option(parser, config, "--model-repository", "model_repository", metavar="FOLDER")
+    add_option(parser, config, "--model-repository", "model_repository")
     add_option(parser, config, "--variant", "variant")
     for name in ("host", "grpc_port", "http_port", "metrics_port", "startup_timeout_s", "cuda_memory_pool_mib"):
         add_option(parser, config, f"--{name.replace('_', '-')}", f"server.{name}")
-    add_option(parser, config, "--admin-key-file", "server.admin_key_file", metavar="FILE")
+    add_option(parser, config, "--admin-key-file", "server.admin_key_file")
     add_option(parser, config, "--model-control", "server.model_control")
-    add_option(parser, config, "--ssl-certificate", "server.tls.certificate", metavar="PEM")
-    add_option(parser, config, "--ssl-private-key", "server.tls.private_key", metavar="PEM")
-    add_option(parser, config, "--ssl-client-ca", "server.tls.client_ca", metavar="PEM")
-    parser.add_argument(
-        "--log", type=Path, default=Path("reports/tritonserver.log"), metavar="FILE", help="log of Triton"
-    )
+    add_option(parser, config, "--ssl-certificate", "server.tls.certificate")
+    add_option(parser, config, "--ssl-private-key", "server.tls.private_key")
+    add_option(parser, config, "--ssl-client-ca", "server.tls.client_ca")
+    parser.add_argument("--log", type=Path, default=Path("reports/tritonserver.log"), help="log of Triton")
     parser.add_argument("--no-build", action="store_true", help="serve the artefacts as they are")
 
 

@@ -22,23 +22,25 @@ EXAMPLE = "ssd-triton soak --minutes 30"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument(
-        "--minutes", type=POSITIVE_NUMBER, default=30.0, metavar="MIN", help="time for which requests are sent, minutes"
+        "--minutes", type=POSITIVE_NUMBER, default=30.0, help="time for which requests are sent, minutes"
     )
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(
-        "--preprocess-per-s", type=POSITIVE_NUMBER, default=75.0, metavar="N", help="rate of requests to ssd_preprocess"
+        "--preprocess-per-s",
+        type=POSITIVE_NUMBER,
+        default=75.0,
+        metavar="RATE",
+        help="rate of requests to ssd_preprocess",
+    )
+    parser.add_argument("--bad-fraction", type=FRACTION, default=0.1, help="part of the requests that are bad, 0 to 1")
+    parser.add_argument("--sample-s", type=SECONDS, default=5.0, help="interval between samples of memory")
+    parser.add_argument(
+        "--warm-up-fraction", type=FRACTION, default=0.2, help="part of the time in which memory may grow"
     )
     parser.add_argument(
-        "--bad-fraction", type=FRACTION, default=0.1, metavar="X", help="part of the requests that are bad, 0 to 1"
+        "--max-growth", type=FRACTION, default=0.05, help="largest relative growth of memory after that"
     )
-    parser.add_argument("--sample-s", type=SECONDS, default=5.0, metavar="S", help="interval between samples of memory")
-    parser.add_argument(
-        "--warm-up-fraction", type=FRACTION, default=0.2, metavar="X", help="part of the time in which memory may grow"
-    )
-    parser.add_argument(
-        "--max-growth", type=FRACTION, default=0.05, metavar="X", help="largest relative growth of memory after that"
-    )
-    parser.add_argument("--seed", type=COUNT, default=1, metavar="N", help="seed of the order of the requests")
+    parser.add_argument("--seed", type=COUNT, default=1, help="seed of the order of the requests")
     add_output_option(parser, "reports/soak")
 
 

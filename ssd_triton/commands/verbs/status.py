@@ -31,12 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     add_option(parser, config, "--url", "client.url")
     add_option(parser, config, "--protocol", "client.protocol")
     parser.add_argument(
-        "--metrics-url",
-        metavar="URL",
-        help="address of the metrics; by default server.metrics_port on the host of --url",
+        "--metrics-url", help="address of the metrics; by default server.metrics_port on the host of --url"
     )
     parser.add_argument("--no-metrics", action="store_true", help="no pending and refused requests, no memory")
-    parser.add_argument("--timeout-s", type=SECONDS, default=5.0, metavar="S", help="deadline of each answer")
+    parser.add_argument("--timeout-s", type=SECONDS, default=5.0, help="deadline of each answer")
     add_option(
         parser,
         config,
@@ -45,11 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         description="file with the admin key, which also lists models that did not load",
         metavar="FILE",
     )
-    parser.add_argument("--watch", type=SECONDS, metavar="S", help="interval between looks, until Ctrl-C; seconds")
+    parser.add_argument("--watch", type=SECONDS, help="interval between looks, until Ctrl-C; seconds")
     parser.add_argument("--json", action="store_true", help="a JSON object; with --watch one a line")
-    parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="log of Triton, whose refusals and failures are printed as JSON lines"
-    )
+    parser.add_argument("--log", type=Path, help="log of Triton, whose refusals and failures are printed as JSON lines")
     add_tls_options(parser.add_argument_group("TLS"), config)
 
 

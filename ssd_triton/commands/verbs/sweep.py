@@ -19,15 +19,11 @@ EXAMPLE = "ssd-triton sweep perf/sweeps/cpu.yml"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument("sweep", type=Path, metavar="FILE", help="sweep file, such as those in perf/sweeps/")
-    parser.add_argument(
-        "--url", metavar="URL", help="host:port of a running server, gRPC; by default servers are started"
-    )
-    parser.add_argument("--http-url", metavar="URL", help="host:port of that server for loads over HTTP")
-    parser.add_argument("--metrics-url", metavar="URL", help="host:port/metrics of that server, for figures of a GPU")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images to send, instead of the sweep file's")
-    parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="folder for the results; by default reports/sweeps/NAME"
-    )
+    parser.add_argument("--url", help="host:port of a running server, gRPC; by default servers are started")
+    parser.add_argument("--http-url", help="host:port of that server for loads over HTTP")
+    parser.add_argument("--metrics-url", help="host:port/metrics of that server, for figures of a GPU")
+    parser.add_argument("--images", type=Path, help="images to send, instead of the sweep file's")
+    parser.add_argument("--output", type=Path, help="folder for the results; by default reports/sweeps/NAME")
     parser.add_argument("--restart", action="store_true", help="drop the results that are there")
     parser.add_argument("--list", action="store_true", help="only check the file, and print what would be measured")
 

@@ -39,13 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "forgotten",
     )
     add_set_option(parser, "--validation", "the same to choose the best snapshot by its AP; its WEIGHT is 1 by default")
-    parser.add_argument(
-        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet ResNet: .npz, .safetensors, .pt"
-    )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="whole network to fine-tune")
+    parser.add_argument("--backbone-weights", type=Path, help="ImageNet ResNet: .npz, .safetensors, .pt")
+    parser.add_argument("--checkpoint", type=Path, help="whole network to fine-tune")
     parser.add_argument("--new-heads", action="store_true", help="begin the checkpoint's class heads anew")
     add_option(parser, config, "--backbone", "backbone")
-    add_option(parser, config, "--labels-path", "labels_path", metavar="FILE")
+    add_option(parser, config, "--labels-path", "labels_path")
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="NAME", help="classes to train; by default all of the labels"
     )
@@ -57,14 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         metavar="NAME=LABEL",
         help="labels for names of the data, beyond coco.name_map; NAME= leaves a category out",
     )
-    add_option(parser, config, "--output", "training.output", metavar="FOLDER")
+    add_option(parser, config, "--output", "training.output")
     for name in ("steps", "batch", "seed", "validate_every"):
         add_option(parser, config, f"--{name.replace('_', '-')}", f"training.{name}")
-    add_option(parser, config, "--backbone-lr", "training.optimizer.backbone_lr", metavar="RATE")
-    add_option(parser, config, "--head-lr", "training.optimizer.head_lr", metavar="RATE")
+    add_option(parser, config, "--backbone-lr", "training.optimizer.backbone_lr")
+    add_option(parser, config, "--head-lr", "training.optimizer.head_lr")
     add_device_option(parser)
     parser.add_argument("--resume", action="store_true", help="resume from the last snapshot in --output")
-    parser.add_argument("--stop-after", type=POSITIVE, metavar="STEP", help="step after which to stop, for --resume")
+    parser.add_argument("--stop-after", type=POSITIVE, help="step after which to stop, for --resume")
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that are missing or damaged")
     parser.add_argument("--data-note", action="append", default=[], metavar="TEXT", help="line for the model card")
 
