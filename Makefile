@@ -1,30 +1,39 @@
 # make demo                  annotate a rendered drive through an embedded Triton server
 # make demo VIDEO=clip.mp4   the same with a clip of yours
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
-# make test                  linters, types and tests, against a real server
+# make test                  linters, types, documentation and tests, against a real server
+# make docs                  the documentation as a site in site/
 # make audit                 licences and known vulnerabilities of what is installed
+# make lock                  newer versions for constraints.txt
 # They set everything up from a fresh clone and are quick the second time.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Stamps: what the commands need, and what the tests need besides.
 INSTALLED := $(VENV)/.installed
+DEVELOPER := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 VIDEO ?=
 MINUTES ?= 30
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo soak test lint format audit clean
+.PHONY: help setup repository demo soak test lint format docs diagrams audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 13) else \
 		"got Python %d.%d, expected 3.10 to 3.12: make PYTHON=python3.11 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	$(PIP_INSTALL) --editable '.[all]'
+	@touch $@
+
+$(DEVELOPER): $(INSTALLED)
+	$(PIP_INSTALL) --editable '.[all,dev]'
 	@touch $@
 
 repository: $(INSTALLED)
@@ -36,21 +45,33 @@ demo: $(INSTALLED)
 soak: $(INSTALLED)
 	@$(BIN)/python perf/soak.py --minutes $(MINUTES)
 
-lint: $(INSTALLED)
+lint: $(DEVELOPER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPER)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint repository
+docs: $(DEVELOPER)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+diagrams:
+	for source in docs/diagrams/*.dot; do dot -Tsvg -o "$${source%.dot}.svg" "$$source"; done
+
+test: lint docs repository
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-audit: $(INSTALLED)
-	@$(BIN)/python tools/audit.py
+audit: $(DEVELOPER)
+	$(BIN)/pip-licenses
+	$(BIN)/pip-audit --skip-editable --strict
+
+lock: $(INSTALLED)
+	$(PIP_INSTALL) uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --extra all --extra dev --no-annotate \
+		--custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) reports model_repository/*/1/*.onnx model_repository/*/1/*.pt model_repository/*/1/*.plan \
+	rm -rf $(VENV) reports site model_repository/*/1/*.onnx model_repository/*/1/*.pt model_repository/*/1/*.plan \
 		model_repository/*/1/*.json model_repository/*/1/*.cache

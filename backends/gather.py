@@ -7,14 +7,14 @@ def gather(tensors, device):
     """Concatenate the requests' parts of an input, wherever each of them lies.
 
     Args:
-        tensors: One a request, the batch first.
-        device: Where the result is to be.
+        tensors: One for each request, with the batch as first axis.
+        device: The device of the result.
 
     Returns:
-        A tensor on ``device``; what copies it there may still be under way on the current stream.
+        A tensor on ``device``; the copy to it may still be in flight on the current stream.
     """
     if device.type == "cuda" and not any(tensor.is_cuda for tensor in tensors):
-        # One transfer out of page-locked memory takes less than one out of ordinary memory for each request.
+        # One transfer from page-locked memory is quicker than one from ordinary memory for each request.
         size = [sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:]]
         locked = torch.empty(size, dtype=tensors[0].dtype, pin_memory=True)
         return torch.cat(tensors, out=locked).to(device, non_blocking=True)

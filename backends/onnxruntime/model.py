@@ -31,11 +31,11 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config):
-        """Leave the configuration as it is written: it is complete."""
+        """Keep the configuration: it is complete."""
         return config
 
     def initialize(self, args):
-        """Open the session, and refuse a configuration that does not match the file."""
+        """Open the session, or refuse a configuration that does not match the file."""
         config = json.loads(args["model_config"])
         self.log = StructuredLog(args["model_name"])
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
@@ -84,21 +84,21 @@ def _session_options(config):
         return int(parameters.get(key, {}).get("string_value", "0"))
 
     options = ort.SessionOptions()
-    # 0 asks ONNX Runtime for its default; a container's share of the cores is what may be used here.
+    # 0 would be ONNX Runtime's default, all cores; this process may use a container's share of them.
     options.intra_op_num_threads = integer("intra_op_thread_count") or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = integer("inter_op_thread_count")
     if integer("execution_mode") == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     options.graph_optimization_level = OPTIMIZATION_LEVELS[level]
-    # Idle threads would spin, and take their cores from the other models of the ensemble.
+    # Idle threads would spin, on cores that the other models of the ensemble need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
 
 
 def _providers(config, args):
-    """ONNX Runtime's providers in the order of preference, with their options."""
+    """List ONNX Runtime's providers by preference, with their options."""
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     providers = []
     if args["model_instance_kind"] == "GPU":

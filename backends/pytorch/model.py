@@ -3,15 +3,15 @@
 It reads from a model's own configuration: ``default_model_filename``, the instance group's kind and device, and these
 parameters:
 
-- ``DISABLE_OPTIMIZED_EXECUTION``, as the native backend does: ``true`` runs a model as it is written, without compiling
-  it anew for the shapes that come.
+- ``DISABLE_OPTIMIZED_EXECUTION``, as in the native backend: ``true`` runs a model as it is written, without compiling
+  it for the shapes of its inputs.
 - ``CUDA_GRAPH_BATCH_SIZES``: batch sizes such as ``1,8,64`` for which the model is captured as a CUDA graph when it is
   loaded; a batch between two of them runs padded to the larger one. The native backend ignores it.
-- ``OUTPUTS_IN_HOST_MEMORY``: ``yes`` for small outputs on their way to a client, which then leave the GPU all at once
-  and not request by request. The native backend ignores it.
+- ``OUTPUTS_IN_HOST_MEMORY``: ``yes`` for small outputs on their way to a client: they leave the GPU all at once, not
+  request by request. The native backend ignores it.
 
-Tensors pass by DLPack, so that nothing is copied through the host between models on the same GPU. On a CPU the model
-runs in FP32. Needs PyTorch.
+Tensors pass by DLPack: between models on the same GPU nothing is copied through the host. On a CPU the model runs in
+FP32. Needs PyTorch.
 """
 
 import bisect
@@ -26,7 +26,7 @@ from torch.utils.dlpack import from_dlpack, to_dlpack
 
 DEFAULT_MODEL_FILENAME = "model.pt"
 WARM_UP_RUNS = 3
-"""cuDNN chooses its algorithms in the first runs, which a graph must not record."""
+"""cuDNN chooses its algorithms in the first runs: a graph is captured after them."""
 DTYPES = {"TYPE_UINT8": torch.uint8, "TYPE_INT32": torch.int32, "TYPE_FP16": torch.float16, "TYPE_FP32": torch.float32}
 
 
@@ -35,7 +35,7 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config):
-        """Leave the configuration as it is written: it is complete."""
+        """Keep the configuration: it is complete."""
         return config
 
     def initialize(self, args):
@@ -57,7 +57,7 @@ class TritonPythonModel:
         self.optimized = _parameter(config, "DISABLE_OPTIMIZED_EXECUTION") != "true"
         self.outputs_in_host_memory = _parameter(config, "OUTPUTS_IN_HOST_MEMORY") == "yes"
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = False  # FP32 is to mean FP32
+        torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32
         self.graphs = self._capture(config) if on_gpu else {}
 
     def execute(self, requests):
@@ -82,7 +82,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(n, to_dlpack(a)) for n, a in named])
 
     def _run(self, arrays):
-        """Outputs in memory of their own: a graph's are overwritten by its next replay."""
+        """Run one batch. Outputs are in memory of their own: a graph's next replay overwrites those of the graph."""
         batch = arrays[0].shape[0]
         sizes = sorted(self.graphs)
         index = bisect.bisect_left(sizes, batch)
@@ -95,7 +95,7 @@ class TritonPythonModel:
         return [output[:batch].clone() for output in static_outputs]
 
     def _capture(self, config):
-        """One graph for each batch size, all in one memory pool: they never run at the same time."""
+        """Capture a graph for each batch size, all in one memory pool: they never run at the same time."""
         listed = _parameter(config, "CUDA_GRAPH_BATCH_SIZES")
         sizes = sorted({int(size) for size in listed.split(",") if size.strip()}, reverse=True)
         if sizes and not 1 <= sizes[-1] <= sizes[0] <= self.max_batch_size:

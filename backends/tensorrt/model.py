@@ -1,10 +1,10 @@
 """Python-based Triton backend that runs TensorRT and TensorRT-RTX engines, for servers without the native one.
 
 It reads from a model's own configuration what the native ``tensorrt`` backend reads: ``default_model_filename``, the
-instance group's device, and the graphs of ``optimization.cuda``, by their batch size. Beyond that it compares the plan
-with the metadata that were written when it was built, and with the parameter ``PRECISION``, and refuses what does not
-fit; the native backend ignores that parameter. Tensors pass by DLPack, so that nothing is copied through the host
-between models on the same GPU. Needs PyTorch, this project, and the library that built the plan.
+instance group's device, and the graphs of ``optimization.cuda``, by their batch size. It also compares the plan with
+the metadata that were written when it was built, and with the parameter ``PRECISION``, and refuses a plan that does not
+fit; the native backend ignores that parameter. Tensors pass by DLPack: between models on the same GPU nothing is copied
+through the host. Needs PyTorch, this project, and the library that built the plan.
 """
 
 import json
@@ -27,7 +27,7 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config):
-        """Leave the configuration as it is written: it is complete."""
+        """Keep the configuration: it is complete."""
         return config
 
     def initialize(self, args):
@@ -71,6 +71,6 @@ def _response(arrays):
 
 
 def _graph_batch_sizes(config):
-    """Batch sizes of ``optimization { cuda { graphs: true graph_spec [ ... ] } }``."""
+    """Read the batch sizes of ``optimization { cuda { graphs: true graph_spec [ ... ] } }``."""
     cuda = config.get("optimization", {}).get("cuda", {})
     return [spec["batch_size"] for spec in cuda.get("graph_spec", [])] if cuda.get("graphs") else []

@@ -14,22 +14,25 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from ssd_triton import __version__
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _EXTRAS = {
+    "PIL": "video",
     "av": "video",
     "cv2": "video",
+    "matplotlib": "video",
     "scipy": "video",
     "onnx": "export",
     "onnxscript": "export",
+    "pooch": "export",
     "safetensors": "export",
     "torch": "export",
     "onnxruntime": "server",
     "psutil": "server",
     "pytriton": "server",
-    "matplotlib": "eval",
     "pycocotools": "eval",
     "filelock": "container",
     "polygraphy": "container",
@@ -43,9 +46,7 @@ def run_command(argv: Sequence[str]) -> int:
         print(overview())
         return 0 if argv else 2
     if argv[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"ssd-triton {version('ssd-triton')}")
+        print(f"ssd-triton {__version__}")
         return 0
     if argv[0] not in VERBS:
         nearest = difflib.get_close_matches(argv[0], VERBS, n=1)

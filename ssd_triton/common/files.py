@@ -4,14 +4,58 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The project's folder: the package is installed in place (``pip install -e .``)."""
+from ssd_triton import __version__
+from ssd_triton.common.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_IN_WHEEL = _PACKAGE / "_data"
+
+
+def _user_folder() -> Path:
+    """A folder of this version below the user's data folder, as the XDG Base Directory Specification places it."""
+    base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "ssd-triton" / __version__
+
+
+SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent
+"""The folders that the project ships (``model_repository/``, ``backends/``, ...), only to be read: the top of a clone,
+or the copy that a wheel carries."""
+ROOT = _user_folder() if _IN_WHEEL.is_dir() else _PACKAGE.parent
+"""The same folders where commands may write to them: the top of a clone; for a package installed from a wheel, a folder
+of the user's, once :func:`fill_root` has run."""
 PART = ".*.part*"
 """Matches what :func:`atomic_output` writes to until it is whole; only a killed process leaves it behind."""
+
+
+def fill_root() -> None:
+    """Copy the shipped folders to :data:`ROOT` unless they are there; does nothing in a clone.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    if ROOT == SHIPPED or ROOT.is_dir():
+        return
+    try:
+        ROOT.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=ROOT.parent) as folder:
+            copy = Path(folder) / ROOT.name
+            # File by file: copytree keeps the modes, and what is shipped may be read-only.
+            for source in (path for path in SHIPPED.rglob("*") if path.is_file()):
+                target = copy / source.relative_to(SHIPPED)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+            copy.rename(ROOT)
+    except OSError as error:
+        if not ROOT.is_dir():  # otherwise another process has just filled it
+            raise UserError(
+                f"cannot write {ROOT} ({error.strerror}); set XDG_DATA_HOME to a folder for this user's data"
+            ) from error
 
 
 @contextmanager

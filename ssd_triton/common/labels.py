@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import relative_to_cwd
 
+BACKGROUND = "background"
+
 
 def load_labels(path: Path) -> tuple[str, ...]:
     """Read one class name per line; the line number, from 0, is the class id, and line 0 is the background.
 
+    Lines may end as on Windows, and the file may begin with a byte order mark.
+
     Raises:
-        ConfigError: The file is missing, or does not begin with ``background``, or repeats a name.
+        ConfigError: The file is missing or not UTF-8, does not begin with ``background``, has no other class, or has
+            an empty, unprintable or repeated name.
     """
-    if not path.is_file():
-        raise ConfigError(f"labels file not found: {relative_to_cwd(path)}; set labels_path in config.yml")
-    labels = tuple(path.read_text(encoding="utf-8").splitlines())
-    if len(labels) < 2 or labels[0] != "background":
+    name = relative_to_cwd(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read the labels file {name} ({error.strerror}): set labels_path") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: byte {error.start} is not UTF-8: convert the file to UTF-8") from None
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if lines[0] != BACKGROUND or len(lines) < 2:
         raise ConfigError(
-            f"{relative_to_cwd(path)}: got {labels[:1]!r} on the first line, expected 'background' and then a class "
-            "name on each line"
+            f"{name}: got {lines[0][:40]!r} on the first of {len(lines)} lines, expected '{BACKGROUND}' and then one "
+            "class name on each line"
         )
-    if len(set(labels)) != len(labels) or "" in labels:
-        raise ConfigError(f"{relative_to_cwd(path)}: class names must be unique and not empty")
-    return labels
+    for number, label in enumerate(lines, 1):
+        if not label or label != label.strip() or not label.isprintable():
+            raise ConfigError(f"{name}: got {label[:40]!r} on line {number}, expected a class name: correct that line")
+    repeated = [label for label, count in Counter(lines).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{name}: got '{repeated[0]}' {lines.count(repeated[0])} times, expected each name once")
+    return tuple(lines)

@@ -1,13 +1,15 @@
-"""Worker processes that end with their parent's work."""
+"""Processes that end with their parent's work."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 
 def start_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
@@ -38,3 +40,24 @@ def process_pool(workers: int, initializer: Callable[[], None] | None = None) ->
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.Signals = signal.SIGTERM) -> None:
+    """End a process that leads a group, and all that is left of the group: politely, then not.
+
+    An interrupt ends the wait, not the cleanup: a second Ctrl-C kills the group at once.
+
+    Args:
+        process: Started with ``start_new_session=True``.
+        timeout_s: From the signal until the group is killed.
+        number: The signal that asks the process to end.
+    """
+    try:
+        process.send_signal(number)
+        # Reads what the process still prints, which would otherwise wait for a reader.
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=timeout_s)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ssd_triton.common.errors import ConfigError
-from ssd_triton.common.files import ROOT, relative_to_cwd
+from ssd_triton.common.files import ROOT, fill_root, relative_to_cwd
 from ssd_triton.common.yaml_file import describe, parse_yaml, read_mapping
 from ssd_triton.config.model import Config, fields, section_of, takes_path
 from ssd_triton.config.section import Section
@@ -60,6 +60,7 @@ def file_layers(paths: Sequence[Path]) -> list[Layer]:
     Raises:
         ConfigError: A file is missing or no YAML.
     """
+    fill_root()
     found = paths or [path for path in (PROJECT_FILE,) if path.is_file()]
     return [_file_layer(path) for path in found]
 

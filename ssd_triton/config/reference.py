@@ -41,7 +41,8 @@ def section_reference(name: str = "") -> str:
     section: type[Section] = Config
     for part in filter(None, name.split(".")):
         section = section_of(section.model_fields[part]) or section
-    return "\n".join(_section(section, name))
+    # The section itself has the heading of the place where this goes.
+    return "\n".join(_section(section, name)).removeprefix(f"## `{name}`\n\n")
 
 
 def json_schema() -> dict[str, Any]:

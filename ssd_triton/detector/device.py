@@ -1,10 +1,15 @@
-"""The device that a command line names."""
+"""The device that a command line names, and what runs on it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
 from ssd_triton.common.errors import UserError
+
+Launch = Callable[[int], object]
+"""Starts one run; the argument chooses among the input sets, so that caches see changing data."""
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from ssd_triton.client import DetectorClient
-from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import atomic_output, sha256_of
 from ssd_triton.common.labels import load_labels
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
 from ssd_triton.detector.network.ssd import ServedDetector
+from ssd_triton.detector.variants import Variant
 from ssd_triton.detector.weights.file import load_network
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.environment import environment
@@ -24,7 +24,7 @@ from ssd_triton.evaluation.journal import open_journal
 from ssd_triton.evaluation.offline import detect_all
 from ssd_triton.evaluation.report import write_report, writing
 from ssd_triton.serving.repository.build import artefacts, ensure_built
-from ssd_triton.serving.repository.model_config import postprocess_parameters, variants
+from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server import EmbeddedServer
 
 _log = logging.getLogger(__name__)
@@ -88,31 +88,31 @@ def compare(
         restart: Drop what an earlier run has kept.
 
     Raises:
-        ConfigError: A variant is unknown, or ``accuracy`` in the configuration lacks it.
+        ConfigError: A variant is unknown.
         EvaluationError: See :func:`ssd_triton.evaluation.evaluate.evaluate_served`.
         ServerError: A variant's server does not start.
     """
-    chosen = list(only or variants(config.model_repository))
+    repository = ModelRepository(config.model_repository)
+    chosen = list(only or repository.variants)
+    table = {variant: repository.table_entry(variant) for variant in chosen}
     unavailable = {variant: artefacts(config, only=[variant])[-1].unavailable_because() for variant in chosen}
-    ungated = [variant for variant in chosen if variant not in config.accuracy]
-    if ungated:
-        raise ConfigError(f"accuracy in config.yml lacks {', '.join(ungated)}: say how far its AP may lie from FP32")
     reference = evaluate_reference(config, dataset, folder / "reference", restart=restart)
     compared = []
     for variant in chosen:
-        allowed, reason = config.accuracy[variant], unavailable[variant]
+        allowed = config.accuracy.get(variant, table[variant].max_ap_difference)
+        reason = unavailable[variant]
         if reason is not None:
             compared.append(Comparison(variant, None, 0.0, allowed, f"skipped: {reason}"))
             continue
         found = _evaluate_variant(config, variant, dataset, folder / variant, requests=requests, restart=restart)
         difference = found.metrics.ap - reference.metrics.ap
-        compared.append(Comparison(variant, found, difference, allowed, _note(variant, found)))
+        compared.append(Comparison(variant, found, difference, allowed, _note(table[variant], found)))
     return reference, compared
 
 
 def evaluate_reference(config: Config, dataset: Dataset, folder: Path, *, restart: bool = False) -> Evaluation:
     """Evaluate the network in PyTorch FP32 without a server, on a GPU where there is one."""
-    parameters = postprocess_parameters(config.model_repository)
+    parameters = ModelRepository(config.model_repository).thresholds
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fingerprint = {
         "weights_sha256": sha256_of(config.weights_path),
@@ -154,11 +154,12 @@ def _evaluate_variant(
     return evaluation
 
 
-def _note(variant: str, evaluation: Evaluation) -> str:
+def _note(variant: Variant, evaluation: Evaluation) -> str:
     kinds = evaluation.facts["served"]["models"][DETECTOR]["instance_kinds"]
-    if variant.startswith("pytorch") and variant.endswith("fp16") and "KIND_GPU" not in kinds:
-        return "ran in FP32: FP16 needs a GPU"
-    return ""
+    precision = variant.precisions.get("gpu" if "KIND_GPU" in kinds else "cpu", variant.precision)
+    if precision == variant.precision:
+        return ""
+    return f"ran in {precision.upper()}: {variant.precision.upper()} needs a GPU"
 
 
 def table(reference: Evaluation, compared: Sequence[Comparison]) -> str:

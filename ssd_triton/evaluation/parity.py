@@ -12,7 +12,7 @@ from ssd_triton.detector.export.compare import relative_error
 from ssd_triton.detector.network.ssd import ServedDetector, predict
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.detector.postprocessing.reference import iou, postprocess
-from ssd_triton.serving.candidates import Candidate
+from ssd_triton.serving.runnable import RunnableVariant
 
 _SAME_OBJECT_IOU = 0.9
 _SAME_SCORE = 0.05
@@ -42,35 +42,34 @@ class Parity:
 
 
 def check_parity(
-    detector: ServedDetector, candidates: list[Candidate], images_rgb: UInt8Array, tolerances: dict[str, float]
+    detector: ServedDetector, variants: list[RunnableVariant], images_rgb: UInt8Array, tolerances: dict[str, float]
 ) -> list[Parity]:
-    """Compare candidates with a detector in FP32 on the CPU.
+    """Compare variants with a detector in FP32 on the CPU.
 
     Args:
         detector: The reference, in FP32 and evaluation mode, on the CPU.
-        candidates: What is compared.
+        variants: The variants, on the device they run on.
         images_rgb: UINT8 [N, 300, 300, 3] real images.
-        tolerances: Relative error allowed, by the precision in a variant's name: ``fp32``, ``fp16``. Variants of
-            other precisions are left out.
+        tolerances: Relative error allowed, by the precision that a variant runs in. Variants of other precisions are
+            left out: INT8 is judged by its accuracy.
     """
     expected_loc, expected_conf = predict(detector, images_rgb)
     expected = _detections(expected_loc, expected_conf)
     results = []
-    for candidate in candidates:
-        precision = next((key for key in tolerances if f"_{key}" in candidate.name), None)
-        if precision is None:  # INT8 is judged by its accuracy, not by its numbers
+    for variant in variants:
+        if variant.precision not in tolerances:
             continue
-        loc, conf = candidate.run(images_rgb)
+        loc, conf = variant.run(images_rgb)
         pairs = zip(expected, _detections(loc, conf), strict=True)
         clear = [(reference.filter(score_thresh=_CLEAR_SCORE), found) for reference, found in pairs]
         results.append(
             Parity(
-                candidate.name,
+                variant.name,
                 relative_error(loc, expected_loc),
                 relative_error(conf, expected_conf),
                 clear_detections=sum(len(reference) for reference, _ in clear),
                 matched_detections=sum(_count_matched(reference, found) for reference, found in clear),
-                tolerance=tolerances[precision],
+                tolerance=tolerances[variant.precision],
             )
         )
     return results

@@ -20,7 +20,6 @@ from ssd_triton.client.transport import GrpcTransport
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.progress import progress
 from ssd_triton.measuring.soak.watch import Sample, Watch, percentile
-from ssd_triton.serving.repository.model_config import variant_config
 from ssd_triton.serving.server import EmbeddedServer
 
 MODEL = "ssd"
@@ -161,7 +160,7 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         OverloadError: A single request is not answered.
         ServerError: A process of the server died.
     """
-    batching = variant_config(server.model_repository, server.variant).dynamic_batching
+    batching = server.repository.detector(server.variant).dynamic_batching
     max_queue_size = batching.default_queue_policy.max_queue_size
     watch = Watch(server)
     load = _Load(server, image, settings.timeout_s)

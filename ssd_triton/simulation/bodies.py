@@ -1,4 +1,4 @@
-"""Sizes of what takes part in traffic."""
+"""Sizes of road users."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Body:
     """Outer size of a road user.
 
     Attributes:
-        class_name: What a detector calls it, as in COCO.
+        class_name: Its class in COCO.
         length_m: Along its heading.
-        width_m: Across it, without mirrors.
-        height_m: From the road.
+        width_m: Across its heading, without mirrors.
+        height_m: Above the road.
     """
 
     class_name: str
@@ -24,7 +24,7 @@ class Body:
 
     @property
     def is_person(self) -> bool:
-        """Whether it walks rather than rolls."""
+        """Whether it is a person and not a vehicle."""
         return self.class_name == "person"
 
 
@@ -41,6 +41,6 @@ BODIES: Mapping[str, Body] = {
     "child": Body("person", 0.40, 0.32, 1.15),
 }
 """The hatchback is the Global Vehicle Target of Euro NCAP (ISO 19206-3: 4.02 m long, 1.71 m wide, 1.43 m high), adult
-and child are its pedestrian targets (ISO 19206-2: 1.80 m and 1.15 m tall). The others are rounded data sheets of their
-kind on European roads: mid-size saloon and estate, compact SUV and minivan, delivery van with high roof, 12-tonne box
-truck, and a low-floor city bus of the usual 12 m (Directive 96/53/EC allows widths up to 2.55 m)."""
+and child are its pedestrian targets (ISO 19206-2: 1.80 m and 1.15 m tall). The others are rounded from data sheets of
+typical European models: mid-size saloon and estate, compact SUV and minivan, delivery van with a high roof, 12-tonne
+box truck, and a 12 m low-floor city bus (Directive 96/53/EC allows widths up to 2.55 m)."""

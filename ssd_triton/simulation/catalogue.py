@@ -1,6 +1,6 @@
-"""The named scenarios, as one table: tests of UN R152 and Euro NCAP, and drives on which nothing may brake.
+"""Catalogue of scenarios: tests of UN R152 and Euro NCAP, and drives on which nothing may brake.
 
-Times to collision at the start are 5 s: both rules ask for at least 4 s, and tracking needs a moment before that.
+The initial time to collision is 5 s: both rules require at least 4 s, and tracking needs some time before that.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.simulation.bodies import BODIES
 from ssd_triton.simulation.scenario import (
-    KMH_PER_MPS,
     Criterion,
     Road,
     Scenario,
     SideMove,
+    SimulationError,
     SpeedPhase,
     Target,
-    WorldError,
 )
 
 DEFAULT_NAME = "town"
@@ -27,11 +27,13 @@ DEFAULT_NAME = "town"
 _START_TTC_S = 5.0
 _LANE_M = 3.5
 _EGO_WIDTH_M = 1.8
+_PARKED_M = _LANE_M / 2 + BODIES["saloon"].width_m / 2 + 0.3
+"""Offset of cars parked at the right kerb."""
 _PARKING = Road(parking_right_m=2.3)
-_NO_BRAKE = "UN R152 5.1.4: no unjustified braking"
+_TWO_LANES = Road(lanes_right=1)
 
 _RESIDUAL_KMH = {10: 0, 20: 0, 30: 0, 40: 0, 45: 15, 50: 25, 55: 30, 60: 35}
-"""UN R152 5.2.1.4, category M1 in running order: closing speed allowed at contact, by the speed of the test."""
+"""UN R152 5.2.1.4, category M1 in running order: closing speed allowed at contact, by test speed."""
 
 _PEDESTRIAN_RESIDUAL_KMH = {20: 0, 30: 0, 40: 0, 45: 15, 50: 25, 60: 35}
 """UN R152, 01 series, 5.2.2.4, category M1 in running order."""
@@ -44,21 +46,21 @@ def scenarios() -> tuple[Scenario, ...]:
 
 
 def find_scenario(name: str) -> Scenario:
-    """The scenario of a name.
+    """Find a scenario by name.
 
     Raises:
-        WorldError: There is none; the message names the nearest ones.
+        SimulationError: The name is unknown; the message suggests similar ones.
     """
     by_name = {scenario.name: scenario for scenario in scenarios()}
     if name not in by_name:
         near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see them with --list"
-        raise WorldError(f"unknown scenario '{name}': {hint}")
+        raise SimulationError(f"unknown scenario '{name}': {hint}")
     return by_name[name]
 
 
 def describe(rows: Sequence[Scenario]) -> str:
-    """A table: name, ego speed, targets, what must come of it, and by which rule."""
+    """Table of scenarios: name, ego speed, number of targets, criterion and rule."""
     lines = [f"{'name':<26}{'ego':>8}  {'targets':<10}{'criterion':<24}rule"]
     for row in rows:
         criterion = row.criterion
@@ -127,7 +129,7 @@ def _pedestrian(
     residual_kmh: float = 0.0,
     body: str = "adult",
 ) -> Scenario:
-    """A pedestrian who walks so that an ego that does not brake hits him at a share of its width from his side."""
+    """A pedestrian whom an unbraked ego hits at a share of its width, counted from the side he comes from."""
     speed_mps, walk_mps = speed_kmh / KMH_PER_MPS, walk_kmh / KMH_PER_MPS
     side = 1.0 if start_m > 0 else -1.0
     gap_m = _START_TTC_S * speed_mps
@@ -141,7 +143,7 @@ def _pedestrian(
 
 
 def _child(speed_kmh: int) -> Scenario:
-    """A child who comes out from before two parked cars, with 1 m between them and the ego's side."""
+    """A child who steps out between parked cars that are 1 m beside the ego."""
     base = _pedestrian(f"cpnc-50-{speed_kmh}", "Euro NCAP CPNC-50", speed_kmh, start_m=4.5, body="child")
     child = base.targets[0]
     parked_m = _EGO_WIDTH_M / 2 + 1.0
@@ -149,9 +151,9 @@ def _child(speed_kmh: int) -> Scenario:
     far = Target(
         "hatchback", near.gap_m - 1.0 - BODIES["hatchback"].length_m, parked_m + BODIES["hatchback"].width_m / 2, look=4
     )
-    # The child is hidden until it has walked from 4.5 m to 1.9 m, and is hit 1.4 s after that. Stopping takes 1.0 s at
-    # 30 km/h and 1.1 s at 40 km/h with 0.1 s of latency, and several frames must show it before that; Euro NCAP gives
-    # points by how much speed is lost and asks for no avoidance.
+    # The child is hidden until it has walked from 4.5 m to 1.9 m, and is hit 1.4 s later. Stopping takes 1.0 s at
+    # 30 km/h and 1.1 s at 40 km/h with 0.1 s of latency, after several frames that show the child. Euro NCAP scores
+    # the reduction in speed and does not require avoidance.
     physics = f"in view for 1.4 s before impact, of which stopping takes {'0.8' if speed_kmh == 20 else '1.0 to 1.1'} s"
     criterion = Criterion("Euro NCAP CPNC-50", "no contact" if speed_kmh == 20 else "none", physics=physics)
     return replace(base, targets=(child, near, far), criterion=criterion, road=_PARKING)
@@ -168,109 +170,60 @@ def _cut_in() -> Iterator[Scenario]:
             look=2,
         )
         criterion = Criterion("UN R152 5.1: reacts to a car that cuts in; not a test of the rule", "no contact")
-        road = Road(lanes_right=1 if side > 0 else 0)
-        yield Scenario(f"cut-in-{name}", 50, (car,), criterion, 8.0, road)
+        yield Scenario(f"cut-in-{name}", 50, (car,), criterion, 8.0, _TWO_LANES if side > 0 else Road())
 
 
 def _false_braking() -> Iterator[Scenario]:
-    wide = Road(lanes_right=1)
-    kerb_m = _LANE_M / 2 + BODIES["saloon"].width_m / 2 + 0.3
-    rows: list[tuple[str, float, tuple[Target, ...], Road, str]] = [
-        (
-            "adjacent-slower-right",
-            50,
-            (Target("saloon", 40, _LANE_M, 30 / KMH_PER_MPS), Target("truck", 70, _LANE_M, 25 / KMH_PER_MPS)),
-            wide,
-            _NO_BRAKE,
-        ),
-        ("adjacent-slower-left", 50, (Target("suv", 40, -_LANE_M, 30 / KMH_PER_MPS),), Road(lanes_left=2), _NO_BRAKE),
-        (
-            "adjacent-standing-right",
-            50,
-            tuple(Target("hatchback", 30 + 9 * n, _LANE_M, look=n) for n in range(4)),
-            wide,
-            _NO_BRAKE,
-        ),
-        (
-            "gate",
-            50,
-            (Target("saloon", 69.4, -2.25 - 0.92), Target("saloon", 69.4, 2.25 + 0.92, look=5)),
-            Road(lanes_right=1),
-            "UN R131 6.8: between two standing cars, 4.5 m apart",
-        ),
-        (
-            "oncoming",
-            50,
-            tuple(
-                Target(body, gap_m, -_LANE_M, -50 / KMH_PER_MPS, look=n)
-                for n, (body, gap_m) in enumerate((("saloon", 80), ("bus", 120), ("suv", 160)))
-            ),
-            Road(),
-            _NO_BRAKE,
-        ),
-        (
-            "kerb-parked",
-            50,
-            tuple(
-                Target(body, 25 + 7 * n, kerb_m, look=n)
-                for n, body in enumerate(("saloon", "hatchback", "suv", "estate", "minivan"))
-            ),
-            _PARKING,
-            _NO_BRAKE,
-        ),
-        (
-            "kerb-pedestrian-standing",
-            40,
-            (Target("adult", 45, 3.2, heading_deg=-90), Target("adult", 60, 3.6, heading_deg=-90, look=2)),
-            Road(),
-            _NO_BRAKE,
-        ),
-        (
-            "kerb-pedestrian-walking",
-            40,
-            (Target("adult", 40, 3.2, 5 / KMH_PER_MPS), Target("adult", 55, 3.2, -5 / KMH_PER_MPS, look=1)),
-            Road(),
-            _NO_BRAKE,
-        ),
-    ]
-    mps = 50 / KMH_PER_MPS
-    rows += [
-        (f"following-{headway_m}m", 50, (Target("hatchback", headway_m, speed_mps=mps),), Road(), _NO_BRAKE)
-        for headway_m in (12, 25)
-    ]
-    for side, name in ((1, "right"), (-1, "left")):
-        curve = Road(side / 100, 40.0)
-        # On the outer side of the bend, where the straight way ahead leads onto the target.
-        outer = -side
-        rows += [
-            (
-                f"curve-{name}-parked",
-                40,
-                tuple(
-                    Target(body, 62 + 7 * n, outer * (_LANE_M + kerb_m if outer < 0 else kerb_m), look=n)
-                    for n, body in enumerate(("hatchback", "saloon", "suv"))
-                ),
-                replace(curve, parking_left_m=2.3, parking_right_m=2.3),
-                _NO_BRAKE,
-            ),
-            (f"curve-{name}-oncoming", 40, (Target("saloon", 110, -_LANE_M, -40 / KMH_PER_MPS),), curve, _NO_BRAKE),
-            (
-                f"curve-{name}-adjacent",
-                40,
-                (Target("estate", 45, outer * _LANE_M, 25 / KMH_PER_MPS),),
-                replace(curve, lanes_right=1, lanes_left=1),
-                _NO_BRAKE,
-            ),
-        ]
-    for name, speed_kmh, targets, road, rule in rows:
-        yield Scenario(name, speed_kmh, targets, Criterion(rule, "no brake"), 8.0, road)
+    rows = [*_NO_BRAKE_ROWS, *_bend(1, "right"), *_bend(-1, "left")]
+    for name, speed_kmh, road, targets in rows:
+        yield Scenario(name, speed_kmh, targets, Criterion(_RULES.get(name, _NO_BRAKE), "no brake"), 8.0, road)
+
+
+_Row = tuple[str, float, Road, tuple[Target, ...]]
+"""Name, ego speed in km/h, road and targets of a scenario in which nothing may brake."""
+
+_NO_BRAKE = "UN R152 5.1.4: no unjustified braking"
+_RULES = {"gate": "UN R131 6.8: between two standing cars, 4.5 m apart"}
+
+_NO_BRAKE_ROWS: tuple[_Row, ...] = (
+    ("adjacent-slower-right", 50, _TWO_LANES,
+     (Target("saloon", 40, _LANE_M, 30 / KMH_PER_MPS), Target("truck", 70, _LANE_M, 25 / KMH_PER_MPS))),
+    ("adjacent-slower-left", 50, Road(lanes_left=2), (Target("suv", 40, -_LANE_M, 30 / KMH_PER_MPS),)),
+    ("adjacent-standing-right", 50, _TWO_LANES,
+     tuple(Target("hatchback", 30 + 9 * n, _LANE_M, look=n) for n in range(4))),
+    ("gate", 50, _TWO_LANES, (Target("saloon", 69.4, -2.25 - 0.92), Target("saloon", 69.4, 2.25 + 0.92, look=5))),
+    ("oncoming", 50, Road(),
+     tuple(Target(body, gap_m, -_LANE_M, -50 / KMH_PER_MPS, look=n)
+           for n, (body, gap_m) in enumerate((("saloon", 80), ("bus", 120), ("suv", 160))))),
+    ("kerb-parked", 50, _PARKING,
+     tuple(Target(body, 25 + 7 * n, _PARKED_M, look=n)
+           for n, body in enumerate(("saloon", "hatchback", "suv", "estate", "minivan")))),
+    ("kerb-pedestrian-standing", 40, Road(),
+     (Target("adult", 45, 3.2, heading_deg=-90), Target("adult", 60, 3.6, heading_deg=-90, look=2))),
+    ("kerb-pedestrian-walking", 40, Road(),
+     (Target("adult", 40, 3.2, 5 / KMH_PER_MPS), Target("adult", 55, 3.2, -5 / KMH_PER_MPS, look=1))),
+    ("following-12m", 50, Road(), (Target("hatchback", 12, speed_mps=50 / KMH_PER_MPS),)),
+    ("following-25m", 50, Road(), (Target("hatchback", 25, speed_mps=50 / KMH_PER_MPS),)),
+)  # fmt: skip
+
+
+def _bend(side: int, name: str) -> tuple[_Row, ...]:
+    """Traffic on the outer side of a bend of 100 m to the right (1) or left (-1): straight ahead of the ego."""
+    road, outer = Road(side / 100, 40.0), -side
+    kerb_m = outer * (_LANE_M + _PARKED_M if outer < 0 else _PARKED_M)
+    parked = tuple(Target(body, 62 + 7 * n, kerb_m, look=n) for n, body in enumerate(("hatchback", "saloon", "suv")))
+    oncoming = Target("saloon", 110, -_LANE_M, -40 / KMH_PER_MPS)
+    adjacent = Target("estate", 45, outer * _LANE_M, 25 / KMH_PER_MPS)
+    return (
+        (f"curve-{name}-parked", 40, replace(road, parking_left_m=2.3, parking_right_m=2.3), parked),
+        (f"curve-{name}-oncoming", 40, road, (oncoming,)),
+        (f"curve-{name}-adjacent", 40, replace(road, lanes_right=1, lanes_left=1), (adjacent,)),
+    )
 
 
 def _town() -> Scenario:
-    """The default clip: traffic beside the ego, someone at the kerb, and a car ahead that brakes to a stop."""
-    mps = 50 / KMH_PER_MPS
-    kerb_m = _LANE_M / 2 + BODIES["saloon"].width_m / 2 + 0.3
-    lead = Target("saloon", 24, speed_mps=mps, phases=(SpeedPhase(4.2, -6.5),), look=1)
+    """The default clip: traffic beside the ego, a pedestrian at the kerb, and a car in front that brakes to a stop."""
+    lead = Target("saloon", 24, speed_mps=50 / KMH_PER_MPS, phases=(SpeedPhase(4.2, -6.5),), look=1)
     targets = (
         lead,
         Target("adult", 52, _LANE_M / 2 + 1.4, heading_deg=-80, look=3),
@@ -278,10 +231,10 @@ def _town() -> Scenario:
         Target("hatchback", 95, -_LANE_M, -45 / KMH_PER_MPS, look=2),
         Target("suv", 150, -_LANE_M, -50 / KMH_PER_MPS, look=4),
         Target("bus", 210, -_LANE_M, -45 / KMH_PER_MPS, look=5),
-        Target("hatchback", 30, kerb_m + 0.2, look=7),
-        Target("minivan", 66, kerb_m + 0.2, look=8),
-        Target("estate", 73, kerb_m + 0.2, look=9),
-        Target("suv", 112, kerb_m + 0.2, look=10),
+        Target("hatchback", 30, _PARKED_M + 0.2, look=7),
+        Target("minivan", 66, _PARKED_M + 0.2, look=8),
+        Target("estate", 73, _PARKED_M + 0.2, look=9),
+        Target("suv", 112, _PARKED_M + 0.2, look=10),
     )
     criterion = Criterion("the default clip; by Euro NCAP CCRb", "no contact")
     return Scenario(DEFAULT_NAME, 50, targets, criterion, 9.0, _PARKING)

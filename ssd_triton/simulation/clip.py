@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import ROOT, atomic_output, relative_to_cwd
+from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.ego import EgoMotion
@@ -18,31 +18,37 @@ from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera, configured_camera
 from ssd_triton.media.video.writer import VideoWriter
 from ssd_triton.simulation.catalogue import DEFAULT_NAME, find_scenario
-from ssd_triton.simulation.ground_truth import seen_targets
-from ssd_triton.simulation.outcome import Run, judge
-from ssd_triton.simulation.rendering.render import Renderer, check_camera, find_weather
+from ssd_triton.simulation.rendering.renderer import Renderer, check_camera, find_weather
+from ssd_triton.simulation.run import Run, judge
 from ssd_triton.simulation.scenario import Scenario
 from ssd_triton.simulation.simulate import Controller, simulate
-from ssd_triton.simulation.truth import CocoWriter, write_ego_table, write_table
+from ssd_triton.simulation.truth_files import CocoWriter, write_ego_table, write_table
+from ssd_triton.simulation.visible_targets import visible_targets
 
 DEFAULT_SIZE_PX = (1280, 720)
 DEFAULT_FPS = 20.0
 DEFAULT_LATENCY_S = 0.1
 _DEFAULT_SEED = 12
 _LEAST_NOISE_PX = 0.25
-"""Of boxes without any noise: filters divide by it."""
+"""Least noise that tracking expects, since its filters divide by it."""
+
+_PACKAGE = Path(__file__).parents[1]
+CODE_FOLDERS = tuple(
+    _PACKAGE / name for name in ("simulation", "simulation/rendering", "driving/camera", "driving/braking")
+)
+"""Folders of the code that the default clip depends on."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip and what lies beside it.
+    """A clip and the files beside it.
 
     Attributes:
         path: The video.
         table: CSV file with a row for every frame and target.
         ego_table: CSV file of the ego's speed and yaw rate.
-        annotations: COCO file; None when none was asked for.
-        run: What it shows; None when the clip was there already.
+        annotations: COCO file; None when none was requested.
+        run: The run that it shows; None for a clip that existed before.
     """
 
     path: Path
@@ -52,10 +58,10 @@ class Clip:
     run: Run | None
 
     def __str__(self) -> str:
-        """A line for each file, and what came of the drive."""
+        """A line for each file, and the result of the drive."""
         lines = [
             f"video        {relative_to_cwd(self.path)}",
-            f"truth        {relative_to_cwd(self.table)}",
+            f"ground truth {relative_to_cwd(self.table)}",
             f"ego motion   {relative_to_cwd(self.ego_table)}",
         ]
         if self.annotations is not None:
@@ -90,23 +96,23 @@ def render_clip(
     closed_loop: bool = False,
     annotations: Path | None = None,
 ) -> Clip:
-    """Drive a scenario and write what the camera sees.
+    """Drive a scenario and write the camera's view as a video.
 
     Args:
-        scenario: What to drive.
-        path: The video, ending in ``.mp4``; beside it lie the truth, ending in ``.truth.csv``, and the ego's motion,
-            ending in ``.ego.csv``.
-        camera: A pinhole.
+        scenario: The scenario.
+        path: The video, ending in ``.mp4``; the ground truth (``.truth.csv``) and the ego's motion (``.ego.csv``) are
+            written beside it.
+        camera: A pinhole camera.
         config: Settings of the world and, in closed loop, of braking.
         labels: Class names by id.
         weather: A key of :data:`ssd_triton.simulation.rendering.weather.WEATHERS`.
-        seed: Of the looks, and of the detections' noise in closed loop.
-        fps: Frames a second.
-        closed_loop: Brake as the project's braking decides on noisy detections; otherwise the ego does not brake.
-        annotations: Where to write boxes in COCO's format; None writes none.
+        seed: Seed of the appearance and, in closed loop, of the detections' noise.
+        fps: Frames per second.
+        closed_loop: Whether the project's braking decides on noisy detections; otherwise the ego does not brake.
+        annotations: File for boxes in COCO's format; None writes none.
 
     Raises:
-        WorldError: The camera, the weather or the frame rate cannot be drawn.
+        SimulationError: The camera, the weather or the frame rate cannot be drawn.
         VideoError: The video cannot be written.
     """
     check_camera(camera)
@@ -132,7 +138,7 @@ def render_clip(
             progress(run.frames, total=len(run.frames), description=scenario.name, unit="frames")
         ):
             writer.write(renderer.draw(frame), index / fps)
-            seen.append(seen_targets(frame.targets, frame.ego, frame.camera))
+            seen.append(visible_targets(frame.targets, frame.ego, frame.camera))
             coco.add(f"{index:06d}.jpg", size_px, seen[-1], frame)
     table, ego_table = _tables(path)
     write_table(table, run, seen, overhang_m)
@@ -143,7 +149,7 @@ def render_clip(
 
 
 def _tables(path: Path) -> tuple[Path, Path]:
-    """Where the truth and the ego's motion lie beside a video."""
+    """Paths of the ground truth and the ego's motion beside a video."""
     return path.with_suffix(".truth.csv"), path.with_suffix(".ego.csv")
 
 
@@ -153,12 +159,12 @@ def pipeline_controller(
     """The project's braking as a controller.
 
     Args:
-        camera: As it is calibrated, for a level car.
+        camera: As calibrated, for a level car.
         labels: Class names by id.
-        config: Its braking and tracking count, and its world where ``truth`` is set.
+        config: Uses ``braking``, ``tracking`` and, with ``truth``, ``world``.
         latency_s: From a frame to its decision.
-        truth: Detections are the truth with the noise of ``config.world``, and tracking expects that noise; otherwise
-            they are a detector's, whose noise is that of ``config.tracking``.
+        truth: Whether detections are the ground truth with the noise of ``config.world``; tracking then expects that
+            noise. Otherwise they come from a detector with the noise of ``config.tracking``.
     """
     tracking = config.tracking
     if truth:
@@ -173,15 +179,15 @@ def pipeline_controller(
 
 
 def default_clip(path: Path, config: Config, labels: Sequence[str]) -> Clip:
-    """The clip of ``make demo``, in closed loop; rendered only if it is not there, or other code or settings made it.
+    """The default clip of the demo, in closed loop; rendered only when missing or made by other code or settings.
 
     Args:
-        path: The video; its fingerprint lies beside it, ending in ``.json``, and tables as for :func:`render_clip`.
-        config: Its camera, world, braking and tracking shape the clip.
+        path: The video; its fingerprint (``.json``) and the tables of :func:`render_clip` are written beside it.
+        config: The clip depends on ``camera``, ``world``, ``braking`` and ``tracking``.
         labels: Class names by id.
 
     Raises:
-        UserError: As :func:`render_clip`.
+        UserError: As for :func:`render_clip`.
     """
     fingerprint_path, fingerprint = path.with_suffix(".json"), _fingerprint(config)
     table, ego_table = _tables(path)
@@ -197,10 +203,10 @@ def default_clip(path: Path, config: Config, labels: Sequence[str]) -> Clip:
 
 
 def _fingerprint(config: Config) -> str:
-    """What the default clip depends on: the code that simulates, decides and draws, and its settings."""
+    """Digest of the default clip's inputs: the code that simulates, decides and draws, and its settings."""
     digest = hashlib.sha256()
-    for folder in ("world", "camera", "braking"):
-        for source in sorted((ROOT / "ssd_triton" / folder).glob("*.py")):
+    for folder in CODE_FOLDERS:
+        for source in sorted(folder.glob("*.py")):
             digest.update(source.name.encode())
             digest.update(source.read_bytes())
     if config.camera.file is not None and config.camera.file.is_file():

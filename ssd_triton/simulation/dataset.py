@@ -1,7 +1,7 @@
-"""Random scenes as a training set: images and boxes in COCO's format.
+"""Random scenes as a data set for training: images, and boxes in COCO's format.
 
-Worlds (road, weather, light, roadside, lens, shape of the image) differ from each other, and so do the scenes within
-one: other traffic, other colours, another height and pitch of the camera.
+Worlds differ in road, weather, light, roadside, lens and image size. The scenes within a world differ in traffic,
+colours, and the camera's height and pitch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ssd_triton.common.files import atomic_output
 from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
 from ssd_triton.driving.camera import Camera
-from ssd_triton.simulation.ground_truth import SeenTarget, seen_targets
 from ssd_triton.simulation.motion import TargetState, road_pose, target_state
-from ssd_triton.simulation.outcome import Snapshot
-from ssd_triton.simulation.rendering.render import Renderer, check_camera
+from ssd_triton.simulation.rendering.renderer import Renderer, check_camera
 from ssd_triton.simulation.rendering.weather import WEATHERS, Weather
-from ssd_triton.simulation.scenario import Criterion, Road, Scenario, SideMove, Target, WorldError
-from ssd_triton.simulation.truth import CocoWriter
+from ssd_triton.simulation.scenario import Criterion, Road, Scenario, SideMove, SimulationError, Target
+from ssd_triton.simulation.snapshot import Snapshot
+from ssd_triton.simulation.truth_files import CocoWriter
+from ssd_triton.simulation.visible_targets import VisibleTarget, visible_targets
 
 _SCENES_PER_WORLD = 8
 _OVERHANG_M = 1.5
@@ -39,14 +39,14 @@ _JPEG_QUALITY = (75, 96)
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What was written.
+class RenderedDataset:
+    """A written data set.
 
     Attributes:
-        folder: Holds the images.
+        folder: Folder of the images.
         annotations: The COCO file.
-        images: Their number.
-        boxes: Their number.
+        images: Number of images.
+        boxes: Number of boxes.
     """
 
     folder: Path
@@ -56,12 +56,12 @@ class Dataset:
 
 
 class _Drawn(NamedTuple):
-    """An image's name and size, what it shows, and what of that is seen, which takes longest of all to find."""
+    """A drawn image, and its visible targets, whose search takes longest of all."""
 
     name: str
     size_px: tuple[int, int]
     snapshot: Snapshot
-    seen: list[SeenTarget]
+    seen: list[VisibleTarget]
 
 
 def write_dataset(
@@ -72,25 +72,25 @@ def write_dataset(
     labels: Sequence[str],
     *,
     processes: int = 1,
-) -> Dataset:
+) -> RenderedDataset:
     """Write random scenes: ``images/*.jpg`` and ``annotations.json`` in COCO's format.
 
-    The annotations come last, so that a folder without them is not complete.
+    The annotations are written last: a folder without them is incomplete.
 
     Args:
-        folder: Made when it is not there.
+        folder: Created when missing.
         count: Number of images, at least 1.
-        seed: Same seed, same images.
-        sizes_px: Width and height of the images; worlds take turns. A network sees every image squeezed into one shape:
-            it is to know the shapes that it will meet.
+        seed: The same seed gives the same images.
+        sizes_px: Width and height of the images; worlds take turns. The network squeezes every image into one shape,
+            so it must learn from the aspect ratios that it will meet.
         labels: Class names by id.
-        processes: That draw; the images do not depend on it.
+        processes: Number of drawing processes; the images do not depend on it.
 
     Raises:
-        WorldError: The number or a size is too small.
+        SimulationError: The number or a size is too small.
     """
     if count < 1:
-        raise WorldError(f"got {count} images, expected at least 1; change --count")
+        raise SimulationError(f"got {count} images, expected at least 1; change --count")
     for size_px in sizes_px:
         check_camera(Camera.from_fov(size_px, 60, 1.3))
     coco = CocoWriter(labels)
@@ -100,7 +100,7 @@ def write_dataset(
     for image in progress(drawn, total=count, description="dataset", unit="images"):
         coco.add(image.name, image.size_px, image.seen, image.snapshot)
     coco.write(annotations)
-    return Dataset(folder / "images", annotations, count, coco.num_boxes)
+    return RenderedDataset(folder / "images", annotations, count, coco.num_boxes)
 
 
 def _drawn(
@@ -128,23 +128,23 @@ def _draw_world(folder: Path, count: int, seed: int, sizes_px: Sequence[tuple[in
     scenes, drawn = _Scenes(seed, size_px), []
     for index in range(start, min(start + _SCENES_PER_WORLD, count)):
         snapshot, image_rgb, quality = scenes.draw(index)
-        # Sets of other seeds may be trained on together: file names must not meet.
+        # Sets of several seeds may be trained on together: file names must not collide.
         name = f"{seed}-{index:06d}.jpg"
         with atomic_output(folder / name) as temporary:
             cv2.imwrite(str(temporary), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        drawn.append(_Drawn(name, size_px, snapshot, seen_targets(snapshot.targets, snapshot.ego, snapshot.camera)))
+        drawn.append(_Drawn(name, size_px, snapshot, visible_targets(snapshot.targets, snapshot.ego, snapshot.camera)))
     return drawn
 
 
 class _Scenes:
-    """Scenes by number; the world is kept while the next scene is in it."""
+    """Scenes by number; a world is kept for all of its scenes."""
 
     def __init__(self, seed: int, size_px: tuple[int, int]) -> None:
         self._seed, self._size_px = seed, size_px
         self._world = -1
 
     def draw(self, index: int) -> tuple[Snapshot, UInt8Array, int]:
-        """The snapshot, its picture UINT8 [H, W, 3] RGB, and the quality at which to store it."""
+        """The snapshot, its image UINT8 [H, W, 3] RGB, and the JPEG quality to store it with."""
         world, rng = index // _SCENES_PER_WORLD, np.random.default_rng([self._seed, 11, index])
         if world != self._world:
             self._open(world)
@@ -188,7 +188,7 @@ class _Scenes:
 
 
 def _varied(weather: Weather, rng: np.random.Generator) -> Weather:
-    """The same weather on another day, at another hour."""
+    """A random variation of a weather."""
     exposure = rng.uniform(0.8, 1.2)
     tint = rng.uniform(0.94, 1.06, 3)
     sky = tuple(
@@ -206,7 +206,7 @@ def _varied(weather: Weather, rng: np.random.Generator) -> Weather:
 
 
 def _traffic(road: Road, along_m: float, rng: np.random.Generator) -> list[Target]:
-    """Road users on lanes, at kerbs, on pavements and crossing, none of them in another."""
+    """Road users on lanes, at kerbs, on pavements and crossing, without overlaps."""
     kerbs_m = (
         road.lane_width_m * (0.5 + road.lanes_left) + road.parking_left_m,
         road.lane_width_m * (0.5 + road.lanes_right) + road.parking_right_m,
@@ -257,7 +257,7 @@ def _walker(kerbs_m: tuple[float, float], along_m: float, rng: np.random.Generat
     scale = float(rng.uniform(0.8, 1.25) if child else rng.uniform(0.86, 1.08))
     body = "child" if child else "adult"
     if rng.random() < 0.45:
-        # On the way across: begun so long ago that it is now anywhere on the road.
+        # Crossing: the walk began at a random time, so the person is anywhere on the road.
         reach_m = max(kerbs_m) + 1.0
         start_m = side * reach_m
         lasted = float(rng.uniform(0.05, 0.95))
@@ -270,7 +270,7 @@ def _walker(kerbs_m: tuple[float, float], along_m: float, rng: np.random.Generat
 
 
 def _distance_m(rng: np.random.Generator, nearest_m: float, farthest_m: float) -> float:
-    """As many in each doubling of the distance, so that all sizes in the picture are met."""
+    """A distance from a log-uniform distribution: all sizes in the image are equally frequent."""
     return float(nearest_m * (farthest_m / nearest_m) ** rng.random())
 
 

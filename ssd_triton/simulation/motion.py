@@ -1,4 +1,4 @@
-"""Where everything is at a time: in closed form, so that it does not depend on time steps."""
+"""Positions and speeds as functions of time, in closed form: they do not depend on time steps."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.scenario import Road, SideMove, SpeedPhase, Target
 
-Float64Array = npt.NDArray[np.float64]
-
 _MOVING_MPS = 0.1
-"""From this speed on, what moves looks where it goes."""
+"""From this speed on, a target faces the way it moves."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A place on the ground and a heading.
+    """A position on the ground and a heading.
 
     Attributes:
         x_m: Along the road's first metre.
@@ -32,7 +30,7 @@ class Pose:
     heading_rad: float
 
     def to_world(self, points_m: Float64Array) -> Float64Array:
-        """Points ahead of this pose and to its right, [n, 2] or with heights [n, 3], in the world's axes."""
+        """Transform points ahead of this pose and to its right, [n, 2] or with heights [n, 3], to the world's axes."""
         cos, sin = math.cos(self.heading_rad), math.sin(self.heading_rad)
         moved = points_m.copy()
         moved[:, 0] = self.x_m + points_m[:, 0] * cos - points_m[:, 1] * sin
@@ -40,7 +38,7 @@ class Pose:
         return moved
 
     def to_local(self, points_m: Float64Array) -> Float64Array:
-        """The inverse of :meth:`to_world`."""
+        """Invert :meth:`to_world`."""
         cos, sin = math.cos(self.heading_rad), math.sin(self.heading_rad)
         dx, dy = points_m[:, 0] - self.x_m, points_m[:, 1] - self.y_m
         moved = points_m.copy()
@@ -50,12 +48,12 @@ class Pose:
 
 
 def road_pose(road: Road, along_m: float, offset_m: float = 0.0) -> Pose:
-    """A place on the road, heading along it.
+    """Pose on the road, heading along it.
 
     Args:
         road: The road.
-        along_m: Length of its middle line from the camera at the start.
-        offset_m: Across it, positive to the right.
+        along_m: Along its middle line, from the camera at the start.
+        offset_m: Across the road, positive to the right.
     """
     arc_m = along_m - road.curve_start_m
     if road.curvature_per_m == 0 or arc_m <= 0:
@@ -69,15 +67,15 @@ def road_pose(road: Road, along_m: float, offset_m: float = 0.0) -> Pose:
 
 
 def travelled(speed_mps: float, phases: Sequence[SpeedPhase], time_s: float) -> tuple[float, float]:
-    """Way and speed after a time of constant accelerations one after the other; braking ends at standstill.
+    """Distance and speed after phases of constant acceleration; braking ends at standstill.
 
     Args:
-        speed_mps: At the start; may be negative.
-        phases: By time.
+        speed_mps: Initial speed; may be negative.
+        phases: In order of time.
         time_s: At least 0.
 
     Returns:
-        Metres since the start, and metres a second.
+        Distance since the start in metres, and speed in metres per second.
     """
     way_m, now_s, acceleration = 0.0, 0.0, 0.0
     for start_s, following in [*((phase.start_s, phase.acceleration_mps2) for phase in phases), (math.inf, 0.0)]:
@@ -93,7 +91,7 @@ def travelled(speed_mps: float, phases: Sequence[SpeedPhase], time_s: float) -> 
 
 
 def moved_aside(offset_m: float, move: SideMove | None, time_s: float) -> tuple[float, float]:
-    """Offset from the middle of the ego lane after a time, and the speed across."""
+    """Offset from the middle of the ego lane and lateral speed, at a time."""
     if move is None or time_s <= move.start_s:
         return offset_m, 0.0
     if time_s >= move.start_s + move.duration_s:
@@ -108,16 +106,16 @@ def moved_aside(offset_m: float, move: SideMove | None, time_s: float) -> tuple[
 
 @dataclass(frozen=True)
 class TargetState:
-    """A target at a time.
+    """A target at one instant.
 
     Attributes:
-        target: What it is.
-        pose: Of its middle, on the ground.
-        along_m: Of its middle along the road, from the camera at the start.
-        speed_along_mps: Along the road.
-        speed_across_mps: Across it, positive to the right.
-        acceleration_mps2: Along the road.
-        walked_m: Way since the start, for the phase of walking and of wheels.
+        target: The target.
+        pose: Pose of its middle, on the ground.
+        along_m: Position of its middle along the road, from the camera at the start.
+        speed_along_mps: Speed along the road.
+        speed_across_mps: Speed across the road, positive to the right.
+        acceleration_mps2: Acceleration along the road.
+        walked_m: Distance moved since the start, for the phase of the gait.
     """
 
     target: Target
@@ -129,25 +127,25 @@ class TargetState:
     walked_m: float
 
     def outline_m(self) -> Float64Array:
-        """Corners of its outer rectangle on the ground in the world's axes, FP64 [4, 2], in turn."""
+        """Corners of its bounding rectangle on the ground, in order around it: FP64 [4, 2] in the world's axes."""
         size = self.target.size
         return self.pose.to_world(rectangle(-size.length_m / 2, size.length_m / 2, size.width_m))
 
 
 def rectangle(rear_m: float, front_m: float, width_m: float) -> Float64Array:
-    """Corners of a rectangle about the x-axis, FP64 [4, 2], in turn."""
+    """Corners of a rectangle centred on the x-axis, in order around it, FP64 [4, 2]."""
     half_m = width_m / 2
     return np.array([[rear_m, -half_m], [front_m, -half_m], [front_m, half_m], [rear_m, half_m]])
 
 
 def target_state(target: Target, road: Road, front_overhang_m: float, time_s: float) -> TargetState:
-    """A target at a time.
+    """State of a target at a time.
 
     Args:
-        target: What it is.
-        road: Where it is.
-        front_overhang_m: From the camera to the ego's front bumper, from where gaps count.
-        time_s: After the start.
+        target: The target.
+        road: Its road.
+        front_overhang_m: From the camera to the ego's front bumper, the origin of gaps.
+        time_s: Since the start.
     """
     way_m, speed_mps = travelled(target.speed_mps, target.phases, time_s)
     offset_m, across_mps = moved_aside(target.offset_m, target.side_move, time_s)
@@ -171,7 +169,7 @@ def target_state(target: Target, road: Road, front_overhang_m: float, time_s: fl
 
 
 def _reach_along_m(target: Target) -> float:
-    """From a target's middle to its point nearest to the ego along the road, at the start."""
+    """Distance along the road from a target's middle to its point nearest to the ego, at the start."""
     heading_rad = math.radians(target.heading_deg)
     length_m, width_m = target.size.length_m, target.size.width_m
     return abs(length_m / 2 * math.cos(heading_rad)) + abs(width_m / 2 * math.sin(heading_rad))

@@ -1,7 +1,7 @@
-"""What a scenario is: a road, a car that drives on it, what it meets, and what a braking system must do about it.
+"""Scenarios: a road, the ego on it, its targets, and the criterion for the braking system.
 
-Positions are along and across the road: along it from the camera at the start, across it from the middle of the ego
-lane, positive to the right. Traffic keeps to the right.
+Positions along the road count from the camera at the start. Offsets across it count from the middle of the ego lane,
+positive to the right. Traffic keeps to the right.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from functools import cached_property
 from typing import Literal
 
 from ssd_triton.common.errors import UserError
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.simulation.bodies import BODIES, Body
 
-KMH_PER_MPS = 3.6
 
-
-class WorldError(UserError):
-    """A scenario is unknown, or cannot be simulated or drawn as asked."""
+class SimulationError(UserError):
+    """A scenario is unknown, or cannot be simulated or drawn as requested."""
 
 
 @dataclass(frozen=True)
 class SpeedPhase:
-    """From a time on, an acceleration along the road; braking ends at standstill.
+    """An acceleration along the road from a time on; braking ends at standstill.
 
     Attributes:
-        start_s: After the start.
-        acceleration_mps2: Positive speeds up.
+        start_s: Since the start of the scenario.
+        acceleration_mps2: Positive accelerates.
     """
 
     start_s: float
@@ -36,14 +35,14 @@ class SpeedPhase:
 
 @dataclass(frozen=True)
 class SideMove:
-    """A move across the road, once.
+    """A single move across the road.
 
     Attributes:
-        start_s: After the start.
-        duration_s: How long it takes.
-        to_offset_m: Where it ends; positive to the right of the middle of the ego lane.
-        smooth: As a vehicle changes lanes, with speeds across of 0 at both ends; otherwise at the constant speed of
-            someone who walks.
+        start_s: Since the start of the scenario.
+        duration_s: Duration of the move.
+        to_offset_m: Final offset; positive to the right of the middle of the ego lane.
+        smooth: Whether the lateral speed is 0 at both ends, as in a lane change; otherwise it is constant, as for a
+            pedestrian.
     """
 
     start_s: float
@@ -58,14 +57,14 @@ class Target:
 
     Attributes:
         body: A key of :data:`ssd_triton.simulation.bodies.BODIES`.
-        gap_m: At the start, along the road from the ego's front bumper to the nearest point of the target.
-        offset_m: At the start, of its middle; positive to the right of the middle of the ego lane.
-        speed_mps: At the start, along the road; negative comes towards the ego.
-        phases: Accelerations, by time.
-        side_move: A lane change, or a way across the road.
-        heading_deg: Where it looks while it stands: 0 along the road, 90 to the right. What moves looks where it goes.
-        scale: Its size relative to the body's.
-        look: Which of the many looks (colour, clothes) it has; another number is another look.
+        gap_m: Initial distance along the road from the ego's front bumper to the nearest point of the target.
+        offset_m: Initial offset of its middle; positive to the right of the middle of the ego lane.
+        speed_mps: Initial speed along the road; negative is oncoming.
+        phases: Accelerations, in order of time.
+        side_move: A lane change, or a walk across the road.
+        heading_deg: Heading while stationary: 0 along the road, 90 to the right. A moving target faces its motion.
+        scale: Size relative to the body's.
+        look: Number of its appearance (colour, clothes).
     """
 
     body: str
@@ -84,22 +83,22 @@ class Target:
 
     @cached_property
     def size(self) -> Body:
-        """Its class and outer size."""
+        """Class and outer size."""
         body = BODIES[self.body]
         return Body(body.class_name, *(self.scale * side for side in (body.length_m, body.width_m, body.height_m)))
 
 
 @dataclass(frozen=True)
 class Road:
-    """A road with two lanes: straight, and then an arc.
+    """A road that is straight and then an arc.
 
     Attributes:
         curvature_per_m: One over the radius of the arc; positive bends to the right, 0 is straight.
-        curve_start_m: Where the arc begins, along the road from the camera at the start.
-        lane_width_m: Of each lane; 3.5 m is what Euro NCAP's AEB protocols test on (3.5 m to 3.7 m).
-        lanes_right: Lanes of the ego's direction to the right of its own.
-        lanes_left: Lanes to the left of it; the ones of oncoming traffic among them.
-        parking_right_m: Width of the strip for parked cars between the lanes and the right kerb.
+        curve_start_m: Start of the arc, along the road from the camera at the start.
+        lane_width_m: Width of each lane; Euro NCAP's AEB protocols test on 3.5 m to 3.7 m.
+        lanes_right: Lanes to the right of the ego's, in its direction.
+        lanes_left: Lanes to the left of the ego's, including oncoming ones.
+        parking_right_m: Width of the parking strip between the lanes and the right kerb.
         parking_left_m: The same on the left.
     """
 
@@ -117,15 +116,15 @@ Verdict = Literal["no contact", "residual speed", "no brake", "none"]
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a run must fulfil.
+    """The requirement on a run.
 
     Attributes:
-        rule: Where it comes from.
+        rule: Its source.
         verdict: ``no contact``; ``residual speed``: impact at most at ``max_impact_kmh``; ``no brake``: BRAKE must
-            never be reached; ``none``: nothing is asked for.
+            never be reached; ``none``: no requirement.
         max_impact_kmh: Closing speed at contact.
-        min_warning_lead_s: WARN must come this much before BRAKE; None asks for nothing.
-        physics: What can be reached at all, in words; empty where that is not in question.
+        min_warning_lead_s: Least time from WARN to BRAKE; None for no requirement.
+        physics: In words, what is physically possible; empty where that does not matter.
     """
 
     rule: str
@@ -141,11 +140,11 @@ class Scenario:
 
     Attributes:
         name: Unique in the catalogue.
-        ego_speed_kmh: At the start.
-        targets: The first is the one that the criterion is about.
-        criterion: What must come of it.
-        duration_s: Of the drive, unless it ends in a contact.
-        road: What it goes along.
+        ego_speed_kmh: Initial speed.
+        targets: The criterion is about the first one.
+        criterion: The requirement.
+        duration_s: Duration of the drive, unless a contact ends it.
+        road: The road.
         ego_phases: Accelerations of the ego while it does not brake.
     """
 
@@ -165,5 +164,5 @@ class Scenario:
 
     @property
     def ego_speed_mps(self) -> float:
-        """At the start."""
+        """Initial speed."""
         return self.ego_speed_kmh / KMH_PER_MPS

@@ -1,11 +1,11 @@
-"""Drive a scenario: with a controller in the loop, or without brakes.
+"""Simulate a scenario in closed loop with a controller, or without braking.
 
     run = simulate(
         find_scenario("ccrs-40"), camera, config.world, labels, front_overhang_m=1.5, controller=controller, seed=1
     )
     print(run.impact_kmh, judge(run))
 
-The simulation knows no braking system: a controller is a function. Everything that is random comes from the seed.
+The simulation is independent of any braking system: a controller is a function. All randomness comes from the seed.
 """
 
 from __future__ import annotations
@@ -17,45 +17,47 @@ from typing import Protocol
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import DetectionNoiseConfig, WorldConfig
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
-from ssd_triton.simulation.brakes import Brakes, EgoPitch
-from ssd_triton.simulation.contact import gap_m
-from ssd_triton.simulation.ground_truth import noisy_detections, seen_targets
-from ssd_triton.simulation.motion import Float64Array, TargetState, rectangle, road_pose, target_state
-from ssd_triton.simulation.outcome import Contact, Run, Snapshot, truth_of
-from ssd_triton.simulation.scenario import Scenario, WorldError
+from ssd_triton.simulation.ego_dynamics import Brakes, EgoPitch
+from ssd_triton.simulation.motion import TargetState, rectangle, road_pose, target_state
+from ssd_triton.simulation.noisy_detector import NoisyDetector
+from ssd_triton.simulation.polygons import gap_m
+from ssd_triton.simulation.run import Contact, Run
+from ssd_triton.simulation.scenario import Scenario, SimulationError
+from ssd_triton.simulation.snapshot import Snapshot, truth_of
 
 _STANDING_S = 0.5
-"""A run that may end early does so this long after the ego has come to rest by braking."""
+"""With ``until_standing``, a run ends this long after the ego has braked to standstill."""
 
 _MAX_FPS = 1000.0
 
 _NEAR_M, _FAR_STEPS = 3.0, 10
-"""Targets within this distance are measured in every step; others, which cost as much, in every tenth."""
+"""Targets within this distance are measured in every step; the others, to save time, in every tenth."""
 
 
 class Controller(Protocol):
-    """What decides: the state BRAKE brakes, ``latency_s`` after the frame was taken."""
+    """Decides on each frame; BRAKE brakes ``latency_s`` after the frame was taken."""
 
     def __call__(self, time_s: float, detections: Detections | None, ego: EgoMotion) -> State:
-        """Take in a frame, in order of time."""
+        """Decide on a frame; frames come in order of time."""
 
 
 Observer = Callable[[Snapshot], Detections | None]
-"""What detects: given a snapshot, the detections of its frame; None when there are none to be had."""
+"""Detector: maps a snapshot to the detections of its frame; None where the frame has no data."""
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What makes a drive harder.
+    """Errors added to a drive.
 
     Attributes:
-        pitch_offset_deg: The camera looks down by so much more than its calibration says, throughout.
-        noise: Of detections; None takes that of the configuration.
+        pitch_offset_deg: True pitch of the camera minus its calibrated pitch; positive looks down.
+        noise: Noise of the detections; None takes the configuration's.
     """
 
     pitch_offset_deg: float = 0.0
@@ -77,29 +79,29 @@ def simulate(
     disturbance: Disturbance | None = None,
     until_standing: bool = False,
 ) -> Run:
-    """Drive a scenario until its end, or until the ego touches a target.
+    """Drive a scenario to its end, or until the ego touches a target.
 
     Args:
-        scenario: What to drive.
-        camera: As it is calibrated; the ego's pitch, and the disturbance, come on top.
+        scenario: The scenario.
+        camera: As calibrated; the ego's pitch and the disturbance are added.
         settings: Ego, brakes, noise, time step.
         labels: Class names by id.
         front_overhang_m: From the camera to the front bumper.
-        controller: Decides at every frame; None does not brake.
-        observer: Detects; None takes the truth with noise.
-        seed: Of the noise.
-        fps: Frames a second.
-        latency_s: From a frame to when its decision reaches the brakes.
-        disturbance: None is none.
-        until_standing: End 0.5 s after the ego has come to rest by braking.
+        controller: Decides on every frame; None never brakes.
+        observer: Detects; None takes the ground truth with noise.
+        seed: Seed of the noise.
+        fps: Frames per second.
+        latency_s: From a frame until its decision reaches the brakes.
+        disturbance: Errors to add; None adds none.
+        until_standing: End the run 0.5 s after the ego has braked to standstill.
 
     Raises:
-        WorldError: ``fps`` is not above 0 and at most 1000, or the latency is negative.
+        SimulationError: ``fps`` is not above 0 and at most 1000, or the latency is negative.
     """
     if not 0 < fps <= _MAX_FPS:
-        raise WorldError(f"got {fps:g} frames a second, expected more than 0 and at most {_MAX_FPS:g}; change --fps")
+        raise SimulationError(f"got {fps:g} fps, expected more than 0 and at most {_MAX_FPS:g}; change --fps")
     if not 0 <= latency_s < math.inf:
-        raise WorldError(f"got a latency of {latency_s:g} s, expected at least 0")
+        raise SimulationError(f"got a latency of {latency_s:g} s, expected at least 0; change --latency-s")
     drive = _Drive(
         scenario,
         camera,
@@ -109,7 +111,7 @@ def simulate(
         disturbance=disturbance or Disturbance(),
     )
     rng = np.random.default_rng(seed)
-    detect = observer or _TruthWithNoise(labels, (disturbance and disturbance.noise) or settings.noise, rng)
+    detect = observer or NoisyDetector(labels, (disturbance and disturbance.noise) or settings.noise, rng)
     frames: list[Snapshot] = []
     states: list[State] = []
     for index in range(math.ceil(scenario.duration_s * fps)):
@@ -123,19 +125,8 @@ def simulate(
     return _finish(scenario, seed, frames, states, drive)
 
 
-class _TruthWithNoise:
-    """The default observer."""
-
-    def __init__(self, labels: Sequence[str], noise: DetectionNoiseConfig, rng: np.random.Generator) -> None:
-        self._labels, self._noise, self._rng = labels, noise, rng
-
-    def __call__(self, snapshot: Snapshot) -> Detections:
-        seen = seen_targets(snapshot.targets, snapshot.ego, snapshot.camera)
-        return noisy_detections(seen, snapshot.targets, self._labels, self._noise, self._rng)
-
-
 class _Drive:
-    """The state of a drive, moved on in fixed steps."""
+    """The state of a drive, advanced in fixed steps."""
 
     def __init__(
         self,
@@ -164,21 +155,21 @@ class _Drive:
 
     @property
     def time_s(self) -> float:
-        """Steps are counted, so that no rounding adds up."""
+        """Time since the start; steps are counted so that rounding does not accumulate."""
         return self._steps * self._settings.step_s
 
     def demand(self, brake: bool) -> None:
-        """Let a decision on the present frame reach the brakes after the latency."""
+        """Schedule the decision on the present frame to reach the brakes after the latency."""
         self._demands.append((self.time_s + self._latency_s, brake))
 
     def advance_to(self, time_s: float) -> None:
-        """Move on to the step nearest to a time, or to the first contact."""
+        """Advance to the step nearest to a time, or to the first contact."""
         last = round(time_s / self._settings.step_s)
         while self._steps < last and self.contact is None:
             self._step()
 
     def snapshot(self) -> Snapshot:
-        """The world now."""
+        """Snapshot of the world at the present time."""
         pose = road_pose(self._scenario.road, self._along_m)
         road = self._scenario.road
         curvature = road.curvature_per_m if self._along_m > road.curve_start_m else 0.0
@@ -223,7 +214,7 @@ class _Drive:
         return tuple(target_state(item, scenario.road, self.front_overhang_m, time_s) for item in scenario.targets)
 
     def _measure(self) -> None:
-        """Take the gaps to all targets, and note the first contact."""
+        """Measure the gaps to all targets, and record the first contact."""
         ego, front_m = self._settings.ego, self.front_overhang_m
         pose = road_pose(self._scenario.road, self._along_m)
         to_middle_m = front_m - ego.length_m / 2
@@ -236,7 +227,7 @@ class _Drive:
         for index, state in enumerate(self._states):
             size = state.target.size
             apart_m = math.hypot(state.pose.x_m - middle[0], state.pose.y_m - middle[1])
-            # Circles around both: the outlines cannot be nearer to each other.
+            # Circles around both give a lower bound of the gap.
             bound_m = apart_m - ego_radius_m - math.hypot(size.length_m, size.width_m) / 2
             if bound_m >= self.min_gap_m or (bound_m > _NEAR_M and self._steps % _FAR_STEPS):
                 continue

@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from ssd_triton.config import Config
-from ssd_triton.detector.engines.build import EngineRequest, serving_config
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.quantization.calibration import calibrate, load_images
 from ssd_triton.detector.quantization.ranges import CalibrationRanges
 from ssd_triton.serving.repository.build import ensure_built
+from tests.detector.engines import buildable_engine
 from tests.detector.quantized import OUTPUTS, TENSORS
 from tests.detector.site import Site
 
@@ -38,17 +39,9 @@ def onnx_fp32(onnx_int8: Path) -> Path:
 
 
 @pytest.fixture
-def request_for(config: Config, onnx_fp32: Path, tmp_path: Path) -> EngineRequest:
-    """A request that builds; tests change one thing of it."""
-    return EngineRequest(
-        precision="fp16",
-        onnx=onnx_fp32,
-        plan=tmp_path / "engines/detector.plan",
-        runtime="tensorrt-rtx",
-        compute_capability="8.9",
-        settings=config.tensorrt,
-        model_config=serving_config(config.model_repository, "fp16"),
-    )
+def buildable(config: Config, onnx_fp32: Path, tmp_path: Path) -> Engine:
+    """An engine that builds; tests change one thing of it."""
+    return buildable_engine(config, onnx_fp32, tmp_path / "engines/detector.plan")
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from onnx import TensorProto, numpy_helper
 from ssd_triton.common.errors import ExportError
 from ssd_triton.common.files import sha256_of
 from ssd_triton.detector.engines import build as engine
-from ssd_triton.detector.engines.build import EngineRequest, build_engine, unexpected_layers
+from ssd_triton.detector.engines.build import build_engine, unexpected_layers
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.inspection import EngineReport
 from ssd_triton.detector.engines.metadata import EngineMetadata, check_engine, inspect_engine
@@ -48,22 +49,22 @@ FP16_MAX_RELATIVE_ERROR = 5e-3
     ],
 )
 def test_every_precision_builds_for_every_gpu(
-    request_for: EngineRequest, onnx_fp32: Path, onnx_int8: Path, precision: Any, capability: str
+    buildable: Engine, onnx_fp32: Path, onnx_int8: Path, precision: Any, capability: str
 ) -> None:
     source = onnx_int8 if precision == "int8" else onnx_fp32
-    request = replace(request_for, precision=precision, onnx=source, compute_capability=capability)
-    metadata = build_engine(request)
-    assert metadata.plan_sha256 == sha256_of(request.plan)
+    wanted = replace(buildable, precision=precision, onnx=source, compute_capability=capability)
+    metadata = build_engine(wanted)
+    assert metadata.plan_sha256 == sha256_of(wanted.path)
     assert metadata.onnx_sha256 == sha256_of(source)
     assert (metadata.compute_capability, metadata.precision) == (capability, precision)
     assert str(metadata.profile) == "1/8/64"
     # Weights take 4, 2 and 1 byte each; 22.9 million of them.
-    bytes_per_weight = request.plan.stat().st_size / 22.9e6
+    bytes_per_weight = wanted.path.stat().st_size / 22.9e6
     assert bytes_per_weight == pytest.approx({"fp32": 4, "fp16": 2, "int8": 1}[precision], rel=0.4)
     _assert_layers(metadata, source)
-    assert inspect_engine(request.plan).layers == metadata.layers
+    assert inspect_engine(wanted.path).layers == metadata.layers
     checked = check_engine(
-        request.plan,
+        wanted.path,
         runtime="tensorrt-rtx",
         runtime_version=load_runtime("tensorrt-rtx").version,
         compute_capability=capability,
@@ -110,12 +111,12 @@ def _assert_layers(metadata: EngineMetadata, source: Path) -> None:
 
 @needs_rtx
 @pytest.mark.parametrize("tf32", [False, True])
-def test_tf32_and_level_reach_the_builder(request_for: EngineRequest, tf32: bool) -> None:
-    settings = request_for.settings.model_copy(
+def test_tf32_and_level_reach_the_builder(buildable: Engine, tf32: bool) -> None:
+    settings = buildable.settings.model_copy(
         update={"tf32": tf32, "workspace_mib": 1536, "builder_optimization_level": 2}
     )
     with captured_log() as log:
-        metadata = build_engine(replace(request_for, settings=settings))
+        metadata = build_engine(replace(buildable, settings=settings))
     configuration = next(message for message in log.messages if "Building engine with configuration" in message)
     flags = re.search(r"Flags +\| \[(.*?)\]", configuration)
     assert flags is not None
@@ -127,22 +128,22 @@ def test_tf32_and_level_reach_the_builder(request_for: EngineRequest, tf32: bool
 
 @needs_rtx
 def test_unreadable_layers_do_not_lose_the_engine(
-    request_for: EngineRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    buildable: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engine.BuilderLog, "layer_text", lambda self: "Name: x, LayerType: new")
-    metadata = build_engine(request_for)
+    metadata = build_engine(buildable)
     assert metadata.layers == ()
     assert "its layers are not known" in caplog.text
     assert unexpected_layers(metadata) == ["convolutions: got none, expected all in Half"]
-    assert inspect_engine(request_for.plan).layers == ()
+    assert inspect_engine(buildable.path).layers == ()
 
 
 @needs_rtx
 @pytest.mark.skipif(find_gpu() is not None, reason="with a GPU the engine may load")
-def test_asking_an_engine_for_its_layers_needs_a_gpu(request_for: EngineRequest) -> None:
-    build_engine(request_for)
+def test_asking_an_engine_for_its_layers_needs_a_gpu(buildable: Engine) -> None:
+    build_engine(buildable)
     with pytest.raises(EngineError, match=r"tensorrt-rtx cannot load it here: .*cudaError"):
-        engine._inspector_text(load_runtime("tensorrt-rtx"), request_for.plan.read_bytes())
+        engine._inspector_text(load_runtime("tensorrt-rtx"), buildable.path.read_bytes())
 
 
 @needs_rtx

@@ -21,11 +21,13 @@ from ssd_triton.common.errors import ConfigError, UserError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, load_config
 from ssd_triton.detector.engines import build as engine
-from ssd_triton.detector.engines.build import EngineRequest, batch_profile, build_engine, serving_config
+from ssd_triton.detector.engines.build import batch_profile, build_engine
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.runtime import Gpu, run_cancellable
 from tests.conftest import assert_one_line_error
 from tests.detector.engines import OLD, needs_rtx
+from tests.interruptible import Interruptible, sigint
 
 # --- Refused builds ---------------------------------------------------------------------------------------------------
 
@@ -50,21 +52,21 @@ from tests.detector.engines import OLD, needs_rtx
     ],
 )
 def test_refused_builds_leave_the_old_engine(
-    request_for: EngineRequest, wrong_onnx: Callable[[str], Path], change: dict[str, Any], words: list[str]
+    buildable: Engine, wrong_onnx: Callable[[str], Path], change: dict[str, Any], words: list[str]
 ) -> None:
     if "onnx" in change:
         change = {**change, "onnx": wrong_onnx(change["onnx"])}
-    request = replace(request_for, **change)
-    request.plan.parent.mkdir()
-    request.plan.write_bytes(OLD)
+    wanted = replace(buildable, **change)
+    wanted.path.parent.mkdir()
+    wanted.path.write_bytes(OLD)
     with pytest.raises(UserError) as error:
-        build_engine(request)
+        build_engine(wanted)
     message = str(error.value)
     assert "\n" not in message
     for word in words:
         assert word in message
-    assert request.plan.read_bytes() == OLD
-    assert list(request.plan.parent.iterdir()) == [request.plan]
+    assert wanted.path.read_bytes() == OLD
+    assert list(wanted.path.parent.iterdir()) == [wanted.path]
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_profile_must_serve_what_triton_sends(config: Config, sizes: tuple[int, 
     profile = config.tensorrt.profile.model_copy(update=dict(zip(("min", "opt", "max"), sizes, strict=True)))
     settings = config.tensorrt.model_copy(update={"profile": profile})
     with pytest.raises(EngineError) as error:
-        batch_profile(settings, serving_config(config.model_repository, "fp32"))
+        batch_profile(settings, 64)
     for word in words:
         assert word in str(error.value)
 
@@ -146,12 +148,12 @@ def test_configuration_is_checked(tmp_path: Path, text: str, words: list[str]) -
     ],
 )
 def test_tensorrt_builds_for_its_own_gpu(
-    request_for: EngineRequest, monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None, words: list[str]
+    buildable: Engine, monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None, words: list[str]
 ) -> None:
     monkeypatch.setattr(engine, "load_runtime", lambda name: engine.Runtime("tensorrt", SimpleNamespace(), "10.13"))
     monkeypatch.setattr(engine, "find_gpu", lambda: gpu)
     with pytest.raises(EngineError) as error:
-        build_engine(replace(request_for, runtime="tensorrt"))
+        build_engine(replace(buildable, settings=buildable.settings.model_copy(update={"runtime": "tensorrt"})))
     for word in words:
         assert word in str(error.value)
 
@@ -178,7 +180,7 @@ def test_interrupted_build_leaves_the_old_engine(tmp_path: Path, onnx_fp32: Path
     (tmp_path / "my.plan").write_bytes(OLD)
     command = [sys.executable, str(ROOT / "tools/build_engine.py"), "--precision", "fp32", "--onnx", str(onnx_fp32)]
     command += ["--runtime", "tensorrt-rtx", "--compute-capability", "8.9", "--output", "my.plan"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with Interruptible(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("building my.plan for compute capability 8.9: tensorrt-rtx ")
         process.send_signal(number)
@@ -201,6 +203,6 @@ def test_an_interrupt_stops_the_builder() -> None:
             time.sleep(0.01)
         stopped.set()
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), sigint(signal.default_int_handler):
         run_cancellable(SimpleNamespace(IProgressMonitor=Monitor), build)  # type: ignore[arg-type]
     assert stopped.wait(timeout=5)

@@ -16,6 +16,7 @@ from ssd_triton.common.errors import WeightsError
 from ssd_triton.detector.weights.fetch import Checkpoint
 from ssd_triton.detector.weights.partfile import open_part
 from tests.detector.site import CUT_BYTES, NEW, OLD, WHOLE, Site, cut, names, quick, script, sha256, status
+from tests.interruptible import Interruptible
 
 
 def redirect(target: str) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -209,7 +210,7 @@ def test_ctrl_c_keeps_what_has_arrived(site: Site, output: Path) -> None:
     site.plan.append(stall)
     command = script("--url", site.url, "--output", output)
     part = output.with_name("model.pt.part")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with Interruptible(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and not (part.exists() and part.stat().st_size == CUT_BYTES):
             time.sleep(0.02)

@@ -18,19 +18,20 @@ import torch
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
-from ssd_triton.detector.engines.metadata import Precision, metadata_path
+from ssd_triton.detector.engines.metadata import metadata_path
 from ssd_triton.detector.engines.runner import EngineRunner
 from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.evaluation.parity import check_parity
-from ssd_triton.serving.candidates import runnable_candidates
 from ssd_triton.serving.repository.build import artefacts, ensure_built
-from ssd_triton.serving.repository.engines import EngineArtefact, engine_artefact
+from ssd_triton.serving.repository.repository import ModelRepository
+from ssd_triton.serving.runnable import runnable_variants
 from tests.detector.engines import build_plan, needs_rtx, without_gpu
 
-VARIANTS: dict[str, Precision] = {"tensorrt_fp32": "fp32", "tensorrt_fp16": "fp16", "tensorrt_int8": "int8"}
+VARIANTS = ("tensorrt_fp32", "tensorrt_fp16", "tensorrt_int8")
 CPU = torch.device("cpu")
 
 
@@ -68,7 +69,7 @@ def test_engines_are_skipped_where_they_cannot_be_built(config: Config, tmp_path
     # The artefacts themselves are of no interest: their places are left empty.
     shutil.copytree(config.model_repository, tmp_path / "models", ignore=shutil.ignore_patterns("*.pt", "*.onnx"))
     there = config.model_copy(update={"model_repository": tmp_path / "models"})
-    engines = {one.path.name: one for one in artefacts(there) if isinstance(one, EngineArtefact)}
+    engines = {one.path.name: one for one in artefacts(there) if isinstance(one, Engine)}
     assert sorted(engines) == [f"{variant}.plan" for variant in sorted(VARIANTS)]
     for engine in engines.values():
         assert engine.stale_because() == "missing"
@@ -88,7 +89,7 @@ def test_an_engine_asked_for_by_name_says_what_is_missing(config: Config) -> Non
 @needs_rtx
 def test_a_plan_of_another_onnx_file_is_out_of_date(config: Config, plan: Path) -> None:
     settings = config.tensorrt.model_copy(update={"runtime": "tensorrt-rtx"})
-    engine = replace(engine_artefact(config, "tensorrt_fp16"), path=plan, settings=settings)
+    engine = replace(ModelRepository(config.model_repository).engine("tensorrt_fp16", settings), path=plan)
     if find_gpu() is None:
         assert engine.stale_because() is None
     reason = replace(engine, onnx=ROOT / "config.yml").stale_because()
@@ -100,9 +101,9 @@ def test_a_plan_of_another_onnx_file_is_out_of_date(config: Config, plan: Path) 
 )
 def test_engines_run_and_are_close(config: Config, reference_detector: ServedDetector) -> None:
     ensure_built(config, lambda line: None, only=list(VARIANTS))
-    candidates = [
-        one for one in runnable_candidates(config, reference_detector, torch.device("cuda")) if one.name in VARIANTS
+    engines = [
+        one for one in runnable_variants(config, reference_detector, torch.device("cuda")) if one.name in VARIANTS
     ]
-    assert [one.name for one in candidates] == list(VARIANTS)
-    results = check_parity(reference_detector, candidates, photographs(None, 4), config.parity.model_dump())
+    assert [one.name for one in engines] == list(VARIANTS)
+    results = check_parity(reference_detector, engines, photographs(None, 4), config.parity.model_dump())
     assert all(one.passed for one in results), results

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssd_triton.common.errors import ExportError, UserError
+from ssd_triton.common.errors import ConfigError, ExportError, UserError
 from ssd_triton.config import Config
 from ssd_triton.config.artefacts import BackboneName
 from ssd_triton.detector.device import choose_device
@@ -20,9 +20,19 @@ from ssd_triton.detector.export.compare import relative_error
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.network.fused import FusedDetector
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector, predict
+from ssd_triton.detector.variants import (
+    BASELINE,
+    RECOMMENDED,
+    VARIANTS,
+    engine_variant,
+    variant_name,
+    variant_of_file,
+    with_sources,
+)
 from ssd_triton.evaluation.parity import check_parity
 from ssd_triton.measuring.benchmark import measure, report, timing
-from ssd_triton.serving import candidates
+from ssd_triton.serving.repository.build import ensure_built
+from ssd_triton.serving.runnable import RunnableVariant, runnable_variant, torch_variants
 from tests.conftest import long
 
 CPU = torch.device("cpu")
@@ -123,7 +133,7 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
 
 def test_parity_passes_and_fails_as_it_should(config: Config, reference_detector: ServedDetector) -> None:
     images = photographs(None, 1)
-    plain = candidates.torch_candidates(reference_detector, CPU)
+    plain = torch_variants(reference_detector, CPU)
     tolerances = config.parity.model_dump()
     assert all(
         one.passed and one.clear_detections > 0 for one in check_parity(reference_detector, plain, images, tolerances)
@@ -133,16 +143,63 @@ def test_parity_passes_and_fails_as_it_should(config: Config, reference_detector
         loc, conf = plain[0].run(images_rgb)
         return loc + 0.5, conf
 
-    wrong = candidates.Candidate("shifted_fp32", plain[0].prepare, shifted)
+    wrong = RunnableVariant("shifted", "fp32", plain[0].prepare, shifted)
     [result] = check_parity(reference_detector, [wrong], images, tolerances)
     assert not result.passed
     assert result.loc_error > 1e-4
     assert result.conf_error < 1e-4
 
 
+def test_fused_fp16_on_a_cpu_is_judged_as_the_fp32_that_it_is(
+    config: Config, reference_detector: ServedDetector
+) -> None:
+    plain = torch_variants(reference_detector, CPU)
+    results = check_parity(reference_detector, plain, photographs(None, 1), config.parity.model_dump())
+    assert {one.variant: one.tolerance for one in results} == {
+        "pytorch_fp32": config.parity.fp32,
+        "pytorch_fused_fp16 (FP32 on the CPU)": config.parity.fp32,
+    }
+
+
+@pytest.mark.parametrize("name", [one.name for one in VARIANTS.values() if "cpu" in one.precisions])
+def test_every_variant_for_a_cpu_can_be_measured_there(
+    config: Config, reference_detector: ServedDetector, name: str
+) -> None:
+    """As a sweep's ``bare_batch`` does; in the precision that the table names."""
+    ensure_built(config, lambda line: None, only=[name])
+    images = photographs(None, 1)
+    variant = runnable_variant(config, name, CPU)
+    assert (variant.name, variant.precision) == (name, VARIANTS[name].precisions["cpu"])
+    loc, _ = variant.run(images)
+    error = relative_error(loc, predict(reference_detector, images)[0])
+    assert error <= (0.2 if variant.precision == "int8" else 1e-4)
+
+
+def test_a_variant_for_a_gpu_is_refused_on_a_cpu(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"'tensorrt_fp16' does not run on a CPU, expected one of: onnx_fp32, .*"):
+        runnable_variant(config, "tensorrt_fp16", CPU)
+    with pytest.raises(ConfigError, match=r"unknown variant 'onnx_fp8', expected one of: onnx_fp32"):
+        runnable_variant(config, "onnx_fp8", CPU)
+
+
+def test_the_table_is_whole() -> None:
+    for name, variant in VARIANTS.items():
+        assert variant.name == name
+        assert variant_of_file(variant.file) == variant
+        assert (variant.execution_provider is not None) == (variant.backend == "onnxruntime")
+        chain = [one.name for one in with_sources([name])]
+        assert chain[-1] == name
+        assert VARIANTS[chain[0]].source is None
+    assert {engine_variant(precision).precision for precision in ("fp32", "fp16", "int8")} == {"fp32", "fp16", "int8"}
+    assert all(
+        device in VARIANTS[name].precisions for names in (RECOMMENDED, BASELINE) for device, name in names.items()
+    )
+    assert variant_name("mine.onnx") == "mine.onnx"
+
+
 def test_benchmark_measures_and_reports(tmp_path: Path) -> None:
     detector = small_detector()
-    variants = candidates.torch_candidates(detector, CPU)
+    variants = torch_variants(detector, CPU)
     rows = measure.benchmark(variants, [1, 2], 1, CPU)
     assert [(row.variant, row.batch) for row in rows] == [(one.name, batch) for batch in (1, 2) for one in variants]
     assert all(0 < row.p50_ms <= row.p95_ms <= row.p99_ms and row.runs >= 2 for row in rows)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
-from ssd_triton.driving.drawing.status import RunStatus, StageRate
+from ssd_triton.driving.drawing.status_bar import RunStatus, StageRate
 
 RATES = [StageRate("read", 2.0, 500.0), StageRate("detect x4", 80.0, 50.0), StageRate("pipeline", None, None)]
 STATUS = RunStatus(RATES, latency_ms=93.0, latency_is_measured=True, dropped_frames=3, frames_without_data=1)

@@ -8,14 +8,14 @@ import pytest
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
-from ssd_triton.driving.drawing.scene import Scene, scene_size_px
-from ssd_triton.driving.drawing.states import STATE_COLOURS
+from ssd_triton.driving.drawing.frame import FrameComposer, frame_size_px
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
 from tests.driving.situations import STATUS, decided, thing
 from tests.media.pictures import GREY, grey_image, of_colour, one
 
 
-def scene_of(config: Config, size_px: tuple[int, int]) -> Scene:
-    return Scene(Camera.from_fov(size_px, 60, 1.3), config.braking, config.tracking, config.demo.view_range_m)
+def scene_of(config: Config, size_px: tuple[int, int]) -> FrameComposer:
+    return FrameComposer(Camera.from_fov(size_px, 60, 1.3), config.braking, config.tracking, config.demo.view_range_m)
 
 
 SIZES_PX = [(640, 360), (1280, 720), (1242, 375), (960, 540), (333, 111), (64, 48)]
@@ -28,7 +28,7 @@ def test_a_composed_frame(config: Config, size_px: tuple[int, int]) -> None:
     obstacle, image = thing(box_xyxy=box), grey_image(width, height)
     decision = decided(State.BRAKE, obstacle, obstacle=obstacle)
     frame = scene_of(config, size_px).compose(image, one(box), decision, STATUS)
-    assert (frame.shape[1], frame.shape[0]) == scene_size_px(size_px)
+    assert (frame.shape[1], frame.shape[0]) == frame_size_px(size_px)
     assert frame.dtype == np.uint8
     red = of_colour(frame, STATE_COLOURS[State.BRAKE])
     # In the camera's image and in the panel.

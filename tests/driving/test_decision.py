@@ -1,4 +1,4 @@
-"""When to warn and to brake: by tables, and with the pipeline in the loop of a small world."""
+"""When to warn and to brake: by tables, and in closed loop in the simulation."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ import pytest
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.hazard import Approach
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State, StateMachine
-from tests.driving.scenes import CAMERA, KMH, Ego, Outcome, Target, detect, drive
+from ssd_triton.simulation import Run, Scenario, Target, simulate
+from ssd_triton.simulation.scenario import Criterion, Road, SideMove, SpeedPhase
+from ssd_triton.simulation.simulate import Disturbance
+from tests.driving.boxes import RoadUser, detections_of
+from tests.simulation.helpers import CAMERA
 
 SAFE, WARN, BRAKE, NO_DATA = State.SAFE, State.WARN, State.BRAKE, State.NO_DATA
 SEEDS = range(2)
+KMH = 1 / KMH_PER_MPS
 
 
 @pytest.fixture
 def truth(config: Config) -> Config:
-    """For boxes with the noise of the small world, of 2 px, and not that of the bundled detector."""
+    """For boxes with the noise of the simulation, of 2 px, and not that of the bundled detector."""
     return config.model_copy(update={"tracking": config.tracking.with_box_noise(2.0, 0.0)})
 
 
@@ -34,11 +41,11 @@ def truth(config: Config) -> Config:
 @pytest.mark.parametrize(
     ("distance_m", "ego_mps", "closing_mps", "braking_mps2", "delay_s", "required_mps2"),
     [
-        # v²/2d against what stands, after the way of the delay.
+        # v²/2d against a stationary object, after the distance driven during the delay.
         (10.0, 10.0, 10.0, 0.0, 0.0, 5.0),
         (20.0, 10.0, 10.0, 0.0, 1.0, 5.0),
         (10.0, 10.0, 10.0, 0.0, 1.0, math.inf),
-        # Of what drives at the same speed, or away, nothing is required; of what is slower, by the closing speed alone.
+        # An object at the same speed, or faster, requires nothing; for a slower one the closing speed counts.
         (10.0, 10.0, 0.0, 0.0, 0.5, 0.0),
         (10.0, 10.0, -3.0, 0.0, 0.5, 0.0),
         (10.0, 20.0, 10.0, 0.0, 0.0, 5.0),
@@ -103,7 +110,7 @@ def test_a_state_is_left_by_a_lower_threshold() -> None:
     assert states == [BRAKE] * 4 + [SAFE] * 2
 
 
-# --- Frames that tell nothing -----------------------------------------------------------------------------------------
+# --- Frames without data ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -113,9 +120,7 @@ def shown(truth: Config, labels: tuple[str, ...]) -> Callable[..., list[State]]:
     def show(pipeline: BrakingPipeline, *frames: tuple[float, float | None], speed_mps: float = 0.0) -> list[State]:
         states = []
         for time_s, range_m in frames:
-            found = None
-            if range_m is not None:
-                found = detect([Target(range_m)], Ego(0.0), CAMERA, labels, np.random.default_rng(0), 0.0)
+            found = None if range_m is None else detections_of(CAMERA, labels, RoadUser(range_m))
             states.append(pipeline.step(time_s, found, EgoMotion(speed_mps)).state)
         return states
 
@@ -153,7 +158,7 @@ def test_braking_outlasts_frames_without_data_for_its_hold(pipeline: BrakingPipe
 def test_a_long_gap_starts_anew(pipeline: BrakingPipeline, shown: Shown) -> None:
     shown(pipeline, *[(0.1 * n, 40.0) for n in range(4)])
     assert shown(pipeline, (1.5, 40.0), (1.6, 40.0), (1.7, 40.0)) == [NO_DATA, NO_DATA, SAFE]
-    found = detect([Target(40.0)], Ego(0.0), CAMERA, pipeline._labels, np.random.default_rng(0), 0.0)
+    found = detections_of(CAMERA, pipeline._labels, RoadUser(40.0))
     assert [item.track_id for item in pipeline.step(1.8, found, EgoMotion()).objects] == [2]
 
 
@@ -167,7 +172,7 @@ def test_times_that_do_not_rise_are_refused(pipeline: BrakingPipeline, shown: Sh
     assert shown(pipeline, (0.4, 40.0)) == [SAFE]
 
 
-def test_a_car_that_stands_does_not_brake(pipeline: BrakingPipeline, shown: Shown) -> None:
+def test_a_stationary_ego_does_not_brake(pipeline: BrakingPipeline, shown: Shown) -> None:
     assert shown(pipeline, *[(0.05 * n, 30.0 - 0.7 * n) for n in range(36)], speed_mps=0.0)[-1] is SAFE
 
 
@@ -176,13 +181,12 @@ def test_latency_counts_into_the_reaction(truth: Config, labels: tuple[str, ...]
     ranges_m = []
     for latency_s in (0.0, 0.5):
         pipeline = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking, latency_s)
-        ego, rng = Ego(50 * KMH), np.random.default_rng(0)
         for frame in range(200):
-            found = detect([Target(60.0)], ego, CAMERA, labels, rng, 0.0)
+            range_m = 60.0 - 50 * KMH * frame / 30
+            found = detections_of(CAMERA, labels, RoadUser(range_m))
             if pipeline.step(frame / 30, found, EgoMotion(50 * KMH)).state is BRAKE:
-                ranges_m.append(60.0 - ego.x_m)
+                ranges_m.append(range_m)
                 break
-            ego.move(1 / 30)
     assert ranges_m[1] - ranges_m[0] == pytest.approx(6.9, abs=1.0)
 
 
@@ -193,140 +197,143 @@ def test_a_class_without_a_size_is_refused(config: Config, labels: tuple[str, ..
 
 
 def test_the_reason_has_words_and_figures(truth: Config, labels: tuple[str, ...]) -> None:
-    decision = next(
-        item
-        for item in drive(truth, labels, [Target(50.0)], speed_mps=50 * KMH, brakes=False).decisions
-        if item.state is BRAKE
-    )
+    driver = Driver(truth, labels, brakes=False)
+    driver.drive(Target("hatchback", 48.5), speed_mps=50 * KMH)
+    decision = next(item for item in driver.decisions if item.state is BRAKE)
     assert decision.obstacle is not None
     assert decision.reason.startswith(f"car at {decision.obstacle.range_m:.1f} m, closing at ")
-    assert "s to collision: takes " in decision.reason
+    assert "s to collision: requires " in decision.reason
     assert decision.required_deceleration_mps2 is not None and decision.required_deceleration_mps2 >= 5.0
 
 
-# --- In the loop ------------------------------------------------------------------------------------------------------
+# --- In closed loop ---------------------------------------------------------------------------------------------------
 
 
-def braking_from(start_s: float, deceleration_mps2: float) -> Callable[[float], float]:
-    return lambda time_s: -deceleration_mps2 if time_s >= start_s else 0.0
+class Driver:
+    """A controller for the simulation that keeps the pipeline's decisions."""
+
+    def __init__(self, config: Config, labels: tuple[str, ...], *, ego_known: bool = True, brakes: bool = True) -> None:
+        self._config, self._labels, self._ego_known, self._brakes = config, labels, ego_known, brakes
+        self._pipeline = BrakingPipeline(CAMERA, labels, config.braking, config.tracking, 0.1)
+        self.decisions: list[FrameDecision] = []
+
+    def __call__(self, time_s: float, detections: Detections | None, ego: EgoMotion) -> State:
+        self.decisions.append(self._pipeline.step(time_s, detections, ego if self._ego_known else EgoMotion()))
+        return self.decisions[-1].state if self._brakes else SAFE
+
+    def drive(
+        self,
+        *targets: Target,
+        speed_mps: float,
+        seed: int = 0,
+        duration_s: float = 8.0,
+        pitch_error_deg: float = 0.0,
+        road: Road | None = None,
+    ) -> Run:
+        world = self._config.world
+        noise = world.noise.model_copy(update={"box_px": 2.0, "miss_rate": 0.0})
+        return simulate(
+            Scenario("test", speed_mps / KMH, targets, Criterion("none", "none"), duration_s, road or Road()),
+            CAMERA,
+            world,
+            self._labels,
+            front_overhang_m=self._config.braking.front_overhang_m,
+            controller=self,
+            seed=seed,
+            disturbance=Disturbance(pitch_error_deg, noise),
+            until_standing=True,
+        )
 
 
-def outcomes(truth: Config, labels: tuple[str, ...], make: Callable[[], list[Target]], **keys: float) -> list[Outcome]:
-    return [drive(truth, labels, make(), seed=seed, **keys) for seed in SEEDS]  # type: ignore[arg-type]
-
-
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("pitch_error_deg", [-0.5, 0.5])
 @pytest.mark.parametrize("speed_kmh", [20, 40, 60])
-def test_a_car_that_stands(truth: Config, labels: tuple[str, ...], speed_kmh: int, pitch_error_deg: float) -> None:
+def test_a_stationary_car(
+    truth: Config, labels: tuple[str, ...], speed_kmh: int, pitch_error_deg: float, seed: int
+) -> None:
     """UN R152: no contact up to 40 km/h, at most 35 km/h left of 60, and a warning 0.8 s before braking."""
-    distance_m = max(4.5 * speed_kmh * KMH, 25.0)
-    runs = outcomes(
-        truth,
-        labels,
-        lambda: [Target(distance_m)],
-        speed_mps=speed_kmh * KMH,
-        pitch_error_deg=pitch_error_deg,
+    gap_m = max(4.5 * speed_kmh * KMH, 25.0) - truth.braking.front_overhang_m
+    run = Driver(truth, labels).drive(
+        Target("hatchback", gap_m), speed_mps=speed_kmh * KMH, pitch_error_deg=pitch_error_deg, seed=seed
     )
-    for run in runs:
-        warned_s, braked_s = run.first_s(WARN), run.first_s(BRAKE)
-        assert warned_s is not None and braked_s is not None
-        assert braked_s - warned_s >= 0.8 - 1e-9
-        assert run.impact_mps is None
+    assert run.warning_lead_s is not None and run.warning_lead_s >= 0.8 - 1e-9
+    assert run.contact is None
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     "target",
     [
-        pytest.param(lambda: Target(45.0, vx_mps=20 * KMH), id="slower"),
+        pytest.param(Target("hatchback", 43.5, speed_mps=20 * KMH), id="slower"),
         pytest.param(
-            lambda: Target(13.5, vx_mps=50 * KMH, acceleration_mps2=braking_from(2.0, 2.0)), id="brakes, 12 m ahead"
+            Target("hatchback", 12.0, speed_mps=50 * KMH, phases=(SpeedPhase(2.0, -2.0),)), id="brakes, 12 m ahead"
         ),
         pytest.param(
-            lambda: Target(41.5, vx_mps=50 * KMH, acceleration_mps2=braking_from(2.0, 6.0)), id="brakes, 40 m ahead"
+            Target("hatchback", 40.0, speed_mps=50 * KMH, phases=(SpeedPhase(2.0, -6.0),)), id="brakes, 40 m ahead"
         ),
         pytest.param(
-            lambda: Target(23.5, 3.5, vx_mps=30 * KMH, crossing=lambda t: -1.75 if 1 <= t < 3 else 0.0), id="cuts in"
+            Target("hatchback", 22.0, 3.5, 30 * KMH, side_move=SideMove(1.0, 2.0, 0.0, smooth=False)), id="cuts in"
         ),
     ],
 )
-def test_a_car_that_drives_ahead_at_50_kmh(
-    truth: Config, labels: tuple[str, ...], target: Callable[[], Target]
-) -> None:
-    for run in outcomes(truth, labels, lambda: [target()], speed_mps=50 * KMH, duration_s=12):
-        assert run.first_s(BRAKE) is not None
-        assert run.impact_mps is None
+def test_a_car_that_drives_ahead_at_50_kmh(truth: Config, labels: tuple[str, ...], target: Target, seed: int) -> None:
+    run = Driver(truth, labels).drive(target, speed_mps=50 * KMH, duration_s=12, seed=seed)
+    assert run.brake_s is not None
+    assert run.contact is None
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize("speed_kmh", [20, 40])
-def test_a_pedestrian_who_crosses(truth: Config, labels: tuple[str, ...], speed_kmh: int, side: int) -> None:
-    def make() -> list[Target]:
-        walk_mps, after_s = 5 * KMH, 4.5
-        start_m = speed_kmh * KMH * after_s + truth.braking.front_overhang_m
-        return [Target(start_m, -side * walk_mps * after_s, 0.0, side * walk_mps, "person", (0.5, 1.8, 0.6))]
+def test_a_pedestrian_who_crosses(truth: Config, labels: tuple[str, ...], speed_kmh: int, side: int, seed: int) -> None:
+    walk_mps, after_s = 5 * KMH, 4.5
+    start_m = -side * walk_mps * after_s
+    walk = SideMove(0.0, 8.0, start_m + side * walk_mps * 8.0, smooth=False)
+    walker = Target("adult", speed_kmh * KMH * after_s, start_m, side_move=walk)
+    run = Driver(truth, labels).drive(walker, speed_mps=speed_kmh * KMH, seed=seed)
+    assert run.brake_s is not None
+    assert run.contact is None
 
-    for run in outcomes(truth, labels, make, speed_mps=speed_kmh * KMH):
-        assert run.first_s(BRAKE) is not None
-        assert run.impact_mps is None
 
-
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("pitch_error_deg", [-0.5, 0.5])
 @pytest.mark.parametrize("ego_known", [True, False])
 @pytest.mark.parametrize(
     "targets",
     [
-        pytest.param(lambda: [Target(20.0, vx_mps=50 * KMH)], id="same speed"),
-        pytest.param(lambda: [Target(30.0, 3.5, 4.0), Target(45.0, -3.5, 4.0)], id="adjacent lanes"),
-        pytest.param(lambda: [Target(120.0, -3.5, -50 * KMH)], id="oncoming"),
-        pytest.param(lambda: [Target(30 + 6.5 * n, 2.95) for n in range(6)], id="parked"),
-        pytest.param(
-            lambda: [Target(35 + 8 * n, 3.0, 1.4, 0.0, "person", (0.5, 1.75, 0.5)) for n in range(3)], id="pavement"
-        ),
+        pytest.param([Target("hatchback", 18.5, speed_mps=50 * KMH)], id="same speed"),
+        pytest.param([Target("hatchback", 28.5, 3.5, 4.0), Target("hatchback", 43.5, -3.5, 4.0)], id="adjacent lanes"),
+        pytest.param([Target("hatchback", 118.5, -3.5, -50 * KMH)], id="oncoming"),
+        pytest.param([Target("hatchback", 28.5 + 6.5 * n, 2.95) for n in range(6)], id="parked"),
+        pytest.param([Target("adult", 33.5 + 8 * n, 3.0, 1.4) for n in range(3)], id="pavement"),
     ],
 )
-def test_what_must_not_brake(
-    truth: Config,
-    labels: tuple[str, ...],
-    targets: Callable[[], list[Target]],
-    ego_known: bool,
-    pitch_error_deg: float,
+def test_what_must_not_brake(  # noqa: PLR0917
+    truth: Config, labels: tuple[str, ...], targets: list[Target], ego_known: bool, pitch_error_deg: float, seed: int
 ) -> None:
-    for seed in SEEDS:
-        run = drive(
-            truth,
-            labels,
-            targets(),
-            speed_mps=50 * KMH,
-            seed=seed,
-            ego_known=ego_known,
-            pitch_error_deg=pitch_error_deg,
-            duration_s=6,
-        )
-        assert run.first_s(BRAKE) is None, [item.reason for item in run.decisions if item.state is BRAKE]
+    driver = Driver(truth, labels, ego_known=ego_known)
+    run = driver.drive(*targets, speed_mps=50 * KMH, pitch_error_deg=pitch_error_deg, duration_s=6, seed=seed)
+    assert run.brake_s is None, [item.reason for item in driver.decisions if item.state is BRAKE]
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("side", [-1, 1])
-def test_parked_cars_in_a_bend(truth: Config, labels: tuple[str, ...], side: int) -> None:
+def test_parked_cars_in_a_bend(truth: Config, labels: tuple[str, ...], side: int, seed: int) -> None:
     """A bend of 80 m with cars parked on both sides: the straight way ahead leads onto some of them."""
-
-    def parked() -> list[Target]:
-        return [
-            Target(radius_m * math.sin(angle), side * (80 - radius_m * math.cos(angle)), heading_rad=side * angle)
-            for radius_m in (76.8, 83.2)
-            for angle in (0.3, 0.4, 0.5, 0.6)
-        ]
-
-    for run in outcomes(truth, labels, parked, speed_mps=40 * KMH, curvature_per_m=side / 80, duration_s=5):
-        assert run.first_s(BRAKE) is None
+    parked = [Target("hatchback", 80 * angle, offset_m) for offset_m in (-3.2, 3.2) for angle in (0.3, 0.4, 0.5, 0.6)]
+    run = Driver(truth, labels).drive(
+        *parked, speed_mps=40 * KMH, road=Road(curvature_per_m=side / 80), duration_s=5, seed=seed
+    )
+    assert run.brake_s is None
 
 
 def test_a_decision_takes_a_few_milliseconds(truth: Config, labels: tuple[str, ...]) -> None:
     """Ten objects, by processor time. The bound is loose, since the machine may be slower or busy."""
     pipeline = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking)
-    rng, ego, times_s = np.random.default_rng(0), Ego(10.0), []
-    targets = [Target(30 + 4 * n, 3.0 * (n % 5 - 2), 10.0) for n in range(10)]
+    rng, times_s = np.random.default_rng(0), []
+    users = [RoadUser(30 + 4 * n, 3.0 * (n % 5 - 2)) for n in range(10)]
     for frame in range(100):
-        found = detect(targets, ego, CAMERA, labels, rng, 2.0)
+        found = detections_of(CAMERA, labels, *users, noise_px=2.0, rng=rng)
         start_s = time.thread_time()
         decision = pipeline.step(frame / 20, found, EgoMotion(10.0))
         times_s.append(time.thread_time() - start_s)

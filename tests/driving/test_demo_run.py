@@ -14,7 +14,7 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.demo.timing import STAGES, StageTimes
-from ssd_triton.driving.drawing.states import STATE_COLOURS
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
 from tests.driving.demo import Detector, evenly, events_of, frames_of, raw_stream, run, write_clip
 
 # --- Times of the stages ----------------------------------------------------------------------------------------------

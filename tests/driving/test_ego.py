@@ -69,7 +69,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_harm(tmp_path: Path) -> None:
         ("time_s,speed\n0,36\n", "unknown column 'speed', expected time_s,speed_kmh"),
         ("time_ms,speed_kmh\n0,36\n", "unknown column 'time_ms'"),
         ("time_s,yaw_rate_deg_s\n0,3\n", "no column of speed"),
-        ("time_s,speed_kmh,speed_mps\n0,36,10\n", "a quantity twice"),
+        ("time_s,speed_kmh,speed_mps\n0,36,10\n", "the same quantity twice"),
         ("time_s,speed_kmh\n0,36\n0.2,36\n0.1,36\n", "line 4: got time_s 0.1 after 0.2, expected rising times"),
         ("time_s,speed_kmh\n0,36\n0,36\n", "line 3: got time_s 0 after 0"),
         ("time_s,speed_kmh\n0,fast\n", "line 2: got 'fast' as speed_kmh, expected a number"),

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.observation import observe
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset, OnsetTest
-from tests.driving.scenes import CAMERA, KMH
+from tests.simulation.helpers import CAMERA
 
 CERTAIN_STD, HARD_MPS2 = 3.5, 1.5
-EGO_MPS = 50 * KMH
+EGO_MPS = 50 / KMH_PER_MPS
 FRAME_S = 0.05
 Motion = Callable[[float], float]
 

@@ -11,15 +11,15 @@ import pytest
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.driving.braking.objects import FrameDecision
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
+from ssd_triton.driving.drawing.corridor import draw_corridor
 from ssd_triton.driving.drawing.objects import describe, draw_objects, draw_others
-from ssd_triton.driving.drawing.road import draw_corridor
-from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS
-from ssd_triton.driving.drawing.status import draw_status, status_height_px
-from ssd_triton.driving.drawing.zones import Zones, standing_zones
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS
+from ssd_triton.driving.drawing.status_bar import draw_status, status_height_px
+from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges, trigger_ranges
 from ssd_triton.media.drawing.canvas import Rectangle
 from tests.driving.situations import STATUS, at, decided, thing
 from tests.media.pictures import CAR, GREY, PERSON, changed, grey_image, of_colour
@@ -42,15 +42,15 @@ def test_labels_tell_what_is_known(changes: dict[str, object], text: str) -> Non
     assert describe(thing(**changes)) == text
 
 
-def test_zones_of_a_standing_object(config: Config) -> None:
-    known = standing_zones(decided(State.SAFE), config.braking)
+def test_trigger_ranges_of_a_stationary_object(config: Config) -> None:
+    known = trigger_ranges(decided(State.SAFE), config.braking)
     assert known is not None
     speed_mps, braking = 50 / 3.6, config.braking
     delay_s = 0.1 + braking.reaction_time_s + braking.confirm_time_s
     expected_m = braking.front_overhang_m + speed_mps * delay_s + speed_mps**2 / (2 * braking.deceleration_mps2)
     assert known.brake_m == pytest.approx(expected_m)
     assert known.warn_m - known.brake_m == pytest.approx(speed_mps * braking.warning_lead_time_s)
-    assert standing_zones(decided(State.SAFE, speed_mps=None), config.braking) is None
+    assert trigger_ranges(decided(State.SAFE, speed_mps=None), config.braking) is None
 
 
 # --- Overlays ---------------------------------------------------------------------------------------------------------
@@ -103,13 +103,13 @@ def test_the_figures_of_the_run() -> None:
 
 
 CAMERA = Camera.from_fov((320, 180), 60, 1.3)
-ZONES = Zones(20.0, 28.0)
+RANGES = TriggerRanges(20.0, 28.0)
 ROOM = Rectangle(0, 34, 320, 160)
 
 
-def corridor_of(decision: FrameDecision, zones: Zones | None = ZONES, camera: Camera = CAMERA) -> UInt8Array:
+def corridor_of(decision: FrameDecision, ranges: TriggerRanges | None = RANGES, camera: Camera = CAMERA) -> UInt8Array:
     drawn = grey_image().copy()
-    draw_corridor(drawn, camera, decision, zones)
+    draw_corridor(drawn, camera, decision, ranges)
     return drawn
 
 
@@ -135,7 +135,7 @@ def test_the_corridor_ends_at_the_obstacle() -> None:
 @pytest.mark.parametrize("curvature_per_m", [0.02, -0.02])
 def test_the_corridor_bends(curvature_per_m: float) -> None:
     straight, bent = (
-        changed(grey_image(), corridor_of(decided(State.SAFE, curvature_per_m=value), Zones(0, 20)))
+        changed(grey_image(), corridor_of(decided(State.SAFE, curvature_per_m=value), TriggerRanges(0, 20)))
         for value in (0.0, curvature_per_m)
     )
     # About 15 m away, a circle of 50 m is 2.3 m to the side.
@@ -150,12 +150,12 @@ def test_the_corridor_without_a_speed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pitch_deg", "zones_m"),
-    [(-40.0, Zones(20, 28)), (0.0, Zones(1, 1))],
+    ("pitch_deg", "ranges"),
+    [(-40.0, TriggerRanges(20, 28)), (0.0, TriggerRanges(1, 1))],
     ids=["no road in sight", "standing"],
 )
-def test_a_corridor_that_can_hardly_be_seen(pitch_deg: float, zones_m: Zones) -> None:
-    drawn = corridor_of(decided(State.SAFE), zones_m, Camera.from_fov((320, 180), 60, 1.3, pitch_deg))
+def test_a_corridor_that_can_hardly_be_seen(pitch_deg: float, ranges: TriggerRanges) -> None:
+    drawn = corridor_of(decided(State.SAFE), ranges, Camera.from_fov((320, 180), 60, 1.3, pitch_deg))
     assert changed(grey_image(), drawn).any() == (pitch_deg == 0)
 
 

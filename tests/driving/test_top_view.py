@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.drawing.birdseye import BirdsEyeView, panel_width_px
-from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS
 from tests.driving.situations import at, decided
 from tests.media.pictures import changed, of_colour
 

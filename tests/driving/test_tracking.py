@@ -8,16 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import Observation, iou_matrix, observe
+from ssd_triton.driving.braking.observation import Observation, observe
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.ranging import RangeFilter, raw_ranges
 from ssd_triton.driving.braking.scale import ScaleFilter
 from ssd_triton.driving.camera import Camera
-from tests.driving.scenes import Ego, Target, detect
+from tests.driving.boxes import RoadUser, detections_of
 
 CAMERA = Camera.from_fov((1000, 600), horizontal_fov_deg=90, height_m=1.25)
 """Its focal length is 500 px and its horizon row 300."""
@@ -134,8 +135,8 @@ def test_size_mends_a_wrong_pitch(
     config: Config, labels: tuple[str, ...], range_m: float, pitch_error_deg: float
 ) -> None:
     """The ground contact alone would be wrong by 8 to 60 %; the filtered one is not, and does not claim to be exact."""
-    target = Target(range_m, size_m=(1.8, 1.5, 4.4))
-    found = detect([target], Ego(0.0), CAMERA.with_pitch(pitch_error_deg), labels, np.random.default_rng(0), 0.0)
+    car = RoadUser(range_m, size_m=(1.8, 1.5, 4.4))
+    found = detections_of(CAMERA.with_pitch(pitch_error_deg), labels, car)
     [item] = observe(found, labels, CAMERA, config.tracking.with_box_noise(2, 0), [3])
     size = config.tracking.object_sizes["car"].model_copy(update={"overhang_m": 0.0})
     ranging = RangeFilter(item, EgoMotion(), size, CAMERA.height_m, config.tracking)
@@ -149,13 +150,13 @@ def test_size_mends_a_wrong_pitch(
 
 @pytest.mark.parametrize("ego_known", [True, False])
 def test_closing_speed_and_both_times_to_collision(config: Config, labels: tuple[str, ...], ego_known: bool) -> None:
-    """A car that stands, from 40 m on, at 10 m/s: 2 s before the camera reaches it."""
-    ego, rng = Ego(10.0), np.random.default_rng(1)
+    """A stationary car, from 40 m on, at 10 m/s: 2 s before the camera reaches it."""
+    rng = np.random.default_rng(1)
     tracking = config.tracking.with_box_noise(1, 0)
     motion = EgoMotion(10.0) if ego_known else EgoMotion()
     ranging = scale = None
     for frame in range(41):
-        found = detect([Target(40.0)], ego, CAMERA, labels, rng, 1.0)
+        found = detections_of(CAMERA, labels, RoadUser(40.0 - 10.0 * 0.05 * frame), noise_px=1.0, rng=rng)
         [item] = observe(found, labels, CAMERA, tracking, [3])
         if ranging is None or scale is None:
             size = tracking.object_sizes["car"].model_copy(update={"overhang_m": 0.0})
@@ -166,8 +167,6 @@ def test_closing_speed_and_both_times_to_collision(config: Config, labels: tuple
             scale.predict(0.05)
             ranging.update(item)
             scale.update(item)
-        if frame < 40:
-            ego.move(0.05)
     assert ranging is not None and scale is not None
     assert ranging.range_m == pytest.approx(20.0, rel=0.06)
     assert ranging.closing_speed_mps == pytest.approx(10.0, abs=3 * ranging.closing_speed_std_mps)
@@ -231,15 +230,15 @@ def test_a_bend_ends_where_the_circle_turns_back() -> None:
 
 
 class Follower:
-    """A pipeline that is shown what stands ahead."""
+    """A pipeline that is shown road users at given places."""
 
     def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
         self._labels = labels
         self.pipeline = BrakingPipeline(CAMERA, labels, config.braking, config.tracking.with_box_noise(1, 0))
 
-    def show(self, time_s: float, *targets: Target, score: float = 0.9) -> dict[int, str]:
+    def show(self, time_s: float, *users: RoadUser, score: float = 0.9) -> dict[int, str]:
         """Show a frame; gives the classes of the tracks by their numbers."""
-        found = detect(targets, Ego(0.0), CAMERA, self._labels, np.random.default_rng(0), 0.0)
+        found = detections_of(CAMERA, self._labels, *users)
         found = replace(found, scores=np.full_like(found.scores, score))
         objects = self.pipeline.step(time_s, found, EgoMotion()).objects
         return {item.track_id: item.class_name for item in objects}
@@ -251,19 +250,19 @@ def follower(config: Config, labels: tuple[str, ...]) -> Follower:
 
 
 def test_a_track_counts_from_its_third_detection(follower: Follower) -> None:
-    car = Target(20.0)
+    car = RoadUser(20.0)
     assert [follower.show(0.1 * n, car) for n in range(4)] == [{}, {}, {1: "car"}, {1: "car"}]
 
 
 def test_a_single_detection_is_forgotten(follower: Follower) -> None:
-    follower.show(0.0, Target(20.0))
+    follower.show(0.0, RoadUser(20.0))
     follower.show(0.1)
-    assert [follower.show(0.1 * n, Target(20.0)) for n in (2, 3, 4)] == [{}, {}, {2: "car"}]
+    assert [follower.show(0.1 * n, RoadUser(20.0)) for n in (2, 3, 4)] == [{}, {}, {2: "car"}]
 
 
 @pytest.mark.parametrize(("absent_s", "number"), [(0.4, 1), (0.8, 2)])
 def test_a_track_outlives_a_short_absence(follower: Follower, absent_s: float, number: int) -> None:
-    car = Target(20.0)
+    car = RoadUser(20.0)
     for frame in range(5):
         follower.show(0.1 * frame, car)
     for frame in range(1, round(absent_s / 0.1)):
@@ -274,38 +273,36 @@ def test_a_track_outlives_a_short_absence(follower: Follower, absent_s: float, n
 
 
 def test_low_scores_continue_tracks_and_start_none(follower: Follower) -> None:
-    car, other = Target(20.0), Target(20.0, 5.0)
+    car, other = RoadUser(20.0), RoadUser(20.0, 5.0)
     for frame in range(3):
         follower.show(0.1 * frame, car)
     assert [follower.show(0.3 + 0.1 * frame, car, other, score=0.3) for frame in range(4)] == [{1: "car"}] * 4
 
 
 def test_classes_are_voted_on(follower: Follower) -> None:
-    car, truck = Target(20.0), Target(20.0, class_name="truck")
+    car, truck = RoadUser(20.0), RoadUser(20.0, class_name="truck")
     names = [follower.show(0.1 * n, shown) for n, shown in enumerate([car, car, car, truck, truck, truck, truck])]
     assert names[-3:] == [{1: "car"}, {1: "car"}, {1: "truck"}]
 
 
 def test_tracks_that_cross_keep_their_numbers(config: Config, labels: tuple[str, ...]) -> None:
     """A pedestrian walks behind a parked car's edge and on; both keep their numbers."""
-    walker, car = Target(18.0, -4.0, vy_mps=1.5, class_name="person", size_m=(0.5, 1.75, 0.5)), Target(12.0, 1.8)
-    follower, numbers = Follower(config, labels), []
+    car, follower, numbers = RoadUser(12.0, 1.8), Follower(config, labels), []
     for frame in range(60):
+        walker = RoadUser(18.0, -4.0 + 1.5 * frame / 15, "person", (0.5, 1.75, 0.5))
         numbers.append(follower.show(frame / 15, walker, car))
-        walker.move(frame / 15, 1 / 15)
     assert set(map(tuple, (sorted(item.items()) for item in numbers[3:]))) == {((1, "person"), (2, "car"))}
 
 
 def test_frames_may_be_dropped(config: Config, labels: tuple[str, ...]) -> None:
     """Tracks are moved on by time: at 30 frames a second with half of them dropped at random, speeds stay right."""
-    rng, ego = np.random.default_rng(3), Ego(15.0)
+    rng = np.random.default_rng(3)
     pipeline = BrakingPipeline(CAMERA, labels, config.braking, config.tracking.with_box_noise(0.5, 0))
     decision = None
     for frame in range(75):
         if rng.random() < 0.5:
-            found = detect([Target(60.0)], ego, CAMERA, labels, rng, 0.5)
+            found = detections_of(CAMERA, labels, RoadUser(60.0 - 15.0 * frame / 30), noise_px=0.5, rng=rng)
             decision = pipeline.step(frame / 30, found, EgoMotion(15.0))
-        ego.move(1 / 30)
     assert decision is not None
     [item] = decision.objects
     assert item.closing_speed_mps == pytest.approx(15.0, abs=1.5)

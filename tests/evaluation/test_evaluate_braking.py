@@ -10,7 +10,7 @@ import pytest
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.driving.camera import Camera
-from ssd_triton.simulation import WorldError, find_scenario
+from ssd_triton.simulation import SimulationError, find_scenario
 from ssd_triton.simulation.judging.evaluate import Setup, evaluate
 from ssd_triton.simulation.judging.report import describe_setup, table, write_report
 from tests.conftest import assert_one_line_error
@@ -34,7 +34,7 @@ def setup(config, labels) -> Setup:  # type: ignore[no-untyped-def]  # noqa: ANN
     ],
 )
 def test_refusals(setup, names, options, word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    with pytest.raises(WorldError, match=word):
+    with pytest.raises(SimulationError, match=word):
         evaluate(setup, [find_scenario(name) for name in names], **{"seeds": 1, **options})
 
 

@@ -18,9 +18,9 @@ from ssd_triton.simulation.judging.visibility import Criteria, Recall, judge, ki
 from ssd_triton.simulation.judging.visibility_images import RenderedImages
 from ssd_triton.simulation.judging.visibility_report import table
 from ssd_triton.simulation.motion import road_pose, target_state
-from ssd_triton.simulation.outcome import Snapshot
 from ssd_triton.simulation.scenario import Criterion, Road
-from ssd_triton.simulation.truth import offset_m
+from ssd_triton.simulation.snapshot import Snapshot
+from ssd_triton.simulation.truth_files import offset_m
 
 CRITERIA = Criteria(
     score_thresh=0.5,

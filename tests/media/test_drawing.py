@@ -7,10 +7,10 @@ import pytest
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
 from ssd_triton.media.drawing import draw_detections
 from ssd_triton.media.drawing.canvas import class_colour, fill, put_text, text_extent_px
-from ssd_triton.media.drawing.lettering import fitting_size_px, text_width_px, wrap_text
+from ssd_triton.media.drawing.text import fitting_size_px, text_width_px, wrap_text
 from tests.media.pictures import CAR, GREY, PERSON, changed, grey_image, of_colour, one
 
 # --- Shapes and text --------------------------------------------------------------------------------------------------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +18,7 @@ import pytest
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import VideoError
 from ssd_triton.media.video import VideoWriter, open_source
+from tests.interruptible import Interruptible, sigint
 from tests.media.clips import BLUE, GREEN, OCHRE, RED, corner_colours, quarters, read, write_clip
 
 
@@ -141,18 +146,62 @@ with VideoWriter(Path(sys.argv[1]), (64, 48), 25) as writer:
 def test_ctrl_c_leaves_a_playable_file(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     arguments = [sys.executable, "-c", WRITE_UNTIL_INTERRUPTED, str(path)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with Interruptible(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"writing\n"
+        assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
-    assert b"KeyboardInterrupt" in stderr
+    assert "KeyboardInterrupt" in stderr
     with open_source(str(path), image_folder_fps=1) as source:
-        assert sum(1 for _ in source) == source.frame_count
-        assert source.frame_count is not None
-        assert source.frame_count > 100
+        times_s = [frame.time_s for frame in source]
+        assert len(times_s) == source.frame_count
+        assert len(times_s) > 100
+        assert times_s == pytest.approx([index / 25 for index in range(len(times_s))])
         assert source.undecodable_frames == 0
     assert list(tmp_path.iterdir()) == [path]
+
+
+def write_interrupted(path: Path, at_line: int) -> bool:
+    """Write 41 frames; whether SIGINT came, which it does at the given line that the writer runs for the last of them.
+
+    Lines are counted on to the end of the file, without those of ``__exit__``: until it defers signals, nothing does.
+    """
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal count
+        if frame.f_code.co_filename != inspect.getfile(VideoWriter) or frame.f_code.co_name == "__exit__":
+            return None
+        if event == "line":
+            count += 1
+            if count == at_line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    try:
+        with VideoWriter(path, (64, 48), 25) as writer:
+            for index in range(40):
+                writer.write(quarters(), index / 25)
+            sys.settrace(trace)
+            writer.write(quarters(), 40 / 25)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_an_interrupt_at_any_line_loses_no_frame(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    at_line = 1
+    with sigint(signal.default_int_handler):
+        while write_interrupted(path, at_line):
+            times_s = [frame.time_s for frame in read(path)]
+            assert len(times_s) in (40, 41)
+            assert times_s == pytest.approx([index / 25 for index in range(len(times_s))])
+            assert list(tmp_path.iterdir()) == [path]
+            at_line += 1
+    assert at_line > 20
 
 
 WRITE_UNTIL_FULL = """

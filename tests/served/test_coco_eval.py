@@ -28,6 +28,7 @@ from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error
 from tests.evaluation.helpers import NUM_IMAGES, with_content, write_crops, write_damaged
+from tests.interruptible import Interruptible
 from tests.light import copy_repository
 from tests.served.helpers import seconds_until_asked
 
@@ -175,7 +176,7 @@ def test_interrupted_runs_go_on(
 def disturb(arguments: list[object], folder: Path, kept: Path, count: int, how: signal.Signals) -> int:
     """Send a signal to the command once it has kept so many results; returns its exit code."""
     command = [sys.executable, str(ROOT / SCRIPT), *map(str, arguments), "--in-flight", "1"]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with Interruptible(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         wait_for_results(kept, count, lambda: process.poll() is None)
         process.send_signal(how)
         _, stderr = process.communicate(timeout=30)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera

@@ -25,7 +25,7 @@ from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.media.video import VideoWriter
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.stubs import find_stubs
+from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.conftest import assert_one_line_error, children_of, free_ports
 from tests.driving.demo import evenly, events_of, frames_of, run, write_clip
 from tests.served.helpers import seconds_until_asked
@@ -63,7 +63,7 @@ def test_a_dead_backend_process_is_named_and_a_restart_mends_it(
         [server_pid] = children_of(first.pid)
         # Stopped, so that it cannot end the server before the clients have seen what Triton itself says.
         first.send_signal(signal.SIGSTOP)
-        find_stubs(server_pid)["ssd_preprocess_0_0"].kill()
+        backend_processes(server_pid)["ssd_preprocess_0_0"].kill()
         for protocol, port in (("grpc", ports[0]), ("http", ports[1])):
             with DetectorClient(f"127.0.0.1:{port}", protocol=protocol, timeout_s=30) as client:  # type: ignore[arg-type]
                 with pytest.raises(BackendProcessDiedError, match=r"ssd_preprocess_0_0 has died, .*restart the server"):

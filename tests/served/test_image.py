@@ -15,7 +15,7 @@ import pytest
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.serving.server.bundle import find_bundle
+from ssd_triton.serving.server.installation import find_triton
 from tests.conftest import free_ports
 from tests.serving.image import copy_image_files
 
@@ -34,7 +34,7 @@ def test_serves_from_the_image_s_files_and_packages(image_files: Path, tmp_path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, "-r", requirements_file], check=True)
-    wheel = find_bundle(tmp_path / "wheel")
+    wheel = find_triton(tmp_path / "wheel")
     server = tmp_path / "bin/tritonserver"
     server.parent.mkdir()
     server.write_text(f'#!/bin/sh\nexec "{wheel.binary}" "$@" {shlex.join(wheel.options)}\n')

@@ -17,7 +17,7 @@ from ssd_triton.config import Config
 from ssd_triton.measuring.replicas.drain import DrainReport, Way, drain_under_load, plot
 from ssd_triton.measuring.replicas.haproxy import Proxy, find_haproxy
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.bundle import find_bundle
+from ssd_triton.serving.server.installation import find_triton
 from ssd_triton.serving.server.options import server_options
 from ssd_triton.serving.server.process import free_port
 from tests.conftest import free_ports, group_members
@@ -37,7 +37,7 @@ def not_ready(tmp_path: Path, config: Config) -> Iterator[str]:
     shutil.copytree(ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=artefacts)
     ports = dict(zip(("grpc_port", "http_port", "metrics_port"), free_ports(), strict=True))
     settings = config.server.model_copy(update=ports)
-    bundle = find_bundle(tmp_path / "runtime")
+    bundle = find_triton(tmp_path / "runtime")
     options = [*server_options(repository, "onnx_fp32", settings), *bundle.options, "--exit-on-error=false"]
     environment = {**bundle.environment, "PATH": bundle.environment.get("PATH", "/usr/bin:/bin")}
     with (tmp_path / "log").open("wb") as log:

@@ -21,6 +21,7 @@ from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerConfig
 from ssd_triton.serving.server import EmbeddedServer, process
 from tests.conftest import assert_one_line_error, children_of, group_members, shared_memory_regions
+from tests.interruptible import Interruptible
 
 SHM = Path("/dev/shm")
 
@@ -167,10 +168,10 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
     assert list(SHM.glob(f"{runtime_name}*")) == []
 
 
-def start_serving(folder: Path, *options: object) -> subprocess.Popen[str]:
+def start_serving(folder: Path, *options: object) -> Interruptible:
     command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
     command += map(str, options)
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Interruptible(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])

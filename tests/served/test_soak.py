@@ -26,7 +26,7 @@ from ssd_triton.measuring.soak.report import report, write_report
 from ssd_triton.measuring.soak.run import SoakSettings, soak
 from ssd_triton.measuring.soak.traffic import Lane, Traffic, same_detections
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.stubs import find_stubs
+from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.served.helpers import executed
 
 
@@ -108,7 +108,7 @@ def test_a_soak_notices_a_death(config: Config, light_repository: Path) -> None:
         while executed(doomed, "ssd_preprocess") < 60:  # more than what prepares the traffic
             assert not future.done()
             time.sleep(0.05)
-        find_stubs(doomed.pid)["ssd_postprocess_0_0"].kill()
+        backend_processes(doomed.pid)["ssd_postprocess_0_0"].kill()
         result = future.result(timeout=90)
     assert result.death is not None
     assert "the process of ssd_postprocess_0_0 has died" in result.failures()[0]

@@ -21,8 +21,9 @@ from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.events import read_events
+from ssd_triton.serving.server.log_events import read_events
 from tests.conftest import free_url
+from tests.interruptible import Interruptible
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 MODELS = {"ssd", "ssd_frames", "ssd_preprocess", "ssd_detector", "ssd_postprocess"}
@@ -101,7 +102,7 @@ def test_watching_shows_rates_until_interrupted(
         light_server.url("grpc"),
         "--no-metrics",
     )
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    with Interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         assert "since the models were loaded" in watching.stdout.readline()
         light_grpc_detector.detect(photograph)

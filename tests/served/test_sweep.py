@@ -24,6 +24,7 @@ from ssd_triton.measuring.sweeps.sweep_file import load_sweep
 from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, make_plan
 from ssd_triton.measuring.sweeps.sweep_run import run_sweep
 from ssd_triton.serving.server import EmbeddedServer
+from tests.interruptible import Interruptible
 from tests.measuring.helpers import SMALL
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -112,16 +113,13 @@ def test_a_rate_is_not_held_back_by_few_threads(light_server: EmbeddedServer, ph
 def test_interrupting_a_sweep_leaves_nothing_behind(config: Config, tmp_path: Path) -> None:
     (tmp_path / "long.yml").write_text(SMALL.replace("images: 1,", "images: 1000,"), encoding="utf-8")
     command = [sys.executable, str(ROOT / "perf" / "sweep.py"), "long.yml", "--output", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    try:
+    with Interruptible(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         deadline_s = time.monotonic() + 60
         while not list(tmp_path.glob("out/raw/*.log")) and time.monotonic() < deadline_s:
             time.sleep(0.1)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == 130
     assert errors.strip().endswith("sweep.py: interrupted")
     log = next(tmp_path.glob("out/raw/*.log"))

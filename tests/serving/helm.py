@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from ssd_triton.common.files import ROOT
-from ssd_triton.serving.helm import find_helm
 
 CHART = ROOT / "deploy/helm/ssd-triton"
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -35,9 +38,9 @@ Manifest = dict[str, Any]
 
 
 def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    helm = find_helm()
+    helm = shutil.which("helm", path=f"{os.environ['PATH']}:{Path(sys.executable).parent}")
     if helm is None:
-        pytest.skip("helm is not installed (python tools/fetch_helm.py, or https://helm.sh)")
+        pytest.skip("helm is not installed: go install helm.sh/helm/v4/cmd/helm@v4.3.1, or https://helm.sh")
     return subprocess.run([helm, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 

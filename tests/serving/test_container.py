@@ -16,8 +16,8 @@ from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import PART, ROOT
 from ssd_triton.config import Config
 from ssd_triton.detector.engines.metadata import check_engine
-from ssd_triton.serving.container.repository import link_repository
-from ssd_triton.serving.container.start import choose_variant, prepare
+from ssd_triton.serving.container.entry_point import choose_variant, prepare
+from ssd_triton.serving.container.linked_repository import link_repository
 from ssd_triton.serving.repository.build import ensure_built
 from tests.conftest import assert_one_line_error
 from tests.serving.entrypoint import starting

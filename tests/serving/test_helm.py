@@ -15,7 +15,7 @@ import yaml
 
 from ssd_triton.commands.parser import parse_verb
 from ssd_triton.common.files import ROOT
-from ssd_triton.serving.repository.model_config import variants
+from ssd_triton.serving.repository.repository import ModelRepository
 from tests.serving.helm import CASES, CHART, PROMETHEUS, container, expressions, pod, render, run_helm, the
 
 KSERVE = ROOT / "deploy/kserve/inferenceservice.yaml"
@@ -86,7 +86,7 @@ def test_the_inference_service_s_pod_has_the_schema_of_kubernetes() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_entry_point_takes_the_arguments(case: str) -> None:
     _, args, config = parse_verb("container", container(case)["args"])
-    assert config.container.variant in {"auto", *variants(config.model_repository)}
+    assert config.container.variant in {"auto", *ModelRepository(config.model_repository).variants}
     assert config.server.shutdown_timeout_s == 30
     assert config.container.builder_timeout_s == 1800
     assert "--grpc-max-connection-age=300000" in args.triton_options

@@ -17,24 +17,21 @@ from ssd_triton.common.errors import ConfigError, WeightsError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.detector.postprocessing.torchscript import OUTPUTS
+from ssd_triton.detector.variants import VARIANTS
 from ssd_triton.serving.repository.build import artefacts, ensure_built
-from ssd_triton.serving.repository.model_config import (
-    load_model_config,
-    postprocess_artefact,
-    postprocess_config,
-    postprocess_parameters,
-    variant_config,
-    variants,
-)
+from ssd_triton.serving.repository.generated import outdated_files
+from ssd_triton.serving.repository.repository import ModelRepository
 
 REPOSITORY = ROOT / "model_repository"
 MODELS = ("ssd", "ssd_frames", "ssd_preprocess", "ssd_detector", "ssd_postprocess")
 ENSEMBLES = ("ssd", "ssd_frames")
+MODEL_REPOSITORY = ModelRepository(REPOSITORY)
+VARIANT_NAMES = MODEL_REPOSITORY.variants
 NUMPY_DTYPES = {"TYPE_UINT8": np.uint8, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 
 
 def load(model: str) -> Any:
-    return load_model_config(REPOSITORY / model / "config.pbtxt")
+    return MODEL_REPOSITORY.configuration(model)
 
 
 def tensors(declared: Any) -> dict[str, tuple[int, list[int]]]:
@@ -79,9 +76,9 @@ def test_batching() -> None:
 
 def test_queues_are_limited() -> None:
     """Not below what the sweeps keep under way, and a client's own deadline counts."""
-    detectors = {variant: variant_config(REPOSITORY, variant) for variant in variants(REPOSITORY)}
+    detectors = {variant: MODEL_REPOSITORY.detector(variant) for variant in VARIANT_NAMES}
     others = {name: load(name) for name in ("ssd_preprocess", "ssd_postprocess")}
-    others["torchscript"] = postprocess_config(REPOSITORY, "tensorrt_fp16")
+    others["torchscript"] = MODEL_REPOSITORY.configuration("ssd_postprocess", "tensorrt_fp16")
     for name, model in {**others, **detectors}.items():
         policy = model.dynamic_batching.default_queue_policy
         expected = {"ssd_postprocess": 128, "torchscript": 128, "onnx_fp32": 16, "onnx_int8": 16}.get(name, 64)
@@ -92,58 +89,70 @@ def test_queues_are_limited() -> None:
 
 
 def test_default_configuration_is_a_variant(config: Config) -> None:
-    assert load("ssd_detector") == variant_config(REPOSITORY, config.variant)
+    assert load("ssd_detector") == MODEL_REPOSITORY.detector(config.variant)
 
 
 def test_variants_differ_in_nothing_that_callers_see() -> None:
-    for variant in variants(REPOSITORY):
-        model = variant_config(REPOSITORY, variant)
+    for variant in VARIANT_NAMES:
+        model = MODEL_REPOSITORY.detector(variant)
         assert model.name == "ssd_detector"
         assert tensors(model.input) == tensors(load("ssd_detector").input)
         assert tensors(model.output) == tensors(load("ssd_detector").output)
-        assert model.default_model_filename.startswith(variant)
+        assert model.default_model_filename == VARIANTS[variant].file
+        assert model.backend == VARIANTS[variant].backend
         assert model.max_batch_size == load("ssd_detector").max_batch_size
 
 
 def test_post_processing_is_where_the_detector_is() -> None:
     """TorchScript for every variant that may run on a GPU, with all that callers see the same."""
     default = load("ssd_postprocess")
-    for variant in variants(REPOSITORY):
-        detector, own = variant_config(REPOSITORY, variant), postprocess_config(REPOSITORY, variant)
+    for variant in VARIANT_NAMES:
+        detector, own = MODEL_REPOSITORY.detector(variant), MODEL_REPOSITORY.configuration("ssd_postprocess", variant)
         assert tensors(own.input) == tensors(default.input)
         assert tensors(own.output) == tensors(default.output)
         assert [tensor.name for tensor in own.output] == list(OUTPUTS)
         assert own.max_batch_size == default.max_batch_size
         kinds = {group.kind for group in detector.instance_group}
         on_gpu = kinds != {default.instance_group[0].KIND_CPU}
-        assert on_gpu == (not variant.startswith("onnx_"))
+        assert on_gpu == ("gpu" in VARIANTS[variant].precisions)
         assert own.backend == ("pytorch" if on_gpu else "onnxruntime")
-        assert postprocess_artefact(REPOSITORY, variant).name == ("model.pt" if on_gpu else "model.onnx")
+        assert MODEL_REPOSITORY.postprocess_file(variant).name == ("model.pt" if on_gpu else "model.onnx")
         if on_gpu:
             assert {group.kind for group in own.instance_group} == {own.instance_group[0].KIND_AUTO}
             for one in (own, detector):
                 assert one.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value == "no"
             assert own.parameters["DISABLE_OPTIMIZED_EXECUTION"].string_value == "true"
-    files = [path for path in (REPOSITORY / "ssd_postprocess/configs").iterdir() if not path.is_symlink()]
-    assert [path.name for path in files] == ["torchscript.pbtxt"]
 
 
 def test_decoders_are_many_where_the_detector_is_on_a_gpu() -> None:
     """For the variants whose post-processing is there, too, and with the same limits on what is decoded."""
-    folder = REPOSITORY / "ssd_preprocess/configs"
-    links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
-    assert links == sorted(f"{name}.pbtxt" for name in variants(REPOSITORY) if not name.startswith("onnx_"))
-    assert {path.resolve().name for path in folder.iterdir()} == {"gpu.pbtxt"}
-    several, default = load_model_config(folder / "gpu.pbtxt"), load("ssd_preprocess")
-    assert (several.instance_group[0].count, several.parameters["decode_threads"].string_value) == (8, "2")
-    several.instance_group[0].count = default.instance_group[0].count
-    several.parameters["decode_threads"].string_value = default.parameters["decode_threads"].string_value
-    assert several == default
+    default = load("ssd_preprocess")
+    for variant in VARIANT_NAMES:
+        own = type(default)()
+        own.CopyFrom(MODEL_REPOSITORY.configuration("ssd_preprocess", variant))
+        if "gpu" in VARIANTS[variant].precisions:
+            assert (own.instance_group[0].count, own.parameters["decode_threads"].string_value) == (8, "2")
+            own.instance_group[0].count = default.instance_group[0].count
+            own.parameters["decode_threads"].string_value = default.parameters["decode_threads"].string_value
+        assert own == default
+
+
+def test_every_variant_of_the_table_is_there_and_no_other() -> None:
+    assert sorted(VARIANTS) == list(VARIANT_NAMES)
+
+
+def test_the_tree_has_no_links() -> None:
+    """Object stores and Windows lose them."""
+    assert [path for path in (*REPOSITORY.rglob("*"), *(ROOT / "backends").rglob("*")) if path.is_symlink()] == []
+
+
+def test_what_is_committed_is_what_the_build_writes(labels: tuple[str, ...]) -> None:
+    assert outdated_files(ModelRepository(REPOSITORY), labels) == {}
 
 
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown variant 'onnx_fp8'; .* has: .*onnx_fp32"):
-        variant_config(REPOSITORY, "onnx_fp8")
+        MODEL_REPOSITORY.detector("onnx_fp8")
 
 
 def test_labels_name_every_class(labels: tuple[str, ...]) -> None:
@@ -215,7 +224,7 @@ def test_configurations_name_no_path() -> None:
 def copied(config: Config, tmp_path: Path) -> Config:
     """A copy of the built repository that a test may change, with one variant of the detector."""
     ensure_built(config, lambda line: None, only=["onnx_fp32"])
-    others = shutil.ignore_patterns("pytorch_*", "onnx_int8*", "tensorrt_*", "torchscript*", "*.plan", "*.pt*")
+    others = shutil.ignore_patterns("pytorch_*", "onnx_int8*", "tensorrt_*", "*.plan", "*.pt", "*.pt.json")
     shutil.copytree(REPOSITORY, tmp_path / "model_repository", ignore=others)
     return config.model_copy(update={"model_repository": tmp_path / "model_repository"})
 
@@ -241,29 +250,6 @@ def test_changed_thresholds_rebuild_the_postprocessing_only(copied: Config) -> N
     ensure_built(copied, lines.append)
     assert [line.split()[0] for line in lines] == ["building", "built", "current"]
     assert set(reasons(copied).values()) == {None}
-
-
-def test_changed_thresholds_rebuild_torchscript_too(config: Config, tmp_path: Path) -> None:
-    """And both configurations must say the same."""
-    shutil.copytree(
-        REPOSITORY, tmp_path / "model_repository", ignore=shutil.ignore_patterns("onnx_int8*", "tensorrt_*", "*.plan")
-    )
-    changed = config.model_copy(update={"model_repository": tmp_path / "model_repository"})
-    ensure_built(changed, lambda line: None, only=["pytorch_fp32"])
-    folder = changed.model_repository / "ssd_postprocess"
-    replace(folder / "config.pbtxt", '"0.05"', '"0.1"')
-    with pytest.raises(ConfigError, match=r"score_thresh is 0\.05, expected 0\.1 as in .*config\.pbtxt: give both"):
-        artefacts(changed)
-    for path in (folder / "configs").iterdir():
-        replace(path, '"0.05"', '"0.1"')
-    [script, detector] = artefacts(changed, only=["pytorch_fp32"])
-    assert (script.path.name, detector.path.name) == ("model.pt", "pytorch_fp32.pt")
-    assert (script.stale_because(), detector.stale_because()) == ("changed: score_thresh", None)
-    script.build()
-    assert script.stale_because() is None
-    record = json.loads((folder / "1/model.pt.json").read_text(encoding="utf-8"))
-    assert record["inputs"]["score_thresh"] == 0.1
-    assert {"torch", "numpy"} <= record["versions"].keys()
 
 
 def test_a_file_that_is_not_what_was_built_is_rebuilt(copied: Config) -> None:
@@ -318,13 +304,7 @@ def test_record_says_what_and_with_what(config: Config) -> None:
 def test_bad_parameters_are_named(copied: Config, before: str, after: str, words: str) -> None:
     replace(copied.model_repository / "ssd_postprocess/config.pbtxt", before, after)
     with pytest.raises(ConfigError, match=words):
-        postprocess_parameters(copied.model_repository)
-
-
-def test_another_number_of_classes_is_refused(copied: Config, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("background\ncar\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"conf \[81, 8732\], expected \[2, 8732\] as labels_path says"):
-        artefacts(copied.model_copy(update={"labels_path": tmp_path / "labels.txt"}))
+        ensure_built(copied, lambda line: None)
 
 
 def test_weights_without_calibration_ranges_build_all_but_int8(config: Config, tmp_path: Path) -> None:

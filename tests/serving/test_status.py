@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 
-from ssd_triton.serving.server.events import read_events
+from ssd_triton.serving.server.log_events import read_events
 from tests.conftest import assert_one_line_error, free_url
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]

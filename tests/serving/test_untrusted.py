@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from ssd_triton.serving.repository.paths import PREPROCESS
 
+from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.config import Config
 from ssd_triton.measuring.fuzz.corpus import make_corpus
 from ssd_triton.measuring.fuzz.decoder import DecoderProcess

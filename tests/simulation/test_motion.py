@@ -13,14 +13,14 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
-from ssd_triton.simulation import Target, WorldError, find_scenario, judge, scenarios
-from ssd_triton.simulation.brakes import stopping_distance_m
-from ssd_triton.simulation.contact import gap_m
+from ssd_triton.simulation import SimulationError, Target, find_scenario, judge, scenarios
 from ssd_triton.simulation.dataset import write_dataset
+from ssd_triton.simulation.ego_dynamics import stopping_distance_m
 from ssd_triton.simulation.motion import moved_aside, rectangle, road_pose, target_state, travelled
-from ssd_triton.simulation.outcome import truth_of
-from ssd_triton.simulation.rendering.render import Renderer
+from ssd_triton.simulation.polygons import gap_m
+from ssd_triton.simulation.rendering.renderer import Renderer
 from ssd_triton.simulation.scenario import Criterion, Road, SideMove, SpeedPhase
+from ssd_triton.simulation.snapshot import truth_of
 from tests.simulation.helpers import CAMERA, OVERHANG_M, alone, brake_from, drive
 
 
@@ -164,13 +164,13 @@ def test_same_seed_same_drive_bit_for_bit(config: Config, labels: tuple[str, ...
 
 
 def test_refusals(labels: tuple[str, ...], config: Config, tmp_path: Path) -> None:
-    with pytest.raises(WorldError, match="lens distortion"):
+    with pytest.raises(SimulationError, match="lens distortion"):
         Renderer(alone(), replace(CAMERA, distortion=(0.1, 0.0, 0.0, 0.0)))
-    with pytest.raises(WorldError, match="unknown weather 'snow'"):
+    with pytest.raises(SimulationError, match="unknown weather 'snow'"):
         Renderer(alone(), CAMERA, weather="snow")
-    with pytest.raises(WorldError, match="latency"):
+    with pytest.raises(SimulationError, match="latency"):
         drive(config, labels, alone(), latency_s=-1)
-    with pytest.raises(WorldError, match="at least 1"):
+    with pytest.raises(SimulationError, match="at least 1"):
         write_dataset(tmp_path, 0, 0, [(160, 120)], labels)
     with pytest.raises(ValueError, match="tram"):
         Target("tram", 10)

@@ -15,10 +15,10 @@ from ssd_triton.config import Config, DetectionNoiseConfig
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
 from ssd_triton.simulation import Target, find_scenario
-from ssd_triton.simulation.ground_truth import seen_targets
-from ssd_triton.simulation.rendering.render import Renderer
+from ssd_triton.simulation.rendering.renderer import Renderer
 from ssd_triton.simulation.rendering.weather import WEATHERS
 from ssd_triton.simulation.simulate import Disturbance
+from ssd_triton.simulation.visible_targets import visible_targets
 from tests.simulation.helpers import CAMERA, SMALL, alone, brake_from, drive
 
 NO_NOISE = DetectionNoiseConfig(box_px=0, miss_rate=0, min_visible_share=0, min_height_px=0)
@@ -44,7 +44,7 @@ def test_nothing_is_seen_in_an_empty_world(config: Config, labels: tuple[str, ..
 def test_box_of_a_car_ahead_is_where_hand_computation_puts_it(config: Config, labels: tuple[str, ...]) -> None:
     """The body's rear and widest part are 10 m ahead; the roof, lower and narrower, farther on."""
     run = drive(config, labels, alone(Target("truck", 8.5)))
-    (seen,) = seen_targets(run.frames[0].targets, run.frames[0].ego, CAMERA)
+    (seen,) = visible_targets(run.frames[0].targets, run.frames[0].ego, CAMERA)
     focal_px = 640 / math.tan(math.radians(30))
     assert seen.range_m == pytest.approx(10.0, abs=0.05)
     left, top, right, _ = seen.box_xyxy
@@ -56,7 +56,7 @@ def test_box_of_a_car_ahead_is_where_hand_computation_puts_it(config: Config, la
 
 def test_boxes_are_cut_off_at_the_border(config: Config, labels: tuple[str, ...]) -> None:
     run = drive(config, labels, alone(Target("saloon", 2.0, -2.5), Target("adult", 3.0, 30.0)))
-    (seen,) = seen_targets(run.frames[0].targets, run.frames[0].ego, CAMERA)
+    (seen,) = visible_targets(run.frames[0].targets, run.frames[0].ego, CAMERA)
     assert seen.box_xyxy[0] == 0
     assert 0 < seen.visible_share < 1
 
@@ -64,10 +64,10 @@ def test_boxes_are_cut_off_at_the_border(config: Config, labels: tuple[str, ...]
 def test_nearer_targets_hide_others(config: Config, labels: tuple[str, ...]) -> None:
     hidden = Target("adult", 20.0, 0.0)
     run = drive(config, labels, alone(hidden, Target("truck", 8.0), Target("adult", 20.0, 6.0)))
-    seen = {item.index: item for item in seen_targets(run.frames[0].targets, run.frames[0].ego, CAMERA)}
+    seen = {item.index: item for item in visible_targets(run.frames[0].targets, run.frames[0].ego, CAMERA)}
     assert set(seen) == {1, 2}
     half = drive(config, labels, alone(Target("hatchback", 20.0, 2.6), Target("truck", 8.0)))
-    seen = {item.index: item for item in seen_targets(half.frames[0].targets, half.frames[0].ego, CAMERA)}
+    seen = {item.index: item for item in visible_targets(half.frames[0].targets, half.frames[0].ego, CAMERA)}
     assert 0.05 < seen[0].visible_share < 0.9
     # The lorry's rear end, a little lower than its side, bounds the box; its silhouette has slanted sides.
     assert seen[0].box_xyxy[0] == pytest.approx(seen[1].box_xyxy[2], abs=6)
@@ -125,7 +125,7 @@ def test_what_is_drawn_fills_the_annotated_box(
     """Drawn with and without the target, pictures differ within its box and up to its sides."""
     frame = drive(config, labels, alone(target)).frames[0]
     renderer = _without_shadows(weather)
-    (seen,) = seen_targets(frame.targets, frame.ego, frame.camera)
+    (seen,) = visible_targets(frame.targets, frame.ego, frame.camera)
     difference = cv2.absdiff(renderer.draw(frame), renderer.draw(replace(frame, targets=()))).max(axis=2)
     rows, columns = np.nonzero(difference > 12)
     drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

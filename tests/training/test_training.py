@@ -25,6 +25,7 @@ from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
 from ssd_triton.training.trainer import SNAPSHOT
 from tests.conftest import assert_one_line_error, group_members
+from tests.interruptible import Interruptible
 from tests.training.helpers import LABELS, changed, loss_settings, write_set
 
 CPU = torch.device("cpu")
@@ -136,13 +137,13 @@ def test_interrupted_training_leaves_a_whole_snapshot(config: Config, tmp_path: 
         *("--data", source.images, source.annotations, "--output", tmp_path / "out", "--batch", "2", "--device", "cpu"),
     ]
     command = [sys.executable, str(ROOT / "tools/train.py"), *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     snapshot = tmp_path / "out" / SNAPSHOT
-    deadline = time.monotonic() + 90
-    while not snapshot.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    with Interruptible(command, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as process:
+        deadline = time.monotonic() + 90
+        while not snapshot.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert torch.load(snapshot, weights_only=True)["record"]["step"] >= 1

@@ -1,7 +1,7 @@
 """Triton python backend: encoded images or raw frames -> what the detector takes.
 
-Needs NumPy and Pillow, and nothing of this project. A request that cannot be served is refused alone, with a
-sentence that says which element is at fault; the other requests of its batch are served.
+Needs NumPy and Pillow, and nothing of this project. A request that cannot be served is refused alone, with a sentence
+that names the first element at fault; the other requests of its batch are served.
 """
 
 import json
@@ -31,7 +31,7 @@ class TritonPythonModel:
         self.sizes = {name: int(parameters[name]["string_value"]) for name in ("min_side_px", "max_pixels")}
         self.reduced_decode_ratio = float(parameters["reduced_decode_ratio"]["string_value"])
         threads = int(parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
-        # The limit here is checked on every image; PIL's own one would only warn.
+        # Every image is checked against max_pixels; PIL's own limit would only warn.
         Image.MAX_IMAGE_PIXELS = None
         self.log = StructuredLog(args["model_name"])
         self.metrics = _metric_family()
@@ -49,7 +49,7 @@ class TritonPythonModel:
         self.pool.shutdown()
 
     def _loaders(self, request):
-        """One callable for each batch element of a request, to be run on a thread."""
+        """Give a callable for each batch element of a request, to be run on a thread."""
         encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE")
         frames = pb_utils.get_input_tensor_by_name(request, "FRAME")
         if (encoded is None) == (frames is None):
@@ -59,7 +59,7 @@ class TritonPythonModel:
         return [lambda frame=frame: self._from_frame(frame) for frame in frames.as_numpy()]
 
     def _respond(self, request, elements):
-        """The response of one request, or its error, naming the first element at fault."""
+        """Give the response of one request, or an error that names the first element at fault."""
         images, sizes = [], []
         for index, element in enumerate(elements):
             loaded = element.result()
@@ -89,14 +89,14 @@ class TritonPythonModel:
             image = open_untrusted(data, max_file_bytes=self.max_file_bytes, **self.sizes)
             size = image.size
             if self.reduced_decode_ratio > 0:
-                # libjpeg decodes at 1/2, 1/4 or 1/8 for a part of the work; PIL keeps to sizes above the one asked for.
+                # libjpeg decodes at 1/2, 1/4 or 1/8 for part of the work; PIL never goes below the size asked for.
                 side_px = math.ceil(SIZE_PX * self.reduced_decode_ratio)
                 image.draft(None, (side_px, side_px))
             image.load()
             return _resize(_to_rgb(image)), size
         except RefusedInputError:
             raise
-        # On damaged files PIL's decoders raise nearly everything: OSError, SyntaxError, struct.error, zlib.error, ...
+        # On damaged files PIL's decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, ...
         except Exception as error:
             raise RefusedInputError(f"the image is damaged or of an unsupported kind: {error}") from error
 
@@ -108,7 +108,7 @@ class TritonPythonModel:
 
 
 def _metric_family():
-    """Refused requests, which Triton's own metrics count as successes; None with servers before 23.05."""
+    """Make a metric of refused requests: Triton's own count them as successes; None for servers before 23.05."""
     if not hasattr(pb_utils, "MetricFamily"):
         return None
     return pb_utils.MetricFamily(
@@ -119,10 +119,10 @@ def _metric_family():
 
 
 def _attempt(load):
-    """What a loader gives, or the reason of its refusal as text.
+    """Give what a loader gives, or the reason of its refusal as text.
 
     An exception in a future is part of a cycle that keeps the frames it passed through, and with them the file, until
-    Python collects garbage: a few large files that are refused would fill the memory.
+    Python collects garbage: a few large refused files would fill the memory.
     """
     try:
         return load()
@@ -138,7 +138,7 @@ def _refusal(message):
 
 
 def _to_rgb(image):
-    """Any mode that PIL can convert; transparency is dropped and EXIF orientation not applied, as in training."""
+    """Convert any mode that PIL can; transparency is dropped and EXIF orientation not applied, as in training."""
     if image.mode in SIXTEEN_BIT_MODES:
         samples = np.asarray(image)
         return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")

@@ -1,7 +1,8 @@
-"""JSON lines in Triton's log, with the ids of the requests that they are about. Needs nothing of this project.
+# Written from backends/structured_log.py by the build, do not edit. Digest: 23501376a3af4af3
+"""JSON lines in Triton's log about requests, with their ids. Needs nothing of this project.
 
-Each stands behind Triton's own prefix, and Triton 24 quotes it once more: ``sed 's/^[^]]*] //' LOG | jq -R 'fromjson? |
-fromjson?'`` leaves the JSON, and so does ``tools/status.py --log LOG``.
+Triton puts its own prefix before each line, and Triton 24 quotes the line once more: ``sed 's/^[^]]*] //' LOG | jq -R
+'fromjson? | fromjson?'`` leaves the JSON, and so does ``tools/status.py --log LOG``.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import time
 import triton_python_backend_utils as pb_utils
 
 LINES_A_SECOND = 10
-"""Lines beyond are counted, and not written: whoever sends bad requests shall not fill a disk."""
+"""Further lines are counted, not written: bad requests must not fill a disk."""
 BURST_LINES = 100
 MAX_REASON_CHARACTERS = 500
 
@@ -28,12 +29,12 @@ class StructuredLog:
         self.suppressed = 0
 
     def write(self, event, requests, reason):
-        """Write a line about requests, unless there were too many of late.
+        """Write a line about requests, unless too many were written recently.
 
         Args:
-            event: ``refused`` for what a client is to blame for, ``failed`` for everything else.
+            event: ``refused`` for faults of the client, ``failed`` for all others.
             requests: Triton's requests.
-            reason: Why.
+            reason: The reason.
         """
         if not self._may_write():
             self.suppressed += 1
@@ -48,12 +49,12 @@ class StructuredLog:
         }
         self.suppressed = 0
         log = pb_utils.Logger.log_error if event == "failed" else pb_utils.Logger.log_warn
-        # ASCII and without line breaks, whatever a request has put into the reason.
+        # ASCII and without line breaks, whatever a request puts into the reason.
         log(json.dumps(line))
 
     @contextlib.contextmanager
     def failures(self, requests):
-        """Write what is raised in the block, and raise it on."""
+        """Write what the block raises, and raise it again."""
         try:
             yield
         except Exception as error:

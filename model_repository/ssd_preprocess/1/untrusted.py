@@ -1,7 +1,7 @@
-"""Opening images of strangers: what would take too long or too much memory is refused before it is decoded.
+"""Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
-PIL parses what lies around the pixels in Python, piece by piece and while it holds Python's lock: a file of a few
-megabytes in millions of pieces would keep the whole model busy for minutes. Needs Pillow, and nothing of this project.
+PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
+megabytes in millions of pieces would block the whole model for minutes. Needs Pillow, and nothing of this project.
 """
 
 import io
@@ -12,15 +12,15 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Decoders that an image may reach: the fewer, the less there is to attack."""
 JPEG_MAGIC = b"\xff\xd8\xff"
 MAX_READS = 100_000
-"""Pieces that PIL may read a file in, each some 5 µs of Python; a PNG of 64 MiB in chunks of 8 KiB has 33,000."""
+"""Pieces that PIL may read of a file, each some 5 µs of Python; a PNG of 64 MiB in chunks of 8 KiB has 33,000."""
 MAX_HEADER_BYTES = 8 << 20
-"""Of all that precedes the pixels; colour profiles have up to 3 MB."""
+"""Bytes before the pixels; colour profiles have up to 3 MB."""
 MAX_READINGS = 4
 """Times that PIL may read every byte of a file, on average: all tags of a TIFF could be the same large part of it."""
 MAX_STRIPS = 65_536
 """Strips or tiles of a TIFF, each some 20 µs of Python; of one row each they make a tall image."""
 MAX_PYTHON_PIXELS = 100_000
-"""Of images in encodings whose decoders PIL has in Python: plain PPM, PPM of odd depths, run-length coded BMP."""
+"""Pixels of an image whose decoder PIL has in Python: plain PPM, PPM of odd depths, run-length coded BMP."""
 BIG_TIFF = 43
 STRIP_TAGS = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
 
@@ -34,13 +34,13 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
 
     Args:
         data: The file.
-        max_file_bytes: It may have so many bytes.
-        min_side_px: Its sides have so many pixels, or more.
-        max_pixels: It may have so many pixels.
+        max_file_bytes: Bytes it may have.
+        min_side_px: Pixels that each side must have.
+        max_pixels: Pixels it may have.
 
     Raises:
-        RefusedInputError: It is no single image within those limits, with the reason. PIL raises nearly everything
-            else on damaged files.
+        RefusedInputError: It is not a single image within these limits, with the reason. On damaged files PIL raises
+            almost anything else.
     """
     if not data:
         raise RefusedInputError("got 0 bytes, expected an encoded image")
@@ -77,7 +77,7 @@ def check_size(width, height, *, min_side_px, max_pixels):
 
 
 def _check_strips(file):
-    """Refuse a TIFF by how many parts its first image is in, and leave the file at its beginning."""
+    """Refuse a TIFF whose first image has too many parts, and leave the file at its beginning."""
     header = file.read(8)
     directory = TiffImagePlugin.ImageFileDirectory_v2(header + (file.read(8) if header[2] == BIG_TIFF else b""))
     file.seek(directory.next)
@@ -89,9 +89,9 @@ def _check_strips(file):
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG of whose EXIF nothing is read, and of several pictures (MPO) the first one.
+    """A JPEG whose EXIF is not read; of several pictures (MPO) the first one.
 
-    PIL would look there for a resolution, and EXIF of half a megabyte whose tags are all the same part of it makes that
+    PIL would look there for a resolution: EXIF of half a megabyte whose tags are all the same part of it makes that
     take gigabytes.
     """
 
@@ -100,7 +100,7 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 
 
 class _BoundedFile(io.BytesIO):
-    """A file of which PIL reads so many pieces and bytes, and so many bytes until it is open."""
+    """A file of which PIL may read a limited number of pieces, of bytes, and of bytes until the image is open."""
 
     def __init__(self, data):
         super().__init__(data)

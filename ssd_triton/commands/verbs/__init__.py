@@ -74,10 +74,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "render-scenario": "a scenario as a dash-cam clip with its ground truth",
         "render-dataset": "random scenes as a training set in COCO's format",
     },
-    "deploy": {
-        "container": "entry point of the container: engine first, then tritonserver",
-        "fetch-helm": "the helm binary, which the tests of the chart use",
-    },
+    "deploy": {"container": "entry point of the container: engine first, then tritonserver"},
     "set up": {
         "config": "the configuration in force, its schema and its reference",
         "completion": "completion for bash, zsh or tcsh",

@@ -29,17 +29,18 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.common.labels import load_labels
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.network.ssd import ServedDetector
+    from ssd_triton.detector.variants import BASELINE
     from ssd_triton.detector.weights.file import load_network
     from ssd_triton.measuring.benchmark import measure, report, timing
-    from ssd_triton.serving import candidates
+    from ssd_triton.serving.runnable import runnable_variants
 
     device = choose_device(args.device)
     network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
-    variants = candidates.runnable_candidates(config, detector, device)
+    variants = runnable_variants(config, detector, device)
     limit = measure.measure_limit(detector, device)
     rows = measure.benchmark(variants, args.batch, args.turns, device)
-    baseline = "pytorch_fp16" if device.type == "cuda" else "pytorch_fp32"
+    baseline = BASELINE["gpu" if device.type == "cuda" else "cpu"]
     report.write_report(args.output, rows, limit, timing.machine(device), baseline)
     print(report.table(rows))
     print(

@@ -125,7 +125,7 @@ def _calibrate(args: argparse.Namespace, intrinsics: Camera, source: VideoSource
         calibrate_from_points,
         frame_at,
     )
-    from ssd_triton.driving.camera.fit import RoadReference
+    from ssd_triton.driving.camera.mounting import RoadReference
 
     if args.method == "clip":
         return calibrate_from_clip(intrinsics, source, args.max_frames)

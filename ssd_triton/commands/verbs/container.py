@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Prepare, then never return unless only the cache should be filled."""
-    from ssd_triton.serving.container.start import exec_server, prepare
+    from ssd_triton.serving.container.entry_point import exec_server, prepare
 
     prepared = prepare(config, logging.info, compute_capability=args.compute_capability)
     if not args.build_only:

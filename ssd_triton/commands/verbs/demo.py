@@ -18,6 +18,7 @@ from ssd_triton.commands.options import add_option, given
 from ssd_triton.commands.shared import add_connection_options
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import CameraConfig, Config
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ DEFAULT_CLIP = "default_clip.mp4"
 """Name of the rendered clip, in the folder of the output."""
 _CAMERA = ("horizontal_fov_deg", "height_m", "pitch_deg", "yaw_deg")
 _BRAKING = ("ego_speed_kmh", "reaction_time_s", "deceleration_mps2", "warning_lead_time_s", "corridor_half_width_m")
-_KMH_PER_MPS = 3.6
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -132,7 +132,7 @@ def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
         return load_ego_csv(args.ego_speed_csv, config.demo.max_ego_gap_s)
     if args.no_ego_speed:
         return ConstantEgo()
-    return ConstantEgo(EgoMotion(config.braking.ego_speed_kmh / _KMH_PER_MPS))
+    return ConstantEgo(EgoMotion(config.braking.ego_speed_kmh / KMH_PER_MPS))
 
 
 def _default_input(config: Config, labels: Sequence[str]) -> tuple[Path, EgoSource]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from ssd_triton.commands.options import add_option
 from ssd_triton.common.files import relative_to_cwd
-from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton engine --precision fp16 --runtime tensorrt-rtx --compute-capability 8.9"
@@ -40,27 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Build one engine and print its layers."""
-    from ssd_triton.detector.engines.build import EngineRequest, build_engine, serving_config, unexpected_layers
+    from ssd_triton.detector.engines.build import build_engine, unexpected_layers
     from ssd_triton.detector.engines.metadata import inspect_engine
-    from ssd_triton.serving.repository.engines import ONNX_OF
+    from ssd_triton.detector.variants import engine_variant
+    from ssd_triton.serving.repository.repository import ModelRepository
 
-    folder = config.model_repository / DETECTOR / "1"
-    request = EngineRequest(
-        precision=args.precision,
-        onnx=args.onnx or folder / f"{ONNX_OF[args.precision]}.onnx",
-        plan=args.output or folder / f"tensorrt_{args.precision}.plan",
-        runtime=config.tensorrt.runtime,
-        compute_capability=args.compute_capability,
-        settings=config.tensorrt,
-        model_config=serving_config(config.model_repository, args.precision),
-    )
-    metadata = build_engine(request)
+    repository = ModelRepository(config.model_repository)
+    served = repository.engine(engine_variant(args.precision).name, config.tensorrt, args.compute_capability)
+    engine = replace(served, path=args.output or served.path, onnx=args.onnx or served.onnx)
+    metadata = build_engine(engine)
     for problem in unexpected_layers(metadata):
         logging.warning("unexpected in a %s engine: %s", metadata.precision, problem)
     print(
-        f"{relative_to_cwd(request.plan)}: {metadata.precision} for compute capability {metadata.compute_capability}, "
+        f"{relative_to_cwd(engine.path)}: {metadata.precision} for compute capability {metadata.compute_capability}, "
         f"batch {metadata.profile}, {metadata.runtime} {metadata.runtime_version}, "
-        f"{request.plan.stat().st_size / 1e6:.1f} MB, built in {metadata.build_s:.1f} s"
+        f"{engine.path.stat().st_size / 1e6:.1f} MB, built in {metadata.build_s:.1f} s"
     )
-    print(inspect_engine(request.plan).table())
+    print(inspect_engine(engine.path).table())
     return 0

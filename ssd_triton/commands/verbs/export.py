@@ -42,9 +42,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
     num_labels = len(load_labels(config.labels_path))
     if args.postprocess:
         from ssd_triton.detector.postprocessing.onnx_graph import export_postprocess
-        from ssd_triton.serving.repository.model_config import postprocess_parameters
+        from ssd_triton.serving.repository.repository import ModelRepository
 
-        export_postprocess(args.output, num_labels, postprocess_parameters(config.model_repository))
+        export_postprocess(args.output, num_labels, ModelRepository(config.model_repository).thresholds)
         print(f"{args.output}: equal to the NumPy reference, sha256 {sha256_of(args.output)}")
         return 0
     from ssd_triton.detector.export.detector import export_detector

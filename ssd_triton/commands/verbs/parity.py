@@ -31,12 +31,12 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.detector.network.ssd import ServedDetector
     from ssd_triton.detector.weights.file import load_network
     from ssd_triton.evaluation.parity import check_parity, table
-    from ssd_triton.serving.candidates import runnable_candidates
+    from ssd_triton.serving.runnable import runnable_variants
 
     network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
-    candidates = runnable_candidates(config, detector, choose_device(args.device))
+    variants = runnable_variants(config, detector, choose_device(args.device))
     images = photographs(args.images, args.num_images)
-    results = check_parity(detector, candidates, images, config.parity.model_dump())
+    results = check_parity(detector, variants, images, config.parity.model_dump())
     print(table(results))
     return 0 if all(one.passed for one in results) else 1

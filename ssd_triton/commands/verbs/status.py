@@ -93,7 +93,7 @@ def _print_status(status: ServerStatus, earlier: ServerStatus | None, *, as_json
 
 
 def _print_events(path: Path) -> int:
-    from ssd_triton.serving.server.events import read_events
+    from ssd_triton.serving.server.log_events import read_events
 
     with path.open(encoding="utf-8", errors="replace") as lines:
         for event in read_events(lines):

@@ -1,15 +1,14 @@
-"""TensorRT engines of the detector: FP32, FP16 and INT8, with a dynamic batch.
+"""Building TensorRT engines of the detector: FP32, FP16 and INT8, with a dynamic batch.
 
 Networks are strongly typed: the types are those of the ONNX file and TensorRT may not change them. FP32 is built from
-the FP32 file, with TF32 off unless asked for; FP16 from the same file cast by
-:mod:`ssd_triton.detector.export.half`; INT8 from a file with
-QuantizeLinear and DequantizeLinear nodes, in which what is not quantised stays FP32.
+the FP32 file, with TF32 off unless asked for. FP16 is built from the same file, cast by
+:mod:`ssd_triton.detector.export.half`. INT8 is built from a file with QuantizeLinear and DequantizeLinear nodes; its
+other layers stay in FP32.
 
-The builder is TensorRT, which builds for the GPU that it runs on, or by explicit choice TensorRT-RTX, which builds for
-a named compute capability without any GPU. Polygraphy drives both. Only the detector is built here: TensorRT-RTX parses
-the post-processing graph as well but has no kernel for its NonMaxSuppression, so that it stays with ONNX Runtime.
-TensorRT accepts a UINT8 input only straight into a Cast, and so begins the graph of
-:class:`ssd_triton.detector.network.ssd.ServedDetector`.
+TensorRT builds for the GPU it runs on. TensorRT-RTX builds for a named compute capability without any GPU. Polygraphy
+drives both. The post-processing is no engine: TensorRT-RTX parses its graph but has no kernel for NonMaxSuppression.
+TensorRT accepts a UINT8 input only straight into a Cast, so the graph of
+:class:`ssd_triton.detector.network.ssd.ServedDetector` begins with one.
 
     python tools/build_engine.py --precision fp16 --runtime tensorrt-rtx --compute-capability 8.9
 """
@@ -20,19 +19,18 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.common.model_names import DETECTOR
-from ssd_triton.config import RuntimeName, TensorRTConfig
+from ssd_triton.config import TensorRTConfig
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.inspection import EngineLayer, EngineReport, parse_layers
-from ssd_triton.detector.engines.metadata import BatchProfile, EngineMetadata, Precision, metadata_path
+from ssd_triton.detector.engines.metadata import BatchProfile, EngineMetadata, metadata_path
 from ssd_triton.detector.engines.onnx_source import BORDER, IMAGE, detector_onnx
 from ssd_triton.detector.engines.runtime import (
     BuilderLog,
@@ -44,7 +42,7 @@ from ssd_triton.detector.engines.runtime import (
     run_cancellable,
 )
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
-from ssd_triton.serving.repository.model_config import ModelConfig, load_model_config, variant_config, variants
+from ssd_triton.detector.variants import Precision
 
 _MIB = 1 << 20
 _LACKING: dict[Precision, Callable[[tuple[int, int]], bool]] = {
@@ -55,42 +53,12 @@ _LACKING: dict[Precision, Callable[[tuple[int, int]], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class EngineRequest:
-    """An engine that is wanted.
+def batch_profile(settings: TensorRTConfig, max_batch_size: int) -> BatchProfile:
+    """Give the optimisation profile, checked against the batches that Triton sends.
 
-    Attributes:
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        onnx: The detector as ONNX, FP32 for ``fp32`` and ``fp16``, quantised for ``int8``.
-        plan: The file to write; the metadata go beside it.
-        runtime: The builder library.
-        compute_capability: Such as ``8.6``; None is that of the GPU here.
-        settings: Profile, optimisation level, workspace, TF32 and timing cache.
-        model_config: Of the variant that is going to serve the engine.
-    """
-
-    precision: Precision
-    onnx: Path
-    plan: Path
-    runtime: RuntimeName
-    compute_capability: str | None
-    settings: TensorRTConfig
-    model_config: ModelConfig
-
-
-def serving_config(repository: Path, precision: Precision) -> ModelConfig:
-    """The configuration that Triton would take for ``--model-config-name tensorrt_<precision>``.
-
-    As in Triton itself that is ``config.pbtxt`` where there is no such variant.
-    """
-    variant = f"tensorrt_{precision}"
-    if variant in variants(repository):
-        return variant_config(repository, variant)
-    return load_model_config(repository / DETECTOR / "config.pbtxt")
-
-
-def batch_profile(settings: TensorRTConfig, model_config: ModelConfig) -> BatchProfile:
-    """The optimisation profile, checked against the batches that Triton is going to send.
+    Args:
+        settings: With the profile's three sizes.
+        max_batch_size: Images in the largest batch that Triton sends.
 
     Raises:
         EngineError: The three sizes are not in order, do not begin at 1, or do not end at ``max_batch_size``.
@@ -99,65 +67,65 @@ def batch_profile(settings: TensorRTConfig, model_config: ModelConfig) -> BatchP
     profile = BatchProfile(min=sizes.min, opt=sizes.opt, max=sizes.max)
     if not 1 == sizes.min <= sizes.opt <= sizes.max:
         raise EngineError(
-            f"the profile is {profile} images (min/opt/max), expected 1 <= opt <= max with min 1, since Triton sends "
-            "single images too: set tensorrt.profile in config.yml"
+            f"the profile is {profile} images (min/opt/max), expected 1 <= opt <= max with min 1, since Triton also "
+            "sends single images: set tensorrt.profile in config.yml"
         )
-    if sizes.max != model_config.max_batch_size:
+    if sizes.max != max_batch_size:
         raise EngineError(
-            f"the profile's largest batch is {sizes.max}, expected {model_config.max_batch_size} as max_batch_size of "
+            f"the profile's largest batch is {sizes.max}, expected {max_batch_size} as max_batch_size of "
             f"the variant says: set tensorrt.profile.max in config.yml, or max_batch_size in {DETECTOR}'s configuration"
         )
     return profile
 
 
-def build_engine(request: EngineRequest) -> EngineMetadata:
+def build_engine(engine: Engine) -> EngineMetadata:
     """Build a plan and write it with its metadata; until both are whole, the old ones stay in place.
 
     Returns:
         What was built, also written beside the plan as :func:`metadata_path` says.
 
     Raises:
-        EngineError: The profile, precision, compute capability, library or ONNX file does not serve; or TensorRT
+        EngineError: The profile, precision, compute capability, library or ONNX file does not fit; or TensorRT
             refused the network, with its own words.
         ExportError: The ONNX file has another interface, or weights that do not fit FP16.
     """
-    profile = batch_profile(request.settings, request.model_config)
+    profile = batch_profile(engine.settings, engine.max_batch_size)
     # ONNX first: reading it costs nothing, and importing a library of a gigabyte does.
-    model_bytes = detector_onnx(request.onnx, request.precision, _num_labels(request.model_config))
-    runtime = load_runtime(request.runtime)
+    model_bytes = detector_onnx(engine.onnx, engine.precision, engine.num_labels)
+    runtime = load_runtime(engine.settings.runtime)
     gpu = find_gpu()
-    capability = _target(request, runtime, gpu)
-    name = relative_to_cwd(request.plan)
+    capability = _target(engine, runtime, gpu)
+    name = relative_to_cwd(engine.path)
     logging.info("building %s for compute capability %s: %s %s", name, capability, runtime.name, runtime.version)
     start = time.perf_counter()
-    plan_bytes, log = _build(request, runtime, capability, profile, model_bytes)
+    plan_bytes, log = _build(engine, runtime, capability, profile, model_bytes)
     build_s = time.perf_counter() - start
     metadata = EngineMetadata(
         runtime=runtime.name,
         runtime_version=runtime.version,
         gpu_name=gpu.name if gpu is not None and gpu.compute_capability == capability else None,
         compute_capability=capability,
-        precision=request.precision,
+        precision=engine.precision,
         profile=profile,
-        tf32=request.settings.tf32,
-        builder_optimization_level=request.settings.builder_optimization_level,
-        workspace_mib=request.settings.workspace_mib,
-        onnx=request.onnx.name,
-        onnx_sha256=sha256_of(request.onnx),
+        tf32=engine.settings.tf32,
+        builder_optimization_level=engine.settings.builder_optimization_level,
+        workspace_mib=engine.settings.workspace_mib,
+        onnx=engine.onnx.name,
+        onnx_sha256=sha256_of(engine.onnx),
         plan_sha256=sha256(plan_bytes).hexdigest(),
         built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         build_s=round(build_s, 2),
         layers=_layers(log, runtime, plan_bytes),
     )
-    # Of the two moves the metadata's is the last: a plan without its own metadata is refused at load.
-    with atomic_output(metadata_path(request.plan)) as metadata_file, atomic_output(request.plan) as plan_file:
+    # The metadata are moved last: a plan without its own metadata is refused when it is loaded.
+    with atomic_output(metadata_path(engine.path)) as metadata_file, atomic_output(engine.path) as plan_file:
         plan_file.write_bytes(plan_bytes)
         metadata_file.write_text(metadata.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return metadata
 
 
 def unexpected_layers(metadata: EngineMetadata) -> list[str]:
-    """What in an engine is not as its precision promises; an empty list is what one wants.
+    """List what in an engine is not as its precision promises; a good engine has an empty list.
 
     FP32 and FP16 engines are expected to run every convolution in their type and to change types only at the network's
     input and outputs. In an INT8 engine at least one convolution runs in INT8, and quantising between layers is normal.
@@ -172,13 +140,13 @@ def unexpected_layers(metadata: EngineMetadata) -> list[str]:
     return problems + [f"layer '{layer.name}' changes types" for layer in report.inner_conversions(BORDER)]
 
 
-def _target(request: EngineRequest, runtime: Runtime, gpu: Gpu | None) -> str:
+def _target(engine: Engine, runtime: Runtime, gpu: Gpu | None) -> str:
     """The compute capability to build for."""
-    wanted = request.compute_capability
+    wanted = engine.compute_capability
     if not runtime.is_rtx:
         if gpu is None:
             raise EngineError(
-                "TensorRT builds for the GPU it runs on and found none: run this where the engine is to be served, or "
+                "TensorRT builds for the GPU it runs on and found none: run this where the engine is served, or "
                 "build ahead of time with --runtime tensorrt-rtx --compute-capability 8.9"
             )
         if wanted not in (None, gpu.compute_capability):
@@ -191,9 +159,9 @@ def _target(request: EngineRequest, runtime: Runtime, gpu: Gpu | None) -> str:
         raise EngineError("found no GPU to build for: name one with --compute-capability, such as 8.9")
     known = runtime.ahead_of_time_capabilities()
     numbers = _numbers(capability)
-    if _LACKING[request.precision](numbers):
+    if _LACKING[engine.precision](numbers):
         raise EngineError(
-            f"a GPU of compute capability {capability} has no {request.precision.upper()}: build with --precision fp32"
+            f"a GPU of compute capability {capability} has no {engine.precision.upper()}: build with --precision fp32"
         )
     if runtime.is_rtx and capability not in known:
         raise EngineError(
@@ -212,7 +180,7 @@ def _numbers(capability: str) -> tuple[int, int]:
 
 
 def _build(
-    request: EngineRequest, runtime: Runtime, capability: str, profile: BatchProfile, model_bytes: bytes
+    engine: Engine, runtime: Runtime, capability: str, profile: BatchProfile, model_bytes: bytes
 ) -> tuple[bytes, BuilderLog]:
     """Parse and build; the plan, and what was said meanwhile."""
     polygraphy_trt: Any = import_module("polygraphy.backend.trt")
@@ -220,11 +188,11 @@ def _build(
 
     def build(monitor: Any) -> bytes:
         builder, network, parser = polygraphy_trt.network_from_onnx_bytes(model_bytes, strongly_typed=True)
-        config = _builder_config(request, runtime, capability, profile, monitor)(builder, network)
+        config = _builder_config(engine, runtime, capability, profile, monitor)(builder, network)
         # Both libraries have TF32 on unless it is cleared, and Polygraphy clears it for TensorRT only.
-        change_flag = config.set_flag if request.settings.tf32 else config.clear_flag
+        change_flag = config.set_flag if engine.settings.tf32 else config.clear_flag
         change_flag(runtime.module.BuilderFlag.TF32)
-        cache = None if runtime.is_rtx else request.settings.timing_cache
+        cache = None if runtime.is_rtx else engine.settings.timing_cache
         if cache is not None:
             cache.parent.mkdir(parents=True, exist_ok=True)
         plan = polygraphy_trt.engine_bytes_from_network(
@@ -239,22 +207,14 @@ def _build(
             return run_cancellable(runtime.module, build), log
         except exception.PolygraphyException as error:
             reason = "; ".join(log.errors[:3]) or str(error)
-            raise EngineError(f"{runtime.name} cannot build {relative_to_cwd(request.onnx)}: {reason}") from error
-
-
-def _num_labels(model_config: ModelConfig) -> int:
-    """Classes, the background included, by the output that the variant promises."""
-    dims: dict[str, list[int]] = {output.name: list(output.dims) for output in model_config.output}
-    if "conf" not in dims:
-        raise EngineError(f"{DETECTOR}'s configuration has no output 'conf', expected it with dims [labels, boxes]")
-    return dims["conf"][0]
+            raise EngineError(f"{runtime.name} cannot build {relative_to_cwd(engine.onnx)}: {reason}") from error
 
 
 def _builder_config(
-    request: EngineRequest, runtime: Runtime, capability: str, profile: BatchProfile, monitor: Any
+    engine: Engine, runtime: Runtime, capability: str, profile: BatchProfile, monitor: Any
 ) -> Callable[[Any, Any], Any]:
     """Polygraphy's maker of a builder configuration."""
-    trt, settings = runtime.module, request.settings
+    trt, settings = runtime.module, engine.settings
     polygraphy_trt: Any = import_module("polygraphy.backend.trt")
     shapes = [(n, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3) for n in (profile.min, profile.opt, profile.max)]
     options: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """What is inside a TensorRT engine: its layers, and the types they read and write.
 
 The text is what TensorRT's ``EngineInspector`` prints in its one-line format with detailed profiling verbosity. The
-builder writes the same text to its log, so that an engine can be inspected where it was built: deserialising one, as
-the inspector demands, needs the GPU that it was built for.
+builder logs the same text, so that an engine can be inspected where it is built: the inspector would have to
+deserialise it, and that needs the GPU it was built for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONVOLUTION_KINDS = ("correlation", "convolution", "runtime_fusion", "gemm")
 """TensorRT's names of layers that multiply matrices, in lower case: ``correlation`` for convolutions and
 ``runtime_fusion`` for 1x1 convolutions as seen in TensorRT-RTX 1.7; the others in TensorRT 10."""
 _BOOKKEEPING_KINDS = ("signal", "wait", "shape_call")
-"""Synchronisation between streams and shapes on the host: no tensor goes through them."""
+"""Synchronisation of streams, and shapes on the host: no tensor passes through them."""
 
 
 class EngineTensor(BaseModel):
@@ -78,7 +78,7 @@ class EngineReport:
         return tuple(layer for layer in self.layers if layer.is_convolution)
 
     def convolution_types(self) -> Counter[str]:
-        """How many convolutions run in each type: that of both the activations and the weights, or ``mixed``."""
+        """Count convolutions by the type of both activations and weights, or ``mixed``."""
         counts: Counter[str] = Counter()
         for layer in self.convolutions:
             types = {tensor.dtype for tensor in (*layer.inputs[:1], *layer.constants[:1])}
@@ -86,7 +86,7 @@ class EngineReport:
         return counts
 
     def inner_conversions(self, border: frozenset[str]) -> tuple[EngineLayer, ...]:
-        """Layers that change the type of a tensor and touch none of the network's inputs and outputs.
+        """Give layers that change the type of a tensor and do not touch the network's inputs and outputs.
 
         Args:
             border: Names of the network's inputs and outputs.
@@ -98,7 +98,7 @@ class EngineReport:
         )
 
     def table(self) -> str:
-        """Counts by kind and types, one row each, most frequent first."""
+        """Write counts by kind and types, one row each, most frequent first."""
         rows = Counter(
             (
                 layer.kind,
@@ -125,9 +125,7 @@ def parse_layers(text: str) -> tuple[EngineLayer, ...]:
     for line in lines:
         match = _LAYER.match(line)
         if match is None:
-            raise EngineError(
-                f"cannot read the engine's layer '{line.strip()[:80]}': the form of TensorRT's text is new"
-            )
+            raise EngineError(f"cannot read the engine's layer '{line.strip()[:80]}': TensorRT's text has a new form")
         if match["kind"] not in _BOOKKEEPING_KINDS:
             layers.append(
                 EngineLayer(

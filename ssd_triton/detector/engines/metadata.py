@@ -1,15 +1,14 @@
-"""What an engine was built for, in a JSON file beside it, and refusing an engine that does not fit.
+"""What an engine was built for, in a JSON file beside it; an engine that does not fit is refused.
 
-A plan runs on the compute capability and the runtime version that it was built for and nowhere else, and TensorRT
-says so late and in its own words. Nothing here imports TensorRT, ONNX or PyTorch: a server can check a plan before it
-loads it.
+A plan runs only on the compute capability and the runtime version that it was built for, and TensorRT says so late and
+in its own words. Nothing here imports TensorRT, ONNX or PyTorch: a server can check a plan before it loads it.
 """
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,8 +16,8 @@ from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import RuntimeName
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.inspection import EngineLayer, EngineReport
+from ssd_triton.detector.variants import Precision
 
-Precision = Literal["fp32", "fp16", "int8"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -38,8 +37,8 @@ class BatchProfile(BaseModel):
 class EngineMetadata(BaseModel):
     """What a plan was built from, for and with.
 
-    ``compute_capability`` is of the form ``8.6``. ``gpu_name`` is None for an engine built ahead of time. ``onnx`` and
-    ``onnx_sha256`` are of the file that the user gave, also where it was cast to FP16 first. ``built`` is UTC, ISO
+    ``compute_capability`` has the form ``8.6``. ``gpu_name`` is None for an engine built ahead of time. ``onnx`` and
+    ``onnx_sha256`` belong to the file that the user gave, even where it was cast to FP16 first. ``built`` is UTC, ISO
     8601. ``layers`` are those of :mod:`ssd_triton.detector.engines.inspection`.
     """
 
@@ -68,7 +67,7 @@ def metadata_path(plan: Path) -> Path:
 
 
 def build_command(precision: str, runtime: str, compute_capability: str, plan: Path) -> str:
-    """The command line that builds a plan."""
+    """Give the command line that builds a plan."""
     words = ["python", "tools/build_engine.py", "--precision", precision, "--runtime", runtime]
     # TensorRT builds for the GPU it runs on; only TensorRT-RTX can be told another one.
     words += ["--compute-capability", compute_capability] if runtime == "tensorrt-rtx" else []
@@ -93,15 +92,15 @@ def check_engine(
         runtime: What is going to load it.
         runtime_version: ``tensorrt.__version__`` or ``tensorrt_rtx.__version__``.
         precision: What the variant promises.
-        max_batch_size: Of the variant's configuration; the profile must go from single images to just that.
-        compute_capability: Of the GPU, such as ``8.6``; None does not compare it.
-        onnx: The file that the plan should come from; None where the server does not have it.
-        gpu_name: Of the GPU; None does not compare it. Only plans of TensorRT belong to one model of GPU: those of
-            TensorRT-RTX hold for every GPU of their compute capability.
+        max_batch_size: The variant's; the profile must reach from single images to exactly this.
+        compute_capability: The GPU's, such as ``8.6``; None does not compare it.
+        onnx: The file that the plan should be built from; None where the server does not have it.
+        gpu_name: The GPU's name; None does not compare it. Only plans of TensorRT belong to one model of GPU: those of
+            TensorRT-RTX run on every GPU of their compute capability.
 
     Raises:
-        EngineError: The plan or its metadata is missing or damaged, or does not fit: names everything that differs,
-            what was found, what was expected, and the command that builds the plan again.
+        EngineError: The plan or its metadata is missing or damaged, or does not fit. The message names everything that
+            differs, what was found, what was expected, and the command that builds the plan again.
     """
     metadata = read_metadata(plan, precision)
     capability = compute_capability or metadata.compute_capability
@@ -128,23 +127,23 @@ def check_engine(
 
 
 def inspect_engine(plan: Path) -> EngineReport:
-    """The layers that the builder reported of a plan; no GPU is needed.
+    """Read the layers that the builder reported of a plan; no GPU is needed.
 
     Raises:
-        EngineError: The plan or its metadata is missing or damaged, or the metadata are of another plan.
+        EngineError: The plan or its metadata is missing or damaged, or the metadata belong to another plan.
     """
     return EngineReport(read_metadata(plan).layers)
 
 
 def read_metadata(plan: Path, precision: Precision | None = None) -> EngineMetadata:
-    """Read the metadata of a plan, and make sure that they are of this very file.
+    """Read the metadata of a plan, and make sure that they belong to this very file.
 
     Args:
         plan: The engine.
-        precision: What is wanted, for the command that an error names; None names none.
+        precision: The precision for the command that an error names; None leaves it out.
 
     Raises:
-        EngineError: The plan or its metadata is missing or damaged, or the metadata are of another plan.
+        EngineError: The plan or its metadata is missing or damaged, or the metadata belong to another plan.
     """
     words = ["--precision", precision] if precision else []
     command = shlex.join(["python", "tools/build_engine.py", *words, "--output", relative_to_cwd(plan)])

@@ -1,4 +1,4 @@
-"""The ONNX file that an engine is built from: read, checked, and in the types that the engine is to have."""
+"""The ONNX file that an engine is built from: read, checked, and cast to the types of the engine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.engines.errors import EngineError
-from ssd_triton.detector.engines.metadata import Precision
 from ssd_triton.detector.export.compare import check_interface
 from ssd_triton.detector.export.half import to_half
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX, NUM_DEFAULT_BOXES
+from ssd_triton.detector.variants import Precision
 
 IMAGE = "image"
 BORDER = frozenset({IMAGE, "loc", "conf"})
@@ -21,7 +21,7 @@ BORDER = frozenset({IMAGE, "loc", "conf"})
 
 
 def detector_onnx(path: Path, precision: Precision, num_labels: int) -> bytes:
-    """The detector as serialised ONNX whose types are those of the precision.
+    """Read the detector as serialised ONNX whose types are those of the precision.
 
     Args:
         path: UINT8 [N, 300, 300, 3] in; FP32 [N, 4, 8732] and [N, num_labels, 8732] out.

@@ -1,8 +1,8 @@
 """Running a TensorRT or TensorRT-RTX engine on a GPU, on PyTorch's tensors.
 
 The ``tensorrt`` backend of the embedded server, the benchmark and the parity check run engines through this module. The
-plan is checked against its metadata before it is loaded. Small batches spend their time on launching kernels, which
-CUDA graphs avoid: TensorRT-RTX captures them by itself; for TensorRT they are captured here, one for each batch size
+plan is checked against its metadata before it is loaded. Small batches spend their time on launching kernels. CUDA
+graphs avoid that: TensorRT-RTX captures them by itself; for TensorRT they are captured here, one for each batch size
 that is asked for.
 """
 
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.engines.errors import EngineError
-from ssd_triton.detector.engines.metadata import Precision, check_engine, read_metadata
+from ssd_triton.detector.engines.metadata import check_engine, read_metadata
 from ssd_triton.detector.engines.runtime import import_runtime
+from ssd_triton.detector.variants import Precision
 
 INPUT = "image"
 OUTPUTS = ("loc", "conf")
@@ -61,7 +62,7 @@ class EngineRunner:
         max_batch_size: int,
         graph_batch_sizes: Sequence[int] = (),
     ) -> None:
-        # What can be told without a GPU comes first: it is the plainer reason.
+        # What needs no GPU is checked first: it is the plainer reason.
         runtime = import_runtime(read_metadata(plan, precision).runtime)
         expected: dict[str, Any] = {
             "runtime": runtime.name,

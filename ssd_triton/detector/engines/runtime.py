@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT-RTX behind one door, and what has to be asked of the machine.
+"""TensorRT and TensorRT-RTX behind one interface, and the GPU of this machine.
 
-Both have one Python API, and Polygraphy drives both: it asks ``polygraphy.config.USE_TENSORRT_RTX`` which one to
-import, once, when its TensorRT backend is first imported. Hence the choice holds for a whole process.
+Both libraries have the same Python API, and Polygraphy drives both. It reads ``polygraphy.config.USE_TENSORRT_RTX``
+once, when its TensorRT backend is first imported: a process builds with one of them only.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Runtime:
 
     @property
     def is_rtx(self) -> bool:
-        """Whether this is TensorRT-RTX, which can build for a GPU that is not there."""
+        """Whether this is TensorRT-RTX; it builds for GPUs that are not here, too."""
         return self.name == "tensorrt-rtx"
 
     def ahead_of_time_capabilities(self) -> tuple[str, ...]:
-        """Compute capabilities, such as ``8.6``, that the library can build for by name; none for TensorRT."""
+        """List the compute capabilities, such as ``8.6``, that it builds for by name; TensorRT has none."""
         if not self.is_rtx:
             return ()
         members = self.module.ComputeCapability.__members__
@@ -62,13 +62,13 @@ class Gpu:
 
 @dataclass
 class BuilderLog:
-    """What TensorRT said while the log was captured: all of it, and of that the errors."""
+    """What TensorRT logged while the log was captured: all messages, and the errors among them."""
 
     messages: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def layer_text(self) -> str | None:
-        """The layers of the engine, where the builder logged them."""
+        """Give the layers of the engine, where the builder logged them."""
         return next((message for message in reversed(self.messages) if "LayerType: " in message), None)
 
 
@@ -86,13 +86,13 @@ def load_runtime(name: RuntimeName) -> Runtime:
     """Import a library, and point Polygraphy at it, to build engines with it.
 
     Raises:
-        EngineError: It or Polygraphy is not installed, or this process uses the other one already.
+        EngineError: It or Polygraphy is not installed, or this process already builds with the other one.
     """
     runtime = import_runtime(name)
     config: Any = _import("polygraphy.config", name)
     wants_rtx = runtime.is_rtx
     if "polygraphy.backend.trt" in sys.modules and wants_rtx != config.USE_TENSORRT_RTX:
-        raise EngineError(f"this process has built with another library than {name} before: start a new one")
+        raise EngineError(f"this process already builds with another library, got {name}: start a new process")
     config.USE_TENSORRT_RTX = wants_rtx
     return runtime
 
@@ -143,10 +143,10 @@ def captured_log() -> Iterator[BuilderLog]:
 
 
 def run_cancellable(trt: ModuleType, build: Callable[[Any], Result]) -> Result:
-    """Run a build that Ctrl-C can stop, which TensorRT by itself would only notice minutes later.
+    """Run a build that Ctrl-C can stop at once; TensorRT by itself would notice it minutes later.
 
     Python handles signals in the main thread, so the build has a thread of its own; TensorRT asks its progress monitor
-    after every step whether to go on.
+    after every step whether to continue.
 
     Args:
         trt: The module of the builder library.
@@ -165,7 +165,7 @@ def run_cancellable(trt: ModuleType, build: Callable[[Any], Result]) -> Result:
             """Nothing: only cancelling matters."""
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """Whether to go on."""
+            """Whether to continue."""
             return not cancelled.is_set()
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tensorrt") as executor:

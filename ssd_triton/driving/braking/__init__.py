@@ -1,7 +1,7 @@
-"""Where detected road users are on the road, how they move, and whether to warn or to brake for them.
+"""Positions and motion of detected road users, and the decision to warn or to brake.
 
-It knows no video, drawing or server: detections, times and the car's own motion go in, decisions come out
-(:mod:`ssd_triton.driving.braking.pipeline`). A demonstration, not a safety system: see the limits named in
-:mod:`ssd_triton.driving.camera.model`,
-:mod:`ssd_triton.driving.braking.ranging` and :mod:`ssd_triton.driving.braking.hazard`.
+Detections, times and the ego's motion go in, decisions come out (:mod:`ssd_triton.driving.braking.pipeline`),
+independently of video, drawing and server. A demonstration, not a safety system: see the limits in
+:mod:`ssd_triton.driving.camera.model`, :mod:`ssd_triton.driving.braking.ranging` and
+:mod:`ssd_triton.driving.braking.hazard`.
 """

@@ -1,8 +1,8 @@
-"""Which detection continues which track.
+"""Association of tracks with observations.
 
-ByteTrack's two steps (Zhang et al., 2022): detections of high score are matched first, then the tracks left over are
-continued by detections of low score, which alone would start none. A match is the assignment of least cost
-(``scipy.optimize.linear_sum_assignment``) by the overlap of boxes with where tracks are expected at this frame's time.
+As in ByteTrack (Zhang et al., 2022), the tracker matches detections of high score first, and then the remaining tracks
+with detections of low score. Those of low score never start a track. The assignment maximises the overlap of the boxes
+with the tracks' predicted boxes (``scipy.optimize.linear_sum_assignment``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ssd_triton.driving.braking.observation import Float64Array, Observation, group_of, iou_matrix
+from ssd_triton.common.arrays import Float64Array
+from ssd_triton.common.boxes import iou_matrix
+from ssd_triton.driving.braking.observation import Observation, group_of
 
 
 def match(
@@ -21,17 +23,18 @@ def match(
     """Match tracks with observations of the same group.
 
     Args:
-        expected_xyxy: Boxes in which the tracks are expected, FP64 [n, 4], pixels.
+        expected_xyxy: Predicted boxes of the tracks, FP64 [n, 4], pixels.
         groups: Groups of the tracks, n.
         seen: Observations, m.
         iou_thresh: Least overlap of a match.
 
     Returns:
-        Pairs of the indices of a track and an observation, each of them at most once.
+        Pairs of a track's and an observation's index; each index occurs at most once.
     """
     if not len(expected_xyxy) or not seen:
         return []
-    overlaps = iou_matrix(expected_xyxy, np.array([item.box_xyxy for item in seen]))
+    seen_xyxy: Float64Array = np.array([item.box_xyxy for item in seen])
+    overlaps = iou_matrix(expected_xyxy, seen_xyxy)
     same = np.array([[group == group_of(item.class_name) for item in seen] for group in groups])
     overlaps[~same | (overlaps < iou_thresh)] = 0.0
     rows, columns = linear_sum_assignment(overlaps, maximize=True)

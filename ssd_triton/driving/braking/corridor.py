@@ -1,4 +1,4 @@
-"""The way that the car will take, and whether something is or will be in it."""
+"""The ego's predicted path."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from ssd_triton.driving.braking.ego import EgoMotion
 
 _SLOWEST_TURN_MPS = 2.0
-"""Below walking pace the curvature, yaw rate over speed, is mostly the noise of both: the way is taken as straight."""
+"""Below walking pace the curvature, yaw rate over speed, is mostly noise: the path is taken as straight."""
 
 _TIGHTEST_RADIUS_M = 5.0
-"""Half of the smallest turning circle of passenger cars (about 10 m between kerbs); a tighter turn is an error."""
+"""Half the smallest turning circle of passenger cars (about 10 m between kerbs); a tighter turn is an error."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class Corridor:
 
     @classmethod
     def ahead_of(cls, ego: EgoMotion, half_width_m: float) -> Corridor:
-        """The corridor of a car that keeps its speed and its yaw rate: a circle of radius v/ω."""
+        """Corridor of a car that keeps its speed and yaw rate: a circle of radius v/ω."""
         if ego.speed_mps is None or ego.yaw_rate_rad_s is None or ego.speed_mps < _SLOWEST_TURN_MPS:
             return cls(half_width_m)
         limit = 1 / _TIGHTEST_RADIUS_M
         return cls(half_width_m, min(max(-ego.yaw_rate_rad_s / ego.speed_mps, -limit), limit))
 
     def offset_m(self, forward_m: float, lateral_m: float) -> float:
-        """How far a point of the road lies from the middle of the corridor; positive to its right."""
+        """Offset of a point of the road from the middle of the corridor; positive to the right."""
         if abs(self.curvature_per_m) < 1e-6:
             return lateral_m
         radius_m = 1 / self.curvature_per_m
         return radius_m - math.copysign(math.hypot(forward_m, radius_m - lateral_m), radius_m)
 
     def lateral_m(self, forward_m: float, offset_m: float = 0.0) -> float | None:
-        """Where a line beside the middle of the corridor runs; None beyond the range at which the circle turns back."""
+        """Lateral position of a line parallel to the corridor's middle; None where the circle has turned back."""
         if abs(self.curvature_per_m) < 1e-6:
             return offset_m
         radius_m = 1 / self.curvature_per_m

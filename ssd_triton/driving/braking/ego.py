@@ -1,4 +1,4 @@
-"""How the car itself moves: constant, from a CSV file, or not known.
+"""The ego's motion: constant, from a CSV file, or unknown.
 
 source = load_ego_csv(Path("drive.csv"), max_gap_s=0.5)
 pipeline.step(frame.time_s, detections, source.at(frame.time_s))
@@ -16,39 +16,39 @@ from typing import Protocol
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.units import KMH_PER_MPS
 
-_MAX_SPEED_KMH = 400.0
-_MAX_YAW_RATE_DEG_S = 180.0
-"""Beyond these no car on a road moves: the column is in another unit, or broken."""
+_LIMITS: Mapping[str, float] = {"speed": 400 / KMH_PER_MPS, "yaw_rate": math.radians(180)}
+"""No car exceeds 400 km/h or 180°/s: a larger value is in another unit, or broken."""
 
 _COLUMN_UNITS: Mapping[str, tuple[str, float]] = {
     "time_s": ("time_s", 1.0),
-    "speed_kmh": ("speed", 1 / 3.6),
+    "speed_kmh": ("speed", 1 / KMH_PER_MPS),
     "speed_mps": ("speed", 1.0),
     "yaw_rate_deg_s": ("yaw_rate", math.pi / 180),
     "yaw_rate_rad_s": ("yaw_rate", 1.0),
 }
-"""Known columns: the quantity, and what makes it metres and radians per second."""
+"""Quantity of each known column, and its factor to seconds, metres per second and radians per second."""
 
 _EXPECTED = "expected time_s,speed_kmh[,yaw_rate_deg_s] (or speed_mps, yaw_rate_rad_s)"
 
 
 class EgoMotionError(UserError):
-    """A file of the car's motion is missing, unreadable, unsorted, or in other units."""
+    """A file of the ego's motion is missing, unreadable, unsorted, or in other units."""
 
 
 @dataclass(frozen=True)
 class EgoMotion:
-    """How the car moves at one instant.
+    """The ego's motion at one instant.
 
     Attributes:
-        speed_mps: Speed over ground, at least 0; None when not known: decisions then go by the time to collision
-            from image scale alone.
-        yaw_rate_rad_s: Positive turns to the left, counter-clockwise from above, as in ISO 8855; None when not
-            known: the corridor is then straight.
+        speed_mps: Speed over ground, at least 0. If None (unknown), decisions use the time to collision from image
+            scale alone.
+        yaw_rate_rad_s: Positive turns to the left, counter-clockwise from above, as in ISO 8855. If None (unknown),
+            the corridor is straight.
 
     Raises:
-        ValueError: A speed below 0, or a value that is not finite.
+        ValueError: The speed is below 0, or a value is not finite.
     """
 
     speed_mps: float | None = None
@@ -62,38 +62,38 @@ class EgoMotion:
 
 
 class EgoSource(Protocol):
-    """What tells how the car moves."""
+    """Source of the ego's motion."""
 
     def at(self, time_s: float) -> EgoMotion:
-        """The car's motion at the time of a frame."""
+        """The ego's motion at the time of a frame."""
 
 
 @dataclass(frozen=True)
 class ConstantEgo:
-    """A car that keeps its motion; without a speed, a car of which nothing is known.
+    """A constant motion; unknown by default.
 
     Attributes:
-        motion: At any time.
+        motion: The motion.
     """
 
     motion: EgoMotion = EgoMotion()
 
     def at(self, time_s: float) -> EgoMotion:
-        """The same at any time."""
+        """The same motion at any time."""
         return self.motion
 
 
 class RecordedEgo:
-    """The car's motion by samples, between which it is interpolated.
+    """The ego's motion, interpolated between samples.
 
     Args:
         times_s: Times of the samples, rising.
         motions: The samples.
-        max_gap_s: Between samples farther apart, and outside of them, nothing is known.
+        max_gap_s: The motion is unknown between samples farther apart, and outside the samples.
 
     Attributes:
-        gaps: How many pairs of samples are farther apart than that.
-        unknown_frames: How often nothing was known of the time asked for.
+        gaps: Number of gaps longer than ``max_gap_s``.
+        unknown_frames: Number of calls of :meth:`at` without a known motion.
     """
 
     def __init__(self, times_s: Sequence[float], motions: Sequence[EgoMotion], max_gap_s: float) -> None:
@@ -105,7 +105,7 @@ class RecordedEgo:
         self.unknown_frames = 0
 
     def at(self, time_s: float) -> EgoMotion:
-        """The motion at a time; without a speed in a gap, and before the first and after the last sample."""
+        """The motion at a time; unknown in a gap, before the first and after the last sample."""
         after = bisect.bisect_left(self._times_s, time_s)
         if after < len(self._times_s) and self._times_s[after] == time_s:
             return self._motions[after]
@@ -124,23 +124,23 @@ class RecordedEgo:
 
 
 def load_ego_csv(path: Path, max_gap_s: float) -> RecordedEgo:
-    """Read the car's motion from a CSV file with a header.
+    """Read the ego's motion from a CSV file with a header.
 
     Args:
-        path: Columns ``time_s``, in the frames' time, rising; ``speed_kmh`` or ``speed_mps``; and, where known,
-            ``yaw_rate_deg_s`` or ``yaw_rate_rad_s``, positive to the left.
+        path: Columns ``time_s`` (video time, rising), ``speed_kmh`` or ``speed_mps``, and optionally
+            ``yaw_rate_deg_s`` or ``yaw_rate_rad_s`` (positive to the left).
         max_gap_s: See :class:`RecordedEgo`.
 
     Raises:
         EgoMotionError: The file cannot be read, a column is missing, unknown or named without its unit, times do not
-            rise, or a value is no number or beyond what a car does; the message names the line.
+            rise, or a value is not a number or impossible for a car; the message names the line.
     """
     name = relative_to_cwd(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EgoMotionError(f"cannot read {name} ({error}); give another speed file") from error
+        raise EgoMotionError(f"cannot read {name} ({error}); give another file to --ego-speed-csv") from error
     if len(rows) < 2:
         raise EgoMotionError(f"{name}: got {len(rows)} lines, {_EXPECTED} and at least one line of numbers")
     columns = _columns(name, [title.strip() for title in rows[0][1]])
@@ -159,7 +159,7 @@ def load_ego_csv(path: Path, max_gap_s: float) -> RecordedEgo:
 
 
 def _columns(name: str, titles: Sequence[str]) -> list[str]:
-    """Check the header."""
+    """Check the header and return its columns."""
     for title in titles:
         if title not in _COLUMN_UNITS:
             raise EgoMotionError(f"{name}: unknown column '{title}', {_EXPECTED}; rename it, with its unit")
@@ -168,7 +168,7 @@ def _columns(name: str, titles: Sequence[str]) -> list[str]:
         if quantity not in quantities:
             raise EgoMotionError(f"{name}: no column of {quantity}, {_EXPECTED}")
     if len(set(quantities)) < len(quantities):
-        raise EgoMotionError(f"{name}: got {','.join(titles)}, a quantity twice; {_EXPECTED}")
+        raise EgoMotionError(f"{name}: got the same quantity twice in {','.join(titles)}, {_EXPECTED}; remove one")
     return list(titles)
 
 
@@ -183,7 +183,7 @@ def _numbers(place: str, columns: Sequence[str], row: Sequence[str]) -> dict[str
             value = float(text) * factor
         except ValueError:
             raise EgoMotionError(f"{place}: got '{text}' as {column}, expected a number") from None
-        limit = {"speed": _MAX_SPEED_KMH / 3.6, "yaw_rate": math.radians(_MAX_YAW_RATE_DEG_S)}.get(quantity, math.inf)
+        limit = _LIMITS.get(quantity, math.inf)
         lowest = 0.0 if quantity == "speed" else -limit
         if not math.isfinite(value) or not lowest <= value <= limit:
             raise EgoMotionError(

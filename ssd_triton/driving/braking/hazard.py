@@ -1,16 +1,15 @@
-"""What one object calls for, in one frame.
+"""The state that one object demands in one frame.
 
-With ego speed, the measure is the deceleration that it takes to stay clear of the object, begun once the system's
-latency and the brakes' reaction have passed: v²/2d for a closing speed v and what is then left of the distance d, or
-more if the object brakes itself. BRAKE is due when that reaches ``deceleration_mps2``, and WARN when it will do so
-within ``warning_lead_time_s``. Without ego speed it is the time to collision from image scale that must fall below
-``ttc_brake_s``.
+With a known ego speed, the measure is the deceleration required to avoid the object, starting after the system's
+latency and the brakes' reaction: v²/2d for a closing speed v and the remaining distance d, or more if the object
+itself brakes. BRAKE is due when it reaches ``deceleration_mps2``, and WARN when it will do so within
+``warning_lead_time_s``. Without ego speed, the time to collision from image scale must fall below ``ttc_brake_s``.
 
 Two estimates of the closing rate, from range and from image scale, check each other. Where they agree within their
-noise, that of the range decides, which is the less noisy one and knows the ego speed. Where they contradict each other,
-the more urgent one may warn, but BRAKE takes both: a wrong warning is a nuisance, a wrong emergency braking a danger to
-those who follow. For the same reason BRAKE takes a closing speed beyond doubt, so that a new track cannot brake before
-its speed is known, while WARN goes by the closing speed plus its standard deviation, once it is likely.
+noise, the estimate from range decides: it is less noisy and uses the ego speed. Where they disagree, the more urgent
+one may warn, but BRAKE needs both: a false warning is a nuisance, false emergency braking endangers the traffic behind.
+For the same reason BRAKE needs a certain closing speed, so that a new track cannot brake before its speed is known.
+WARN uses the closing speed plus its standard deviation, once the closing speed is likely.
 """
 
 from __future__ import annotations
@@ -18,69 +17,68 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.decision import TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.objects import TrackedObject
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset
 from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.braking.track import Track
 from ssd_triton.driving.camera import RoadPoint
 
-KMH_PER_MPS = 3.6
-
 _LEAST_CLOSING_MPS = 0.3
-"""Closing speeds below it are noise: a bump at 1 km/h is no collision that emergency braking is for."""
+"""Lower closing speeds are noise: a bump at 1 km/h does not justify emergency braking."""
 
 _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
-"""Closing rates contradict each other when they differ by more than so many standard deviations of the difference,
-and by more than this part of the larger one."""
+"""Closing rates disagree when their difference exceeds this many of its standard deviations, and this share of the
+larger rate."""
 
 _CERTAIN_STD, _LIKELY_STD = 2.0, 0.75
-"""A closing speed of more than so many of its standard deviations is beyond doubt, or likely: more than what is assumed
-of an object that has just appeared (half the car's own speed, give or take 10 m/s) in town."""
+"""A closing speed above this many of its standard deviations is certain, or likely. At town speeds, the initial guess
+for a new object (half the ego's speed, with a standard deviation of 10 m/s) is neither."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
-"""An object faster than walking pace drives; braking beyond that of usual traffic is hard (Euro NCAP's CCRb has 2 and
-6 m/s²), if the test for its onset is so many standard deviations sure of it: in steady following, 2 px of noise in
-each side of a box make it 3 within 10 s at most times, and hardly ever 4."""
+"""An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
+CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 10 s of steady following, 2 px
+of noise in each side of a box often raise the certainty to 3, and hardly ever to 4."""
 
 _LONGEST_FORESIGHT_S = 4.0
-"""How far ahead an object's motion across the corridor is extrapolated: the reach of Euro NCAP's pedestrian scenarios,
-in which the target becomes visible at 4 s to collision."""
+"""Longest extrapolation of an object's lateral motion: in Euro NCAP's pedestrian scenarios, the target becomes visible
+4 s before the collision."""
 
 _WARN_DOUBT, _BRAKE_DOUBT = 0.0, 0.25
 _VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 0.5, 2.0
-"""What is in the corridor, or is about to come into it, must do so by so many standard deviations of its offset.
-Vehicles beside the car's way mostly stay there; who walks towards it mostly walks on."""
+"""An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
+beside the corridor mostly stay there; people who walk towards it mostly walk on."""
 
 _RANGE_DOUBT = 2.0
-"""The share of the range in that counts so many times: in a bend it moves the offset, by a bias more than by noise."""
+"""Weight of the range's error in the offset: in a bend it shifts the offset, as a bias more than as noise."""
 
 _BESIDE_M = 2.5
-"""Vehicles come into the corridor from as far beside it, which is from the adjacent lane; those farther off, whose way
-crosses the car's, mostly follow a bend that the car has not reached yet."""
+"""Vehicles enter the corridor from up to this far beside it, the adjacent lane. Those farther away that seem to cross
+mostly follow a bend that the ego has not reached yet."""
 
 _SETTLED_S = 0.5
-"""How long a vehicle must have been followed before its motion across the corridor is believed."""
+"""A vehicle must have been tracked this long before its lateral motion is trusted."""
 
 _CLEAR_BY_M = 0.5
-"""What is in the corridor and moving out of it is in the way no longer if it will then be this far beside it."""
+"""An object that leaves the corridor is out of the way if it will be this far beside it."""
 
 
 @dataclass(frozen=True)
 class Hazard:
-    """What an object calls for.
+    """The state that an object demands.
 
     Attributes:
         item: The object.
         wanted: SAFE, WARN or BRAKE.
-        kept: The same by the lower thresholds at which a state is left.
+        kept: The same by the lower thresholds for leaving a state.
         urgent: Whether BRAKE cannot wait for a warning.
-        required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.objects.FrameDecision`; None without ego
+        required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.decision.FrameDecision`; None without ego
             speed.
-        reason: In words, with figures.
+        reason: Explanation with figures.
     """
 
     item: TrackedObject
@@ -92,20 +90,20 @@ class Hazard:
 
     @property
     def urgency(self) -> tuple[State, State, float, float]:
-        """Orders hazards: the greatest is the one to tell of."""
+        """Sort key: the hazard with the greatest urgency is reported."""
         ttc_s = math.inf if self.item.ttc_s is None else self.item.ttc_s
         return self.wanted, self.kept, -ttc_s, -self.item.range_m
 
 
 @dataclass(frozen=True)
 class Approach:
-    """How two cars come together, at one instant.
+    """The ego's approach to an object, at one instant.
 
     Attributes:
         distance_m: From bumper to object.
-        ego_mps: Speed of the car.
-        closing_mps: How fast the distance shrinks.
-        braking_mps2: How hard the object brakes, at least 0.
+        ego_mps: Speed of the ego.
+        closing_mps: Rate at which the distance shrinks.
+        braking_mps2: Deceleration of the object, at least 0.
     """
 
     distance_m: float
@@ -114,9 +112,9 @@ class Approach:
     braking_mps2: float = 0.0
 
     def required_deceleration_mps2(self, delay_s: float) -> float:
-        """Least constant deceleration, begun after a delay, that avoids a contact; infinite when it is too late.
+        """Least constant deceleration after a delay that avoids a contact; infinite when it is too late.
 
-        An object that brakes goes on to do so until it stands.
+        An object that brakes continues to do so until it is stationary.
         """
         object_mps = self.ego_mps - self.closing_mps
         if object_mps > 0 and self.braking_mps2 > 0:
@@ -136,7 +134,7 @@ class Approach:
 def describe_track(
     track: Track, time_s: float, ego: EgoMotion, corridor: Corridor, settings: BrakingConfig
 ) -> TrackedObject:
-    """Put together what is known of a track."""
+    """Describe a track: its range, speeds, times to collision and relation to the corridor."""
     ranging, offset, raw = track.range, track.offset, track.raw
     distance_m = max(ranging.range_m - settings.front_overhang_m, 0.0)
     ttc_range_s = _ttc_s(distance_m, ranging.closing_speed_mps)
@@ -178,14 +176,14 @@ def describe_track(
 
 
 def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingConfig, delay_s: float) -> Hazard:
-    """Say what an object calls for.
+    """Decide which state an object demands.
 
     Args:
         track: The track.
-        item: What :func:`describe_track` made of it.
-        ego: How the car moves.
+        item: Its description by :func:`describe_track`.
+        ego: The ego's motion.
         settings: Thresholds.
-        delay_s: From the camera's exposure until the brakes bite.
+        delay_s: From the camera's exposure until the brakes act.
     """
     distance_m = max(item.range_m - settings.front_overhang_m, 0.0)
     estimates = _closing_estimates(track, ego, item)
@@ -199,7 +197,7 @@ def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingC
         )
 
     def level(ratio: float, *, in_corridor: bool) -> State:
-        """What is called for when every threshold is multiplied by a ratio."""
+        """The state demanded with every threshold multiplied by a ratio."""
         thresholds = _Thresholds(settings, ego.speed_mps, delay_s, ratio)
         if in_corridor and _brakes_hard(onset, ego, ratio):
             at_braking_ratio = replace(thresholds, ratio=ratio * settings.braking_ratio)
@@ -208,8 +206,8 @@ def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingC
         levels = [thresholds.level(distance_m, closing) for closing in estimates]
         return State.BRAKE if min(levels) is State.BRAKE and in_corridor else min(max(levels), State.WARN)
 
-    stands = ego.speed_mps is not None and ego.speed_mps < _LEAST_CLOSING_MPS
-    in_way = item.in_corridor and not stands and track.range.unmeasured_s <= LONGEST_UNMEASURED_S
+    is_stationary = ego.speed_mps is not None and ego.speed_mps < _LEAST_CLOSING_MPS
+    in_way = item.in_corridor and not is_stationary and track.range.unmeasured_s <= LONGEST_UNMEASURED_S
     onset = track.onset_test.onset() if in_way and track.group == "vehicle" else NO_ONSET
     surely = item.surely_in_corridor
     wanted = level(1.0, in_corridor=surely) if in_way else State.SAFE
@@ -226,13 +224,13 @@ def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingC
 
 @dataclass(frozen=True)
 class _Closing:
-    """How fast an object comes nearer, by one of the two estimates.
+    """One of the two estimates of an object's closing speed.
 
     Attributes:
         speed_mps: Closing speed.
-        high_speed_mps: What it may be at worst.
+        high_speed_mps: Closing speed plus its standard deviation.
         certainty: Closing speed in its standard deviations.
-        braking_mps2: How hard the object brakes, at least 0.
+        braking_mps2: Deceleration of the object, at least 0.
     """
 
     speed_mps: float
@@ -242,7 +240,7 @@ class _Closing:
 
 
 def _closing_estimates(track: Track, ego: EgoMotion, item: TrackedObject) -> list[_Closing]:
-    """The estimates of the closing speed that count: one, or both where they contradict each other."""
+    """The estimates of the closing speed to use: one, or both where they disagree."""
     ranging, scale = track.range, track.scale
     by_scale = _closing(scale.rate_per_s * ranging.outline_range_m, scale.rate_std_per_s * ranging.outline_range_m, ego)
     if ego.speed_mps is None:
@@ -253,12 +251,12 @@ def _closing_estimates(track: Track, ego: EgoMotion, item: TrackedObject) -> lis
 
 
 def _brakes_hard(onset: Onset, ego: EgoMotion, ratio: float) -> bool:
-    """Whether an object that drives along brakes so hard that nobody could have been warned of it in time.
+    """Whether a driving object brakes too hard for a warning in time.
 
     Args:
-        onset: Of its braking.
-        ego: How the car moves.
-        ratio: Of the thresholds.
+        onset: The onset of its braking.
+        ego: The ego's motion.
+        ratio: Factor on the thresholds.
     """
     drives = ego.speed_mps is not None and onset.speed_mps > _DRIVING_MPS
     return drives and onset.certainty > ratio * _HARD_BRAKING_STD and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
@@ -270,7 +268,7 @@ def _closing_by_onset(onset: Onset, ego: EgoMotion) -> _Closing:
 
 
 def _closing(speed_mps: float, std_mps: float, ego: EgoMotion, braking_mps2: float = 0.0) -> _Closing:
-    # What is in the car's way stands or drives along, unless it surely comes towards the car.
+    # An object in the corridor is stationary or drives in the ego's direction, unless it is certainly oncoming.
     ego_mps = math.inf if ego.speed_mps is None else ego.speed_mps
     highest_mps = ego_mps if speed_mps - ego_mps < _CERTAIN_STD * std_mps else speed_mps
     return _Closing(
@@ -283,7 +281,7 @@ def _closing(speed_mps: float, std_mps: float, ego: EgoMotion, braking_mps2: flo
 
 @dataclass(frozen=True)
 class _Thresholds:
-    """When BRAKE and WARN are due, with the threshold of BRAKE multiplied by a ratio."""
+    """The thresholds of BRAKE and WARN, multiplied by a ratio."""
 
     settings: BrakingConfig
     ego_mps: float | None
@@ -291,7 +289,7 @@ class _Thresholds:
     ratio: float
 
     def level(self, distance_m: float, closing: _Closing) -> State:
-        """What an object calls for by one estimate."""
+        """The state that an object demands by one estimate."""
         if closing.speed_mps < _LEAST_CLOSING_MPS:
             return State.SAFE
         certain = closing.certainty > _CERTAIN_STD * min(self.ratio, 1.0)
@@ -303,7 +301,7 @@ class _Thresholds:
         return State.WARN if soon else State.SAFE
 
     def _is_due(self, distance_m: float, closing_mps: float, braking_mps2: float, ahead_s: float) -> bool:
-        """Whether the threshold will be reached in a while."""
+        """Whether the threshold of BRAKE will be reached within a time."""
         if self.ego_mps is None:
             return distance_m / closing_mps <= self.delay_s + ahead_s + self.settings.ttc_brake_s / self.ratio
         approach = Approach(distance_m, self.ego_mps, closing_mps, braking_mps2)
@@ -316,7 +314,7 @@ def _ttc_s(distance_m: float, closing_mps: float) -> float | None:
 
 
 def _disagree(track: Track) -> bool:
-    """Whether range and image scale tell closing rates that noise does not explain."""
+    """Whether the closing rates from range and from image scale differ by more than noise explains."""
     by_range, by_scale = track.range.closing_rate_per_s, track.scale.rate_per_s
     difference = abs(by_range - by_scale)
     noise = math.hypot(track.range.closing_rate_std_per_s, track.scale.rate_std_per_s)
@@ -325,14 +323,14 @@ def _disagree(track: Track) -> bool:
 
 
 def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_range_m: float, doubt: float) -> bool:
-    """Whether an object reaches into the corridor now, and is not moving out, or will when the car gets there.
+    """Whether an object reaches into the corridor now without leaving it, or will when the ego gets there.
 
     Args:
         track: The object.
-        ttc_s: When the car gets there; None for never.
-        corridor: The car's way.
-        by_range_m: What the range's standard deviation may make of the offset.
-        doubt: By how many standard deviations of the offset it must do so.
+        ttc_s: Time until the ego gets there; None for never.
+        corridor: The ego's corridor.
+        by_range_m: Weighted error of the offset that comes from the range's.
+        doubt: Number of standard deviations of the offset by which it must do so.
     """
     limit_m = corridor.half_width_m + track.size.width_m / 2
     now_m, now_std_m = track.offset.foresee(0.0)
@@ -346,7 +344,7 @@ def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_ran
 
 
 def _reason(item: TrackedObject, required_mps2: float | None, delay_s: float) -> str:
-    """What is known of an object that is told of, and what it takes to avoid it."""
+    """Explain a hazard: the object, its approach, and the deceleration required to avoid it."""
     what = f"{item.class_name} at {item.range_m:.1f} m"
     if item.unseen_s > 0:
         what += f" (not seen for {item.unseen_s:.1f} s)"
@@ -356,8 +354,8 @@ def _reason(item: TrackedObject, required_mps2: float | None, delay_s: float) ->
     if item.ttc_s is not None:
         text += f", {item.ttc_s:.1f} s to collision"
     if required_mps2 is not None:
-        takes = "too late to stop" if math.isinf(required_mps2) else f"takes {required_mps2:.1f} m/s²"
-        text += f": {takes} after {delay_s:.2f} s"
+        needs = "too late to stop" if math.isinf(required_mps2) else f"requires {required_mps2:.1f} m/s²"
+        text += f": {needs} after {delay_s:.2f} s"
     if item.disagreement:
         text += "; range and image scale disagree"
     return text

@@ -1,4 +1,4 @@
-"""A Kalman filter of a value and its rate in plain numbers: arrays of two cost many times more than they compute."""
+"""A Kalman filter of a value and its rate in plain floats: arrays of two would be many times slower."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ class RateFilter:
     """A value that changes at a nearly constant rate.
 
     Args:
-        value: First guess.
+        value: Initial value.
         std: Its standard deviation.
-        rate_std: Of the rate, which is taken as 0 at first; per second.
-        drift: By how much the rate changes within a second, standard deviation.
+        rate_std: Standard deviation of the initial rate, 0; per second.
+        drift: Standard deviation of the rate's change within a second.
 
     Attributes:
-        value: As estimated.
-        rate: Of change, per second.
+        value: Estimated value.
+        rate: Estimated rate of change, per second.
     """
 
     def __init__(self, value: float, std: float, rate_std: float, drift: float) -> None:
@@ -33,21 +33,21 @@ class RateFilter:
         return self._rate_variance
 
     def foresee(self, ahead_s: float) -> tuple[float, float]:
-        """The value in a while, and its standard deviation."""
+        """Extrapolate the value by a time; returns it and its standard deviation."""
         variance = self._variance + ahead_s * (2 * self._covariance + ahead_s * self._rate_variance)
         return self.value + ahead_s * self.rate, math.sqrt(max(variance, 0.0))
 
     def predict(self, dt_s: float) -> None:
-        """Move on by a time."""
+        """Advance by a time step."""
         self.value += self.rate * dt_s
         self._spread(dt_s, 1.0, dt_s)
 
     def predict_growth(self, dt_s: float, largest_step: float) -> None:
-        """Move on the logarithm of a length seen from nearer and nearer, whose rate u grows by u' = u².
+        """Advance the logarithm of the apparent size of an approaching object; its rate u grows by u' = u².
 
         Args:
-            dt_s: The time.
-            largest_step: Bound on rate times time, below 1.
+            dt_s: Time step.
+            largest_step: Bound on rate times time step, below 1.
         """
         step = min(max(self.rate * dt_s, -largest_step), largest_step)
         self.value -= math.log1p(-step)
@@ -56,25 +56,25 @@ class RateFilter:
         self._bound()
 
     def update(self, value: float, std: float, outlier_std: float = math.inf) -> None:
-        """Take in a measurement.
+        """Correct by a measurement.
 
         Args:
-            value: What was measured.
+            value: The measured value.
             std: Its standard deviation.
-            outlier_std: What is off by more standard deviations is trusted the less, the farther off it is.
+            outlier_std: Beyond this many standard deviations, a measurement's weight falls with its distance.
         """
         surprise, variance = value - self.value, self._variance + std**2
         variance *= max(surprise**2 / (outlier_std**2 * variance), 1.0)
         gain, rate_gain = self._variance / variance, self._covariance / variance
         self.value += gain * surprise
         self.rate += rate_gain * surprise
-        # Rounding must not make it negative.
+        # Rounding must not make the variance negative.
         self._rate_variance = max(self._rate_variance - rate_gain * self._covariance, 0.0)
         self._covariance -= gain * self._covariance
         self._variance -= gain * self._variance
 
     def _bound(self) -> None:
-        """Know at least as much as at first: left to itself, the square of the rate lets all variances explode."""
+        """Limit the variances to their initial values: the squared rate would otherwise let them explode."""
         scale, rate_scale = 1.0, 1.0
         if self._variance > self._first_variance:
             scale, self._variance = math.sqrt(self._first_variance / self._variance), self._first_variance
@@ -84,7 +84,7 @@ class RateFilter:
         self._covariance *= scale * rate_scale
 
     def _spread(self, by_rate: float, of_rate: float, dt_s: float) -> None:
-        """Move the covariance on: value += by_rate · rate, rate *= of_rate, and the drift of the rate."""
+        """Advance the covariance for value += by_rate · rate and rate *= of_rate, plus the drift of the rate."""
         self._variance += by_rate * (2 * self._covariance + by_rate * self._rate_variance)
         self._covariance = of_rate * (self._covariance + by_rate * self._rate_variance)
         self._rate_variance *= of_rate**2

@@ -1,4 +1,4 @@
-"""What a detection's box says before any tracking: its sides as directions, and which of them are the object's own."""
+"""Observations from single detections: the sides of a box as directions, and which of them belong to the object."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ssd_triton.common.arrays import FloatArray
+from ssd_triton.common.arrays import Float64Array
+from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import TrackingConfig
 from ssd_triton.driving.camera import Camera
-
-Float64Array = npt.NDArray[np.float64]
 
 LEFT, TOP, RIGHT, BOTTOM = range(4)
 
@@ -26,7 +25,7 @@ CLASS_GROUPS: Mapping[str, str] = {
     "bicycle": "two-wheeler",
     "motorcycle": "two-wheeler",
 }
-"""Classes that detectors take for one another; a class that is not named is a group of its own."""
+"""Groups of classes that detectors confuse; any other class is a group of its own."""
 
 
 def group_of(class_name: str) -> str:
@@ -35,7 +34,7 @@ def group_of(class_name: str) -> str:
 
 
 _HIDING_STD = 2.0
-"""Sides of two boxes nearer to each other than so many standard deviations may coincide."""
+"""Sides of two boxes within this many standard deviations may coincide."""
 
 
 Sides = tuple[bool, bool, bool, bool]
@@ -43,10 +42,10 @@ Sides = tuple[bool, bool, bool, bool]
 
 @dataclass(frozen=True)
 class Observation:
-    """One detection of a class that counts.
+    """One detection of a tracked class.
 
-    Sides are left, top, right, bottom. A direction is the tangent of the angle to the car's heading along the road:
-    to the right for left and right, downwards for top and bottom.
+    Sides are left, top, right, bottom. A direction is the tangent of the angle to the ego's heading, level with the
+    road: to the right for the left and right side, downwards for the top and bottom.
 
     Attributes:
         box_xyxy: FP64 [4], pixels.
@@ -55,8 +54,8 @@ class Observation:
         directions: FP64 [4]; NaN where the lens model has no inverse.
         direction_std: Standard deviation of each direction from the detector's noise, FP64 [4].
         size_std_px: Standard deviation of a side in pixels, across and down, FP64 [2].
-        cut: Which sides lie at the image's border, beyond which the object goes on.
-        hidden: Which sides end at the box of something nearer, behind which the object may go on.
+        cut: Whether each side is cut off by the image's border.
+        hidden: Whether each side may be hidden by a nearer object.
         lowest_direction: Direction of the image's bottom border below this box.
     """
 
@@ -72,7 +71,7 @@ class Observation:
 
     @cached_property
     def known(self) -> Sides:
-        """Which sides are the object's own and have a direction."""
+        """Whether each side belongs to the object and has a direction."""
         left, top, right, bottom = (
             not (cut or hidden or math.isnan(direction))
             for cut, hidden, direction in zip(self.cut, self.hidden, self.directions, strict=True)
@@ -97,9 +96,9 @@ def observe(
     settings: TrackingConfig,
     class_ids: Collection[int],
 ) -> list[Observation]:
-    """Describe detections of some classes, highest score first.
+    """Describe detections of the given classes, highest score first.
 
-    Boxes without an area, scores of ``low_score_thresh`` and less, and duplicates are left out.
+    Boxes without area, scores up to ``low_score_thresh``, and duplicates are left out.
     """
     kept = _without_duplicates(detections, labels, settings, class_ids)
     boxes = detections.boxes_xyxy[kept].astype(np.float64)
@@ -127,7 +126,7 @@ def observe(
 def _without_duplicates(
     detections: Detections, labels: Sequence[str], settings: TrackingConfig, class_ids: Collection[int]
 ) -> list[int]:
-    """Indices of the detections that count; of those of one group that coincide, the highest score: NMS is by class."""
+    """Indices of the detections to use: NMS is by class, so keep the best of a group's coinciding boxes."""
     boxes = detections.boxes_xyxy
     has_area = (boxes[:, RIGHT] > boxes[:, LEFT]) & (boxes[:, BOTTOM] > boxes[:, TOP])
     found = np.flatnonzero(has_area & (detections.scores > settings.low_score_thresh)).tolist()
@@ -165,7 +164,7 @@ def _directions(points_px: Float64Array, camera: Camera) -> Float64Array:
 
 
 def _cut_sides(boxes: Float64Array, camera: Camera, border_fraction: float) -> list[Sides]:
-    """Which sides of boxes lie at the image's border."""
+    """Whether each side of the boxes lies at the image's border."""
     across_px, down_px = border_fraction * camera.width_px, border_fraction * camera.height_px
     near = np.column_stack(
         [
@@ -179,7 +178,7 @@ def _cut_sides(boxes: Float64Array, camera: Camera, border_fraction: float) -> l
 
 
 def _hidden_sides(boxes: Float64Array, size_std_px: Float64Array) -> list[Sides]:
-    """Which sides of boxes may be those of a nearer box: one that stands lower in the image, and overlaps."""
+    """Whether each side of the boxes may belong to a nearer box: one that ends lower in the image, and overlaps."""
     left, right, bottom = (boxes[:, side, None] for side in (LEFT, RIGHT, BOTTOM))
     other_left, other_top, other_right, other_bottom = (boxes[None, :, side] for side in range(4))
     across_px, down_px = (_HIDING_STD * size_std_px[:, axis, None] for axis in range(2))
@@ -198,24 +197,5 @@ def _hidden_sides(boxes: Float64Array, size_std_px: Float64Array) -> list[Sides]
 
 
 def _by_box(flags: npt.NDArray[np.bool_]) -> list[Sides]:
-    """Bool [n, 4] as tuples."""
+    """Convert BOOL [n, 4] to tuples."""
     return [(left, top, right, bottom) for left, top, right, bottom in flags.tolist()]
-
-
-def iou_matrix(boxes: FloatArray | Float64Array, others: FloatArray | Float64Array) -> Float64Array:
-    """Intersection over union of every box with every other one.
-
-    Args:
-        boxes: [n, 4], left, top, right, bottom.
-        others: [m, 4].
-
-    Returns:
-        FP64 [n, m], in [0, 1].
-    """
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    areas, other_areas = ((part[:, 2] - part[:, 0]) * (part[:, 3] - part[:, 1]) for part in (boxes, others))
-    union = np.maximum(areas[:, None] + other_areas[None] - overlap, 1e-9)
-    result: Float64Array = overlap / union
-    return result

@@ -1,13 +1,13 @@
-"""Whether what drives ahead has begun to brake: a test for a bend in its way, more certain and earlier than a filter.
+"""Onset test: whether a leading vehicle has begun to brake, with more certainty and earlier than by a filter.
 
-The filter of range and closing speed must be open to braking at any time, so that its estimates are noisy in steady
-traffic and late when it brakes. This test compares two descriptions of the last two seconds instead: the object drove
-at a constant speed all along, or it did so until a while ago and has braked since. The difference between them is the
-braking's coefficient in a least-squares fit, in its standard deviations.
+The filter of range and closing speed must allow for braking at any time. Its estimates are therefore noisy in steady
+traffic, and late when the vehicle brakes. This test compares two models of the last two seconds instead: constant speed
+throughout, or constant speed until an onset and constant braking since. The measure is the braking's coefficient in a
+least-squares fit, in its standard deviations.
 
-Positions along the road are the car's own way plus the range that the object's size in the image tells, by height and
-by width apart: both must bend. A car that turns off grows wider and not higher, and a detector that errs in one side
-errs in one of them. Pitch does not enter, and a constant error of the size hardly does.
+Positions along the road are the ego's own distance plus the range from the object's apparent size, separately by height
+and by width: both must show the braking. A car that turns off gets wider and not higher, and a detector that errs in
+one side affects only one of them. Pitch has no influence, and a constant error of the size hardly any.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Float64Array, Observation
+from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation
 
 SPAN_S = 2.0
-"""What is fitted. Longer, and usual traffic is no constant speed; shorter, and the speed before is not known."""
+"""Length of the fit. Over a longer one, usual traffic is not at constant speed; a shorter one cannot tell the speed
+before the onset."""
 
 _ONSETS_S = (0.4, 0.6, 0.8, 1.0)
-"""How long ago the braking may have begun. At 20 frames a second and 50 km/h, 6 m/s² show after 0.4 to 0.6 s."""
+"""Candidate times since the onset. At 20 fps and 50 km/h, 6 m/s² become visible after 0.4 to 0.6 s."""
 
 _FEWEST_BEFORE, _FEWEST_SINCE = 6, 4
-"""Frames before and since the onset that a fit takes."""
+"""Least number of frames before and since the onset for a fit."""
 
 _LEAST_PART_STD = 1.0
-"""Height and width must each tell of braking by so many standard deviations."""
+"""Height and width must each indicate braking by this many standard deviations."""
 
 _LARGEST_MPS2 = 9.0
-"""Full braking on a dry road: a short fit's noise must not claim more."""
+"""Full braking on a dry road, the limit for a noisy short fit."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Onset:
     """An object's braking.
 
     Attributes:
-        certainty: In standard deviations; 0 where there is none.
-        speed_mps: Its speed now.
-        braking_mps2: How hard it has braked since, at least 0.
+        certainty: In standard deviations; 0 without braking.
+        speed_mps: Its present speed.
+        braking_mps2: Its deceleration since the onset, at least 0.
     """
 
     certainty: float
@@ -66,7 +68,7 @@ class OnsetTest:
         self._ego_speed_mps: float | None = None
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
-        """Move on by a time; where the car's speed is not known, everything is forgotten."""
+        """Advance by a time step; without ego speed, the history is cleared."""
         self._time_s += dt_s
         if ego.speed_mps is None or self._ego_speed_mps is None:
             self._rows.clear()
@@ -75,7 +77,7 @@ class OnsetTest:
         self._ego_speed_mps = ego.speed_mps
 
     def update(self, seen: Observation, size: ObjectSizeConfig) -> None:
-        """Take in a box, if all its sides are the object's own."""
+        """Add a box, if all its sides belong to the object."""
         if not all(seen.known) or self._ego_speed_mps is None:
             return
         left, top, right, bottom = seen.directions[[LEFT, TOP, RIGHT, BOTTOM]].tolist()
@@ -94,7 +96,7 @@ class OnsetTest:
             self._rows.popleft()
 
     def onset(self) -> Onset:
-        """The most certain onset of those that are tried."""
+        """The most certain of the candidate onsets."""
         if not self._rows or self._rows[-1][0] - self._rows[0][0] < SPAN_S / 2:
             return NO_ONSET
         table = np.array(self._rows).T
@@ -110,14 +112,14 @@ class OnsetTest:
 
 
 def _fit(ago_s: Float64Array, onsets_s: Float64Array, positions_m: Float64Array, stds_m: Float64Array) -> Onset:
-    """Fit a constant speed until an onset and a constant braking since, and choose the most certain onset.
+    """Fit constant speed until an onset and constant braking since, and choose the most certain onset.
 
-    Weighted least squares, in which each column is freed of those before it. Sums instead of matrix products: those of
-    so few numbers cost more in a linear algebra library, whose threads wait for each other, than they compute.
+    Weighted least squares by Gram-Schmidt orthogonalisation. Sums replace matrix products: for so few numbers, the
+    threads of a linear algebra library cost more than the arithmetic.
 
     Args:
-        ago_s: How long ago each frame was taken, FP64 [n].
-        onsets_s: What to try, FP64 [k].
+        ago_s: Age of each frame, FP64 [n].
+        onsets_s: Candidate times since the onset, FP64 [k].
         positions_m: By height and by width, FP64 [2, n].
         stds_m: Their standard deviations, FP64 [2, n].
     """

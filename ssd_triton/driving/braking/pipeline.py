@@ -18,29 +18,29 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.config import BrakingConfig, TrackingConfig
 from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.hazard import assess, describe_track
-from ssd_triton.driving.braking.objects import FrameDecision
 from ssd_triton.driving.braking.observation import observe
 from ssd_triton.driving.braking.state import State, StateMachine
-from ssd_triton.driving.braking.tracking import Tracker
+from ssd_triton.driving.braking.tracker import Tracker
 from ssd_triton.driving.camera import Camera
 
 
 class BrakingPipeline:
-    """Follows road users and decides; frames are handed in one by one, in order of time.
+    """Tracks road users and decides, frame by frame in order of time.
 
     Args:
-        camera: Of the size of the frames that the detections are of.
+        camera: For images of the size of the frames.
         labels: Class names by id, the background first.
-        braking: When to warn and to brake.
-        tracking: How to follow.
-        latency_s: From the camera's exposure to the decision, as measured; it counts into the reaction.
+        braking: Thresholds of WARN and BRAKE.
+        tracking: Parameters of tracking.
+        latency_s: Measured time from the camera's exposure to the decision; part of the reaction time.
 
     Attributes:
         latency_s: See above; may be set at any time.
-        refused_frames: Frames whose time was not later than that of the frame before.
-        frames_without_data: Frames handed in without detections.
+        refused_frames: Frames that were not later than the frame before.
+        frames_without_data: Frames without detections.
 
     Raises:
         ConfigError: A class to brake for is not among the labels, or has no size in ``tracking.object_sizes``.
@@ -75,7 +75,7 @@ class BrakingPipeline:
         self.frames_without_data = 0
 
     def reset(self) -> None:
-        """Forget all tracks and states, as at a cut of the video; the counts stay."""
+        """Clear all tracks and states, as for a cut in the video; the counts stay."""
         self._time_s = None
         self._states.reset()
         self._forget()
@@ -83,21 +83,21 @@ class BrakingPipeline:
     def step(self, time_s: float, detections: Detections | None, ego: EgoMotion) -> FrameDecision:
         """Decide on a frame.
 
-        WARN and BRAKE that were reached before outlast frames without data until their hold ends; SAFE does not.
-        The first frames, until tracks and states can have been confirmed, are NO_DATA too.
+        During frames without data, WARN and BRAKE last until their hold ends; SAFE becomes NO_DATA. The first frames
+        are NO_DATA too, until tracks and states can have been confirmed.
 
         Args:
-            time_s: When the frame was taken, later than the frame before. A frame of the same time or an earlier one is
-                refused: it is counted, told of in the reason and changes nothing.
-            detections: What was detected in it, in pixels of the camera's image, all classes, down to
-                ``tracking.low_score_thresh``; None when it could not be decoded, or no answer came.
-            ego: How the car moved at that time.
+            time_s: Time of the frame, later than the frame before. Any other frame is refused: it is counted, reported
+                in the reason and changes nothing.
+            detections: Detections of all classes, in pixels of the camera's image, down to
+                ``tracking.low_score_thresh``; None when the frame could not be decoded, or no answer came.
+            ego: The ego's motion at that time.
         """
         frame = FrameDecision(
             time_s=time_s,
             state=State.NO_DATA,
             obstacle=None,
-            reason="no detections of this frame",
+            reason="no detections for this frame",
             required_deceleration_mps2=None,
             time_to_collision_s=None,
             objects=(),
@@ -131,7 +131,7 @@ class BrakingPipeline:
 
     def _decide(self, frame: FrameDecision) -> FrameDecision:
         braking = self._braking
-        # A decision that takes so many frames comes so much later than its first one.
+        # Confirmation over several frames delays the decision.
         confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * self._interval_s)
         delay_s = frame.latency_s + braking.reaction_time_s + confirming_s
         hazards = []
@@ -148,9 +148,7 @@ class BrakingPipeline:
         frame = replace(frame, objects=tuple(hazard.item for hazard in hazards))
         needed = max(braking.confirm_frames, self._settings.confirm_hits)
         if state is State.SAFE and self._frames_with_data < needed:
-            return replace(
-                frame, reason=f"starting: frame {self._frames_with_data} of the {needed} that a decision takes"
-            )
+            return replace(frame, reason=f"starting: frame {self._frames_with_data} of {needed} needed for a decision")
         in_corridor = [hazard for hazard in hazards if hazard.item.in_corridor]
         obstacle = max(in_corridor, key=lambda hazard: hazard.urgency, default=None)
         held = f"held for up to {braking.hold_time_s:g} s; " if kept < state else ""
@@ -166,7 +164,7 @@ class BrakingPipeline:
         )
 
     def _without_data(self, frame: FrameDecision) -> FrameDecision:
-        """Decide on a frame that tells nothing: what was reached is held, but nothing is SAFE."""
+        """Decide on a frame without data: WARN and BRAKE are held, but the frame is never SAFE."""
         held = self._states.held(frame.time_s)
         return frame if held is State.SAFE else replace(frame, state=held, reason=f"held; {frame.reason}")
 

@@ -1,18 +1,18 @@
-"""Range and closing speed of one object, from where it stands on the road and from how large it looks.
+"""Range and closing speed of one object, from its ground contact and its apparent size.
 
-Both sources have errors that do not average out: the ground contact that of the camera's pitch, the apparent size that
-of the object's true size. An extended Kalman filter therefore estimates them along with range and closing speed
-(state: range, closing speed, the object's share in the closing acceleration, relative error of height and of width,
-pitch error), from the directions to the lower and the upper edge of the box and from its width:
+Both sources have errors that do not average out: the camera's pitch for the ground contact, and the object's true size
+for the apparent size. An extended Kalman filter estimates these errors along with range and closing speed (state:
+range, closing speed, the object's share in the closing acceleration, relative error of height and of width, pitch
+error). It measures the directions to the lower and the upper edge of the box, and the box's width:
 
     lower edge   h/(r + i) + p
     upper edge   (h - H·(1 + e_H))/(r + i/2) + p
     width        W·(1 + e_W)/(r + i/2)
 
 with the camera's height h, the class's usual height H, width W and overhang i, the range r and the pitch error p. The
-two sources so check each other, the object's size is learnt on the way, and the standard deviation of the range holds
-what neither tells. Ranges count from the camera to the near face, along the car's heading. Wheels touch the road by the
-overhang behind it, and the outline is widest and highest about half way there.
+two sources check each other, the filter learns the object's size, and the standard deviation of the range includes the
+remaining uncertainty. Ranges count from the camera to the near face, along the ego's heading. The wheels touch the road
+behind the near face by the overhang, and the outline is widest and highest about half way there.
 """
 
 from __future__ import annotations
@@ -22,54 +22,54 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig, TrackingConfig
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Float64Array, Observation, group_of
+from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation, group_of
 
 RANGE, CLOSING, BRAKING, HEIGHT_ERROR, WIDTH_ERROR, PITCH_ERROR = range(6)
 
 _NEAREST_M = 0.3
-"""Smallest range: the filter is not to cross the camera."""
+"""Smallest range: the filter must not cross the camera."""
 
 _FIRST_RANGE_SPREAD = 0.5
-"""Relative standard deviation of the range before the first measurement is taken in."""
+"""Relative standard deviation of the range before the first measurement."""
 
 _FIRST_PASSES = 3
-"""The first box is taken in so many times, each time linearised about the range that the time before gave."""
+"""Number of passes over the first box, each linearised about the range of the pass before."""
 
 _CLOSING_STD_MPS = 10.0
 """Standard deviation of the closing speed before it has been measured."""
 
 _WALKING_STD_MPS = 2.0
-"""The same for people on foot against the car's own speed."""
+"""The same for pedestrians, around the ego's own speed."""
 
 _OUTLIER_STD = 3.0
-"""Measurements farther off than so many standard deviations are trusted the less, the farther off they are."""
+"""Beyond this many standard deviations, a measurement's weight falls with its distance."""
 
 _STOPPING_S, _LEAST_ACCELERATION_MPS2 = 2.0, 1.0
-"""Standard deviations of accelerations are such that the car's own speed would be lost in two seconds, and at least
-those of usual traffic."""
+"""The standard deviation of accelerations would stop the ego in two seconds, and is at least that of usual traffic."""
 
 _LOST_UPDATES = 3
-"""So many boxes in a row with a measurement as far off are not chance."""
+"""This many boxes in a row with such outliers are no coincidence."""
 
 LONGEST_UNMEASURED_S = 0.5
-"""A range that no box has told anything of for longer is worth nothing."""
+"""A range without a measurement for longer is worthless."""
 
 _SIDE_ON = math.log(1.35)
-"""A box wider for its height than usual by this factor shows the side of a vehicle, and not its rear."""
+"""A box wider than usual for its height by this factor shows the side of a vehicle, and not its rear."""
 
 
 @dataclass(frozen=True)
 class RawRanges:
-    """Ranges from one box alone, in metres; None where a border cuts what they need, or at the horizon."""
+    """Ranges from one box alone, in metres; None where a border cuts off the needed sides, or at the horizon."""
 
     from_ground_m: float | None
     from_size_m: float | None
 
 
 def raw_ranges(seen: Observation, size: ObjectSizeConfig, camera_height_m: float) -> RawRanges:
-    """Ranges by the ground contact alone, and by the size alone: the height, or else the width."""
+    """Ranges from the ground contact alone, and from the size alone: the height, or else the width."""
     _, down_top, _, down_bottom = seen.directions
     left, top, right, bottom = seen.known
     ground_m = None
@@ -88,14 +88,14 @@ class RangeFilter:
 
     Args:
         seen: The first observation.
-        ego: How the car moves.
+        ego: The ego's motion.
         size: Usual size of the class.
         camera_height_m: Height of the lens above the road.
         settings: Noise.
         curvature_per_m: See :meth:`update`.
 
     Attributes:
-        unmeasured_s: For how long no box has told anything of the range: its sides were cut or hidden.
+        unmeasured_s: Time since the last box with a measurement of the range; others were cut or hidden.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class RangeFilter:
         seen_m = raw.from_size_m or raw.from_ground_m or math.inf
         range_m = min(seen_m, nearest_visible_m if seen.cut[BOTTOM] else math.inf)
         if math.isinf(range_m):
-            # Neither edge nor width: the height of the box, cut as it is, is the least that the object has.
+            # Neither edges nor width are known: the cut height of the box is a lower bound of the object's.
             range_m = size.height_m / max(seen.height_px, 1.0) / float(seen.direction_std[TOP] / seen.size_std_px[1])
         self._outlying_updates = 0
         self.unmeasured_s = math.inf
@@ -128,8 +128,8 @@ class RangeFilter:
             range_m = float(self._mean[RANGE])
 
     def _prior(self, range_m: float) -> tuple[Float64Array, Float64Array]:
-        """Mean and covariance before anything but a rough range is known."""
-        # Half of the car's speed lies between what stands and what drives along.
+        """Initial mean and covariance for a rough range."""
+        # Half of the ego's speed lies between stationary objects and those that drive at the ego's speed.
         closing_mps, closing_std_mps = (self._ego_speed_mps or 0.0) / 2, _CLOSING_STD_MPS
         if self._walks and self._ego_speed_mps is not None:
             closing_mps, closing_std_mps = self._ego_speed_mps, _WALKING_STD_MPS
@@ -145,7 +145,7 @@ class RangeFilter:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing was measured for long, or the last boxes contradict what was estimated."""
+        """Whether measurements have been missing for long, or the last boxes contradict the estimate."""
         return self._outlying_updates >= _LOST_UPDATES or self.unmeasured_s > LONGEST_UNMEASURED_S
 
     @property
@@ -160,7 +160,7 @@ class RangeFilter:
 
     @property
     def outline_range_m(self) -> float:
-        """Range from the camera to where the outline is widest."""
+        """Range from the camera to the widest part of the outline."""
         return self.range_m + self._size.overhang_m / 2
 
     @property
@@ -170,7 +170,7 @@ class RangeFilter:
 
     @property
     def closing_speed_mps(self) -> float:
-        """How fast the range shrinks."""
+        """Rate at which the range shrinks."""
         return float(self._mean[CLOSING])
 
     @property
@@ -180,7 +180,7 @@ class RangeFilter:
 
     @property
     def braking_mps2(self) -> float:
-        """How hard the object brakes; negative when it speeds up."""
+        """Deceleration of the object; negative when it accelerates."""
         return float(self._mean[BRAKING])
 
     @property
@@ -190,7 +190,7 @@ class RangeFilter:
 
     @property
     def closing_rate_std_per_s(self) -> float:
-        """Standard deviation of :attr:`closing_rate_per_s`: errors of range and speed that go along cancel in it."""
+        """Standard deviation of :attr:`closing_rate_per_s`; correlated errors of range and speed cancel."""
         rate_per_s, covariance = self.closing_rate_per_s, self._covariance
         variance = float(
             covariance[CLOSING, CLOSING]
@@ -199,11 +199,11 @@ class RangeFilter:
         return math.sqrt(max(variance, 0.0)) / self.outline_range_m
 
     def _std(self, index: int) -> float:
-        # Rounding may leave a little less than nothing.
+        # Rounding may make the variance slightly negative.
         return math.sqrt(max(float(self._covariance[index, index]), 0.0))
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
-        """Move on by a time; where the car's speed is known before and after, its change is taken into account."""
+        """Advance by a time step, with the change of the ego's speed where both speeds are known."""
         if ego.speed_mps is not None and self._ego_speed_mps is not None:
             change_mps = ego.speed_mps - self._ego_speed_mps
             self._mean[RANGE] -= change_mps * dt_s / 2
@@ -225,18 +225,18 @@ class RangeFilter:
         self._covariance[CLOSING, CLOSING] += settings.speed_drift_mps**2 * dt_s
 
     def update(self, seen: Observation, curvature_per_m: float = 0.0) -> None:
-        """Take in a box, as far as its sides are the object's own.
+        """Correct by the sides of a box that belong to the object.
 
         Args:
             seen: The box.
-            curvature_per_m: Of the car's way, along which vehicles mostly stand and drive.
+            curvature_per_m: Curvature of the corridor, which vehicles mostly follow.
         """
         left, top, right, bottom = seen.known
         self._outlying = False
         if bottom:
             self._update_lower(seen.directions[BOTTOM], seen.direction_std[BOTTOM] * self._doubt_of_height(seen))
         elif seen.cut[BOTTOM] and seen.lowest_direction > self._expected_lower():
-            # The contact lies below the image: nowhere beyond what the image's lower border shows.
+            # The contact lies below the image: the object is nearer than the road at the image's lower border.
             self._update_lower(seen.lowest_direction, seen.direction_std[BOTTOM])
         if top and (bottom or seen.cut[BOTTOM]):
             self._update_upper(seen.directions[TOP], seen.direction_std[TOP] * self._doubt_of_height(seen))
@@ -246,7 +246,7 @@ class RangeFilter:
         self._outlying_updates = self._outlying_updates + 1 if self._outlying else 0
 
     def _acceleration_std_mps2(self) -> float:
-        """How hard the object may brake: less in slow traffic, in which what is ahead is slow as well."""
+        """Standard deviation of the object's acceleration: less in slow traffic, where other vehicles are slow too."""
         if self._walks:
             return _LEAST_ACCELERATION_MPS2
         limit_mps2 = self._settings.acceleration_std_mps2
@@ -255,20 +255,20 @@ class RangeFilter:
         return min(limit_mps2, max(self._ego_speed_mps / _STOPPING_S, _LEAST_ACCELERATION_MPS2))
 
     def _excess_width(self, seen: Observation) -> float:
-        """By what part, as a logarithm, a whole box is wider for its height than usual; 0 where that cannot be told."""
+        """Logarithm of a whole box's aspect ratio relative to the usual one; 0 where it is unknown."""
         if group_of(seen.class_name) != "vehicle" or not all(seen.known):
             return 0.0
         return math.log(seen.width_px / seen.height_px * self._size.height_m / self._size.width_m)
 
     def _doubt_of_height(self, seen: Observation) -> float:
-        """How many times less certain a box is of its upper and lower edge that is too high for its width.
+        """Factor on the error of the upper and lower edge of a box that is too high for its width.
 
-        Detectors take the shadow of a vehicle, or its reflection, for a part of it.
+        Detectors mistake a vehicle's shadow or reflection for a part of it.
         """
         return max(1.0, -self._excess_width(seen) / self._shape_spread())
 
     def _width_std(self, seen: Observation, width: float, curvature_per_m: float) -> float:
-        """Standard deviation of a width as a direction, by the detector's noise and by the side that may widen it."""
+        """Standard deviation of a width as a direction, from the detector's noise and a visible side of the vehicle."""
         noise = math.sqrt(2) * float(seen.direction_std[LEFT])
         turned_by = min(abs(curvature_per_m) * self.range_m, 1.0)
         bend = turned_by * self._size.length_m / (self.range_m + self._size.length_m)
@@ -277,11 +277,11 @@ class RangeFilter:
         )
 
     def _shape_spread(self) -> float:
-        """By what part the ratio of width to height differs within the class, standard deviation."""
+        """Relative standard deviation of the ratio of width to height within the class."""
         return math.hypot(self._size.height_spread, self._size.width_spread)
 
     def _visible_side(self, seen: Observation) -> float:
-        """By how much the side of a vehicle that stands beside the car's way may widen its box, as a direction."""
+        """Width that the visible side of a vehicle beside the corridor may add to its box, as a direction."""
         middle = abs(float(seen.directions[LEFT] + seen.directions[RIGHT])) / 2
         aside_m = max(middle * self.range_m - self._size.width_m / 2, 0.0)
         return aside_m * self._size.length_m / (self.range_m * (self.range_m + self._size.length_m))

@@ -1,9 +1,9 @@
 """Time to collision from the growth of the image alone.
 
-An object that comes nearer at a constant speed grows by s'/s = 1/TTC, whatever its size, its range and the camera's
-pitch are. That rate is estimated by extended Kalman filters on the logarithms of the box's height and width. For a
-constant closing speed the rate u itself grows by u' = u². Of a rigid body both must grow alike: as far as they do not,
-it is not the object that grows but the detector that errs, and the rate is the less certain.
+The image of an object that approaches at constant speed grows by s'/s = 1/TTC, regardless of its size, its range and
+the camera's pitch. Extended Kalman filters on the logarithms of the box's height and width estimate this rate u. At a
+constant closing speed, u itself grows by u' = u². Height and width of a rigid body grow alike: any difference is an
+error of the detector, and makes the rate less certain.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ssd_triton.driving.braking.kalman import RateFilter
 from ssd_triton.driving.braking.observation import Observation
 
 _FIRST_STD = 3.0
-"""Of a logarithm before the first measurement: nothing is known."""
+"""Standard deviation of a logarithm before the first measurement: practically unknown."""
 
 _RATE_STD_PER_S = 1.0
-"""What rates to expect at first: that of one second to collision."""
+"""Standard deviation of the initial rate: that of one second to collision."""
 
 _RATE_NOISE_PER_S = 0.15
-"""By how much the rate departs from u' = u² within a second: 2 m/s² at a range of 13 m."""
+"""Standard deviation of the rate's departure from u' = u² within a second: 2 m/s² at a range of 13 m."""
 
 _OUTLIER_STD = 3.0
-"""Measurements farther off than so many standard deviations are trusted the less, the farther off they are."""
+"""Beyond this many standard deviations, a measurement's weight falls with its distance."""
 
 _LARGEST_STEP = 0.5
 """Bound on rate times time step: a box cannot double between two frames and still be the same track."""
@@ -34,7 +34,7 @@ class ScaleFilter:
 
     Args:
         seen: The first observation.
-        use_width: Whether the width is that of a rigid body; a walking person's is not.
+        use_width: Whether the body is rigid in width; a walking person is not.
     """
 
     def __init__(self, seen: Observation, *, use_width: bool) -> None:
@@ -53,13 +53,13 @@ class ScaleFilter:
         return self._combined()[1]
 
     def predict(self, dt_s: float) -> None:
-        """Move on by a time."""
+        """Advance by a time step."""
         for length in (self._height, self._width):
             if length is not None:
                 length.predict_growth(dt_s, _LARGEST_STEP)
 
     def update(self, seen: Observation) -> None:
-        """Take in the height and the width of a box, as far as they are the object's own."""
+        """Correct by the height and width of a box, where their sides belong to the object."""
         left, top, right, bottom = seen.known
         if top and bottom:
             std = math.sqrt(2) * float(seen.size_std_px[1]) / seen.height_px

@@ -1,4 +1,4 @@
-"""What the driver is told, and how a state is confirmed and held."""
+"""The states shown to the driver, and their confirmation and hold."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """What the driver is told; the higher, the more urgent."""
+    """State shown to the driver; higher is more urgent."""
 
     NO_DATA = 0
-    """Nothing can be said about the road ahead, which is not the same as SAFE."""
+    """The road ahead is unknown; not the same as SAFE."""
     SAFE = 1
     WARN = 2
     BRAKE = 3
 
 
 _ROUNDING_S = 5e-4
-"""Timestamps are rounded: this much less than the time asked for is that time."""
+"""Tolerance for rounded timestamps."""
 
 
 @dataclass
 class _Level:
-    """How long a state has been called for without a break, and when it was called for last."""
+    """For how long a state has been demanded without a break, and when it was demanded last."""
 
     state: State
     frames: int = 0
@@ -33,18 +33,16 @@ class _Level:
 
 
 class StateMachine:
-    """Hysteresis: WARN and BRAKE must be called for by several frames in a row, and are held once reached.
+    """Hysteresis: several frames in a row must demand WARN and BRAKE, and both are held once reached.
 
-    Both a count of frames and a time are asked for, so that a high frame rate does not let a short disturbance
-    through, nor a low one a single frame.
-
-    BRAKE must have been warned of for a while, too, unless it is urgent.
+    Confirmation needs both a count of frames and a time: the time rejects short disturbances at high frame rates, the
+    count single frames at low ones. Unless it is urgent, BRAKE also needs a preceding warning.
 
     Args:
-        confirm_frames: Frames in a row that must call for a state, at least 1.
+        confirm_frames: Frames in a row that must demand a state, at least 1.
         confirm_time_s: Time that these frames must span.
-        hold_time_s: How long a state is kept after the last frame that called for it.
-        warning_time_s: How long WARN must have been told before BRAKE.
+        hold_time_s: Time for which a state is held after the last frame that demanded it.
+        warning_time_s: Least duration of WARN before BRAKE.
     """
 
     def __init__(self, confirm_frames: int, confirm_time_s: float, hold_time_s: float, warning_time_s: float) -> None:
@@ -55,23 +53,23 @@ class StateMachine:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear all states."""
         self._levels = (_Level(State.BRAKE), _Level(State.WARN))
         self._warned_since_s = math.inf
 
     def interrupt(self) -> None:
-        """Begin to confirm anew, after a time in which nothing was seen; what was reached is held as before."""
+        """Restart confirmation after a time without data; reached states stay held."""
         for level in self._levels:
             level.frames = 0
 
     def update(self, time_s: float, wanted: State, kept: State, *, urgent: bool) -> State:
-        """Take in a frame.
+        """Update the state by a frame.
 
         Args:
-            time_s: When the frame was taken, later than the frame before.
-            wanted: What the frame calls for.
-            kept: What the frame calls for by the thresholds at which a state is left; at least ``wanted``.
-            urgent: Whether BRAKE must not wait for the warning to have been heard.
+            time_s: Time of the frame, later than the frame before.
+            wanted: State that the frame demands.
+            kept: State that the frame demands by the thresholds for leaving a state; at least ``wanted``.
+            urgent: Whether BRAKE must not wait for a preceding warning.
 
         Returns:
             SAFE, WARN or BRAKE.
@@ -93,7 +91,7 @@ class StateMachine:
         return state
 
     def held(self, time_s: float) -> State:
-        """The state that still holds when a frame tells nothing: BRAKE or WARN until their hold ends, else SAFE."""
+        """The state held for a frame without data: BRAKE or WARN until their hold ends, else SAFE."""
         for level in self._levels:
             level.reached = level.reached and time_s - level.last_s <= self._hold_time_s
         return next((level.state for level in self._levels if level.reached), State.SAFE)

@@ -1,4 +1,4 @@
-"""One object over time: where its box is expected, and the filters that turn boxes into range, speed and offset."""
+"""A track of one object: its predicted box, and the filters of its range, speed and offset."""
 
 from __future__ import annotations
 
@@ -6,50 +6,52 @@ import math
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig, TrackingConfig
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.kalman import RateFilter
-from ssd_triton.driving.braking.observation import LEFT, RIGHT, Float64Array, Observation, group_of
+from ssd_triton.driving.braking.observation import LEFT, RIGHT, Observation, group_of
 from ssd_triton.driving.braking.onset import OnsetTest
 from ssd_triton.driving.braking.ranging import RangeFilter, RawRanges, raw_ranges
 from ssd_triton.driving.braking.scale import ScaleFilter
 from ssd_triton.driving.camera import RoadPoint
 
 _SIDE_ACCELERATION_PER_S2 = 2.0
-"""By how much the sides of a box change their speed within a second, in heights of the box, standard deviation."""
+"""Standard deviation of the change in speed of a box's sides within a second, in heights of the box."""
 
 _FIRST_SIDE_SPEED_PER_S = 1.0
-"""How fast the sides of a new box may be moving, in heights of the box per second, standard deviation."""
+"""Standard deviation of the initial speed of a box's sides, in heights of the box per second."""
 
 _CROSSING_STD_MPS, _VEHICLE_CROSSING_STD_MPS = 3.0, 1.0
-"""Standard deviation of a new object's speed across the corridor: between a runner and a bicycle; vehicles that change
-lanes take 3 to 5 s for 3.5 m."""
+"""Standard deviation of a new object's lateral speed: between a runner and a bicycle; vehicles take 3 to 5 s for a lane
+change of 3.5 m."""
 
 _OFFSET_STD_M = 0.1
-"""What the middle of a box is off from that of the object besides the detector's noise: postures, mirrors, shadows."""
+"""Standard deviation between the middles of a box and its object besides the detector's noise: postures, mirrors,
+shadows."""
 
 
 class BoxFilter:
-    """The sides of a box, each moving at a constant speed; all have the same noise and so one covariance.
+    """A Kalman filter of a box's sides at constant speeds; all have the same noise, and so share one covariance.
 
     Args:
         seen: The first observation.
 
     Attributes:
-        box_xyxy: Where the box is, FP64 [4], pixels.
+        box_xyxy: Estimated box, FP64 [4], pixels.
     """
 
     def __init__(self, seen: Observation) -> None:
         self.box_xyxy: Float64Array = seen.box_xyxy.copy()
-        self._speeds_px = np.zeros(4)  # a second
+        self._speeds_px_s = np.zeros(4)
         self._variance = float(seen.size_std_px.max()) ** 2
         self._covariance, self._speed_variance = 0.0, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2
 
     def predict(self, dt_s: float) -> None:
-        """Move on by a time."""
-        self.box_xyxy = self.box_xyxy + dt_s * self._speeds_px
-        # Sides that have met are a box no longer.
+        """Advance by a time step."""
+        self.box_xyxy = self.box_xyxy + dt_s * self._speeds_px_s
+        # Opposite sides must not cross.
         self.box_xyxy[2:] = np.maximum(self.box_xyxy[2:], self.box_xyxy[:2] + 1.0)
         drift = (_SIDE_ACCELERATION_PER_S2 * float(self.box_xyxy[3] - self.box_xyxy[1])) ** 2
         self._variance += dt_s * (2 * self._covariance + dt_s * self._speed_variance) + drift * dt_s**3 / 3
@@ -57,26 +59,26 @@ class BoxFilter:
         self._speed_variance += drift * dt_s
 
     def update(self, seen: Observation) -> None:
-        """Take in an observation."""
+        """Correct by an observation."""
         variance = self._variance + float(seen.size_std_px.max()) ** 2
         gain, speed_gain = self._variance / variance, self._covariance / variance
         surprise_px = seen.box_xyxy - self.box_xyxy
         self.box_xyxy = self.box_xyxy + gain * surprise_px
-        self._speeds_px = self._speeds_px + speed_gain * surprise_px
+        self._speeds_px_s = self._speeds_px_s + speed_gain * surprise_px
         self._speed_variance -= speed_gain * self._covariance
         self._covariance -= gain * self._covariance
         self._variance -= gain * self._variance
 
 
 class Track:
-    """One object.
+    """One tracked object.
 
     Args:
-        track_id: Its number.
-        time_s: When it was first seen.
-        seen: As what.
-        ego: How the car moves.
-        corridor: Where the car is going.
+        track_id: Number of the track.
+        time_s: Time of the first observation.
+        seen: The first observation.
+        ego: The ego's motion.
+        corridor: The ego's corridor.
         camera_height_m: Height of the lens above the road.
         settings: Noise and sizes.
     """
@@ -111,22 +113,22 @@ class Track:
 
     @property
     def raw(self) -> RawRanges:
-        """Ranges of the last box alone."""
+        """Ranges from the last box alone."""
         return raw_ranges(self.seen, self.size, self._camera_height_m)
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it was at the left or right border of the image: what is seen no longer then is beside the car."""
+        """Whether its last box was at the left or right border of the image: it is then about to leave the view."""
         left, _, right, _ = self.seen.cut
         return left != right
 
     @property
     def lateral_m(self) -> float:
-        """Where its middle was seen last, from the car's heading; positive to the right."""
+        """Lateral position of its middle when last seen, relative to the ego's heading; positive to the right."""
         return self._middle().lateral_m
 
     def offset_std_by_range_m(self, corridor: Corridor) -> float:
-        """Standard deviation of the offset by that of the range, which frames share and do not average out."""
+        """Standard deviation of the offset that comes from the range's; it does not average out over frames."""
         return self._std_by_range_m(corridor, self._middle())
 
     def _std_by_range_m(self, corridor: Corridor, middle: RoadPoint) -> float:
@@ -135,7 +137,7 @@ class Track:
         return abs(far_m - corridor.offset_m(*middle))
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
-        """Move on by a time."""
+        """Advance by a time step."""
         self.box.predict(dt_s)
         self.scale.predict(dt_s)
         self.range.predict(dt_s, ego)
@@ -143,7 +145,7 @@ class Track:
         self.onset_test.predict(dt_s, ego)
 
     def update(self, time_s: float, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
-        """Take in an observation at the time that it was moved on to."""
+        """Correct by an observation at the predicted time."""
         self.last_seen_s = time_s
         self.hits += 1
         self.seen = seen
@@ -154,7 +156,7 @@ class Track:
         self.range.update(seen, corridor.curvature_per_m)
         is_found = self.range.unmeasured_s == 0 and (was_lost or self.range.is_lost)
         if is_found or class_name != self.class_name:
-            # Another class is another size, and another object is another range: what was learnt is not worth keeping.
+            # Another class has another size, and another object another range: the filters start anew.
             self.class_name = class_name
             self._start_filters(seen, ego, corridor)
             return
@@ -170,8 +172,8 @@ class Track:
         )
         self.onset_test = OnsetTest()
         self._corridor = corridor
-        # The offset from the corridor's middle, other than the lateral position, does not change of what stands while
-        # the car follows its circle, so that only true crossing shows as a rate.
+        # While the ego follows its circle, a stationary object keeps its offset from the corridor, but not its lateral
+        # position: with the offset, only true crossing appears as a rate.
         self.offset = RateFilter(
             *self._measured_offset(corridor),
             _VEHICLE_CROSSING_STD_MPS if self.group == "vehicle" else _CROSSING_STD_MPS,
@@ -179,11 +181,11 @@ class Track:
         )
 
     def _follow(self, corridor: Corridor, ego: EgoMotion) -> None:
-        """Let a bend that has begun or ended not look like a motion of the object."""
+        """Compensate the offset for a change of the corridor's curvature."""
         before, self._corridor = self._corridor, corridor
         if corridor.curvature_per_m == before.curvature_per_m:
             return
-        # An object at speed v along the road moves across a way of curvature k, at range r, at the rate -k·r·v.
+        # An object at speed v along the road moves across a path of curvature k, at range r, at the rate -k·r·v.
         own_mps = 0.0 if ego.speed_mps is None else ego.speed_mps - self.range.closing_speed_mps
         bent_per_m = corridor.curvature_per_m - before.curvature_per_m
         shift_m = self._measure_offset_m(corridor) - self._measure_offset_m(before)
@@ -191,12 +193,12 @@ class Track:
         self.offset.rate -= bent_per_m * self.range.range_m * own_mps
 
     def _middle(self) -> RoadPoint:
-        """Where the middle of the object was seen last, and at which range along the object."""
+        """Position of the object's middle when last seen."""
         range_m, half_m = self.range.range_m, self.size.width_m / 2
         left, right = float(self.seen.directions[LEFT]), float(self.seen.directions[RIGHT])
         left_known, _, right_known, _ = self.seen.known
         if left_known != right_known:
-            # Of an object beside the car's way, the edge towards it is that of its far end.
+            # The visible edge of an object beside the corridor, if it faces the corridor, belongs to its far end.
             side, edge = (1.0, left) if left_known else (-1.0, -right)
             edge_range_m = range_m + (self.size.length_m if edge > 0 else 0.0)
             return RoadPoint(edge_range_m, side * (edge * edge_range_m + half_m))
@@ -204,7 +206,7 @@ class Track:
         if math.isnan(middle_m):
             return RoadPoint(range_m, 0.0)
         if self.group == "vehicle":
-            # The side of such an object widens the box towards the car's way; the outer edge is that of its near end.
+            # The visible side widens the box towards the corridor; the outer edge belongs to the near end.
             outer_m = max(abs(left), abs(right)) * range_m - half_m
             middle_m = math.copysign(max(abs(middle_m), outer_m), middle_m)
         return RoadPoint(range_m, middle_m)
@@ -213,7 +215,7 @@ class Track:
         return corridor.offset_m(*self._middle())
 
     def _measured_offset(self, corridor: Corridor) -> tuple[float, float]:
-        """The offset as the last box tells it, and its standard deviation, in metres."""
+        """Offset from the last box, and its standard deviation, in metres."""
         middle = self._middle()
         noise_m = float(self.seen.direction_std[LEFT]) / math.sqrt(2) * self.range.range_m
         left_known, _, right_known, _ = self.seen.known

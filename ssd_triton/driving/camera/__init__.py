@@ -1,4 +1,4 @@
-"""Where a camera looks: calibration, and the way from image points to points on the road and back."""
+"""The camera: its model, its file, and its calibration."""
 
 from ssd_triton.driving.camera.file import configured_camera, load_camera, save_camera
 from ssd_triton.driving.camera.model import Camera, CameraError, ImagePoint, RoadPoint

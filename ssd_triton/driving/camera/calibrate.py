@@ -1,4 +1,4 @@
-"""Three ways to a camera file and a picture of it, behind ``tools/calibrate_camera.py``."""
+"""Calibration of a camera by three methods, and the camera file with its picture."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image
 from ssd_triton.common.arrays import FloatArray, UInt8Array
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
+from ssd_triton.driving.camera.calibration_picture import draw_metre_grid, draw_segments
 from ssd_triton.driving.camera.file import save_camera
-from ssd_triton.driving.camera.fit import RoadReference, fit_mounting, look_towards
-from ssd_triton.driving.camera.lanes import find_segments, find_vanishing_point
 from ssd_triton.driving.camera.model import Camera, CameraError
-from ssd_triton.driving.camera.picture import draw_metre_grid, draw_segments
+from ssd_triton.driving.camera.mounting import RoadReference, fit_mounting, look_towards
+from ssd_triton.driving.camera.vanishing_point import find_segments, find_vanishing_point
 from ssd_triton.media.video import VideoSource
 
 CAMERA_SUFFIXES = (".yml", ".yaml")
@@ -26,13 +26,13 @@ CAMERA_SUFFIXES = (".yml", ".yaml")
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A calibrated camera and how it came about.
+    """A calibrated camera.
 
     Attributes:
         camera: Intrinsics and mounting.
-        notes: What was measured and how well it fits, a line each.
-        image_rgb: UINT8 [H, W, 3], RGB: a frame on which the calibration can be shown.
-        segments_px: FP32 [n, 4], the lane segments of that frame that were used, without lens distortion.
+        notes: Method and accuracy, a line each.
+        image_rgb: UINT8 [H, W, 3], RGB: a frame for the picture of the calibration.
+        segments_px: FP32 [n, 4], the lane segments used from that frame, without lens distortion.
     """
 
     camera: Camera
@@ -44,10 +44,10 @@ class Calibration:
 def calibrate_from_points(
     intrinsics: Camera, references: Sequence[RoadReference], image_rgb: UInt8Array
 ) -> Calibration:
-    """Height, pitch and yaw from four or more road points of known metres.
+    """Calibrate height, pitch and yaw from four or more road points at known positions.
 
     Raises:
-        CameraError: The points are too few, on a line, or fit no camera above the road.
+        CameraError: The points are too few, collinear, or fit no camera above the road.
     """
     fit = fit_mounting(intrinsics, references)
     notes = [
@@ -66,11 +66,11 @@ def calibrate_from_points(
 def calibrate_from_horizon(
     intrinsics: Camera, horizon_y_px: float, vanishing_x_px: float | None, image_rgb: UInt8Array
 ) -> Calibration:
-    """Pitch from the horizon's row, and yaw from the column in which the lane's lines meet.
+    """Calibrate pitch from the horizon's row, and yaw from the column in which lane lines meet.
 
     Args:
-        intrinsics: A camera of known height, whose pitch and yaw are not used.
-        horizon_y_px: Row of the horizon in the image, with lens distortion as the image has it.
+        intrinsics: A camera of known height; its pitch and yaw are ignored.
+        horizon_y_px: Row of the horizon in the image, including lens distortion.
         vanishing_x_px: Column; None leaves the yaw at 0.
         image_rgb: UINT8 [H, W, 3], RGB.
 
@@ -81,7 +81,8 @@ def calibrate_from_horizon(
     x_px, y_px = intrinsics.undistorted(np.array([[seen_x_px, horizon_y_px]], np.float32))[0].tolist()
     if math.isnan(x_px):
         raise CameraError(
-            f"the lens model has no inverse at ({seen_x_px:g}, {horizon_y_px:g}), expected a point of the image"
+            f"the lens model has no inverse at ({seen_x_px:g}, {horizon_y_px:g}), expected a point inside the image; "
+            "check the horizon and the distortion"
         )
     camera = look_towards(intrinsics, intrinsics.cx_px if vanishing_x_px is None else x_px, y_px)
     column = "straight ahead" if vanishing_x_px is None else f"vanishing point in column {vanishing_x_px:g}"
@@ -89,15 +90,15 @@ def calibrate_from_horizon(
 
 
 def calibrate_from_clip(intrinsics: Camera, source: VideoSource, max_frames: int) -> Calibration:
-    """Pitch and yaw from the vanishing point of the lane lines in a clip of a straight road.
+    """Calibrate pitch and yaw from the vanishing point of the lane lines in a clip of a straight road.
 
     Args:
-        intrinsics: A camera of known height, whose pitch and yaw are not used.
-        source: An open source; so many of its frames are looked at, evenly spread where their number is known.
-        max_frames: 3 or more.
+        intrinsics: A camera of known height; its pitch and yaw are ignored.
+        source: An open source.
+        max_frames: Number of frames to use, 3 or more; evenly spaced if the source states its length.
 
     Raises:
-        CameraError: There are no lane lines.
+        CameraError: No lane lines were found.
         VideoError: The source cannot be read.
     """
     images_rgb = _spread_frames(source, max_frames)
@@ -122,13 +123,13 @@ def calibrate_from_clip(intrinsics: Camera, source: VideoSource, max_frames: int
 
 
 def write_calibration(calibration: Calibration, path: Path, corridor_half_width_m: float) -> Path:
-    """Write the camera file, and beside it a picture of the road's metres with the suffix ``.png``.
+    """Write the camera file, and beside it a picture (``.png``) of the road with a metre grid.
 
     Returns:
         The picture's path.
 
     Raises:
-        CameraError: The path is not that of a YAML file, or the camera is mounted in a way that no file may hold.
+        CameraError: The path is not that of a YAML file, or the mounting is out of range.
     """
     check_output(path)
     camera = calibration.camera
@@ -146,21 +147,21 @@ def write_calibration(calibration: Calibration, path: Path, corridor_half_width_
 
 
 def check_output(path: Path) -> None:
-    """Refuse a path that is not that of a YAML file.
+    """Refuse a path that does not name a YAML file.
 
     Raises:
-        CameraError: It has another suffix.
+        CameraError: The suffix is another one.
     """
     if path.suffix not in CAMERA_SUFFIXES:
         raise CameraError(f"got {relative_to_cwd(path)}, expected a file {' or '.join(CAMERA_SUFFIXES)}; give --output")
 
 
 def frame_at(source: VideoSource, time_s: float) -> UInt8Array:
-    """The first frame at a time or after it, UINT8 [H, W, 3], RGB.
+    """The first frame at or after a time, UINT8 [H, W, 3], RGB.
 
     Raises:
-        CameraError: The source ends before.
-        VideoError: It cannot be read.
+        CameraError: The source ends before that time.
+        VideoError: The source cannot be read.
     """
     end_s = 0.0
     for frame in source:
@@ -178,7 +179,7 @@ def _calibration(
 
 
 def _spread_frames(source: VideoSource, max_frames: int) -> list[UInt8Array]:
-    """Frames of a source, evenly spread where it says how many it has, otherwise the first ones."""
+    """Frames of a source, evenly spaced if it states its length, otherwise the first ones."""
     step = max(1, math.ceil((source.frame_count or 0) / max_frames))
     images_rgb: list[UInt8Array] = []
     for frame in source:

@@ -1,4 +1,4 @@
-"""Camera files: intrinsics, lens distortion and mounting as YAML, and the camera that a configuration asks for."""
+"""Camera files (YAML: intrinsics, lens distortion, mounting), and the camera of a configuration."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _CameraFile(BaseModel):
 
 
 _COMMENTS = {
-    "width_px": "of the image; other sizes of the same aspect are scaled to",
+    "width_px": "of the image; the camera is scaled to other sizes of the same aspect",
     "fx_px": "focal length",
     "cx_px": "principal point; the first pixel's centre is at (0.5, 0.5)",
     "height_m": "of the lens above the road",
@@ -58,7 +58,7 @@ def load_camera(path: Path) -> Camera:
     """Read a camera file.
 
     Raises:
-        CameraError: It is missing or no YAML, or a key is unknown, repeated, missing or out of range.
+        CameraError: The file is missing or not YAML, or a key is unknown, repeated, missing or out of range.
     """
     next_step = "expected a camera file; run: python tools/calibrate_camera.py --help"
     values = read_yaml(path, _CameraFile, error_type=CameraError, next_step=next_step)
@@ -69,9 +69,9 @@ def save_camera(camera: Camera, path: Path, notes: Sequence[str] = ()) -> None:
     """Write a camera file.
 
     Args:
-        camera: What to write.
-        path: Replaced once the file is whole.
-        notes: Lines for its head that say where the numbers come from: method, reprojection error, date.
+        camera: The camera.
+        path: The file; replaced only when complete.
+        notes: Comment lines at its top, such as method, reprojection error and date.
 
     Raises:
         CameraError: :func:`load_camera` would refuse the file.
@@ -90,11 +90,11 @@ def configured_camera(settings: CameraConfig, size_px: tuple[int, int]) -> Camer
     """The camera of the configuration, for images of a size.
 
     Args:
-        settings: The section ``camera``: its file, or without one its other keys.
+        settings: The section ``camera``: its file if set, otherwise its other keys.
         size_px: Width and height of the images.
 
     Raises:
-        CameraError: The camera file cannot be used, or is for images of another aspect.
+        CameraError: The camera file cannot be used, or is for another aspect ratio.
     """
     if settings.file is None:
         mounting = (settings.height_m, settings.pitch_deg, settings.yaw_deg)

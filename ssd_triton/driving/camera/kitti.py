@@ -10,20 +10,18 @@ from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.driving.camera.model import Camera, CameraError
 
 KITTI_HEIGHT_M = 1.65
-"""Of the cameras above the road: the sensor set-up in the paper."""
+"""Height of the cameras above the road: the sensor set-up in the paper."""
 
 _PROJECTION_SHAPE = (3, 4)
 
 
 def load_kitti_camera(path: Path, size_px: tuple[int, int], camera: str = "00") -> Camera:
-    """The camera of rectified KITTI images, taken to look level and straight ahead.
-
-    The images are rectified, so that there is no lens distortion.
+    """Load the camera of rectified KITTI images, assumed level and straight ahead; rectified images have no distortion.
 
     Args:
         path: A calibration file with lines of ``NAME: numbers``, such as ``calib_cam_to_cam.txt``.
         size_px: Width and height of the images.
-        camera: Which of the cameras; ``P_rect_NN`` is its projection matrix, [3, 4] by rows.
+        camera: Number of the camera; ``P_rect_NN`` is its projection matrix, [3, 4] by rows.
 
     Raises:
         CameraError: The file cannot be read or does not hold that matrix.

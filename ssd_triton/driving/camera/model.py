@@ -1,11 +1,11 @@
-"""From image points to points on the road, and back, for a camera above a flat road.
+"""Projection between image points and road points, for a camera above a flat road.
 
-The camera is a pinhole with the lens distortion of Brown and Conrady (OpenCV's ``k1, k2, p1, p2, k3``), pitched and
-yawed against the car's heading, without roll.
+The camera is a pinhole with the lens distortion of Brown and Conrady (OpenCV's ``k1, k2, p1, p2, k3``), with pitch and
+yaw relative to the ego's heading, and without roll.
 
-The range of a flat-road camera rests on one angle below the horizon, of which little is left far away: at a
-camera height of 1.2 m, half a degree of pitch (a full boot, a hump) turns 30 m into 38 m, and a road that
-bends up or down does worse. Beyond about 20 m the numbers are an indication only.
+On a flat road, the range depends on the angle below the horizon alone, and that angle is small far away: at a camera
+height of 1.2 m, half a degree of pitch (a loaded boot, a bump) turns 30 m into 38 m, and a slope has an even greater
+effect. Beyond about 20 m, ranges are only indicative.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ssd_triton.common.arrays import Float64Array, FloatArray
 from ssd_triton.common.errors import UserError
 
 _ASPECT_TOLERANCE = 0.01
-"""Relative difference of aspect ratios up to which one image is the other scaled: 1 %, more than rounding to whole
-macroblocks (1920x1088 for 1920x1080 is 0.7 %) and less than any cropping to another format."""
+"""Greatest relative difference in aspect ratio of a scaled image: more than rounding to whole macroblocks (1920x1088
+for 1920x1080 is 0.7 %), and less than any crop to another format."""
 
 _UNDISTORTION_ITERATIONS = 200
 _UNDISTORTION_TOLERANCE_PX = 1e-3
-"""An undistorted point must be seen this close to where it was taken from; otherwise the lens model has no inverse
-there, or none that the iteration finds."""
+"""Greatest reprojection error of an undistorted point; beyond it, the lens model has no inverse there, or the iteration
+has not found it."""
 
 
 class CameraError(UserError):
-    """A camera's description, or what it is to be calibrated from, is missing, unreadable or does not fit."""
+    """The description of a camera, or the data to calibrate it, is missing, unreadable or inconsistent."""
 
 
 class RoadPoint(NamedTuple):
     """A point on the road, in metres from the point below the camera."""
 
     forward_m: float
-    """Along the car's heading."""
+    """Along the ego's heading."""
     lateral_m: float
     """Positive to the right."""
 
@@ -58,11 +58,11 @@ class Camera:
     Attributes:
         width_px: Width of the image.
         height_px: Height of the image.
-        fx_px: Focal length in widths of a pixel.
-        fy_px: Focal length in heights of a pixel.
+        fx_px: Focal length in pixel widths.
+        fy_px: Focal length in pixel heights.
         cx_px: Column of the principal point, where the optical axis meets the image.
-        cy_px: Row of the principal point. As for every image point, the first pixel's centre is at (0.5, 0.5);
-            OpenCV's calibration has it at (0, 0), so that 0.5 must be added to its ``cx`` and ``cy``.
+        cy_px: Row of the principal point. The first pixel's centre is at (0.5, 0.5); OpenCV's calibration puts it at
+            (0, 0), so add 0.5 to OpenCV's ``cx`` and ``cy``.
         height_m: Height of the lens above the road.
         pitch_deg: Positive looks down; between -90 and 90.
         yaw_deg: Positive points the optical axis to the right of the car's heading; between -90 and 90.
@@ -89,11 +89,11 @@ class Camera:
         pitch_deg: float = 0.0,
         yaw_deg: float = 0.0,
     ) -> Camera:
-        """A camera with square pixels, its optical axis through the middle of the image.
+        """Make a camera with square pixels and the optical axis through the middle of the image.
 
         Args:
             size_px: Width and height of the image.
-            horizontal_fov_deg: Angle between its left and right edges, above 0 and below 180.
+            horizontal_fov_deg: Angle between the image's left and right edge, above 0 and below 180.
             height_m: As in the class.
             pitch_deg: As in the class.
             yaw_deg: As in the class.
@@ -114,22 +114,22 @@ class Camera:
 
     @property
     def horizon_y_px(self) -> float:
-        """Row in which the flat road ends, without lens distortion; it can lie outside the image."""
+        """Row of the horizon, without lens distortion; it can lie outside the image."""
         return self.cy_px - self.fy_px * math.tan(math.radians(self.pitch_deg))
 
     def road_point(self, x_px: float, y_px: float) -> RoadPoint | None:
-        """Point of the road that is seen at an image point.
+        """Project an image point to the road.
 
-        Image points may lie outside the image, as the lower edge of a box that reaches below it does.
+        The image point may lie outside the image, such as the lower edge of a box that is cut off.
 
         Returns:
-            None at the horizon and above it, and where the lens model has no inverse.
+            None at and above the horizon, and where the lens model has no inverse.
         """
         forward_m, lateral_m = self._road_points(np.array([[x_px, y_px]], np.float64))[0].tolist()
         return None if math.isnan(forward_m) else RoadPoint(forward_m, lateral_m)
 
     def road_points(self, points_px: FloatArray) -> FloatArray:
-        """:meth:`road_point` of many points.
+        """Project many image points to the road.
 
         Args:
             points_px: FP32 [n, 2], x and y in pixels.
@@ -140,27 +140,27 @@ class Camera:
         return self._road_points(points_px.astype(np.float64)).astype(np.float32)
 
     def image_point(self, forward_m: float, lateral_m: float, up_m: float = 0.0) -> ImagePoint | None:
-        """Image point at which a point on or above the road is seen; it can lie outside the image.
+        """Project a point on or above the road to the image; the result can lie outside the image.
 
         Returns:
-            None if it lies behind the image plane, or so far to the side that the lens model folds back.
+            None behind the image plane, and where the lens model folds back.
         """
         x_px, y_px = self._image_points(np.array([[forward_m, lateral_m, up_m]], np.float64))[0].tolist()
         return None if math.isnan(x_px) else ImagePoint(x_px, y_px)
 
     def image_points(self, points_m: FloatArray) -> FloatArray:
-        """:meth:`image_point` of many points.
+        """Project many points on or above the road to the image.
 
         Args:
             points_m: FP32 [n, 3], forward, lateral and up in metres.
 
         Returns:
-            FP32 [n, 2], x and y in pixels; NaN where a point is not seen.
+            FP32 [n, 2], x and y in pixels; NaN for points that are not visible.
         """
         return self._image_points(points_m.astype(np.float64)).astype(np.float32)
 
     def undistorted(self, points_px: FloatArray) -> FloatArray:
-        """Where a camera without lens distortion, and otherwise the same, would see what is seen at image points.
+        """Move image points to where the same camera without lens distortion would see them.
 
         Args:
             points_px: FP32 [n, 2], x and y in pixels.
@@ -172,13 +172,13 @@ class Camera:
         return (rays * (self.fx_px, self.fy_px) + (self.cx_px, self.cy_px)).astype(np.float32)
 
     def distorted(self, points_px: FloatArray) -> FloatArray:
-        """The inverse of :meth:`undistorted`; NaN where the lens model folds back.
+        """Invert :meth:`undistorted`.
 
         Args:
             points_px: FP32 [n, 2], x and y in pixels.
 
         Returns:
-            FP32 [n, 2], x and y in pixels.
+            FP32 [n, 2], x and y in pixels; NaN where the lens model folds back.
         """
         rays = (points_px.astype(np.float64) - (self.cx_px, self.cy_px)) / (self.fx_px, self.fy_px)
         return self._distort(rays).astype(np.float32)
@@ -187,8 +187,8 @@ class Camera:
         """The same camera for images of another size.
 
         Raises:
-            CameraError: The aspect ratio differs by more than 1 %: that image is cropped and not scaled, and a crop
-                moves the principal point.
+            CameraError: The aspect ratio differs by more than 1 %: the image is cropped, and a crop moves the
+                principal point.
         """
         scale_x, scale_y = width_px / self.width_px, height_px / self.height_px
         if abs(scale_x / scale_y - 1) > _ASPECT_TOLERANCE:
@@ -216,7 +216,7 @@ class Camera:
 
     @cached_property
     def _rotation(self) -> Float64Array:
-        """FP64 [3, 3] from the car's axes (right, down, ahead) to the camera's (right, down, along the axis)."""
+        """Rotation FP64 [3, 3] from the ego's axes (right, down, ahead) to the camera's (right, down, optical axis)."""
         pitch, yaw = math.radians(self.pitch_deg), math.radians(self.yaw_deg)
         sin_pitch, cos_pitch, sin_yaw, cos_yaw = math.sin(pitch), math.cos(pitch), math.sin(yaw), math.cos(yaw)
         return np.array(
@@ -234,9 +234,9 @@ class Camera:
 
     @cached_property
     def _squared_radius_limit(self) -> float:
-        """Squared distance from the axis, at focal length 1, up to which the radial distortion keeps points in order.
+        """Squared distance from the axis, at focal length 1, up to which the radial distortion is monotonic.
 
-        Beyond it a ray farther out is seen farther in: the polynomial folds back, the lens does not.
+        Beyond it the polynomial folds back: a ray farther out would be seen farther in.
         """
         if not self.distortion:
             return math.inf
@@ -248,7 +248,7 @@ class Camera:
     def _road_points(self, points_px: Float64Array) -> Float64Array:
         rays = self._undistort(points_px)
         right, down, ahead = (np.column_stack([rays, np.ones(len(rays))]) @ self._rotation).T
-        # NaN compares as false, so that points without a ray stay NaN.
+        # Comparisons with NaN are false: points without a ray stay NaN.
         on_road = (down > 0) & (ahead > 0)
         scale_m = np.full(len(rays), np.nan)
         np.divide(self.height_m, down, out=scale_m, where=on_road)
@@ -263,7 +263,7 @@ class Camera:
         return self._distort(rays)
 
     def _distort(self, rays: Float64Array) -> Float64Array:
-        """Image points in pixels of rays at focal length 1, FP64 [n, 2]; NaN beyond the lens model."""
+        """Image points in pixels of rays at focal length 1, FP64 [n, 2]; NaN where the lens model folds back."""
         if not self.distortion or not len(rays):
             return rays * (self.fx_px, self.fy_px) + (self.cx_px, self.cy_px)
         seen = (rays**2).sum(axis=1) < self._squared_radius_limit
@@ -276,7 +276,7 @@ class Camera:
         return points_px
 
     def _undistort(self, points_px: Float64Array) -> Float64Array:
-        """Rays at focal length 1 of image points, FP64 [n, 2]; NaN where there is none."""
+        """Rays at focal length 1 of image points, FP64 [n, 2]; NaN where the lens model has no inverse."""
         if not self.distortion or not len(points_px):
             return (points_px - (self.cx_px, self.cy_px)) / (self.fx_px, self.fy_px)
         criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, _UNDISTORTION_ITERATIONS, 1e-6)

@@ -1,4 +1,4 @@
-"""The braking demonstration: a drive as video, detections through a Triton server, decisions, pictures and records.
+"""The braking demonstration: from a video through detections and decisions to an annotated video and its records.
 
 A demonstration, not a safety system.
 """

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 
 from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.interrupts import interrupts_deferred
 from ssd_triton.driving.demo.timing import StageTimes
 from ssd_triton.media.video import VideoWriter
 
@@ -33,15 +34,16 @@ class BackgroundWriter:
 
     def __enter__(self) -> BackgroundWriter:
         self._writer.__enter__()
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pictures.put(None)
-        self._thread.join()
-        self._writer.__exit__(kind, error, trace)
+        with interrupts_deferred():
+            if self._thread.is_alive():
+                self._pictures.put(None)
+                self._thread.join()
+            self._writer.__exit__(kind, error, trace)
         if self._failure is not None and error is None:
             raise self._failure
 
@@ -53,7 +55,12 @@ class BackgroundWriter:
         """
         if self._failure is not None:
             raise self._failure
-        self._pictures.put((image_rgb, time_s))
+        # An interrupt inside the queue could leave its lock taken, and the thread waiting for it for ever. The thread
+        # starts here and not on entry: by now the block has begun, and its end stops the thread.
+        with interrupts_deferred():
+            if not self._thread.is_alive():
+                self._thread.start()
+            self._pictures.put((image_rgb, time_s))
 
     def _run(self) -> None:
         while (item := self._pictures.get()) is not None:

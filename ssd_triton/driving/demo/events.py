@@ -1,4 +1,4 @@
-"""What was decided when, and on which evidence: JSON lines, one object a line."""
+"""The log of decisions and their evidence, in JSON Lines format."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import TracebackType
 from typing import TextIO
 
 from ssd_triton.common.files import atomic_output
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.common.interrupts import interrupts_deferred
+from ssd_triton.common.units import KMH_PER_MPS
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
-
-KMH_PER_MPS = 3.6
 
 
 class EventLog:
-    """Writes a line for every change of the state, and for every frame of WARN and BRAKE.
+    """Writes a line for every change of state, and for every frame of WARN and BRAKE.
 
-    Lines are written as they come; the file takes its name when the block ends, whatever ends it.
+    Lines are written at once, to a temporary file that gets its name when the block ends, even by an exception.
 
     Args:
-        path: Ends in ``.jsonl``; folders on the way are made.
+        path: Ends in ``.jsonl``; missing folders are created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,19 +37,20 @@ class EventLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The stack is left without the error, so that the file takes its name whatever ended the block.
-        self._files.close()
+        # Closed without the exception: the file gets its name in any case.
+        with interrupts_deferred():
+            self._files.close()
 
     def add(self, decision: FrameDecision, frame: int | None, *, latency_is_measured: bool) -> None:
-        """Note what is decided on a frame.
+        """Log the decision on a frame.
 
         Args:
             decision: The decision; the first one counts as a change.
-            frame: Number of the frame in the source; None for one that could not be decoded.
+            frame: Index of the frame in the source; None for one that could not be decoded.
             latency_is_measured: Whether ``decision.latency_s`` was measured.
         """
         if self._file is None:
-            # With the first decision, so that without one nothing is left behind.
+            # Opened by the first decision: without one, no file is left behind.
             temporary = self._files.enter_context(atomic_output(self.path))
             self._file = self._files.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
         changed = decision.state is not self._state
@@ -76,7 +77,7 @@ class EventLog:
 
 
 def _evidence(item: TrackedObject) -> dict[str, object]:
-    """What is known of an object."""
+    """The logged figures of an object."""
     return {
         "track_id": item.track_id,
         "class_name": item.class_name,
@@ -100,5 +101,5 @@ def _evidence(item: TrackedObject) -> dict[str, object]:
 
 
 def _rounded(value: float | None, factor: float = 1.0) -> float | None:
-    """Three digits after the point; None for what JSON has no number for."""
+    """Round to three decimals; None for values that JSON cannot represent."""
     return None if value is None or not math.isfinite(value) else round(value * factor, 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
-from ssd_triton.driving.drawing.scene import scene_size_px
+from ssd_triton.driving.drawing.frame import frame_size_px
 from ssd_triton.media.video import VideoSource, VideoWriter, open_source
 
 
@@ -50,4 +50,4 @@ def open_demo_writer(source: VideoSource, output: Path, preset: str) -> VideoWri
     Raises:
         VideoError: The output cannot be written there.
     """
-    return VideoWriter(output, scene_size_px(source.size_px), source.fps, preset)
+    return VideoWriter(output, frame_size_px(source.size_px), source.fps, preset)

@@ -14,37 +14,37 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError, VideoError
 from ssd_triton.common.progress import progress
 from ssd_triton.config import BrakingConfig, DemoConfig, TrackingConfig
+from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoSource
-from ssd_triton.driving.braking.objects import FrameDecision
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.demo.background_writer import BackgroundWriter
 from ssd_triton.driving.demo.events import EventLog
-from ssd_triton.driving.demo.feed import Answer, Feed, FileFeed, FrameDetector, RealTimeFeed
-from ssd_triton.driving.demo.history import Moment, can_plot, plot_timeline
+from ssd_triton.driving.demo.feed import Feed, FileFeed, FrameAnswer, FrameDetector, RealTimeFeed
 from ssd_triton.driving.demo.output import DemoOutputs
 from ssd_triton.driving.demo.summary import DemoSummary
+from ssd_triton.driving.demo.timeline import TimelinePoint, can_plot, plot_timeline
 from ssd_triton.driving.demo.timing import LONGEST_RECORD, Percentiles, StageTimes
-from ssd_triton.driving.drawing.scene import Scene
-from ssd_triton.driving.drawing.status import RunStatus
+from ssd_triton.driving.drawing.frame import FrameComposer
+from ssd_triton.driving.drawing.status_bar import RunStatus
 from ssd_triton.media.video import VideoSource, VideoWriter
 from ssd_triton.media.video.window import Window
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo goes by.
+    """Settings of the demo.
 
     Attributes:
         labels: Class names by id, the background first.
-        camera: For images of the size of the source's.
-        ego: How the car moves.
-        braking: When to warn and to brake.
-        tracking: How to follow.
-        demo: Its own settings.
-        in_flight: Frames to have under way at once, at least 1; in real time at most ``demo.real_time_in_flight``.
-        real_time: Whether a file is taken at the pace of its timestamps; a camera always is.
+        camera: For images of the source's size.
+        ego: The ego's motion.
+        braking: Thresholds of WARN and BRAKE.
+        tracking: Parameters of tracking.
+        demo: The section ``demo``.
+        in_flight: Greatest number of frames in flight, at least 1; in real time at most ``demo.real_time_in_flight``.
+        real_time: Whether to read a file at the pace of its timestamps, as from a camera.
 
     Raises:
         ConfigError: A class to brake for is not among the labels, or has no size.
@@ -63,7 +63,7 @@ class DemoSettings:
         self.pipeline()
 
     def pipeline(self) -> BrakingPipeline:
-        """A new pipeline by these settings."""
+        """Make a pipeline with these settings."""
         return BrakingPipeline(self.camera, self.labels, self.braking, self.tracking, self.demo.assumed_latency_s)
 
 
@@ -74,23 +74,22 @@ def run_demo(
     settings: DemoSettings,
     window: Window | None = None,
 ) -> DemoSummary:
-    """Write the source's frames with detections, decision and the road from above, and what was decided when.
+    """Write the source as a video with detections, decisions and a bird's-eye view, and log the decisions.
 
-    Frames are sent ahead and drawn in order, while pictures are encoded in a thread of their own. Ctrl-C, a server that
-    is gone for good and a source that stops end the run early; what was made until then is kept, and the summary says
-    so.
+    Frames are sent ahead and drawn in order; pictures are encoded in their own thread. Ctrl-C, an unreachable server or
+    a failing source ends the run early. The output up to then is kept, and the summary reports the reason.
 
     Args:
         source: An open source.
-        client: Detects.
-        writer: Prepared by :func:`ssd_triton.driving.demo.output.open_demo_writer`; the other files lie beside its.
-        settings: What to go by.
-        window: Shows the frames as well; closing it ends the run.
+        client: The detector.
+        writer: Made by :func:`ssd_triton.driving.demo.output.open_demo_writer`; the other files are written beside it.
+        settings: Settings.
+        window: Also shows the frames; closing it ends the run.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C before the first frame was decided on.
-        ClientError: No answer came at all.
-        VideoError: The source stopped before its first frame, or the output cannot be written.
+        KeyboardInterrupt: Ctrl-C before the first decision.
+        ClientError: No frame was answered.
+        VideoError: The source failed before its first frame, or the output cannot be written.
     """
     times = StageTimes(settings.in_flight)
     feed = _feed(source, client, settings, times)
@@ -101,7 +100,7 @@ def run_demo(
         events = stack.enter_context(EventLog(outputs.events))
         if window is not None:
             stack.enter_context(window)
-        run = _Run(source, feed, settings, times, pictures=pictures, events=events, window=window)
+        run = _DemoRun(source, feed, settings, times, pictures=pictures, events=events, window=window)
         answers = stack.enter_context(closing(feed.answers()))
         try:
             for answer in progress(answers, total=source.frame_count, description="demo", unit="frames"):
@@ -119,8 +118,8 @@ def run_demo(
     wall_s = time.perf_counter() - start_s
     has_timeline = can_plot()
     if has_timeline:
-        title = f"{Path(source.name).name}: what was decided"
-        plot_timeline(outputs.timeline, run.moments, title, settings.braking.deceleration_mps2)
+        title = f"{Path(source.name).name}: decisions"
+        plot_timeline(outputs.timeline, run.points, title, settings.braking.deceleration_mps2)
     return run.summary(outputs, wall_s, has_timeline, interrupted, failure)
 
 
@@ -131,8 +130,8 @@ def _feed(source: VideoSource, client: FrameDetector, settings: DemoSettings, ti
     return RealTimeFeed(source, client, in_flight, times, settings.demo.max_age_s)
 
 
-class _Run:
-    """Decides on the frames of one source, draws them, and keeps the figures."""
+class _DemoRun:
+    """Decides on the frames of one source, draws them, and collects the figures."""
 
     def __init__(
         self,
@@ -148,7 +147,7 @@ class _Run:
         self._source, self._feed, self._settings, self._times = source, feed, settings, times
         self._pictures, self._events, self._window = pictures, events, window
         self._pipeline = settings.pipeline()
-        self._scene = Scene(settings.camera, settings.braking, settings.tracking, settings.demo.view_range_m)
+        self._composer = FrameComposer(settings.camera, settings.braking, settings.tracking, settings.demo.view_range_m)
         self._last_image: UInt8Array | None = None
         self._last_time_s = 0.0
         self._answered_s = time.monotonic()
@@ -157,38 +156,38 @@ class _Run:
         self._states: Counter[State] = Counter()
         self._first_s: dict[State, float] = {}
         self._latencies_ms: deque[float] = deque(maxlen=LONGEST_RECORD)
-        self.moments: deque[Moment] = deque(maxlen=LONGEST_RECORD)
+        self.points: deque[TimelinePoint] = deque(maxlen=LONGEST_RECORD)
 
     @property
     def frames(self) -> int:
         """Frames decided on so far."""
         return self._states.total()
 
-    def take(self, answer: Answer) -> bool:
-        """Decide on a frame and on those lost before it; False when the user has closed the window.
+    def take(self, answer: FrameAnswer) -> bool:
+        """Decide on a frame and on the frames lost before it; False once the user has closed the window.
 
         Raises:
-            ServerUnreachableError: No answer has come for ``demo.server_deadline_s``.
+            ServerUnreachableError: No answer for ``demo.server_deadline_s``.
         """
-        frame = answer.taken.frame
-        self._step_over(answer.taken.undecodable_before - self._undecodable_seen, frame.time_s)
-        self._undecodable_seen = answer.taken.undecodable_before
+        frame = answer.captured.frame
+        self._step_over(answer.captured.undecodable_before - self._undecodable_seen, frame.time_s)
+        self._undecodable_seen = answer.captured.undecodable_before
         self._last_image = frame.image_rgb
         if self._feed.is_real_time:
-            self._pipeline.latency_s = time.monotonic() - answer.taken.taken_s
+            self._pipeline.latency_s = time.monotonic() - answer.captured.captured_s
             self._latencies_ms.append(self._pipeline.latency_s * 1e3)
-        goes_on = self._step(frame.image_rgb, frame.time_s, frame.index, answer.detections)
+        is_shown = self._step(frame.image_rgb, frame.time_s, frame.index, answer.detections)
         self._note(answer)
-        return goes_on
+        return is_shown
 
     def finish(self) -> None:
-        """Tell of frames that were lost at the end.
+        """Report frames that were lost at the end.
 
         Raises:
             ClientError: No frame was answered.
         """
         if self._source.undecodable_frames > self._undecodable_seen:
-            # How many are missing at the end is an estimate; one frame without data tells of them.
+            # Their number is an estimate; one frame without data stands for them.
             self._step_over(1, self._last_time_s + 2 / self._source.fps)
         if not self._answered_frames and self._last_problem is not None:
             raise self._last_problem
@@ -196,7 +195,7 @@ class _Run:
     def summary(
         self, outputs: DemoOutputs, wall_s: float, has_timeline: bool, interrupted: bool, failure: UserError | None
     ) -> DemoSummary:
-        """The figures."""
+        """The figures of the run."""
         return DemoSummary(
             frames=self.frames,
             dropped_frames=self._feed.dropped,
@@ -216,8 +215,8 @@ class _Run:
             failure=failure,
         )
 
-    def _note(self, answer: Answer) -> None:
-        """Keep count of answers, and end the run when none has come for too long.
+    def _note(self, answer: FrameAnswer) -> None:
+        """Count the answers, and end the run when none has come for too long.
 
         Raises:
             ServerUnreachableError: See :meth:`take`.
@@ -237,7 +236,7 @@ class _Run:
             )
 
     def _step_over(self, lost: int, until_s: float) -> None:
-        """Decide on frames that could not be decoded, spread evenly over the gap that they left."""
+        """Decide on frames that could not be decoded, spaced evenly over their gap."""
         if self._last_image is None:
             return
         start_s = self._last_time_s
@@ -259,7 +258,7 @@ class _Run:
                 frames_without_data=self._pipeline.frames_without_data,
             )
             shown = None if detections is None else detections.filter(score_thresh=self._settings.demo.score_thresh)
-            picture = self._scene.compose(image_rgb, shown, decision, status)
+            picture = self._composer.compose(image_rgb, shown, decision, status)
         self._pictures.write(picture, time_s)
         self._times.finish_frame()
         self._last_time_s = time_s
@@ -270,4 +269,4 @@ class _Run:
         self._states[decision.state] += 1
         self._first_s.setdefault(decision.state, decision.time_s)
         self._disagreements += decision.obstacle is not None and decision.obstacle.disagreement
-        self.moments.append(Moment.of(decision))
+        self.points.append(TimelinePoint.of(decision))

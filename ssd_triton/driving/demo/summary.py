@@ -1,4 +1,4 @@
-"""What came of a run of the demo."""
+"""The summary of a run of the demo."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class DemoSummary:
     """Figures of a run.
 
     Attributes:
-        frames: Frames decided on, those without data included.
-        dropped_frames: Frames given up in real time, before they were sent.
+        frames: Frames with a decision, including those without data.
+        dropped_frames: Frames dropped in real time, before they were sent.
         undecodable_frames: Frames of the source that could not be decoded.
-        retimed_frames: Frames whose stated time was missing or went back.
-        unanswered_frames: Frames that no answer came for, or none in time.
-        state_counts: Frames by state.
-        first_s: When each state was reached first, in the time of the video.
-        disagreements: Frames in which the obstacle's two times to collision contradict each other.
-        stages: Times by the name of the stage.
-        latency: From camera to decision, where it was measured.
-        assumed_latency_s: What was counted for it where it was not.
-        wall_s: Seconds from the first frame's reading to the last one's writing.
+        retimed_frames: Frames whose timestamp was missing or not rising.
+        unanswered_frames: Frames without an answer in time.
+        state_counts: Number of frames by state.
+        first_s: Video time at which each state was first reached.
+        disagreements: Frames in which the obstacle's two times to collision disagree.
+        stages: Times by stage.
+        latency: From camera to decision; None where it was not measured.
+        assumed_latency_s: Latency used where it was not measured.
+        wall_s: From reading the first frame to writing the last one.
         outputs: The files.
         has_timeline: Whether the plot was drawn.
         interrupted: Whether Ctrl-C ended the run.
-        failure: What ended the run early: the server, or the source.
+        failure: Failure of the server or the source that ended the run early.
     """
 
     frames: int
@@ -53,7 +53,7 @@ class DemoSummary:
     failure: UserError | None
 
     def __str__(self) -> str:
-        """A table, a line for each figure."""
+        """A table with a line for each figure."""
         end = ", interrupted" if self.interrupted else ""
         states = ", ".join(f"{state.name} {self.state_counts.get(state, 0)}" for state in State)
         first = ", ".join(

@@ -1,4 +1,4 @@
-"""How long the stages of the demo take."""
+"""Times of the demo's stages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from statistics import median
 
 import numpy as np
 
-from ssd_triton.driving.drawing.status import StageRate
+from ssd_triton.driving.drawing.status_bar import StageRate
 
 STAGES = ("read", "detect", "decide", "draw", "write")
-"""What each frame goes through, in this order; ``detect`` lasts from sending a frame until its answer is there."""
+"""Stages of each frame, in order; ``detect`` lasts from sending a frame to its answer."""
 
 _RECENT = 30
-"""Frames over which the shown times are taken: about a second."""
+"""Number of frames in the shown times: about a second."""
 
 LONGEST_RECORD = 100_000
-"""Frames of which figures are kept, the last ones, so that a camera may run for days: an hour at 28 frames a second."""
+"""Number of recent frames whose figures are kept, so that a camera can run for days: an hour at 28 fps."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, values_ms: Sequence[float]) -> Percentiles:
-        """Of at least one value."""
+        """The percentiles of at least one value."""
         return cls(float(np.median(values_ms)), float(np.percentile(values_ms, 95)))
 
 
@@ -40,7 +40,7 @@ class StageTimes:
     """Collects the times of every stage.
 
     Args:
-        in_flight: Frames that are under way at once in ``detect``, which so many times more come through.
+        in_flight: Number of frames in flight in ``detect``; its throughput is this many times higher.
     """
 
     def __init__(self, in_flight: int) -> None:
@@ -50,7 +50,7 @@ class StageTimes:
         self._finished_s: deque[float] = deque(maxlen=_RECENT + 1)
 
     def add(self, stage: str, start_s: float) -> None:
-        """Note that a stage which began at ``start_s`` of :func:`time.perf_counter` has just ended."""
+        """Record a stage that began at ``start_s`` of :func:`time.perf_counter` and has just ended."""
         took_ms = (time.perf_counter() - start_s) * 1e3
         self._stage_ms[stage].append(took_ms)
         self._recent_ms[stage].append(took_ms)
@@ -63,26 +63,26 @@ class StageTimes:
         self.add(stage, start_s)
 
     def finish_frame(self) -> None:
-        """Note that a frame has left the pipeline."""
+        """Record that a frame has left the pipeline."""
         self._finished_s.append(time.perf_counter())
 
     def recent(self) -> list[StageRate]:
-        """Each stage by the median of its last frames, and the whole pipeline, in which stages overlap."""
+        """Median time and rate of each stage over recent frames, and the rate of the pipeline, whose stages overlap."""
         rates = []
         for stage, recent_ms in self._recent_ms.items():
             at_once = self._in_flight if stage == "detect" else 1
             name = f"{stage} x{at_once}" if at_once > 1 else stage
-            # Other threads add times meanwhile.
+            # Copied, since other threads add times.
             ms = median(recent_ms.copy()) if recent_ms else None
             rates.append(StageRate(name, ms, None if ms is None else at_once * 1000 / ms))
         return [*rates, StageRate("pipeline", None, self._recent_fps())]
 
     def summary(self) -> Mapping[str, Percentiles]:
-        """Figures of the stages over the whole run."""
+        """Percentiles of the stages over the whole run."""
         return {stage: Percentiles.of([*ms]) for stage, ms in self._stage_ms.items() if ms}
 
     def _recent_fps(self) -> float | None:
-        """Frames a second that left the pipeline lately; None before the second one."""
+        """Recent frames per second of the pipeline; None before the second frame."""
         if len(self._finished_s) < 2:
             return None
         return (len(self._finished_s) - 1) / (self._finished_s[-1] - self._finished_s[0])

@@ -1,1 +1,1 @@
-"""Pictures of decisions: the road, the objects, the state."""
+"""Drawing of decisions: road, objects and state."""

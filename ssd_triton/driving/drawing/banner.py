@@ -1,10 +1,10 @@
-"""The state and its reason along the upper edge of an image."""
+"""The banner with the state and its reason, along the upper edge of an image."""
 
 from __future__ import annotations
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS, STATE_NAMES
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS, STATE_NAMES
 from ssd_triton.media.drawing.canvas import (
     INK,
     PAPER,
@@ -16,14 +16,14 @@ from ssd_triton.media.drawing.canvas import (
     text_extent_px,
     text_size_px,
 )
-from ssd_triton.media.drawing.lettering import wrap_text
+from ssd_triton.media.drawing.text import wrap_text
 
 _LINES = 2
-"""Of the reason; the height is the same with one, so that the picture does not jump."""
+"""Number of lines of the reason; a shorter one leaves the rest empty, so that the height is constant."""
 
 
 def banner_height_px(image_height_px: int) -> int:
-    """Height of what :func:`draw_banner` draws, but for its frame."""
+    """Height of the banner without the frame."""
     return round(text_size_px(image_height_px) * 3.1)
 
 
@@ -33,13 +33,13 @@ def draw_banner(canvas: UInt8Array, state: State, reason: str) -> None:
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.
         state: The state.
-        reason: Broken into two lines, and cut off beyond.
+        reason: Wrapped to two lines, and then cut off.
     """
     height, width = canvas.shape[:2]
     size_px, bar_px, colour = text_size_px(height), banner_height_px(height), STATE_COLOURS[state]
     name_px = round(size_px * 1.3)
     if state is not State.SAFE:
-        # Half of the line lies outside the image.
+        # Half of the line's width lies outside the image.
         outline(canvas, rectangle_corners(0, 0, width, height), colour, 4 * line_width_px(height))
     fill(canvas, rectangle_corners(0, 0, width, bar_px), INK, 0.78)
     widest_px = max(text_extent_px(name, name_px, bold=True)[0] for name in STATE_NAMES.values())

@@ -1,4 +1,4 @@
-"""The road from above."""
+"""The bird's-eye view of the road."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
+from ssd_triton.common.units import KMH_PER_MPS
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
+from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
 from ssd_triton.driving.drawing.objects import seconds
-from ssd_triton.driving.drawing.road import corridor_edges_m, reach_m
-from ssd_triton.driving.drawing.states import DISAGREEMENT, STATE_COLOURS, object_colour
-from ssd_triton.driving.drawing.zones import Zones
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, object_colour
+from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 from ssd_triton.media.drawing.canvas import (
     INK,
     MUTED,
@@ -33,24 +34,22 @@ from ssd_triton.media.drawing.canvas import (
     text_extent_px,
     text_size_px,
 )
-from ssd_triton.media.drawing.lettering import fitting_size_px
-
-KMH_PER_MPS = 3.6
+from ssd_triton.media.drawing.text import fitting_size_px
 
 _BACKGROUND: Colour = (21, 26, 34)
 _GRID: Colour = (44, 52, 64)
 
 _LENGTHS_M: Mapping[str, float] = {"person": 0.6, "bicycle": 1.7, "motorcycle": 2.1, "bus": 9.0, "truck": 7.0}
 _CAR_LENGTH_M = 4.4
-"""Drawn lengths by class, a car's for others: for the look only, since nothing but the near face is measured."""
+"""Drawn lengths by class, a car's for others; for illustration only, since only the near face is measured."""
 
 _EGO_WIDTH_M = 1.8
 _TRAIL_S = 1.5
-"""How long a track's way is shown."""
+"""Length of a track's trail."""
 _ARROW_S = 1.0
-"""Arrows reach to where an object will be after this time, seen from the car."""
+"""Arrows point to an object's predicted position after this time, relative to the ego."""
 _LEAST_CROSS_STD_M = 0.1
-"""Postures, mirrors and shadows move the middle of a box by as much."""
+"""Least lateral standard deviation: postures, mirrors and shadows shift the middle of a box."""
 
 DISCLAIMER = "Demonstration, not a safety system"
 
@@ -61,14 +60,14 @@ def panel_width_px(height_px: int) -> int:
 
 
 class BirdsEyeView:
-    """A panel of the road ahead: grid, corridor, and the road users with their ways, speeds and uncertainty.
+    """A panel with the road ahead: grid, corridor, and road users with their trails, speeds and uncertainty.
 
-    The scale is the same ahead and across. What lies outside the panel is cut off.
+    The scale is the same in both directions.
 
     Args:
         height_px: Height of the panel.
-        range_m: How far it reaches.
-        bearing_std_rad: Standard deviation of an object's direction.
+        range_m: Range at its upper edge.
+        bearing_std_rad: Standard deviation of an object's bearing.
     """
 
     def __init__(self, height_px: int, range_m: float, bearing_std_rad: float) -> None:
@@ -85,16 +84,16 @@ class BirdsEyeView:
         self._background = self._draw_background(height_px)
         self._trails: dict[int, deque[tuple[float, RoadPoint]]] = {}
 
-    def draw(self, panel: UInt8Array, decision: FrameDecision, zones: Zones | None) -> None:
+    def draw(self, panel: UInt8Array, decision: FrameDecision, ranges: TriggerRanges | None) -> None:
         """Draw the panel.
 
         Args:
             panel: UINT8 [height_px, width_px, 3], RGB; drawn into.
-            decision: Of frames in order of time.
-            zones: Where a standing object would call for WARN and BRAKE; None when the speed is not known.
+            decision: Decisions come in order of time.
+            ranges: Trigger ranges for a stationary object; None when the speed is unknown.
         """
         panel[:] = self._background
-        self._draw_corridor(panel, decision, zones)
+        self._draw_corridor(panel, decision, ranges)
         self._draw_ego(panel)
         self._follow(decision)
         nearest_last = sorted(decision.objects, key=lambda item: -item.range_m)
@@ -103,7 +102,7 @@ class BirdsEyeView:
             colour = DISAGREEMENT if item.disagreement else object_colour(item, decision)
             self._draw_trail(panel, item, colour)
             markers.append((item, self._draw_marker(panel, item, colour), colour))
-        # The captions lie above whatever reaches up to them.
+        # The captions cover whatever reaches up to them.
         panel[: round(self._top_px) - self._text_px] = _BACKGROUND
         taken = [marker for _, marker, _ in markers]
         for item, marker, colour in reversed(markers):
@@ -111,7 +110,7 @@ class BirdsEyeView:
         self._draw_captions(panel, decision)
 
     def _at(self, forward_m: float, lateral_m: float) -> Point:
-        """Where a point of the road is in the panel."""
+        """Position of a road point in the panel."""
         return self._width_px / 2 + lateral_m * self._px_per_m, self._zero_px - forward_m * self._px_per_m
 
     def _draw_background(self, height_px: int) -> UInt8Array:
@@ -135,8 +134,8 @@ class BirdsEyeView:
                 put_text(canvas, (x, self._zero_px + size_px * 0.8), text, size_px, MUTED, align="centre")
         return canvas
 
-    def _draw_corridor(self, panel: UInt8Array, decision: FrameDecision, zones: Zones | None) -> None:
-        far_m = min(reach_m(zones), self._range_m)
+    def _draw_corridor(self, panel: UInt8Array, decision: FrameDecision, ranges: TriggerRanges | None) -> None:
+        far_m = min(reach_m(ranges), self._range_m)
         left, right = ([self._at(*point) for point in edge] for edge in corridor_edges_m(decision.corridor, 0.1, far_m))
         if len(left) < 2:
             return
@@ -144,7 +143,7 @@ class BirdsEyeView:
         fill(panel, [*left, *reversed(right)], colour, 0.25)
         for edge in (left, right):
             outline(panel, edge, colour, self._line_px, closed=False)
-        ends = () if zones is None else ((State.BRAKE, zones.brake_m), (State.WARN, zones.warn_m))
+        ends = () if ranges is None else ((State.BRAKE, ranges.brake_m), (State.WARN, ranges.warn_m))
         for state, range_m in ends:
             if 0 < range_m <= far_m:
                 half_m = decision.corridor.half_width_m
@@ -154,7 +153,7 @@ class BirdsEyeView:
                     line(panel, points[0], points[1], STATE_COLOURS[state], self._line_px + 1)
 
     def _draw_ego(self, panel: UInt8Array) -> None:
-        """Draw the car itself, the camera at range 0; only its front fits into the panel."""
+        """Draw the front of the ego, with the camera at range 0."""
         x, y = self._at(0, 0)
         width_px = _EGO_WIDTH_M * self._px_per_m
         left, right, bottom = x - width_px / 2, x + width_px / 2, self._at(-2.5, 0)[1]
@@ -163,7 +162,7 @@ class BirdsEyeView:
         fill(panel, glass, INK)
 
     def _follow(self, decision: FrameDecision) -> None:
-        """Keep the ways of the tracks that there are."""
+        """Extend the trails of the present tracks, and remove the others."""
         ids = {item.track_id for item in decision.objects}
         self._trails = {track_id: trail for track_id, trail in self._trails.items() if track_id in ids}
         for item in decision.objects:
@@ -173,14 +172,14 @@ class BirdsEyeView:
                 trail.popleft()
 
     def _draw_trail(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> None:
-        """Draw where an object was."""
+        """Draw an object's trail."""
         trail = [self._at(*position) for _, position in self._trails[item.track_id]]
         if len(trail) > 1:
             faded = (round(channel * 0.6 + base * 0.4) for channel, base in zip(colour, _BACKGROUND, strict=True))
             outline(panel, trail, (next(faded), next(faded), next(faded)), self._line_px, closed=False)
 
     def _ellipse(self, item: TrackedObject) -> list[Point]:
-        """One standard deviation around an object's place: of the range along the line of sight, of bearing across."""
+        """One standard deviation around an object: of the range along the line of sight, of the bearing across it."""
         forward_m, lateral_m = item.position
         distance_m = max(math.hypot(forward_m, lateral_m), 0.1)
         along = np.array([forward_m, lateral_m]) / distance_m
@@ -196,7 +195,7 @@ class BirdsEyeView:
         return [self._at(forward, lateral) for forward, lateral in points_m.tolist()]
 
     def _draw_marker(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> Rectangle:
-        """Draw an object, whose near face is what was measured, how sure its place is, and where it will be."""
+        """Draw an object from its measured near face, the uncertainty of its position, and an arrow of its motion."""
         x, y = self._at(*item.position)
         width_px = max(item.width_m * self._px_per_m, self._text_px * 0.5)
         length_px = max(_LENGTHS_M.get(item.class_name, _CAR_LENGTH_M) * self._px_per_m, self._text_px * 0.5)
@@ -217,7 +216,7 @@ class BirdsEyeView:
     def _draw_name(
         self, panel: UInt8Array, item: TrackedObject, marker: Rectangle, colour: Colour, taken: list[Rectangle]
     ) -> None:
-        """Write an object's number and range where there is room: beside its marker, above, or not at all."""
+        """Draw an object's number and range where there is room: beside its marker, above it, or not at all."""
         text, size_px = f"#{item.track_id} {item.range_m:.1f} m", self._text_px
         width, height = text_extent_px(text, size_px)
         gap = size_px // 3
@@ -254,12 +253,12 @@ class BirdsEyeView:
 
 
 def _demand(decision: FrameDecision) -> str:
-    """What it takes to avoid the obstacle."""
+    """The deceleration required to avoid the obstacle, in words."""
     if decision.obstacle is None and decision.state is not State.SAFE:
         return "no data"
     needed = decision.required_deceleration_mps2
     if needed is None:
-        return "corridor free" if decision.obstacle is None else "demand unknown"
+        return "corridor clear" if decision.obstacle is None else "demand unknown"
     return "too late to stop" if math.isinf(needed) else f"needs {needed:.1f} m/s²"
 
 

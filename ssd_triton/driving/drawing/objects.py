@@ -1,4 +1,4 @@
-"""The road users that are followed, in the camera's image."""
+"""Boxes of tracked road users and of other detections, in the camera's image."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
-from ssd_triton.driving.braking.objects import FrameDecision, TrackedObject
-from ssd_triton.driving.drawing.states import DISAGREEMENT, object_colour
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, object_colour
 from ssd_triton.media.drawing.boxes import draw_box, draw_label, inside, place_label, visible_part
 from ssd_triton.media.drawing.canvas import (
     MUTED,
@@ -23,19 +23,19 @@ _LONGEST_TTC_S = 99.0
 
 
 def draw_objects(canvas: UInt8Array, decision: FrameDecision, room: Rectangle) -> None:
-    """Draw the boxes of what is followed, with number, class, range and time to collision.
+    """Draw the boxes of tracked objects with number, class, range and time to collision.
 
-    What is in the corridor is set off. What was not seen in this frame has a thin box at its last place. Where there
-    is no room for a label, it is shortened, or left out beside the corridor.
+    Objects in the corridor are emphasised. Objects not detected in this frame have a thin box at their last position.
+    Labels without room are shortened, or left out for objects beside the corridor.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.
-        decision: With the objects.
-        room: Where labels may be.
+        decision: The decision with the objects.
+        room: Area for labels.
     """
     shown = [(item, box) for item in decision.objects if (box := visible_part(item.box_xyxy, canvas)) is not None]
-    told = None if decision.obstacle is None else decision.obstacle.track_id
-    shown.sort(key=lambda pair: (pair[0].track_id != told, not pair[0].in_corridor, pair[0].range_m))
+    reported = None if decision.obstacle is None else decision.obstacle.track_id
+    shown.sort(key=lambda pair: (pair[0].track_id != reported, not pair[0].in_corridor, pair[0].range_m))
     for item, box in reversed(shown):
         colour = object_colour(item, decision)
         if item.unseen_s > 0:
@@ -60,7 +60,7 @@ def draw_objects(canvas: UInt8Array, decision: FrameDecision, room: Rectangle) -
 
 
 def describe(item: TrackedObject) -> str:
-    """Number, class, range with its standard deviation, and time to collision; both times where they contradict."""
+    """Number, class, range with its standard deviation, and time to collision; both times where they disagree."""
     parts = [f"#{item.track_id} {item.class_name} {item.range_m:.1f} ± {item.range_std_m:.1f} m"]
     if item.disagreement:
         parts.append(f"TTC {seconds(item.ttc_range_s)} by range, {seconds(item.ttc_scale_s)} by scale!")
@@ -72,23 +72,23 @@ def describe(item: TrackedObject) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A time to collision; a dash where there is none."""
+    """Format a time to collision; a dash for none."""
     return "-" if value is None or not math.isfinite(value) or value > _LONGEST_TTC_S else f"{value:.1f} s"
 
 
 def draw_others(canvas: UInt8Array, detections: Detections, decision: FrameDecision) -> None:
-    """Draw thin boxes around what was detected and is not followed: other classes, and what was seen too few times.
+    """Draw thin boxes around detections without a confirmed track: other classes, and new objects.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.
-        detections: Of the frame.
-        decision: With the objects that are followed.
+        detections: Detections of the frame.
+        decision: The decision with the tracked objects.
     """
-    followed = [item.box_xyxy for item in decision.objects]
+    tracked = [item.box_xyxy for item in decision.objects]
     width_px = line_width_px(canvas.shape[0])
     for box_xyxy, _, _ in detections:
         sides = box_xyxy.tolist()
-        is_followed = any(max(abs(a - b) for a, b in zip(sides, box, strict=True)) < 1.0 for box in followed)
+        is_tracked = any(max(abs(a - b) for a, b in zip(sides, box, strict=True)) < 1.0 for box in tracked)
         box = visible_part(sides, canvas)
-        if box is not None and not is_followed:
+        if box is not None and not is_tracked:
             outline(canvas, rectangle_corners(*box), MUTED, width_px)

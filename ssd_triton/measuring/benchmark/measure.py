@@ -1,4 +1,4 @@
-"""Measuring candidates at every batch size, and the limits that the machine sets."""
+"""Measuring variants at every batch size, and the limits that the machine sets."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.measuring.benchmark.timing import Row, time_in_turns, time_runs
-from ssd_triton.serving.candidates import Candidate, random_images
+from ssd_triton.serving.runnable import RunnableVariant, random_images
 
 _INPUT_SETS = 4
 
 
-def benchmark(candidates: list[Candidate], batches: list[int], turns: int, device: torch.device) -> list[Row]:
-    """Time every candidate at every batch size, the candidates of a batch size in turns."""
+def benchmark(variants: list[RunnableVariant], batches: list[int], turns: int, device: torch.device) -> list[Row]:
+    """Time every variant at every batch size, the variants of a batch size in turns."""
     rows = []
     for batch in batches:
         images = random_images(batch, _INPUT_SETS)
-        launches = {candidate.name: candidate.prepare(images) for candidate in candidates}
+        launches = {variant.name: variant.prepare(images) for variant in variants}
         rows += time_in_turns(launches, batch, turns, device)
         del launches
         gc.collect()

@@ -19,11 +19,12 @@ from ssd_triton.common.arrays import AnyArray, UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.detector.device import Launch
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.detector.postprocessing.check import count_matches
 from ssd_triton.detector.postprocessing.torchscript import OUTPUTS, run_script
-from ssd_triton.measuring.benchmark.timing import Launch, Row, time_in_turns
+from ssd_triton.measuring.benchmark.timing import Row, time_in_turns
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -13,9 +13,8 @@ import torch
 
 from ssd_triton.common.machine import processor
 from ssd_triton.common.progress import progress
+from ssd_triton.detector.device import Launch
 
-Launch = Callable[[int], object]
-"""Runs one batch; the argument chooses among the input sets, so that caches see changing data."""
 _WARM_UP_RUNS = 5
 _SLICE_S = 0.25
 """How long a candidate runs before the next one gets its turn."""

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -16,9 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from ssd_triton.common.errors import ServerError
-from ssd_triton.common.files import ROOT
+from ssd_triton.common.files import SHIPPED
+from ssd_triton.common.processes import end_group
 
-CONFIG = ROOT / "deploy" / "proxy" / "haproxy.cfg"
+CONFIG = SHIPPED / "deploy" / "proxy" / "haproxy.cfg"
 REPLICAS = ("replica1", "replica2")
 """Names of the servers in the configuration."""
 _BACKEND = "replicas"
@@ -133,10 +133,7 @@ class Proxy:
                 return answer.read()
 
     def _stop(self) -> None:
-        self._process.terminate()
         try:
-            self._process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+            end_group(self._process, _STOP_TIMEOUT_S)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)

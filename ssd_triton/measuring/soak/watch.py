@@ -13,7 +13,7 @@ import psutil
 
 from ssd_triton.client.shared_memory import frame_regions
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.stubs import find_stubs
+from ssd_triton.serving.server.backend_processes import backend_processes
 
 SERVER = "tritonserver"
 _MIB = 2**20
@@ -65,7 +65,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._start_s = time.monotonic()
-        self._processes = {SERVER: psutil.Process(self.server.pid), **find_stubs(self.server.pid)}
+        self._processes = {SERVER: psutil.Process(self.server.pid), **backend_processes(self.server.pid)}
 
     def take(self, requests: int, latencies_ms: Mapping[str, Sequence[float]]) -> None:
         """Take a sample.

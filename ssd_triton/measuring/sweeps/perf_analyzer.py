@@ -20,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ssd_triton.common.errors import UserError
+from ssd_triton.common.processes import end_group
 
 Protocol = Literal["grpc", "http"]
 SharedMemory = Literal["none", "system", "cuda"]
@@ -195,13 +196,10 @@ def _run(command: Sequence[str], environment: Mapping[str, str], load: Load, tim
 
 
 def _end(process: subprocess.Popen[str], load: Load) -> None:
-    process.send_signal(signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=_END_S)
-    if process.poll() is None:
-        process.kill()
-        process.communicate()
-        if load.shared_memory == "system":
+    try:
+        end_group(process, _END_S, signal.SIGINT)
+    finally:
+        if process.returncode == -signal.SIGKILL and load.shared_memory == "system":
             inputs = [f"{name}_*" for element in load.elements for name in element]
             for pattern in {*inputs, *load.outputs}:
                 for region in _SHM.glob(pattern):

@@ -14,19 +14,18 @@ from ssd_triton.client import DetectorClient
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
+from ssd_triton.detector.variants import VARIANTS, variant_name
 from ssd_triton.measuring.sweeps.errors import SweepError
 from ssd_triton.measuring.sweeps.inputs import Inputs, make_inputs, read_images
 from ssd_triton.measuring.sweeps.perf_analyzer import check_installed
 from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING, Point, Sweep, points
 from ssd_triton.measuring.sweeps.tuning import tuned_repository
 from ssd_triton.serving.repository.ensure import ensure_built_if_possible
-from ssd_triton.serving.repository.model_config import variant_config, variants
+from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server import EmbeddedServer
 
 _log = logging.getLogger(__name__)
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-_CPU_VARIANTS = ("onnx_fp32", "onnx_int8", "pytorch_fp32")
-"""What runs on a CPU in the precision of its name, without what only a GPU makes fast."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) 
         planned = [point for point in planned if point.model != BARE]
         if endpoints.http is None and any(point.protocol == "http" for point in planned):
             raise SweepError("the sweep has loads over HTTP, and --url is gRPC's address: give --http-url, too")
-    files = {variant: _artefact(config, variant) for variant in chosen}
+    repository = ModelRepository(config.model_repository)
+    files = {variant: repository.detector_file(variant) for variant in chosen}
     fingerprint = {
         "sweep": sweep.model_dump(mode="json", exclude={"description"}),
         "artefacts": {variant: sha256_of(path) for variant, path in files.items() if path.is_file()},
@@ -120,8 +120,10 @@ def _variants_here(sweep: Sweep, config: Config) -> tuple[list[str], dict[str, s
             "the sweep needs a GPU, and this machine has no NVIDIA driver: take one of perf/sweeps/cpu*.yml, or name a "
             "server with --url"
         )
-    known = variants(config.model_repository)
-    chosen = list(sweep.variants or (known if sweep.target == "gpu" else _CPU_VARIANTS))
+    known = ModelRepository(config.model_repository).variants
+    # On a CPU, those that do not run in another precision than on a GPU.
+    on_cpu = [one.name for one in VARIANTS.values() if one.precisions.get("cpu") == one.precision]
+    chosen = list(sweep.variants or (known if sweep.target == "gpu" else on_cpu))
     unknown = [variant for variant in chosen if variant not in known]
     if unknown:
         raise SweepError(f"variants: got '{unknown[0]}', expected some of {', '.join(known)}")
@@ -147,7 +149,7 @@ def _unavailable_because(config: Config, variant: str) -> str | None:
     if reason is not None:
         return reason
     ensure_built_if_possible(config, variant, _log.info)
-    path = _artefact(config, variant)
+    path = ModelRepository(config.model_repository).detector_file(variant)
     missing = f"{relative_to_cwd(path)} is missing: build it with 'python tools/build_repository.py'"
     return None if path.is_file() else missing
 
@@ -162,12 +164,7 @@ def _served_variant(sweep: Sweep, endpoints: Endpoints) -> str:
     if sweep.settings:
         raise SweepError("the sweep compares settings, for which servers are started: run it without --url")
     with DetectorClient(endpoints.grpc, timeout_s=10, use_shared_memory=False) as client:
-        served = Path(str(client.model_config(DETECTOR).get("default_model_filename"))).stem
+        served = variant_name(str(client.model_config(DETECTOR).get("default_model_filename")))
     if sweep.variants is not None and served not in sweep.variants:
         raise SweepError(f"{endpoints.grpc} serves {served}, and the sweep is about {', '.join(sweep.variants)}")
     return served
-
-
-def _artefact(config: Config, variant: str) -> Path:
-    filename = variant_config(config.model_repository, variant).default_model_filename
-    return config.model_repository / DETECTOR / "1" / str(filename)

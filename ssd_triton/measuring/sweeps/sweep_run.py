@@ -195,11 +195,11 @@ class _Group:
         import torch
 
         from ssd_triton.measuring.benchmark.measure import benchmark
-        from ssd_triton.serving.candidates import candidate_for
+        from ssd_triton.serving.runnable import runnable_variant
 
         device = torch.device("cuda", 0) if self._plan.sweep.target == "gpu" else torch.device("cpu")
-        candidate = candidate_for(self._config, point.variant, device)
-        [found] = benchmark([candidate], [point.batch], _BARE_TURNS, device)
+        variant = runnable_variant(self._config, point.variant, device)
+        [found] = benchmark([variant], [point.batch], _BARE_TURNS, device)
         return Row(
             point,
             number,

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
+from ssd_triton.detector.variants import BASELINE
 from ssd_triton.measuring.sweeps.server_statistics import Stage
 from ssd_triton.measuring.sweeps.summary import Figure, Summary
 from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING
 
-BASELINES = ("pytorch_fp16", "pytorch_fp32")
-"""Acceleration is relative to the first of them that was measured."""
 DETECTOR, ENSEMBLE = "ssd_detector", "ssd"
 _ENSEMBLES = ("ssd", "ssd_frames")
 _ANY_BATCH = 65
@@ -59,8 +58,8 @@ def best_by_batch(summaries: Sequence[Summary], model: str) -> dict[str, dict[in
 
 
 def baseline_of(best: Mapping[str, Mapping[int, Summary]]) -> str | None:
-    """The variant that acceleration is relative to."""
-    return next((name for name in BASELINES if name in best), None)
+    """Give the variant that acceleration is relative to: the first baseline that was measured."""
+    return next((name for name in (BASELINE["gpu"], BASELINE["cpu"]) if name in best), None)
 
 
 def throughput_table(summaries: Sequence[Summary], model: str) -> Table:

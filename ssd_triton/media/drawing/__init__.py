@@ -1,7 +1,4 @@
-"""Pictures of detections and decisions.
-
-What is exported here leaves its images as they are and returns new ones; all images are UINT8 [H, W, 3], RGB.
-"""
+"""Drawing of detections, and of text, lines and shapes in general. Images are UINT8 [H, W, 3], RGB."""
 
 from ssd_triton.media.drawing.detections import draw_detections
 

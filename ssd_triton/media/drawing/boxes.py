@@ -1,4 +1,4 @@
-"""Boxes in an image and the labels at them."""
+"""Boxes in an image, and their labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 
 
 def visible_part(box_xyxy: Sequence[float], canvas: UInt8Array) -> Box | None:
-    """The part of a box that lies in the image; None if there is none."""
+    """The part of a box inside the image; None if there is none."""
     height, width = canvas.shape[:2]
     left, right = (min(max(float(side), 0.0), float(width)) for side in (box_xyxy[0], box_xyxy[2]))
     top, bottom = (min(max(float(side), 0.0), float(height)) for side in (box_xyxy[1], box_xyxy[3]))
@@ -32,19 +32,19 @@ def visible_part(box_xyxy: Sequence[float], canvas: UInt8Array) -> Box | None:
 
 
 def draw_box(canvas: UInt8Array, box: Box, colour: Colour, *, emphasised: bool) -> None:
-    """Draw the edges of a box; ``emphasised`` makes them thicker and tints what is inside."""
+    """Draw the edges of a box; ``emphasised`` makes them thicker and tints the inside."""
     width_px = line_width_px(canvas.shape[0])
     corners = rectangle_corners(*box)
     if emphasised:
         fill(canvas, corners, colour, 0.18)
         width_px += 1
-    # A dark line below keeps the box visible before a bright sky.
+    # A dark line underneath keeps the box visible against a bright sky.
     outline(canvas, corners, INK, width_px + 2)
     outline(canvas, corners, colour, width_px)
 
 
 def place_label(box: Box, text: str, size_px: int, room: Rectangle, taken: Sequence[Rectangle]) -> Rectangle | None:
-    """Find a place for a label at a box: above it, inside it, or below; None if all are taken or outside the room."""
+    """Find room for a label above a box, inside it, or below; None if all are taken or outside the room."""
     width, height = _label_extent_px(text, size_px)
     left = max(room.left, min(round(box[0]), room.right - width))
     upper, lower = max(round(box[1]), room.top), round(box[3])
@@ -56,7 +56,7 @@ def place_label(box: Box, text: str, size_px: int, room: Rectangle, taken: Seque
 
 
 def inside(box: Box, text: str, size_px: int) -> Rectangle:
-    """The place of a label in the upper left corner of a box, whatever else is there."""
+    """Place of a label in the upper left corner of a box, even if it is taken."""
     width, height = _label_extent_px(text, size_px)
     left, top = max(round(box[0]), 0), max(round(box[1]), 0)
     return Rectangle(left, top, left + width, top + height)

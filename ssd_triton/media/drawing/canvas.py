@@ -1,7 +1,4 @@
-"""Text, lines and filled shapes, anti-aliased, drawn into an RGB image in place.
-
-Everything may reach outside the image; what does is cut off.
-"""
+"""Anti-aliased text, lines and filled shapes, drawn into an RGB image in place and clipped to it."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssd_triton.common.arrays import Float64Array, UInt8Array
-from ssd_triton.media.drawing.lettering import LINE_HEIGHT, text_mask, text_width_px
+from ssd_triton.media.drawing.text import LINE_HEIGHT, text_mask, text_width_px
 
 Colour = tuple[int, int, int]
 """RGB, 0 to 255 each."""
@@ -38,24 +35,24 @@ _CLASS_COLOURS: tuple[Colour, ...] = (
     (130, 145, 250),
     (225, 175, 160),
 )
-"""Light enough for dark lettering, and far from the red, amber and green that tell states."""
+"""Light enough for dark text, and distinct from the red, amber and green of states."""
 
 _SUBPIXEL_BITS = 4
-"""OpenCV takes coordinates in 1/16 pixel with ``shift=4``, so that slanted and moving lines do not jump."""
+"""OpenCV's ``shift``: coordinates are in 1/16 pixel, so that slanted and moving lines do not jump."""
 
 _QUARTERS = [
     [(math.cos(angle), math.sin(angle)) for angle in np.linspace(number * math.pi / 2, (number + 1) * math.pi / 2, 7)]
     for number in range(4)
 ]
-"""Points of a circle, by quarters from the lower right one on, clockwise."""
+"""Points of a unit circle by quarters, clockwise from the lower right one."""
 
 _COORDINATE_LIMIT_PX = 1e5
-"""Far beyond any image, and still a 32-bit integer in 1/16 pixel."""
+"""Limit of coordinates: far outside any image, and within 32-bit integers of 1/16 pixel."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Pixel rows and columns from ``left``, ``top`` up to and without ``right``, ``bottom``."""
+    """Pixels from ``left``, ``top`` up to but excluding ``right``, ``bottom``."""
 
     left: int
     top: int
@@ -69,7 +66,7 @@ class Rectangle:
         )
 
     def within(self, other: Rectangle) -> bool:
-        """Whether it lies in the other as a whole."""
+        """Whether it lies entirely inside the other."""
         return (
             other.left <= self.left
             and other.top <= self.top
@@ -79,7 +76,7 @@ class Rectangle:
 
 
 def class_colour(class_id: int) -> Colour:
-    """Colour of a class: always the same for the same class, and different for neighbouring ones."""
+    """Colour of a class; neighbouring classes have different ones."""
     return _CLASS_COLOURS[class_id % len(_CLASS_COLOURS)]
 
 
@@ -108,7 +105,7 @@ def put_text(
     align: Literal["left", "centre", "right"] = "left",
     bold: bool = False,
 ) -> None:
-    """Write one line of text, its vertical middle at ``position`` and horizontally aligned to it."""
+    """Draw one line of text, vertically centred on ``position`` and horizontally aligned to it."""
     mask = text_mask(text, size_px, bold)
     height, width = mask.shape
     left = math.floor(position[0] - {"left": 0.0, "centre": width / 2, "right": float(width)}[align])
@@ -127,7 +124,7 @@ def line(canvas: UInt8Array, start: Point, end: Point, colour: Colour, width_px:
 
 
 def outline(canvas: UInt8Array, points: Sequence[Point], colour: Colour, width_px: int, *, closed: bool = True) -> None:
-    """Draw the edges of a polygon, or without ``closed`` a line through the points."""
+    """Draw the edges of a polygon, or a line through the points unless ``closed``."""
     cv2.polylines(canvas, [_fixed_array(points)], closed, colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
@@ -173,7 +170,7 @@ def rectangle_corners(left: float, top: float, right: float, bottom: float) -> l
 
 
 def _fixed(point: Point) -> tuple[int, int]:
-    """Coordinates for OpenCV, in which whole numbers are the centres of pixels and not their edges."""
+    """Coordinates for OpenCV, where integers are the centres of pixels and not their edges."""
     x, y = (
         round((min(max(side, -_COORDINATE_LIMIT_PX), _COORDINATE_LIMIT_PX) - 0.5) * (1 << _SUBPIXEL_BITS))
         for side in point

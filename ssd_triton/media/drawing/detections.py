@@ -1,4 +1,4 @@
-"""Boxes with labels."""
+"""Drawing of detections: boxes with labels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def draw_detections(
 
     Args:
         image_rgb: UINT8 [H, W, 3], RGB.
-        detections: Boxes in pixels of the image; parts outside it are cut off.
+        detections: Boxes in pixels of the image, clipped to it.
         labels: Class names by id, the background first.
-        notes: Text to add to the label of the detection at an index.
-        highlights: Colour that a detection at an index is set off with, in place of its class's.
+        notes: Additional label texts, by index of the detection.
+        highlights: Colours of emphasised detections, by index of the detection.
 
     Returns:
         UINT8 [H, W, 3], RGB, a new image.

@@ -1,4 +1,4 @@
-"""Video in and out: files, folders of images and cameras, and H.264 files with exact timestamps."""
+"""Video sources (files, folders of images, cameras) and H.264 output with exact timestamps."""
 
 from ssd_triton.media.video.source import Frame, VideoSource, open_source
 from ssd_triton.media.video.writer import VideoWriter

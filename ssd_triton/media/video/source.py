@@ -28,13 +28,13 @@ _DAMAGED_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError
 """What Pillow's decoders raise on damaged files."""
 
 _FALLBACK_FPS = 25.0
-"""Nominal rate of a file that states none (raw H.264): PAL's, and FFmpeg's own choice for such files."""
+"""Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
 
 _CAMERA_FALLBACK_FPS = 30.0
-"""Nominal rate of a camera whose driver states none: the usual rate of USB cameras."""
+"""Nominal rate of a camera whose driver reports none: the usual rate of USB cameras."""
 
 _SHORTEST_STEP_S = 1 / 90_000
-"""Frames nearer to one another than a tick of MPEG's 90 kHz clock have the same time as far as a video file can say."""
+"""A tick of MPEG's 90 kHz clock: frames closer together have the same time in a video file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Frame:
 
     Attributes:
         image_rgb: UINT8 [H, W, 3], RGB, upright, contiguous; it may be read-only.
-        time_s: Presentation time in seconds; the first frame is at 0 and every later one is later.
-        index: 0, 1, 2, … over the frames that were yielded.
+        time_s: Presentation time in seconds, from 0 and strictly rising.
+        index: 0, 1, 2, … over the yielded frames.
     """
 
     image_rgb: UInt8Array
@@ -53,17 +53,16 @@ class Frame:
 
 
 class VideoSource(ABC):
-    """Frames of one size, in order of presentation; a context manager, to be iterated once.
+    """Frames of one size, in order of presentation; a context manager that can be iterated once.
 
     Attributes:
-        name: What it was opened from, for messages.
+        name: Name of the source, for messages.
         size_px: Width and height of every frame, in pixels.
-        fps: Nominal frames a second; timestamps, not this, say when a frame is shown.
-        frame_count: Frames that the source states it has; None where it states nothing, as for a camera.
-        is_live: Whether frames come when they are taken, as from a camera, and not as fast as they are read.
-        undecodable_frames: Frames skipped so far because they could not be decoded, or only with damage.
-        retimed_frames: Frames so far whose stated time was missing or not later than the frame before, so that the
-            nominal rate went on instead.
+        fps: Nominal frames per second; the frames' own timestamps can differ.
+        frame_count: Stated number of frames; None if unknown, as for a camera.
+        is_live: Whether frames arrive in real time, as from a camera.
+        undecodable_frames: Frames skipped so far because they could not be decoded without damage.
+        retimed_frames: Frames so far whose timestamp was missing or not rising; they were placed by the nominal rate.
     """
 
     is_live = False
@@ -86,7 +85,7 @@ class VideoSource(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file or the camera."""
+        """Close the file or the camera."""
 
     def __enter__(self) -> VideoSource:
         return self
@@ -105,12 +104,12 @@ class VideoSource(ABC):
 def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
     """Open a video file, a folder of images, or a camera.
 
-    Files and folders are checked as far as possible here, so that a mistake shows before anything slow
-    begins: the first frame of a video is decoded, and the header of every image in a folder is read.
+    Opening decodes the first frame of a video, and reads the header of every image in a folder, so that most errors
+    appear before slow work begins.
 
     Args:
         spec: A path, or the index of a camera in decimal digits (``./0`` is a file of that name).
-        image_folder_fps: Frames a second of a folder of images, above 0.
+        image_folder_fps: Frames per second of a folder of images, above 0.
 
     Raises:
         VideoError: ``spec`` cannot be read as any of these.
@@ -126,12 +125,12 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
 
 
 class _VideoFile(VideoSource):
-    """A video file, through FFmpeg's libraries; a rotation noted beside the pictures (phones) is applied."""
+    """A video file, read by FFmpeg's libraries; a rotation in the metadata (phones) is applied."""
 
     def __init__(self, path: Path) -> None:
         name = relative_to_cwd(path)
         try:
-            # Broken metadata (titles in another encoding) are no reason to refuse the pictures.
+            # Broken metadata (titles in another encoding) does not affect the pictures.
             self._container = av.open(str(path), metadata_errors="replace")
         except av.error.FFmpegError as error:
             why = f"cannot be read as a video ({error.strerror})"
@@ -162,14 +161,14 @@ class _VideoFile(VideoSource):
         self._container.close()
 
     def _decode(self) -> Iterator[Frame]:
-        """Decode to the end, counting what cannot be decoded."""
+        """Decode to the end, and count undecodable frames."""
         start_s: float | None = None
         time_s = -1 / self.fps
         for index, picture in enumerate(self._pictures()):
             stated_s = picture.time
             if start_s is None:
                 start_s = stated_s or 0.0
-            # Raw streams have no timestamps, and joined recordings jump back: then the nominal rate goes on.
+            # Raw streams have no timestamps, and concatenated recordings jump back: the nominal rate continues.
             if stated_s is None or (index and stated_s - start_s < time_s + _SHORTEST_STEP_S):
                 time_s += 1 / self.fps
                 self.retimed_frames += 1
@@ -179,7 +178,7 @@ class _VideoFile(VideoSource):
         self.undecodable_frames += self._missing_at_end()
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
-        """Yield the pictures that decode without damage."""
+        """Yield the pictures that can be decoded without damage."""
         try:
             for packet in self._container.demux(self._stream):
                 self._note(packet)
@@ -189,7 +188,7 @@ class _VideoFile(VideoSource):
                     self.undecodable_frames += 1
                     continue
                 for picture in pictures:
-                    # A decoder that lost part of a picture paints something plausible over it.
+                    # Decoders conceal the lost parts of a damaged picture.
                     if picture.is_corrupt:
                         self.undecodable_frames += 1
                     elif isinstance(picture, av.VideoFrame):
@@ -199,7 +198,7 @@ class _VideoFile(VideoSource):
             raise VideoError(f"{self.name}: {why}; make a new copy") from error
 
     def _note(self, packet: av.Packet[av.VideoStream]) -> None:
-        """Keep count of the packets and of how far they reach; the empty one at the end only flushes."""
+        """Count the packets, and track their end time; the empty last packet only flushes the decoder."""
         if packet.size:
             self._packets += 1
         if packet.pts is not None:
@@ -207,10 +206,10 @@ class _VideoFile(VideoSource):
             self._end_s = end_s if self._end_s is None else max(self._end_s, end_s)
 
     def _missing_at_end(self) -> int:
-        """Frames that the file's index promises and its data lacks: a copy or a recording that was cut off.
+        """Number of frames in the file's index that its data lacks, as in an interrupted copy or recording.
 
-        An index may also list frames that the author trimmed away, so frames count as missing only when the
-        pictures end before the stated duration, and no more of them than fit into the gap.
+        An index may also list trimmed frames. Frames therefore count as missing only if the pictures end before the
+        stated duration, and only as many as fit into the gap.
         """
         stream = self._stream
         if not stream.frames or stream.duration is None or stream.time_base is None or self._end_s is None:
@@ -220,9 +219,9 @@ class _VideoFile(VideoSource):
 
 
 class _ImageFolder(VideoSource):
-    """Images of one size in order of their names, decoded as the evaluation protocol does.
+    """Images of one size in order of their names, decoded as in the evaluation protocol: without EXIF orientation.
 
-    A damaged image is a frame that cannot be decoded: its time passes without it. EXIF orientation is not applied.
+    A damaged image counts as an undecodable frame and leaves a gap in time.
     """
 
     def __init__(self, folder: Path, fps: float) -> None:
@@ -243,7 +242,7 @@ class _ImageFolder(VideoSource):
             if sizes_px[-1] != sizes_px[0]:
                 raise VideoError(_size_message(relative_to_cwd(path), sizes_px[-1], sizes_px[0]))
         if not sizes_px:
-            # Pillow's text for an unknown format repeats the path in full.
+            # Pillow's message for an unknown format contains the full path.
             why = "unknown format" if isinstance(damage, UnidentifiedImageError) else " ".join(str(damage).split())
             raise VideoError(f"{name}: none of its {len(self._paths)} images can be read ({why}); replace them")
         super().__init__(name, sizes_px[0], fps, len(self._paths))
@@ -266,13 +265,13 @@ class _ImageFolder(VideoSource):
 
 
 class _Camera(VideoSource):
-    """A camera, through OpenCV; a frame's time is that of its arrival."""
+    """A camera, read by OpenCV; a frame's time is the time of its arrival."""
 
     is_live = True
 
     def __init__(self, index: int) -> None:
         name = f"camera {index}"
-        # OpenCV would print its search through drivers beside our one line.
+        # OpenCV would print its search for drivers in addition to the error message.
         cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(index)
         _, image_bgr = self._capture.read() if self._capture.isOpened() else (False, None)
@@ -302,7 +301,7 @@ class _Camera(VideoSource):
 
 
 def _upright_rgb(picture: av.VideoFrame) -> UInt8Array:
-    """Convert to RGB and turn upright, by quarter turns."""
+    """Convert to RGB and rotate upright by quarter turns."""
     image_rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
     quarter_turns = round(picture.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image_rgb, quarter_turns))

@@ -1,4 +1,4 @@
-"""A window on the screen, for ``--display``."""
+"""A window on the screen for a video."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ESCAPE_KEY = 27
 
 
 class Window:
-    """Shows pictures as they are made; a context manager that closes the window.
+    """Shows pictures; a context manager that closes the window.
 
     Args:
-        title: Text of its title bar.
+        title: Title of the window.
 
     Raises:
         UserError: There is no screen, or OpenCV was built without windows.
@@ -28,12 +28,12 @@ class Window:
     def __init__(self, title: str) -> None:
         if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
             raise UserError(
-                "--display: got OpenCV without windows (opencv-python-headless), expected opencv-python; put it in "
-                f"place: pip uninstall -y opencv-python-headless && pip install 'opencv-python=={cv2.__version__}.*'"
+                "--display: got OpenCV without windows (opencv-python-headless), expected opencv-python; run: "
+                f"pip uninstall -y opencv-python-headless && pip install 'opencv-python=={cv2.__version__}.*'"
             )
-        # Without a display server, the library behind OpenCV's windows ends the whole process.
+        # Without a display server, the GUI library of OpenCV ends the whole process.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-            raise UserError("--display: got no screen (DISPLAY is not set), expected a desktop; leave --display out")
+            raise UserError("--display: got no screen (DISPLAY is not set), expected a desktop; omit --display")
         cv2.namedWindow(title, cv2.WINDOW_NORMAL)
         self._title = title
 

@@ -17,6 +17,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import VideoError
 from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.interrupts import interrupts_deferred
 
 TIME_BASE = Fraction(1, 90_000)
 """Unit of the written timestamps in seconds: MPEG's 90 kHz clock, in which frames last whole
@@ -39,8 +40,9 @@ conversion takes three times as long."""
 class VideoWriter:
     """Writes an MP4 file: H.264, yuv420p, BT.709, its index in front so that it plays while it loads.
 
-    The file appears under its name when the block ends. It does so after an exception or Ctrl-C too, with the
-    frames that were written until then; without a single frame, no file appears and an older one stays.
+    The file appears under its name when the block ends. It does so after an exception or Ctrl-C too, with every
+    frame that was written until then; without a single frame, no file appears and an older one stays. An interrupt
+    waits until the frame in hand is written, and while the file is finished.
     Pictures of odd width or height get one more column or row, since yuv420p needs even ones.
 
     Args:
@@ -83,12 +85,13 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._container is None or self._last_tick < 0:
-            self._files.__exit__(kind, error, trace)
-            return
-        # The stack is left without the error, so that the file takes its name whatever ended the block.
-        with self._files:
-            self._finish(self._container)
+        with interrupts_deferred():
+            if self._container is None or self._last_tick < 0:
+                self._files.__exit__(kind, error, trace)
+                return
+            # The stack is left without the error, so that the file takes its name whatever ended the block.
+            with self._files:
+                self._finish(self._container)
 
     def write(self, image_rgb: UInt8Array, time_s: float) -> None:
         """Append one picture.
@@ -109,13 +112,15 @@ class VideoWriter:
         if tick <= self._last_tick:
             last_s = float(self._last_tick * TIME_BASE)
             raise ValueError(f"time_s: got {time_s:.6f}, expected more than {last_s:.6f}")
-        try:
-            if self._container is None:
-                self._container = self._start()
-            self._encode(self._container, image_rgb, tick)
-        except (av.error.FFmpegError, OSError) as error:
-            raise self._failure(error.strerror) from error
-        self._last_tick = tick
+        # A packet that the encoder has given and the file has not got is lost, and so is every frame that refers to it.
+        with interrupts_deferred():
+            try:
+                if self._container is None:
+                    self._container = self._start()
+                self._encode(self._container, image_rgb, tick)
+            except (av.error.FFmpegError, OSError) as error:
+                raise self._failure(error.strerror) from error
+            self._last_tick = tick
 
     def _start(self) -> av.container.OutputContainer:
         """Open the temporary file: with the first picture, so that without one nothing is left behind."""

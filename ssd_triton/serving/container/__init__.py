@@ -1,1 +1,1 @@
-"""Starting in a container: engines for the GPU that is there, from a cache, then Triton in this process's place."""
+"""Starting in a container: an engine for its GPU, from a cache, then Triton in place of this process."""

@@ -1,8 +1,8 @@
-"""Engines in a folder that containers share: built by one of them, taken as they are by the others.
+"""Engines in a folder that containers share: built by one of them, used by the others.
 
 A plan belongs to one model of GPU, one version of the library and one ONNX file. Each such set has a folder of its own,
-so that containers on different GPUs, or of an old and a new release, do not undo each other's engines. A lock beside it
-makes one builder at a time; the kernel takes it from a builder that is killed.
+so that containers on different GPUs, or of an old and a new release, do not replace each other's engines. A lock beside
+it lets one builder work at a time; the kernel releases it when a builder is killed.
 """
 
 from __future__ import annotations
@@ -16,46 +16,47 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import PART, sha256_of
+from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.runtime import find_gpu, load_runtime
-from ssd_triton.serving.repository.engines import EngineArtefact
+from ssd_triton.detector.variants import RECOMMENDED
 
 _DIGEST_DIGITS = 12
 _POLL_S = 0.2
 
 
-def cached_engine(artefact: EngineArtefact, cache: Path) -> EngineArtefact:
-    """The same engine, but in the cache: in the folder of its GPU, library and ONNX file, with TensorRT's timing cache.
+def cached_engine(engine: Engine, cache: Path) -> Engine:
+    """Give the same engine in the cache, with TensorRT's timing cache, in the folder of its GPU, library and ONNX file.
 
     Args:
-        artefact: An engine of the model repository.
+        engine: An engine of the model repository.
         cache: The folder that containers share; it need not exist.
 
     Raises:
         EngineError: It cannot be built here at all: no GPU, no library, or no ONNX file.
     """
-    unavailable = artefact.unavailable_because()
+    unavailable = engine.unavailable_because()
     if unavailable is not None:
         raise EngineError(
-            f"no engine can be built for {artefact.path.stem}: {unavailable}; "
-            "start another variant, such as --variant onnx_int8"
+            f"no engine can be built for {engine.path.stem}: {unavailable}; "
+            f"start another variant, such as --variant {RECOMMENDED['cpu']}"
         )
-    gpu = find_gpu() if artefact.compute_capability is None else None
-    target = f"sm{gpu.compute_capability}_{gpu.name}" if gpu else f"sm{artefact.compute_capability}"
-    runtime = load_runtime(artefact.settings.runtime)
-    name = f"{runtime.name}-{runtime.version}_{target}_onnx-{sha256_of(artefact.onnx)[:_DIGEST_DIGITS]}"
+    gpu = find_gpu() if engine.compute_capability is None else None
+    target = f"sm{gpu.compute_capability}_{gpu.name}" if gpu else f"sm{engine.compute_capability}"
+    runtime = load_runtime(engine.settings.runtime)
+    name = f"{runtime.name}-{runtime.version}_{target}_onnx-{sha256_of(engine.onnx)[:_DIGEST_DIGITS]}"
     folder = cache / re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-    settings = artefact.settings
+    settings = engine.settings
     if settings.timing_cache is not None:
         settings = settings.model_copy(update={"timing_cache": folder / settings.timing_cache.name})
-    return replace(artefact, path=folder / artefact.path.name, settings=settings)
+    return replace(engine, path=folder / engine.path.name, settings=settings)
 
 
-def ensure_engine(artefact: EngineArtefact, report: Callable[[str], None], *, timeout_s: float) -> None:
-    """Build an engine of the cache if it is missing or does not fit, unless another container is just doing so.
+def ensure_engine(engine: Engine, report: Callable[[str], None], *, timeout_s: float) -> None:
+    """Build an engine of the cache if it is missing or does not fit, after any other container that is building it.
 
     Args:
-        artefact: As :func:`cached_engine` gives it.
+        engine: As :func:`cached_engine` gives it.
         report: Takes a line for each step.
         timeout_s: The longest wait for another builder.
 
@@ -63,7 +64,7 @@ def ensure_engine(artefact: EngineArtefact, report: Callable[[str], None], *, ti
         UserError: The cache cannot be written, or another container has been building for longer than ``timeout_s``.
         EngineError: TensorRT refused to build.
     """
-    path = artefact.path
+    path = engine.path
     lock = FileLock(
         path.parent.with_name(path.parent.name + ".lock"),
         timeout=timeout_s,
@@ -75,19 +76,19 @@ def ensure_engine(artefact: EngineArtefact, report: Callable[[str], None], *, ti
     _become_builder(lock, path, report)
     try:
         _remove_leftovers(path.parent)
-        reason = artefact.stale_because()
+        reason = engine.stale_because()
         if reason is None:
             report(f"current  {path}")
             return
         report(f"building {path} ({reason})")
-        artefact.build()
+        engine.build()
         report(f"built    {path} ({path.stat().st_size / 1e6:.1f} MB)")
     finally:
         lock.release()
 
 
 def _become_builder(lock: BaseFileLock, path: Path, report: Callable[[str], None]) -> None:
-    """Take the lock, at once or when the container that holds it is done."""
+    """Take the lock, at once or when the container that holds it has finished."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -103,11 +104,11 @@ def _become_builder(lock: BaseFileLock, path: Path, report: Callable[[str], None
     except OSError as error:
         raise UserError(
             f"cannot use the engine cache {path.parent.parent} ({error.strerror}): mount a folder there that this user "
-            "may write, or give another one with --engine-cache"
+            "may write to, or give another one with --engine-cache"
         ) from error
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Unfinished files of builders that were killed; whoever holds the lock knows that nobody writes them any more."""
+    """Remove unfinished files of builders that were killed; while the lock is held, nobody writes them."""
     for part in folder.glob(PART):
         part.unlink()

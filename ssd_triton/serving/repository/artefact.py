@@ -1,8 +1,8 @@
-"""An artefact of the model repository: what it depends on, how it is made, and whether it is out of date.
+"""An artefact of the model repository: what it is made from, how it is made, and whether it is out of date.
 
 Beside each artefact lies a JSON file with what it was made from (``inputs``), its own SHA-256, and the versions that
-made it. An artefact is current when its inputs are the same and its content is what was written. Engines bring a record
-of their own: :mod:`ssd_triton.serving.repository.engines`.
+made it. An artefact is current when its inputs are the same and its content is what was written. Engines have a record
+of their own: :mod:`ssd_triton.detector.engines.engine`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Artefact(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The file."""
 
     def stale_because(self) -> str | None:
         """Why it must be built, or None when it is current."""
 
     def unavailable_because(self) -> str | None:
-        """Why it cannot be built on this machine or from these weights at all, or None."""
+        """Why it cannot be built on this machine or from these weights, or None."""
 
     def build(self) -> None:
         """Build it and its record; until it has passed its checks, the old one stays in place."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
-from ssd_triton.common.arrays import AnyArray
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.labels import load_labels
@@ -25,69 +23,20 @@ from ssd_triton.detector.postprocessing import parameters as parameters_module
 from ssd_triton.detector.postprocessing import pytorch as postprocess_network
 from ssd_triton.detector.postprocessing import reference
 from ssd_triton.detector.postprocessing import torchscript as postprocess_torchscript
-from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.detector.quantization import quantize, ranges
+from ssd_triton.detector.variants import Variant, with_sources
 from ssd_triton.detector.weights import file as weights
 from ssd_triton.serving.repository.artefact import Artefact, RecordedArtefact
-from ssd_triton.serving.repository.engines import ONNX_OF, PRECISION_OF, engine_artefact
-from ssd_triton.serving.repository.model_config import (
-    ModelConfig,
-    postprocess_artefact,
-    postprocess_parameters,
-    variant_config,
-    variants,
-)
+from ssd_triton.serving.repository.generated import outdated_files, write_files
+from ssd_triton.serving.repository.repository import ModelRepository
 
 _CHECK_IMAGES = 4
 _NETWORK_CODE = (boxes, resnet, ssd, weights, compare, samples)
 _POSTPROCESS_CODE = (boxes, postprocess_check, samples, reference, parameters_module)
 
 
-@dataclass(frozen=True)
-class _PostprocessExport:
-    """How a file of the post-processing is made."""
-
-    export: Callable[[Path, int, PostprocessParameters], None]
-    code: tuple[ModuleType, ...]
-    packages: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Export:
-    """How a file of the detector is made from the network in PyTorch."""
-
-    export: Callable[[ssd.ServedDetector, Path, AnyArray], object]
-    code: tuple[ModuleType, ...]
-    packages: tuple[str, ...]
-
-
-_INT8 = "onnx_int8.onnx"
-_SOURCES = {"onnx_int8": "onnx_fp32", **{variant: ONNX_OF[precision] for variant, precision in PRECISION_OF.items()}}
-"""The variant whose file another one is made from."""
-_EXPORTS = {
-    "onnx_fp32.onnx": _Export(
-        detector.export_detector, (detector,), ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
-    ),
-    "pytorch_fp32.pt": _Export(partial(torchscript.export_eager, dtype=torch.float32), (torchscript,), ("torch",)),
-    "pytorch_fp16.pt": _Export(partial(torchscript.export_eager, dtype=torch.float16), (torchscript,), ("torch",)),
-    "pytorch_fused_fp16.pt": _Export(torchscript.export_fused, (torchscript, fused), ("torch",)),
-}
-
-
-_POSTPROCESS_EXPORTS = {
-    "model.onnx": _PostprocessExport(
-        postprocess.export_postprocess, (postprocess, compare), ("numpy", "onnx", "onnxruntime-openvino")
-    ),
-    "model.pt": _PostprocessExport(
-        postprocess_torchscript.export_postprocess_script,
-        (postprocess_torchscript, postprocess_network),
-        ("numpy", "torch"),
-    ),
-}
-
-
 def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = ()) -> list[Artefact]:
-    """Every artefact that the repository's configurations name.
+    """List every artefact that the repository's configurations name, each after what it is built from.
 
     Args:
         config: The project's configuration.
@@ -95,25 +44,15 @@ def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = 
         only: Variants of the detector; empty takes all.
 
     Raises:
-        ConfigError: The repository names a file that no builder here makes.
+        ConfigError: There is no such variant, or nothing here builds its file.
         WeightsError: The weights file is missing.
     """
-    labels = load_labels(config.labels_path)
-    chosen = list(only or variants(config.model_repository))
-    found: list[Artefact] = _postprocess_artefacts(config, chosen, len(labels))
-    for variant in _with_sources(chosen):
-        model = variant_config(config.model_repository, variant)
-        _check_classes(variant, model, len(labels))
-        filename = model.default_model_filename
-        if variant in PRECISION_OF and filename == f"{variant}.plan":
-            found.append(engine_artefact(config, variant))
-        elif filename == _INT8:
-            found.append(_int8_artefact(config, len(labels), images))
-        elif filename in _EXPORTS:
-            found.append(_detector_artefact(config, filename, len(labels), images))
-        else:
-            raise ConfigError(f"variant '{variant}' names {filename}, which nothing here builds")
-    return found
+    builder = _Builder(config, images)
+    repository = builder.repository
+    names = only or repository.variants
+    files = sorted({repository.postprocess_file(name) for name in names})
+    detectors = with_sources([repository.table_entry(name).name for name in names])
+    return [*(builder.postprocess(path) for path in files), *(builder.detector(variant) for variant in detectors)]
 
 
 def ensure_built(
@@ -123,18 +62,34 @@ def ensure_built(
     force: bool = False,
     images: Path | None = None,
     only: Sequence[str] = (),
+    relabel: bool = False,
 ) -> None:
-    """Build what is out of date, and report a line for each artefact.
+    """Write what is out of date, configurations first, and report a line for each file.
 
     What was not asked for by name and cannot be built here, such as an engine without its GPU, is skipped.
 
     Args:
         config: The project's configuration.
-        report: Takes lines such as ``built model_repository/...: missing``.
+        report: Takes lines such as ``built model_repository/... (91.6 MB)``.
         force: Build everything.
         images: See :func:`artefacts`.
         only: See :func:`artefacts`.
+        relabel: Whether the classes of ``labels_path`` were asked for by name: they then replace those of
+            configurations that do not agree.
+
+    Raises:
+        ConfigError: The labels or a configuration are not as they should be; nothing is written then.
+        WeightsError: The weights file is missing, damaged, or for other classes.
+        ExportError: An artefact differs from the network.
     """
+    labels = load_labels(config.labels_path)
+    repository = ModelRepository(config.model_repository)
+    outdated = outdated_files(repository, labels, relabel=relabel)
+    if len(labels) != repository.num_labels or relabel:
+        _check_weights(config, len(labels))
+    write_files(outdated)
+    for path in outdated:
+        report(f"written  {relative_to_cwd(path)}")
     for artefact in artefacts(config, images, only):
         unavailable = None if only else artefact.unavailable_because()
         if unavailable is not None:
@@ -149,97 +104,122 @@ def ensure_built(
         report(f"built    {relative_to_cwd(artefact.path)} ({artefact.path.stat().st_size / 1e6:.1f} MB)")
 
 
-def _check_classes(variant: str, model: ModelConfig, num_labels: int) -> None:
-    """The labels file, the weights and the configurations must agree on the number of classes."""
-    dims = {output.name: list(output.dims) for output in model.output}.get("conf")
-    if dims != [num_labels, boxes.NUM_DEFAULT_BOXES]:
+def _check_weights(config: Config, num_labels: int) -> None:
+    """Refuse labels that are not as many as the weights have classes, before anything is written for them."""
+    bias = weights.read_state_dict(config.weights_path).get("conf.0.bias")
+    if bias is None:  # no weights of this network: building says so
+        return
+    trained = len(bias) // boxes.FEATURE_MAPS[0].boxes_per_cell
+    if trained != num_labels:
         raise ConfigError(
-            f"variant '{variant}' has the output conf {dims}, expected [{num_labels}, {boxes.NUM_DEFAULT_BOXES}] as "
-            "labels_path says: change the dims of conf in the configurations of ssd_detector and ssd_postprocess"
+            f"{relative_to_cwd(config.labels_path)} has {num_labels} classes, expected {trained} as "
+            f"{relative_to_cwd(config.weights_path)} has, the background included: set weights_path to weights for "
+            "these classes, or labels_path to the labels of these weights"
         )
 
 
-def _detector_artefact(config: Config, filename: str, num_labels: int, images: Path | None) -> RecordedArtefact:
-    path = config.model_repository / DETECTOR / "1" / filename
-    export = _EXPORTS[filename]
+class _Builder:
+    """Makes artefacts of one configuration; what many of them depend on is read once."""
 
-    def make() -> None:
-        network = weights.load_network(config.weights_path, config.backbone, num_labels)
-        export.export(ssd.ServedDetector(network).eval(), path, samples.photographs(images, _CHECK_IMAGES))
+    def __init__(self, config: Config, images: Path | None) -> None:
+        self._config = config
+        self._images = images
+        self._num_labels = len(load_labels(config.labels_path))
+        self.repository = ModelRepository(config.model_repository)
 
-    inputs: dict[str, object] = {
-        "weights_sha256": weights.digest(config.weights_path),
-        "backbone": config.backbone,
-        "num_labels": num_labels,
-        "code_sha256": _code_sha256((*_NETWORK_CODE, *export.code)),
-    }
-    return RecordedArtefact(path, inputs, export.packages, make)
+    @cached_property
+    def _network_inputs(self) -> dict[str, object]:
+        """What every file of the detector is made from."""
+        return {
+            "weights_sha256": weights.digest(self._config.weights_path),
+            "backbone": self._config.backbone,
+            "num_labels": self._num_labels,
+        }
+
+    def detector(self, variant: Variant) -> Artefact:
+        """Give the file of a variant."""
+        if variant.backend == "tensorrt":
+            return self.repository.engine(variant.name, self._config.tensorrt)
+        path = self.repository.path / DETECTOR / "1" / variant.file
+        return self._exported(variant, path) if variant.source is None else self._quantized(variant.source, path)
+
+    def postprocess(self, path: Path) -> Artefact:
+        """Give a form of the post-processing.
+
+        Raises:
+            ConfigError: Nothing here builds the file.
+        """
+        code: tuple[ModuleType, ...]
+        packages: tuple[str, ...]
+        if path.suffix == ".pt":
+            export = postprocess_torchscript.export_postprocess_script
+            code, packages = (postprocess_torchscript, postprocess_network), ("numpy", "torch")
+        elif path.suffix == ".onnx":
+            export = postprocess.export_postprocess
+            code, packages = (postprocess, compare), ("numpy", "onnx", "onnxruntime-openvino")
+        else:
+            raise ConfigError(f"the post-processing's configurations name {path.name}, expected a .onnx or .pt file")
+        thresholds = self.repository.thresholds
+        inputs: dict[str, object] = {
+            **thresholds.model_dump(),
+            "num_labels": self._num_labels,
+            "code_sha256": _code_sha256(*_POSTPROCESS_CODE, *code),
+        }
+        return RecordedArtefact(path, inputs, packages, partial(export, path, self._num_labels, thresholds))
+
+    def _exported(self, variant: Variant, path: Path) -> RecordedArtefact:
+        """Give a file that is made from the weights."""
+        export: Callable[..., object]
+        code: tuple[ModuleType, ...]
+        packages: tuple[str, ...]
+        if variant.backend == "onnxruntime":
+            export, code = detector.export_detector, (detector,)
+            packages = ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
+        elif variant.is_fused:
+            export, code, packages = torchscript.export_fused, (torchscript, fused), ("torch",)
+        else:
+            dtype = torch.float16 if variant.precision == "fp16" else torch.float32
+            export, code = partial(torchscript.export_eager, dtype=dtype), (torchscript,)
+            packages = ("torch",)
+
+        def make() -> None:
+            network = weights.load_network(self._config.weights_path, self._config.backbone, self._num_labels)
+            export(ssd.ServedDetector(network).eval(), path, samples.photographs(self._images, _CHECK_IMAGES))
+
+        inputs = {**self._network_inputs, "code_sha256": _code_sha256(*_NETWORK_CODE, *code)}
+        return RecordedArtefact(path, inputs, packages, make)
+
+    def _quantized(self, source: str, path: Path) -> RecordedArtefact:
+        """Give the file that is made from another one and the ranges of its activations."""
+        weights_path = self._config.weights_path
+        ranges_file = ranges.ranges_path(weights_path)
+
+        def make() -> None:
+            found = ranges.load_ranges(ranges_file, weights_path)
+            images = samples.photographs(self._images, _CHECK_IMAGES)
+            quantize.export_int8(
+                path.with_name(f"{source}.onnx"), found, path, exclude=found.exclude, images_rgb=images
+            )
+
+        inputs = {
+            **self._network_inputs,
+            "ranges_sha256": sha256_of(ranges_file) if ranges_file.is_file() else None,
+            "code_sha256": _code_sha256(*_NETWORK_CODE, detector, quantize, ranges),
+        }
+        packages = ("onnx", "onnxruntime-openvino")
+        return RecordedArtefact(path, inputs, packages, make, _without_ranges(ranges_file, weights_path))
 
 
-def _with_sources(names: Sequence[str]) -> list[str]:
-    """The variants, each after the one whose file it is made from."""
-    ordered: dict[str, None] = {}
-    for name in names:
-        chain = [name]
-        while source := _SOURCES.get(chain[0]):
-            chain.insert(0, source)
-        ordered.update(dict.fromkeys(chain))
-    return list(ordered)
-
-
-def _int8_artefact(config: Config, num_labels: int, images: Path | None) -> RecordedArtefact:
-    path = config.model_repository / DETECTOR / "1" / _INT8
-    ranges_file = ranges.ranges_path(config.weights_path)
-
-    def make() -> None:
-        found = ranges.load_ranges(ranges_file, config.weights_path)
-        quantize.export_int8(
-            path.with_name("onnx_fp32.onnx"),
-            found,
-            path,
-            exclude=found.exclude,
-            images_rgb=samples.photographs(images, _CHECK_IMAGES),
-        )
-
-    inputs: dict[str, object] = {
-        "weights_sha256": weights.digest(config.weights_path),
-        "ranges_sha256": sha256_of(ranges_file) if ranges_file.is_file() else None,
-        "backbone": config.backbone,
-        "num_labels": num_labels,
-        "code_sha256": _code_sha256((*_NETWORK_CODE, detector, quantize, ranges)),
-    }
-    return RecordedArtefact(path, inputs, ("onnx", "onnxruntime-openvino"), make, _without_ranges(config, ranges_file))
-
-
-def _without_ranges(config: Config, ranges_file: Path) -> str | None:
+def _without_ranges(ranges_file: Path, weights_path: Path) -> str | None:
     """Why INT8 cannot be built; None where the ranges of these weights are there."""
     try:
-        ranges.load_ranges(ranges_file, config.weights_path)
+        ranges.load_ranges(ranges_file, weights_path)
     except ranges.CalibrationError as error:
         return str(error)
     return None
 
 
-def _postprocess_artefacts(config: Config, chosen: Sequence[str], num_labels: int) -> list[Artefact]:
-    """The forms of the post-processing that some variants use."""
-    parameters = postprocess_parameters(config.model_repository)
-    paths = sorted({postprocess_artefact(config.model_repository, variant) for variant in chosen})
-    return [_postprocess_file(path, parameters, num_labels) for path in paths]
-
-
-def _postprocess_file(path: Path, parameters: PostprocessParameters, num_labels: int) -> RecordedArtefact:
-    if path.name not in _POSTPROCESS_EXPORTS:
-        raise ConfigError(f"the post-processing's configurations name {path.name}, which nothing here builds")
-    export = _POSTPROCESS_EXPORTS[path.name]
-    inputs: dict[str, object] = {
-        **parameters.model_dump(),
-        "num_labels": num_labels,
-        "code_sha256": _code_sha256((*_POSTPROCESS_CODE, *export.code)),
-    }
-    return RecordedArtefact(path, inputs, export.packages, lambda: export.export(path, num_labels, parameters))
-
-
-def _code_sha256(modules: tuple[ModuleType, ...]) -> str:
+def _code_sha256(*modules: ModuleType) -> str:
     """Digest of the source that makes an artefact, so that a changed exporter exports again."""
     digest = sha256()
     for module in modules:

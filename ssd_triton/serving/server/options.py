@@ -1,4 +1,4 @@
-"""The options of ``tritonserver`` that this project always gives, whoever starts it."""
+"""The options of ``tritonserver`` that this project always gives."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ssd_triton.config import ServerConfig
 from ssd_triton.serving.server.protection import plain_text_host, protection_options
 
 _MOST_GPUS = 16
-"""Of one machine; Triton takes no notice of pools for GPUs that are not there."""
+"""GPUs in one machine; Triton ignores pools for GPUs that are not there."""
 
 
 def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
-    """Command-line options, without the binary.
+    """Give the command-line options, without the binary.
 
     Args:
         model_repository: The folder of models.
@@ -29,7 +29,7 @@ def server_options(model_repository: Path, variant: str, config: ServerConfig) -
         *("--grpc-address", config.host, "--grpc-port", str(config.grpc_port)),
         *("--metrics-address", plain_host, "--metrics-port", str(config.metrics_port)),
         *protection_options(config),
-        # What a pool has no room for goes from model to model through the host's memory; Triton's own size is 64 MiB.
+        # Tensors that find no room in the pool pass between models in the host's memory. Triton's own size is 64 MiB.
         *(f"--cuda-memory-pool-byte-size={gpu}:{config.cuda_memory_pool_mib * 2**20}" for gpu in range(_MOST_GPUS)),
         # The configurations are complete; completing them would start every Python model twice.
         "--disable-auto-complete-config",

@@ -1,8 +1,7 @@
-"""A Triton server as a child process: started, waited for, and never left behind."""
+"""A Triton server as a child process that is never left behind."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import os
@@ -21,19 +20,21 @@ from typing import Literal
 import psutil
 
 from ssd_triton.common.errors import ServerError
+from ssd_triton.common.interrupts import interrupts_deferred
+from ssd_triton.common.processes import end_group
 from ssd_triton.config import ServerConfig
-from ssd_triton.serving.repository.model_config import variant_config
-from ssd_triton.serving.server.bundle import Bundle, find_bundle
+from ssd_triton.serving.repository.repository import ModelRepository
+from ssd_triton.serving.server.backend_processes import backend_processes, is_alive
+from ssd_triton.serving.server.installation import TritonInstallation, find_triton
 from ssd_triton.serving.server.options import server_options
 from ssd_triton.serving.server.protection import exposure_warning, plain_text_host
-from ssd_triton.serving.server.stubs import find_stubs, is_alive
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
 """Triton's log: level and date, time, process, source position, text."""
 _FAILED_MODEL = re.compile(r"^\|\s*(?P<model>\S+)\s*\|\s*\d+\s*\|\s*UNAVAILABLE: (?P<reason>.*?)\s*\|$")
 """A row of the table that Triton prints once it has tried to load every model."""
 _HARMLESS = re.compile(r"NVML|DCGM|nvidia-smi|pinned memory|CUDA driver|CudaDriverHelper|CUDA memory", re.IGNORECASE)
-"""What a server says on a machine without a GPU."""
+"""What a server logs on a machine without a GPU."""
 _POLL_S = 0.05
 _SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory is, not a temporary file
 
@@ -41,8 +42,8 @@ _SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory
 class EmbeddedServer:
     """A Triton server that serves a model repository on this machine.
 
-    Use it as a context manager: the block begins once every model is ready, and after it no process and no shared
-    memory is left, whichever way the block ends.
+    Use it as a context manager: the block begins once every model is ready. After it no process and no shared memory
+    is left, however the block ends.
 
     Raises:
         ConfigError: On entry: the admin key or a file of the TLS settings cannot be read.
@@ -67,8 +68,8 @@ class EmbeddedServer:
             config: Addresses and deadlines; a port of 0 is replaced by a free one.
             log_path: Where Triton's log goes; None keeps it only as long as the server runs.
         """
-        variant_config(model_repository, variant)
-        self.model_repository = model_repository
+        self.repository = ModelRepository(model_repository)
+        self.repository.detector(variant)
         self.variant = variant
         self.config = config
         self.grpc_port, self.http_port, self.metrics_port = (
@@ -76,7 +77,7 @@ class EmbeddedServer:
         )
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
-        self._stubs: dict[str, psutil.Process] = {}
+        self._backends: dict[str, psutil.Process] = {}
 
     @property
     def pid(self) -> int:
@@ -98,7 +99,7 @@ class EmbeddedServer:
 
     @property
     def metrics_url(self) -> str:
-        """Of Prometheus' metrics."""
+        """Address of the metrics for Prometheus."""
         return f"http://{plain_text_host(self.config)}:{self.metrics_port}/metrics"
 
     def __enter__(self) -> EmbeddedServer:
@@ -110,9 +111,9 @@ class EmbeddedServer:
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="ssd-triton-"))
         self._log_path = self._log_path or self._runtime_dir / "tritonserver.log"
         try:
-            self._start(find_bundle(self._runtime_dir))
+            self._start(find_triton(self._runtime_dir))
             self._wait_ready()
-            self._stubs = find_stubs(self.pid)
+            self._backends = backend_processes(self.pid)
         except BaseException:
             self._stop()
             raise
@@ -124,45 +125,49 @@ class EmbeddedServer:
         self._stop()
 
     def stop(self) -> None:
-        """End the server before the block does; requests under way are answered within ``shutdown_timeout_s``."""
+        """End the server before the block does; requests in flight are answered within ``shutdown_timeout_s``."""
         self._stop()
 
     def shared_memory(self) -> list[Path]:
-        """The regions of its python backend, as they lie in the file system."""
+        """List the shared memory of its python backend, as files."""
         return list(_SHM.glob(f"{self._runtime_dir.name}*"))
 
     def check(self) -> None:
-        """Raise ServerError when the server has died, with its last error lines, or a process of the python backend.
+        """Check that the server and every process of its python backend are alive.
 
-        Triton starts neither again, and reports itself and the model ready when only the latter is gone.
+        Triton restarts neither, and reports itself and the model ready when a process of the backend has died.
+
+        Raises:
+            ServerError: One of them has died; for the server, with its last errors.
         """
         code = self._running().poll()
         if code is not None:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise ServerError(f"tritonserver {how}: {self._reason()}")
-        dead = [name for name, process in self._stubs.items() if not is_alive(process)]
+        dead = [name for name, process in self._backends.items() if not is_alive(process)]
         if dead:
             raise ServerError(
-                f"the process of {', '.join(dead)} has died, and Triton does not start it again: start the server anew"
+                f"the process of {', '.join(dead)} has died, and Triton does not restart it: start the server again"
             )
 
-    def _start(self, bundle: Bundle) -> None:
+    def _start(self, triton: TritonInstallation) -> None:
         shm_prefix = self._runtime_dir.name
         ports = self.config.model_copy(
             update={"grpc_port": self.grpc_port, "http_port": self.http_port, "metrics_port": self.metrics_port}
         )
         options = [
-            *server_options(self.model_repository, self.variant, ports),
+            *server_options(self.repository.path, self.variant, ports),
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-            *bundle.options,
+            *triton.options,
         ]
-        command = [*_die_with_parent(), str(bundle.binary), *options]
+        command = [*_die_with_parent(), str(triton.binary), *options]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log:
+        # An interrupt while the server starts would leave it to itself.
+        with self.log_path.open("wb") as log, interrupts_deferred():
             # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **bundle.environment},
+                env={**os.environ, **triton.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -191,7 +196,7 @@ class EmbeddedServer:
             connection.close()
 
     def _reason(self) -> str:
-        """Triton's own words for what went wrong, in one line."""
+        """Give Triton's own words for what went wrong, in one line."""
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         failed = [match for line in lines if (match := _FAILED_MODEL.match(line))]
         if failed:
@@ -201,19 +206,16 @@ class EmbeddedServer:
         return "; ".join(relevant[-3:]) or (lines[-1] if lines else "it wrote no log")
 
     def _stop(self) -> None:
-        """End the server: politely, then not; then clean up what a killed server leaves."""
+        """End the server, by force after the time for it has passed; then remove what a killed server leaves."""
         process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(self.config.shutdown_timeout_s)
-            # The server may be gone and a stub of the python backend not: the group holds all that was started.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for region in self.shared_memory():
-            region.unlink(missing_ok=True)
-        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        try:
+            if process is not None:
+                # The server may be gone while a process of the python backend lives: the group holds all of them.
+                end_group(process, self.config.shutdown_timeout_s)
+        finally:
+            for region in self.shared_memory():
+                region.unlink(missing_ok=True)
+            shutil.rmtree(self._runtime_dir, ignore_errors=True)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -222,9 +224,9 @@ class EmbeddedServer:
 
 
 def _die_with_parent() -> list[str]:
-    """A command prefix that has the kernel end the server should this process be killed.
+    """Give a command prefix by which the kernel ends the server if this process is killed.
 
-    The kernel ties this to the thread that starts the server: it is left out on any but the main thread.
+    The kernel ties this to the thread that starts the server: only the main thread uses it.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None or threading.current_thread() is not threading.main_thread():
@@ -233,7 +235,7 @@ def _die_with_parent() -> list[str]:
 
 
 def free_port(host: str) -> int:
-    """A port that nothing listens on just now."""
+    """Give a port that nothing listens on at the moment."""
     with socket.socket() as listener:
         listener.bind((host, 0))
         port: int = listener.getsockname()[1]
@@ -241,13 +243,12 @@ def free_port(host: str) -> int:
 
 
 def _check_port(host: str, port: int, name: str) -> None:
-    """Refuse a port that is taken: the readiness check would be answered by somebody else's server."""
+    """Refuse a port that is taken: another server would answer the readiness check."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
             raise ServerError(
-                f"cannot listen on {host}:{port} ({error.strerror}): choose another {name} in config.yml, 0 takes any "
-                "free one"
+                f"cannot listen on {host}:{port} ({error.strerror}): set another {name}; 0 takes any free one"
             ) from error

@@ -1,4 +1,4 @@
-"""Triton's options for what an embedded server offers to whom: TLS, restricted APIs, model control."""
+"""Triton's options for who may use what of an embedded server: TLS, restricted APIs, model control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_admin_key(path: Path) -> str:
     """Read the key of the restricted APIs.
 
     Raises:
-        ConfigError: There is no such file, or what it holds is no key.
+        ConfigError: There is no such file, or it holds no key.
     """
     name = relative_to_cwd(path)
     try:
@@ -36,10 +36,10 @@ def read_admin_key(path: Path) -> str:
 
 
 def protection_options(config: ServerConfig) -> list[str]:
-    """Command-line options of ``tritonserver``.
+    """Give the command-line options of ``tritonserver``.
 
-    Without an admin key the restricted APIs get one that nobody knows, which closes them. A key is an argument, since
-    Triton takes it no other way: users of the same machine can see it in the list of processes.
+    Without an admin key the restricted APIs get a random one, which closes them. The key is an argument, since Triton
+    takes it no other way: users of the same machine can see it in the list of processes.
 
     Raises:
         ConfigError: The admin key or a file of the TLS settings cannot be read.
@@ -50,7 +50,7 @@ def protection_options(config: ServerConfig) -> list[str]:
         options += ["--load-model", "*"]
     apis = set(config.restricted_apis)
     if not is_loopback(config.host):
-        # Clients elsewhere have no use for it, and attackers do: it maps any shared memory that the server can open.
+        # It maps any shared memory that the server can open: of use to attackers, not to clients on other machines.
         apis.add("shared-memory")
     if apis:
         restricted = f"{','.join(sorted(apis))}:{ADMIN_HEADER}={key}"
@@ -59,12 +59,12 @@ def protection_options(config: ServerConfig) -> list[str]:
 
 
 def plain_text_host(config: ServerConfig) -> str:
-    """Where HTTP and metrics listen: Triton has no TLS for them, so that with TLS they are this machine's only."""
+    """Give the address for HTTP and metrics: Triton has no TLS for them, so with TLS they stay on this machine."""
     return config.host if config.tls.certificate is None else "127.0.0.1"
 
 
 def exposure_warning(config: ServerConfig) -> str | None:
-    """What is worth knowing about a server that others can reach."""
+    """Give what its owner should know about a server that others can reach; None for one that nobody can."""
     if is_loopback(config.host) or config.tls.client_ca is not None:
         return None
     if config.tls.certificate is None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from ssd_triton.client.errors import AccessDeniedError
 from ssd_triton.client.transport import Transport
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.model_names import DETECTOR
+from ssd_triton.detector.variants import variant_name
 from ssd_triton.serving.status.metrics import Metrics, fetch_metrics
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
-"""Where Triton says that a request's time goes: waiting, gathering inputs, the model itself, handing out outputs."""
+"""The stages of a request that Triton times: waiting, gathering inputs, the model itself, handing out outputs."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class ModelStatus:
     """One version of one model; counts are since it was loaded.
 
     Attributes:
-        name: Of the model.
-        version: Served.
+        name: The model's name.
+        version: The version that is served.
         ready: Whether it takes requests.
-        reason: Why it is not there, where the server says so.
-        variant: The stem of the detector's file, which is the variant's name; None for other models.
+        reason: Why it could not be loaded, as the server says; empty for a loaded model.
+        variant: The detector's variant, or its file if that is no variant of the table; None for other models.
         instances: Such as ``1 x KIND_CPU``; empty for an ensemble.
-        succeeded: Requests. Triton counts those that a Python model refuses as succeeded here.
-        failed: Requests. In an ensemble, Triton counts each refused request twice.
-        refused: Requests, by the model's own metric; None where it has none.
+        succeeded: Requests that succeeded; Triton counts requests that a Python model refuses among them.
+        failed: Requests that failed; in an ensemble, Triton counts each refused request twice.
+        refused: Refused requests, by the model's own metric; None where it has none.
         images: Inferences: elements of batches.
-        executions: Of the model; images / executions is the mean batch.
+        executions: Runs of the model; images / executions is the mean batch.
         pending: Requests that wait; None without metrics.
-        time_ns: Spent in all by the requests that have succeeded, by stage, and ``request`` in whole.
+        time_ns: Time that all succeeded requests took together, by stage, and ``request`` for all stages.
     """
 
     name: str
@@ -53,17 +53,17 @@ class ModelStatus:
     time_ns: dict[str, int]
 
     def since(self, earlier: ModelStatus) -> ModelStatus:
-        """The same with counts and times of what has happened since an earlier look."""
+        """Give the same with the counts and times since an earlier look."""
         counts = ("succeeded", "failed", "images", "executions")
         changed = {name: getattr(self, name) - getattr(earlier, name) for name in counts}
-        if any(count < 0 for count in changed.values()):  # the server was started again
+        if any(count < 0 for count in changed.values()):  # the server was restarted
             return self
         refused = None if self.refused is None or earlier.refused is None else self.refused - earlier.refused
         times = {stage: ns - earlier.time_ns[stage] for stage, ns in self.time_ns.items()}
         return dataclasses.replace(self, **changed, refused=refused, time_ns=times)
 
     def mean_ms(self, stage: str) -> float | None:
-        """Of a stage, or of ``request``, over the requests that have succeeded; None without any."""
+        """Give the mean time of a stage, or of ``request``, over succeeded requests; None without any."""
         return self.time_ns[stage] / self.succeeded / 1e6 if self.succeeded else None
 
 
@@ -72,13 +72,13 @@ class ServerStatus:
     """One look at a server.
 
     Attributes:
-        url: Where it was asked.
-        version: Of Triton.
-        ready: The server and all of its models.
-        monotonic_s: When, for rates between two looks.
-        models: By name.
-        metrics: None when they could not be had.
-        problems: What could not be found out, one line each.
+        url: The address.
+        version: Triton's version.
+        ready: Whether the server and all of its models are ready.
+        monotonic_s: The time of the look, for rates between two looks.
+        models: The models, sorted by name.
+        metrics: None when they could not be read.
+        problems: What could not be read, one line each.
     """
 
     url: str
@@ -96,11 +96,11 @@ def collect(
     """Look at a server once.
 
     Args:
-        transport: To the server.
-        url: Of it, for the record.
-        metrics_url: Of its metrics; None does without.
-        timeout_s: For the metrics.
-        admin_key: Opens the list of models, which names those that could not be loaded, too.
+        transport: The connection to the server.
+        url: Its address, for the record.
+        metrics_url: The address of its metrics; None leaves them out.
+        timeout_s: Deadline for the metrics.
+        admin_key: Opens the list of models; it has those that could not be loaded, too.
 
     Raises:
         ClientError: The server does not answer.
@@ -137,7 +137,7 @@ def _loaded(transport: Transport, entry: dict[str, Any], metrics: Metrics | None
         version=str(entry["version"]),
         ready=transport.is_ready(name),
         reason="",
-        variant=PurePath(file).stem if name == DETECTOR and file else None,
+        variant=variant_name(file) if name == DETECTOR and file else None,
         instances=", ".join(f"{group['count']} x {group['kind']}" for group in groups),
         succeeded=_integer(statistics["success"], "count"),
         failed=_integer(statistics["fail"], "count"),
@@ -168,5 +168,5 @@ def _missing(entry: dict[str, Any]) -> ModelStatus:
 
 
 def _integer(values: dict[str, Any], key: str) -> int:
-    """Of protobuf's JSON, which leaves out zeros and writes 64-bit numbers as text."""
+    """Read a number from protobuf's JSON: zeros are left out, and 64-bit numbers are text."""
     return int(values.get(key, 0))

@@ -1,4 +1,4 @@
-"""Triton's Prometheus metrics, as far as a status needs them."""
+"""The Prometheus metrics of Triton that a status needs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MEMORY_AND_LOAD = {
     "nv_gpu_memory_total_bytes": "gpu_memory_total_bytes",
     "nv_gpu_power_usage": "gpu_power_w",
 }
-"""Triton's names of gauges, and ours; those of GPUs are by the GPU's UUID."""
+"""Triton's names of gauges, and ours; GPUs have one of each, by UUID."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the metrics endpoint has said.
+    """One reading of the metrics.
 
     Attributes:
-        machine: Gauges by our names; of a GPU with its UUID behind, as in ``gpu_utilization GPU-1234``.
+        machine: Gauges by our names; a GPU's with its UUID, as in ``gpu_utilization GPU-1234``.
         pending: Requests that wait, by model.
         refused: Requests that were refused, by model.
     """
@@ -42,10 +42,10 @@ class Metrics:
 
 
 def fetch_metrics(url: str, timeout_s: float) -> Metrics:
-    """Ask for the metrics once.
+    """Read the metrics once.
 
     Raises:
-        ServerError: The address is no HTTP address, or nothing there answers with metrics.
+        ServerError: The address is not an HTTP address, or no metrics answer there.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise ServerError(

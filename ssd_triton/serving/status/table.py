@@ -1,4 +1,4 @@
-"""A server's state for people and for programs."""
+"""A server's state as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _GIB = 2**30
 
 
 def text(status: ServerStatus, earlier: ServerStatus | None = None) -> str:
-    """Lines for a terminal.
+    """Write it as lines for a terminal.
 
     Args:
         status: The server's state.
-        earlier: An earlier look at it: counts, rates and mean times are then of what has happened since.
+        earlier: An earlier look at it: counts, rates and mean times are then those since.
     """
     before = {model.name: model for model in earlier.models} if earlier else {}
     elapsed_s = status.monotonic_s - earlier.monotonic_s if earlier else None
@@ -36,7 +36,7 @@ def text(status: ServerStatus, earlier: ServerStatus | None = None) -> str:
 
 
 def to_json(status: ServerStatus) -> dict[str, Any]:
-    """Counts since the models were loaded, mean times in milliseconds, everything by name."""
+    """Give counts since the models were loaded and mean times in milliseconds, by name."""
     models = {}
     for model in status.models:
         values = dataclasses.asdict(model)

@@ -22,14 +22,16 @@ from statistics import median
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.progress import progress
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.simulation.clip import pipeline_controller
-from ssd_triton.simulation.outcome import Run, Snapshot, judge, truth_of
-from ssd_triton.simulation.rendering.render import Renderer, check_camera
-from ssd_triton.simulation.scenario import KMH_PER_MPS, Scenario, WorldError
+from ssd_triton.simulation.rendering.renderer import Renderer, check_camera
+from ssd_triton.simulation.run import Run, judge
+from ssd_triton.simulation.scenario import Scenario, SimulationError
 from ssd_triton.simulation.simulate import Disturbance, Observer, simulate
+from ssd_triton.simulation.snapshot import Snapshot, truth_of
 
 _LARGEST_OFFSET_DEG = 10.0
 """A camera that has moved by more than this sees another scene; ten times what a loaded car pitches."""
@@ -78,7 +80,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one drive; see :class:`ssd_triton.simulation.outcome.Run`.
+    """What came of one drive; see :class:`ssd_triton.simulation.run.Run`.
 
     Attributes:
         seed: Of the noise, or of the picture.
@@ -197,7 +199,7 @@ def evaluate(
         One row a scenario, in their order.
 
     Raises:
-        WorldError: There is nothing to drive, or a number is out of range.
+        SimulationError: There is nothing to drive, or a number is out of range.
         UserError: What ``detect`` raises.
     """
     offsets = tuple(dict.fromkeys(pitch_offsets_deg))
@@ -218,15 +220,15 @@ def evaluate(
 
 def _check(rows: Sequence[Scenario], seeds: int, offsets_deg: Sequence[float], jobs: int) -> None:
     if not rows or not offsets_deg:
-        raise WorldError("got nothing to drive, expected at least one scenario and one pitch offset")
+        raise SimulationError("got nothing to drive, expected at least one scenario and one pitch offset")
     if len({scenario.name for scenario in rows}) < len(rows):
-        raise WorldError("got a scenario twice, expected each once; change --scenario")
+        raise SimulationError("got a scenario twice, expected each once; change --scenario")
     for number, name in ((seeds, "seeds"), (jobs, "jobs")):
         if number < 1:
-            raise WorldError(f"got {number} {name}, expected at least 1; change --{name}")
+            raise SimulationError(f"got {number} {name}, expected at least 1; change --{name}")
     for offset in offsets_deg:
         if not abs(offset) <= _LARGEST_OFFSET_DEG:
-            raise WorldError(
+            raise SimulationError(
                 f"got a pitch offset of {offset:g} degrees, expected at most {_LARGEST_OFFSET_DEG:g} either way; "
                 "change --pitch-offsets-deg"
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssd_triton.common.files import atomic_output
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.states import STATE_COLOURS
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
 from ssd_triton.simulation.judging.evaluate import Outcome, Row
 
 _R152_WARNING_LEAD_S = 0.8

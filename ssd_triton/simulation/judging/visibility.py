@@ -15,8 +15,10 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 
+from ssd_triton.common.arrays import Float64Array
+from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
-from ssd_triton.driving.braking.observation import Float64Array, group_of, iou_matrix
+from ssd_triton.driving.braking.observation import group_of
 from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations_as
 
 KINDS = ("vehicle", "person", "two-wheeler", "other")
@@ -28,7 +30,7 @@ _Metres = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RenderedAnnotation(Annotation):
-    """A road user of the simulated world; see :class:`ssd_triton.simulation.truth.CocoWriter`."""
+    """A road user of the simulated world; see :class:`ssd_triton.simulation.truth_files.CocoWriter`."""
 
     visibility: Annotated[float, Field(gt=0, le=1)]
     range_m: _Metres

@@ -35,7 +35,7 @@ class RenderedImages:
 
         Args:
             images: A folder, or a video whose frames are the annotations' images in their order.
-            annotations: As :class:`ssd_triton.simulation.truth.CocoWriter` writes them.
+            annotations: As :class:`ssd_triton.simulation.truth_files.CocoWriter` writes them.
             limit: So many images, spread evenly; None takes all.
 
         Raises:

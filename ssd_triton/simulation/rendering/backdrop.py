@@ -1,4 +1,4 @@
-"""What lies too far away to move: sky, clouds, hills and a line of trees."""
+"""The distant background: sky, clouds, hills and a line of trees."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ssd_triton.simulation.rendering.textures import cloud_noise
 from ssd_triton.simulation.rendering.weather import Weather
 
 _HALF_ANGLE_RAD = 1.0
-"""The picture reaches so far to each side of the road's first direction; beyond it, it is mirrored."""
+"""Extent of the picture to each side of the road's initial direction; beyond it, the picture is mirrored."""
 _HIGHEST_HILL_RAD = 0.12
 _BELOW_RAD = 0.12
-"""It reaches so far below the horizon, for cameras that pitch."""
+"""Extent of the picture below the horizon, for cameras that pitch."""
 
 
 class Backdrop:
-    """A picture on a cylinder around the camera, infinitely far away.
+    """A picture on an infinitely distant cylinder around the camera.
 
     Args:
-        camera: Its focal lengths and heights set the resolution.
-        weather: Its light and colours.
-        seed: Of clouds, hills and trees.
+        camera: Sets the resolution.
+        weather: Light and colours.
+        seed: Seed of clouds, hills and trees.
     """
 
     def __init__(self, camera: Camera, weather: Weather, seed: int) -> None:
@@ -35,7 +35,7 @@ class Backdrop:
         self._horizon_row = math.ceil(camera.height_px * 0.75) + round(0.2 * camera.fy_px)
         height = self._horizon_row + math.ceil(_BELOW_RAD * camera.fy_px)
         width = math.ceil(2 * _HALF_ANGLE_RAD * self._px_per_rad)
-        # Clouds have no edges that the full resolution would show.
+        # Clouds have no sharp edges: half the resolution is enough.
         half = (math.ceil(width / 2), math.ceil(height / 2))
         sky = _sky(half, self._horizon_row // 2, camera.fy_px / 2, weather, rng)
         picture = cv2.resize(sky, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -48,7 +48,7 @@ class Backdrop:
         if bottom <= 0:
             return
         heading_rad = ego.heading_rad + math.radians(camera.yaw_deg)
-        # To whole pixels: nothing here moves against the foreground by less.
+        # Whole pixels are enough for a background without parallax.
         left = round(self._px_per_rad * (_HALF_ANGLE_RAD + heading_rad) - camera.cx_px)
         top = round(self._horizon_row - camera.horizon_y_px)
         height, width = self._picture.shape[:2]
@@ -64,7 +64,7 @@ class Backdrop:
 def _sky(
     size_px: tuple[int, int], horizon_row: int, focal_px: float, weather: Weather, rng: np.random.Generator
 ) -> FloatArray:
-    """Gradient, glow about the sun, and clouds that close up towards the horizon; FP32 [height, width, 3]."""
+    """Gradient, glow around the sun, and clouds that get denser towards the horizon; FP32 [height, width, 3]."""
     width, height = size_px
     elevation = np.clip((horizon_row - np.arange(height, dtype=np.float32)) / focal_px, 0, None)
     part = (1 - np.exp(-elevation / 0.28))[:, np.newaxis, np.newaxis]
@@ -94,7 +94,7 @@ def _sky(
 def _skyline(
     picture: FloatArray, horizon_row: int, focal_px: float, weather: Weather, rng: np.random.Generator
 ) -> None:
-    """Hills, and before them trees, in haze; in place."""
+    """Draw hills, and trees in front of them, in haze; in place."""
     highest = max(horizon_row - math.ceil(_HIGHEST_HILL_RAD * focal_px), 0)
     picture = picture[highest:]
     height, width = picture.shape[:2]

@@ -1,7 +1,7 @@
-"""The road, its markings and what lies beside it: a texture in road coordinates, looked up for every pixel.
+"""The road, its markings and the verges: a texture in road coordinates, sampled for every pixel.
 
-The texture repeats along the road. For rows far away it is looked up in copies that are coarser along the road, across
-it or both, as far as one pixel covers more of it, so that nothing flickers.
+The texture repeats along the road. Distant rows are sampled from copies that are coarser along the road, across it, or
+both, in proportion to the area that one pixel covers, to avoid flicker.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ssd_triton.simulation.rendering.weather import Weather
 from ssd_triton.simulation.scenario import Road
 
 _TILE_ALONG_M, _TILE_ACROSS_M = 54.0, 40.0
-"""Six periods of a dashed line: 3 m and a gap of 6 m (German RMS, outside towns; inside 3 m and 3 m are usual)."""
+"""Six periods of a dashed line of 3 m with gaps of 6 m (German RMS, rural roads; 3 m and 3 m are usual in towns)."""
 _TEXELS_PER_M = 32
 _LINE_M, _DASH_M, _PERIOD_M = 0.12, 3.0, 9.0
 _LEVELS = 8
 _FARTHEST_M = 600.0
 _HAZIEST_M = 350.0
-"""Beyond it the ground gets no paler, so that it meets the line of trees at the horizon."""
+"""Haze stops increasing here, so that the ground matches the line of trees at the horizon."""
 
 
 class Ground:
     """The ground of one world.
 
     Args:
-        road: Its lanes.
-        weather: Its light.
-        seed: Of the textures and colours.
+        road: Lanes and kerbs.
+        weather: Light.
+        seed: Seed of textures and colours.
     """
 
     def __init__(self, road: Road, weather: Weather, seed: int) -> None:
@@ -48,9 +48,9 @@ class Ground:
 
         Args:
             image_rgb: UINT8 [H, W, 3].
-            ego: Where the camera is.
-            ego_along_m: The same along the road.
-            camera: Without lens distortion.
+            ego: Position of the camera.
+            ego_along_m: Position of the camera along the road.
+            camera: A camera without lens distortion.
         """
         first = max(math.ceil(camera.horizon_y_px - 0.5 + 0.3), 0)
         if first >= camera.height_px:
@@ -62,7 +62,7 @@ class Ground:
         ]
         forward_m, lateral_m = ends[0][:, 0], ends[0][:, 1]
         part = np.linspace(0, 1, camera.width_px, dtype=np.float32)
-        # Without roll, all points of a row are equally far below the lens: the road runs evenly along it.
+        # Without roll, depth is linear along a row.
         forward = forward_m[:, np.newaxis] + (ends[1][:, 0] - forward_m)[:, np.newaxis] * part
         lateral = lateral_m[:, np.newaxis] + (ends[1][:, 1] - lateral_m)[:, np.newaxis] * part
         np.minimum(forward, _FARTHEST_M, out=forward)
@@ -89,7 +89,7 @@ class Ground:
         self._veil(image_rgb[first:], forward_m)
 
     def _veil(self, image_rgb: UInt8Array, forward_m: FloatArray) -> None:
-        """Haze, by row."""
+        """Draw haze over the rows, in place."""
         left = np.exp(-np.minimum(forward_m, _HAZIEST_M) / self._weather.visibility_m).astype(np.float32)
         far = int(np.searchsorted(-forward_m, -0.008 * self._weather.visibility_m))
         veil = np.array(self._weather.horizon, np.float32) * 255
@@ -101,7 +101,7 @@ class Ground:
     def _road_coordinates(
         self, forward: FloatArray, lateral: FloatArray, ego: Pose, ego_along_m: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Along and across the road, of points ahead of the camera and to its right."""
+        """Transform points ahead of the camera and to its right to positions along and across the road."""
         road = self._road
         if road.curvature_per_m == 0:
             return forward + np.float32(ego_along_m), lateral
@@ -122,7 +122,7 @@ class Ground:
         )
 
     def _level(self, coarse_along: int, coarse_across: int) -> UInt8Array:
-        """The texture, averaged over 2^n texels in each direction."""
+        """The texture averaged over 2^n texels in each direction."""
         key = (coarse_along, coarse_across)
         if key not in self._levels:
             tile = self._levels[0, 0]
@@ -132,7 +132,7 @@ class Ground:
 
 
 def _paint_tile(road: Road, weather: Weather, rng: np.random.Generator) -> UInt8Array:
-    """The texture: rows along the road, columns across it from left to right, UINT8 [1728, 1280, 3]."""
+    """Paint the texture, UINT8 [1728, 1280, 3]: rows along the road, columns across it from left to right."""
     rows, columns = round(_TILE_ALONG_M * _TEXELS_PER_M), round(_TILE_ACROSS_M * _TEXELS_PER_M)
     across_m = (np.arange(columns) + 0.5) / _TEXELS_PER_M - _TILE_ACROSS_M / 2
     left_m = -road.lane_width_m * (0.5 + road.lanes_left)
@@ -160,7 +160,7 @@ def _paint_tile(road: Road, weather: Weather, rng: np.random.Generator) -> UInt8
 
 
 def _wear(tile: FloatArray, rng: np.random.Generator) -> None:
-    """Repaired patches, cracks, manholes."""
+    """Draw repaired patches, cracks and manholes."""
     rows, columns = tile.shape[:2]
     for _ in range(int(rng.integers(2, 6))):
         top, left = int(rng.integers(rows - 400)), int(rng.integers(columns // 3, 2 * columns // 3))
@@ -179,7 +179,7 @@ def _wear(tile: FloatArray, rng: np.random.Generator) -> None:
 def _mark(
     tile: FloatArray, across_m: FloatArray, road: Road, edges_m: tuple[float, float], rng: np.random.Generator
 ) -> None:
-    """Lane markings, worn."""
+    """Draw worn lane markings."""
     rows = tile.shape[0]
     along_m = (np.arange(rows) + 0.5) / _TEXELS_PER_M
     dashed = np.clip((_DASH_M - along_m % _PERIOD_M) * _TEXELS_PER_M + 0.5, 0, 1).astype(np.float32)
@@ -203,7 +203,7 @@ def _roadside(
     grain: tuple[FloatArray, FloatArray],
     rng: np.random.Generator,
 ) -> None:
-    """Kerbs, pavements and grass; ``grain`` is fine and coarse noise."""
+    """Draw kerbs, pavements and grass; ``grain`` is fine and coarse noise."""
     (fine, coarse), rows = grain, tile.shape[0]
     paving_m = rng.uniform(1.8, 2.6) if rng.random() < 0.7 else 0.0
     slab, stone = rng.uniform(0.42, 0.6), rng.uniform(0.5, 0.68)
@@ -216,7 +216,7 @@ def _roadside(
         curb = (outside_m > 0) & (outside_m <= 0.16)
         tile[:, curb] = (stone * (1 + 0.05 * fine[:, curb]))[..., np.newaxis]
         tile[np.ix_(np.flatnonzero(along_m % 1.0 < 0.03), np.flatnonzero(curb))] *= 0.6
-        # The face of the kerb towards the road lies in shade.
+        # The kerb's face towards the road is in shade.
         tile[:, (outside_m > 0) & (outside_m <= 0.05)] *= 0.62
         paved = (outside_m > 0.16) & (outside_m <= 0.16 + paving_m)
         tile[:, paved] = (slab * (1 + 0.05 * fine[:, paved] + 0.06 * coarse[:, paved]))[..., np.newaxis]

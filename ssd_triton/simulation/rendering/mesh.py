@@ -1,4 +1,4 @@
-"""Surfaces of flat faces, and how they are lit and drawn."""
+"""Meshes of flat faces: their construction, lighting and drawing."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ssd_triton.common.arrays import FloatArray, IntArray, UInt8Array
-from ssd_triton.simulation.motion import Float64Array, Pose
+from ssd_triton.common.arrays import Float64Array, FloatArray, IntArray, UInt8Array
+from ssd_triton.simulation.motion import Pose
 from ssd_triton.simulation.rendering.view import View
 from ssd_triton.simulation.rendering.weather import Weather
 
 _NEAR_M = 0.3
 _SUBPIXEL_BITS = 4
 _GLARE = (0.1, 0.03, 0.02)
-"""What a brake light adds besides its own colour: the sensor's other channels saturate too."""
+"""Added to the colour of a brake light: it saturates the sensor's other channels too."""
 ColourLike = Sequence[float] | Float64Array
 """RGB in [0, 1]."""
 _OVERSAMPLING = ((4, 60.0), (3, 300.0), (2, math.inf))
-"""How many times finer than the frame a mesh is drawn, up to which size in pixels."""
+"""Oversampling of a mesh, each up to a size in pixels."""
 _LEAST_NORMAL_M2 = 1e-9
-"""Faces with less area have no direction to speak of."""
+"""Faces of less area are left out: their normal is undefined."""
 
 
 class Material(IntEnum):
-    """How a face answers light."""
+    """Reflection or emission of a face."""
 
     MATT = 0
     PAINT = 1
@@ -40,14 +40,14 @@ class Material(IntEnum):
 
 @dataclass(frozen=True)
 class Mesh:
-    """Convex faces in a body's axes: ahead, to the right, up, in metres from the middle of its footprint.
+    """Convex faces in a body's axes: ahead, right and up, in metres from the middle of its footprint.
 
     Attributes:
         vertices_m: FP64 [n, 3].
-        faces: Indices of each face's corners in turn.
+        faces: Indices of each face's corners, in order around it.
         colours: FP32 [m, 3], RGB in [0, 1].
         materials: INT32 [m], of :class:`Material`.
-        lift_m: FP32 [m]; faces that lie on others are drawn as if they were so much nearer.
+        lift_m: FP32 [m]; shifts a face towards the camera in the drawing order, for faces that lie on others.
         normals: FP32 [m, 3], outwards, of length 1.
         centres_m: FP32 [m, 3].
     """
@@ -85,10 +85,10 @@ class MeshBuilder:
         """Add a face.
 
         Args:
-            corners_m: FP64 [k, 3], in turn, either way round.
-            inside_m: A point on the side that is not seen.
+            corners_m: FP64 [k, 3], in order around it, in either direction.
+            inside_m: A point on its inner side.
             colour: RGB in [0, 1].
-            material: How it answers light.
+            material: Its material.
             lift_m: See :class:`Mesh`.
         """
         centre = corners_m.sum(axis=0) / len(corners_m)
@@ -108,7 +108,7 @@ class MeshBuilder:
         self._centres.append(centre)
 
     def build(self) -> Mesh:
-        """The mesh of all faces."""
+        """Build the mesh of all faces."""
         vertices, places = np.unique(np.concatenate(self._vertices), axis=0, return_inverse=True)
         places = places.reshape(-1).astype(np.int32)
         return Mesh(
@@ -124,12 +124,12 @@ class MeshBuilder:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A picture with transparency, to be laid over a frame.
+    """An image with transparency, for drawing over a frame.
 
     Attributes:
         left_px: Column of its first pixel in the frame.
         top_px: Row of its first pixel.
-        rgba: UINT8 [h, w, 4], colours multiplied by their opacity.
+        rgba: UINT8 [h, w, 4], colours premultiplied by opacity.
     """
 
     left_px: int
@@ -137,7 +137,7 @@ class Sprite:
     rgba: UInt8Array
 
     def draw(self, image_rgb: UInt8Array) -> None:
-        """Lay it over a frame, in place; the sprite must lie within it."""
+        """Draw it over a frame, in place; the sprite must lie within the frame."""
         height, width = self.rgba.shape[:2]
         window = image_rgb[self.top_px : self.top_px + height, self.left_px : self.left_px + width]
         through = cv2.merge([255 - self.rgba[..., 3]] * 3)
@@ -145,16 +145,16 @@ class Sprite:
 
 
 def draw_mesh(mesh: Mesh, pose: Pose, view: View, braking: bool) -> Sprite | None:
-    """Light a mesh and draw what a camera sees of it.
+    """Light a mesh and draw it as the camera sees it.
 
     Args:
-        mesh: What to draw.
-        pose: Where it stands.
-        view: From where, and in which light.
+        mesh: The mesh.
+        pose: Its pose in the world.
+        view: Position, camera and light.
         braking: Whether its brake lights are on.
 
     Returns:
-        None when it is not seen.
+        None where it is not visible.
     """
     points_m, points_px = view.project(pose.to_world(mesh.vertices_m))
     seen = (points_m[:, 0] > _NEAR_M) & np.isfinite(points_px).all(axis=1)
@@ -180,7 +180,7 @@ def draw_mesh(mesh: Mesh, pose: Pose, view: View, braking: bool) -> Sprite | Non
 
 
 def _facing(mesh: Mesh, pose: Pose, view: View) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Faces that turn to the lens, far to near; and unit vectors from them to it in the body's axes, FP32 [k, 3]."""
+    """Faces turned to the lens, far to near; and unit vectors from them to the lens in the body's axes, FP32 [k, 3]."""
     lens = pose.to_local(np.array([[view.ego.x_m, view.ego.y_m, view.camera.height_m]]))[0].astype(np.float32)
     towards = lens - mesh.centres_m
     front = np.flatnonzero(np.einsum("ij,ij->i", towards, mesh.normals) > 0)
@@ -193,12 +193,12 @@ def _facing(mesh: Mesh, pose: Pose, view: View) -> tuple[npt.NDArray[np.intp], F
 def _lit(
     mesh: Mesh, pose: Pose, chosen: npt.NDArray[np.intp], towards: FloatArray, weather: Weather, *, braking: bool
 ) -> list[tuple[float, float, float, float]]:
-    """Colours of chosen faces as they reach the lens, RGB and opacity in 0 to 255."""
+    """Colours of chosen faces as seen by the lens, RGB and opacity in 0 to 255."""
     sun = pose.to_local(np.array([[pose.x_m + weather.sun[0], pose.y_m + weather.sun[1], weather.sun[2]]]))[0]
     sun = sun.astype(np.float32)
     normals, materials, own = mesh.normals[chosen], mesh.materials[chosen], mesh.colours[chosen]
     facing = np.einsum("ij,ij->i", normals, towards)
-    # Near the road less sky is seen.
+    # Less sky lights faces near the road.
     openness = np.clip(0.5 + mesh.centres_m[chosen, 2] * 0.7, 0.45, 1.05) * (0.78 + 0.3 * normals[:, 2])
     sunlit = weather.sun_strength * np.clip(normals @ sun, 0, 1)
     light = weather.ambient * openness[:, np.newaxis] + np.outer(sunlit, weather.sun_colour)

@@ -1,13 +1,13 @@
-"""Meshes of people who stand or walk."""
+"""Meshes of standing and walking people."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssd_triton.simulation.motion import Float64Array
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.rendering.mesh import Mesh, MeshBuilder
 
 _SKIN = ((0.87, 0.68, 0.56), (0.78, 0.57, 0.44), (0.55, 0.38, 0.28), (0.36, 0.24, 0.17))
@@ -20,19 +20,23 @@ _TROUSERS = ((0.09, 0.1, 0.13), (0.14, 0.18, 0.3), (0.25, 0.25, 0.26), (0.45, 0.
 _SIDES = 12
 
 _FOLDS = 0.1
-"""How much the brightness of cloth varies."""
+"""Relative variation of the brightness of cloth."""
 
 STRIDE = 0.78
-"""Way of two steps as part of the height: 1.4 m for 1.8 m at walking pace (Winter, Biomechanics of Human Gait)."""
+"""Length of two steps relative to the height: 1.4 m for 1.8 m at walking pace (Winter, Biomechanics of Human Gait)."""
+
+
+_Limb = Callable[[Sequence[Sequence[float]], Sequence[tuple[float, float]], Float64Array], None]
+"""Adds a tube along points, with two radii at each and a colour; lengths relative to the height."""
 
 
 def person_mesh(height_m: float, look: int, walked_m: float, moving: bool) -> Mesh:
-    """The mesh of a person, who looks along the x-axis.
+    """Mesh of a person facing along the x-axis.
 
     Args:
         height_m: From the road to the top of the head.
         look: Chooses clothes, hair and skin.
-        walked_m: Way since the start: gives the phase of walking.
+        walked_m: Distance walked since the start, for the phase of the gait.
         moving: Whether the legs swing.
     """
     rng = np.random.default_rng([look, 77])
@@ -49,35 +53,10 @@ def person_mesh(height_m: float, look: int, walked_m: float, moving: bool) -> Me
     def limb(points: Sequence[Sequence[float]], radii: Sequence[tuple[float, float]], colour: Float64Array) -> None:
         _tube(builder, np.array(points) * height_m, np.array(radii) * height_m, colour, rng)
 
-    hip, shoulder = 0.52, 0.815
     for side, turn in ((1, phase), (-1, phase + math.pi)):
-        y = side * 0.052
-        thigh = swing * math.sin(turn)
-        bend = swing * (0.75 + 0.75 * math.cos(turn)) if moving else 0.04
-        knee = (math.sin(thigh) * 0.245, y, hip - math.cos(thigh) * 0.245)
-        shank = thigh - bend
-        ankle = (knee[0] + math.sin(shank) * 0.235, y, max(knee[2] - math.cos(shank) * 0.235, 0.035))
-        lower = skin if skirt else trousers
-        limb([(0, y * 0.9, hip + 0.01), knee], [(0.055 * stout, 0.046 * stout), (0.037, 0.036)], trousers)
-        limb([knee, ankle], [(0.036, 0.034), (0.025, 0.024)], lower)
-        toe = (ankle[0] + 0.095, y, max(ankle[2] - 0.018, 0.012))
-        limb(
-            [(ankle[0] - 0.03, y, ankle[2] - 0.012), toe],
-            [(0.026, 0.026), (0.016, 0.022)],
-            np.array([0.08, 0.07, 0.07]),
-        )
-        arm = -swing * 0.8 * math.sin(turn)
-        y_shoulder = side * 0.112 * stout
-        elbow = (math.sin(arm) * 0.17, y_shoulder + side * 0.02, shoulder - 0.02 - math.cos(arm) * 0.17)
-        fore = arm + (0.35 if moving else 0.12)
-        wrist = (elbow[0] + math.sin(fore) * 0.15, elbow[1], elbow[2] - math.cos(fore) * 0.15)
-        limb(
-            [(0, y_shoulder * 0.72, shoulder + 0.012), (0, y_shoulder, shoulder - 0.018), elbow],
-            [(0.03, 0.026), (0.037, 0.036), (0.027, 0.027)],
-            top,
-        )
-        limb([elbow, wrist], [(0.026, 0.026), (0.02, 0.02)], skin if short_sleeves else top)
-        limb([wrist, (wrist[0] + 0.012, wrist[1], wrist[2] - 0.055)], [(0.018, 0.014), (0.02, 0.012)], skin)
+        _leg(limb, side, turn, swing, colours=(trousers, skin if skirt else trousers), moving=moving, stout=stout)
+        colours = (top, skin if short_sleeves else top, skin)
+        _arm(limb, side, -swing * 0.8 * math.sin(turn), colours=colours, moving=moving, stout=stout)
     hem = 0.40 if skirt else 0.49
     limb(
         [(0, 0, hem), (0, 0, 0.55), (0, 0, 0.63), (0.004, 0, 0.70), (0.005, 0, 0.77), (0, 0, 0.815), (0, 0, 0.84)],
@@ -101,17 +80,62 @@ def person_mesh(height_m: float, look: int, walked_m: float, moving: bool) -> Me
     return builder.build()
 
 
+def _leg(
+    limb: _Limb,
+    side: int,
+    turn: float,
+    swing: float,
+    *,
+    colours: tuple[Float64Array, Float64Array],
+    moving: bool,
+    stout: float,
+) -> None:
+    """Add a leg at a phase of the gait; the colours are those of thigh and shank."""
+    y, hip = side * 0.052, 0.52
+    thigh = swing * math.sin(turn)
+    knee = (math.sin(thigh) * 0.245, y, hip - math.cos(thigh) * 0.245)
+    shank = thigh - (swing * (0.75 + 0.75 * math.cos(turn)) if moving else 0.04)
+    ankle = (knee[0] + math.sin(shank) * 0.235, y, max(knee[2] - math.cos(shank) * 0.235, 0.035))
+    limb([(0, y * 0.9, hip + 0.01), knee], [(0.055 * stout, 0.046 * stout), (0.037, 0.036)], colours[0])
+    limb([knee, ankle], [(0.036, 0.034), (0.025, 0.024)], colours[1])
+    foot = [(ankle[0] - 0.03, y, ankle[2] - 0.012), (ankle[0] + 0.095, y, max(ankle[2] - 0.018, 0.012))]
+    limb(foot, [(0.026, 0.026), (0.016, 0.022)], np.array([0.08, 0.07, 0.07]))
+
+
+def _arm(
+    limb: _Limb,
+    side: int,
+    swing: float,
+    *,
+    colours: tuple[Float64Array, Float64Array, Float64Array],
+    moving: bool,
+    stout: float,
+) -> None:
+    """Add an arm; the colours are those of upper arm, forearm and hand."""
+    y, shoulder = side * 0.112 * stout, 0.815
+    elbow = (math.sin(swing) * 0.17, y + side * 0.02, shoulder - 0.02 - math.cos(swing) * 0.17)
+    fore = swing + (0.35 if moving else 0.12)
+    wrist = (elbow[0] + math.sin(fore) * 0.15, elbow[1], elbow[2] - math.cos(fore) * 0.15)
+    limb(
+        [(0, y * 0.72, shoulder + 0.012), (0, y, shoulder - 0.018), elbow],
+        [(0.03, 0.026), (0.037, 0.036), (0.027, 0.027)],
+        colours[0],
+    )
+    limb([elbow, wrist], [(0.026, 0.026), (0.02, 0.02)], colours[1])
+    limb([wrist, (wrist[0] + 0.012, wrist[1], wrist[2] - 0.055)], [(0.018, 0.014), (0.02, 0.012)], colours[2])
+
+
 def _tube(
     builder: MeshBuilder, path_m: Float64Array, radii_m: Float64Array, colour: Float64Array, rng: np.random.Generator
 ) -> None:
-    """Faces around a path, with ends.
+    """Add faces around a path, with closed ends.
 
     Args:
-        builder: Takes the faces.
+        builder: Receives the faces.
         path_m: FP64 [k, 3].
-        radii_m: FP64 [k, 2]: in the direction in which the person looks, and across it.
+        radii_m: FP64 [k, 2]: along the direction the person faces, and across it.
         colour: RGB in [0, 1].
-        rng: Makes it uneven, as folds of cloth do.
+        rng: Varies the brightness like folds of cloth.
     """
     angles = np.linspace(0, 2 * math.pi, _SIDES + 1)[:-1]
     along = path_m[-1] - path_m[0]

@@ -1,4 +1,4 @@
-"""What stands beside the road: trees, houses, hedges and lamp posts. None of it is a road user."""
+"""The roadside: trees, houses, hedges and lamp posts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.simulation.motion import Float64Array, Pose, road_pose
+from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.simulation.motion import Pose, road_pose
 from ssd_triton.simulation.rendering.mesh import Sprite
 from ssd_triton.simulation.rendering.view import View
 from ssd_triton.simulation.rendering.weather import Weather
@@ -18,7 +18,7 @@ from ssd_triton.simulation.scenario import Road
 
 _FARTHEST_M = 200.0
 _LEAST_PX = 5.0
-"""What is lower in the picture melts into the line of trees behind it."""
+"""Lower items are not drawn: they would vanish in the line of trees behind them."""
 _NEAREST_M = 1.0
 _HAZE_STEP_M = 10.0
 _TREE_PX = 320
@@ -26,7 +26,7 @@ _TREE_PX = 320
 
 @dataclass(frozen=True)
 class Tree:
-    """A flat picture that always faces the camera."""
+    """A flat picture of a tree that always faces the camera."""
 
     pose: Pose
     along_m: float
@@ -36,15 +36,15 @@ class Tree:
 
 @dataclass(frozen=True)
 class Block:
-    """A box with pictures on its walls: along the road, towards the camera; and a roof.
+    """A house or hedge: a box with pictures on the walls towards the road and the camera, and a roof.
 
     Attributes:
-        pose: Of the middle of its footprint, along the road.
-        along_m: Of that, along the road.
+        pose: Pose of the middle of its footprint.
+        along_m: Position of the middle along the road.
         size_m: Length along the road, depth across it, height of the walls.
-        roof_m: Height of the gable; 0 is flat.
+        roof_m: Height of the gable; 0 for a flat roof.
         side: 1 to the right of the road, -1 to the left.
-        kind: Which pictures.
+        kind: Index of its picture.
     """
 
     pose: Pose
@@ -57,7 +57,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A lamp post, with an arm towards the road."""
+    """A lamp post with an arm towards the road."""
 
     pose: Pose
     along_m: float
@@ -72,10 +72,10 @@ class Scenery:
     """The roadside of one world.
 
     Args:
-        road: Where it stands.
-        weather: Its light.
-        seed: Of everything.
-        length_m: How far from the start there is scenery.
+        road: The road.
+        weather: Light and air.
+        seed: Seed of everything.
+        length_m: Length of the road along which to place items.
     """
 
     def __init__(self, road: Road, weather: Weather, seed: int, length_m: float) -> None:
@@ -88,7 +88,7 @@ class Scenery:
 
     @lru_cache(maxsize=2048)  # noqa: B019
     def _picture(self, kind: tuple[str, int], shrink: int, distance: int, shade: float) -> UInt8Array:
-        """A picture of a tree or a wall, made smaller, and as it looks from a distance in steps of 10 m."""
+        """A picture of a tree or a wall, reduced in size, with the haze of a distance in steps of 10 m."""
         picture = (self._trees if kind[0] == "tree" else self._walls)[kind[1]]
         for _ in range(shrink):
             smaller = (max(picture.shape[1] // 2, 1), max(picture.shape[0] // 2, 1))
@@ -98,11 +98,11 @@ class Scenery:
         return np.dstack([hazed, picture[..., 3]])
 
     def near(self, ego_along_m: float) -> list[Item]:
-        """What may be seen from a place on the road."""
+        """Items that may be visible from a position along the road."""
         return [item for item in self.items if -15 < item.along_m - ego_along_m < _FARTHEST_M]
 
     def draw(self, item: Item, image_rgb: UInt8Array, view: View) -> None:
-        """Draw one thing, in place."""
+        """Draw an item, in place."""
         if isinstance(item, Tree):
             self._draw_tree(item, image_rgb, view)
         elif isinstance(item, Block):
@@ -152,7 +152,7 @@ class Scenery:
             self._draw_wall(image_rgb, block, face, view, shade)
 
     def _draw_wall(self, image_rgb: UInt8Array, block: Block, face_m: Float64Array, view: View, shade: float) -> None:
-        """Lay a picture on a wall: corners top left, top right, bottom left, bottom right; cut off near the camera."""
+        """Draw a picture on a wall [top left, top right, bottom left, bottom right], cut off near the camera."""
         points_m = view.ego.to_local(block.pose.to_world(face_m))
         ahead = points_m[[0, 1], 0]
         if ahead.max() < _NEAREST_M + 0.2:
@@ -179,7 +179,7 @@ class Scenery:
         Sprite(left, top, rgba).draw(image_rgb)
 
     def _fill(self, image_rgb: UInt8Array, face_m: Float64Array, view: View, colour: Float64Array) -> None:
-        """Fill a face of the world with a colour."""
+        """Fill a face in the world's axes with a colour."""
         points_m, points_px = view.project(face_m)
         distance_m = float(points_m[:, 0].min())
         if distance_m < _NEAREST_M or not np.isfinite(points_px).all():
@@ -188,7 +188,7 @@ class Scenery:
         cv2.fillPoly(image_rgb, [np.round((points_px - 0.5) * 16).astype(np.int32)], shade, cv2.LINE_AA, 4)
 
     def _hazed(self, colour: Float64Array, distance_m: float) -> tuple[float, float, float]:
-        """A colour in [0, 1] as it looks from a distance, 0 to 255."""
+        """A colour in [0, 1] with the haze of a distance, 0 to 255."""
         left = math.exp(-distance_m / self._weather.visibility_m)
         mixed = np.clip(colour, 0, 1) * left + np.array(self._weather.horizon) * (1 - left)
         red, green, blue = (mixed * 255).tolist()
@@ -213,7 +213,7 @@ class Scenery:
 
 
 def _place(road: Road, rng: np.random.Generator, length_m: float) -> list[Item]:
-    """Fill both sides of the road, as built-up as chance has it."""
+    """Place items on both sides of the road, with a random density of buildings."""
     items: list[Item] = []
     built_up, wooded, lamps = rng.uniform(0, 0.9), rng.uniform(0.3, 1.0), rng.random() < 0.7
     edges = {
@@ -249,7 +249,7 @@ def _place(road: Road, rng: np.random.Generator, length_m: float) -> list[Item]:
 
 
 def _tree_picture(weather: Weather, rng: np.random.Generator) -> UInt8Array:
-    """A tree, UINT8 [h, w, 4], colours multiplied by opacity."""
+    """A tree, UINT8 [h, w, 4], colours premultiplied by opacity."""
     size = _TREE_PX
     picture = np.zeros((size, size, 4), np.float32)
     green = np.array([0.16, 0.24, 0.07]) * rng.uniform(0.7, 1.3) + np.array([0.1, 0.03, 0.0]) * rng.random()
@@ -328,7 +328,7 @@ def _hedge_picture(weather: Weather, rng: np.random.Generator) -> UInt8Array:
 
 
 def _halvings(size_px: int, shown_px: float) -> int:
-    """How often a picture is to be halved before it is drawn, so that little ones do not flicker."""
+    """Number of times to halve a picture before drawing it at a size, to avoid flicker."""
     return max(int(math.log2(max(size_px / max(shown_px, 1.0), 1.0))), 0)
 
 
@@ -337,7 +337,7 @@ def _haze_step(distance_m: float) -> int:
 
 
 def _lay_picture(image_rgb: UInt8Array, picture: UInt8Array, corners_px: Float64Array, view: View) -> None:
-    """Lay a picture over a frame, its top left, top right and bottom left corners at points of it."""
+    """Draw a picture over a frame, its top left, top right and bottom left corners at given points."""
     left, top, right, bottom = view.window(corners_px.astype(np.float32), 1.0)
     if min(right - left, bottom - top) < 1:
         return

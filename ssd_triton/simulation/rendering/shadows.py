@@ -5,18 +5,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.simulation.motion import Float64Array, TargetState
-from ssd_triton.simulation.rendering.meshes import shape_points
+from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.simulation.motion import TargetState
+from ssd_triton.simulation.rendering.target_meshes import shape_points
 from ssd_triton.simulation.rendering.view import View
 
 _NEAREST_M = 0.6
 _LONGEST = 5.0
-"""Shadows of a low sun are cut off at so many times the height."""
+"""Longest shadow of a low sun, in heights of the target."""
 
 
 def draw_shadows(image_rgb: UInt8Array, state: TargetState, view: View) -> None:
-    """Darken the ground where a target keeps off the sun, and below it, where it keeps off the sky; in place."""
+    """Darken the ground where a target blocks the sun, and below it, where it blocks the sky; in place."""
     points_m = shape_points(state)
     weather, sun = view.weather, view.weather.sun
     direct = weather.sun_strength * sun[2]
@@ -35,7 +35,7 @@ def draw_shadows(image_rgb: UInt8Array, state: TargetState, view: View) -> None:
 
 
 def _darken(image_rgb: UInt8Array, ground_m: Float64Array, view: View, left: float, soft_m: float) -> None:
-    """Multiply what lies within the convex hull of points on the ground by the light that is left."""
+    """Multiply the convex hull of points on the ground by the remaining light."""
     camera = view.camera
     local = view.ego.to_local(ground_m)
     distance_m = max(float(local[:, 0].min()), 2.0)
@@ -52,7 +52,7 @@ def _darken(image_rgb: UInt8Array, ground_m: Float64Array, view: View, left: flo
     hull = cv2.convexHull(points_px)[:, 0] - (first + 0.5, top + 0.5)
     corners = np.round(np.clip(hull, -20000, 20000) * 16).astype(np.int32)
     cv2.fillConvexPoly(mask, corners, round(255 * left), cv2.LINE_AA, 4)
-    # Seen flat, a shadow is soft over fewer rows than columns.
+    # Foreshortening makes a shadow's edge span fewer rows than columns.
     flat_px = max(spread_px * min(camera.height_m / distance_m, 1.0) * 2, 0.5)
     mask = cv2.GaussianBlur(mask, (0, 0), spread_px, sigmaY=flat_px)
     window = image_rgb[top:bottom, first:last]

@@ -1,4 +1,4 @@
-"""Random textures that look natural: sums of noise at several scales."""
+"""Natural-looking random textures: sums of noise at several scales."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssd_triton.common.arrays import FloatArray
 def cloud_noise(
     rng: np.random.Generator, size_px: tuple[int, int], coarsest: tuple[int, int], octaves: int, roughness: float = 0.5
 ) -> FloatArray:
-    """Noise that joins up with itself at all edges.
+    """Noise that tiles seamlessly.
 
     Args:
         rng: Source of the noise.

@@ -1,4 +1,4 @@
-"""Meshes of vehicles: a body of stacked rounded rings, a cabin on top, wheels, lights, plates."""
+"""Meshes of vehicles: a body of stacked rounded rings with a cabin, wheels, lights and plates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.bodies import BODIES
-from ssd_triton.simulation.motion import Float64Array
-from ssd_triton.simulation.rendering.body_shapes import (
+from ssd_triton.simulation.rendering.mesh import ColourLike, Material, Mesh, MeshBuilder
+from ssd_triton.simulation.rendering.shapes import (
     CORNER,
     ENDS,
     SIDE,
@@ -22,14 +23,13 @@ from ssd_triton.simulation.rendering.body_shapes import (
     side_face,
     skin,
 )
-from ssd_triton.simulation.rendering.mesh import ColourLike, Material, Mesh, MeshBuilder
 
 _PAINTS = (
     (0.86, 0.87, 0.88), (0.93, 0.93, 0.92), (0.05, 0.05, 0.06), (0.32, 0.33, 0.35), (0.58, 0.6, 0.62),
     (0.5, 0.05, 0.06), (0.06, 0.13, 0.33), (0.16, 0.28, 0.45), (0.12, 0.2, 0.15), (0.55, 0.5, 0.42),
     (0.75, 0.32, 0.08), (0.13, 0.14, 0.16),
 )  # fmt: skip
-"""Mostly white, grey, silver and black, as most cars are."""
+"""Mostly white, grey, silver and black, like most cars."""
 _BLACK, _RUBBER, _RIM, _PLASTIC = (0.02, 0.02, 0.025), (0.045, 0.045, 0.05), (0.55, 0.56, 0.58), (0.07, 0.07, 0.075)
 _GLASS, _RED, _AMBER, _WHITE = (0.05, 0.06, 0.07), (0.55, 0.03, 0.03), (0.8, 0.4, 0.05), (0.85, 0.87, 0.9)
 _PLATES = ((0.92, 0.92, 0.88), (0.93, 0.75, 0.15))
@@ -37,19 +37,19 @@ _PLATES = ((0.92, 0.92, 0.88), (0.93, 0.75, 0.15))
 
 @dataclass(frozen=True)
 class _Form:
-    """Proportions of a kind of vehicle; lengths along it as parts of its length, from its rear.
+    """Proportions of a kind of vehicle: shares of its height, and of its length from the rear.
 
     Attributes:
-        belt: Height of the lower edge of the windows, as part of the height.
+        belt: Height of the lower edge of the windows.
         bonnet: Height of the body at its front.
         boot: Height of the body at its rear.
-        cabin_foot: Where the cabin stands on the body, rear and front.
-        roof: Where the roof begins and ends.
-        axles: Where the wheels are.
-        wheel_m: Their radius.
-        corner_m: Radius of the body's corners from above.
+        cabin_foot: Rear and front end of the cabin's foot.
+        roof: Rear and front end of the roof.
+        axles: Positions of the axles.
+        wheel_m: Radius of the wheels.
+        corner_m: Radius of the body's corners seen from above.
         pillars: Side segments of the ring that are not glass.
-        lean: Part of its width that the cabin loses from its foot to the roof.
+        lean: Share of its width that the cabin loses from its foot to the roof.
     """
 
     belt: float
@@ -78,15 +78,15 @@ _LOWER_LEVELS = (
     (0.2, 0.10, 0.09), (0.27, 0.04, 0.04), (0.36, 0.01, 0.015), (0.48, 0.0, 0.0), (0.6, 0.0, 0.0), (0.7, 0.012, 0.004),
     (0.8, 0.03, 0.012), (0.88, 0.05, 0.022), (0.95, 0.08, 0.045), (1.0, 0.13, 0.085),
 )  # fmt: skip
-"""Rings of the body: part of the height to the belt, how far the ends and the sides are drawn in, metres."""
+"""Rings of the body: share of the height to the belt, inset of the ends and of the sides in metres."""
 _CABIN_LEVELS = (0.0, 0.08, 0.3, 0.55, 0.8, 0.9, 0.97)
-"""Rings of the cabin, part of the height from belt to roof; glass lies between the second and the fifth."""
+"""Rings of the cabin: share of the height from belt to roof; glass lies between the second and the fifth."""
 _CORNER_SEGMENTS = range(ENDS - 1, ENDS + CORNER - 1)
 
 
 @dataclass(frozen=True)
 class _Trim:
-    """What differs between vehicles of one kind."""
+    """Differences between vehicles of one kind."""
 
     paint: Float64Array
     tail_levels: tuple[int, ...]
@@ -99,10 +99,10 @@ class _Trim:
 
 @lru_cache(maxsize=128)
 def vehicle_mesh(body: str, look: int) -> Mesh:
-    """The mesh of a vehicle.
+    """Mesh of a vehicle.
 
     Args:
-        body: A key of :data:`ssd_triton.simulation.bodies.BODIES` that is no person.
+        body: A vehicle's key in :data:`ssd_triton.simulation.bodies.BODIES`.
         look: Chooses paint and plate.
     """
     rng = np.random.default_rng([look, sum(body.encode())])
@@ -205,7 +205,7 @@ def _window_rule(form: _Form, paint: Float64Array) -> Look:
 
 
 def _underside(builder: MeshBuilder, half: Float64Array) -> None:
-    """A dark box between the wheels, so that one does not look through below the bumper."""
+    """A dark box between the wheels that blocks the view below the bumper."""
     low, high = half.copy(), half.copy()
     low[:, 2] = 0.12
     low[:, :2] *= 0.9
@@ -244,87 +244,27 @@ def _details(builder: MeshBuilder, body: str, trim: _Trim) -> None:
     """Plates, grille, doors, mirrors."""
     size, form = BODIES[body], _FORMS[body]
     half, wide, tall = size.length_m / 2, size.width_m / 2, form.belt * size.height_m
-    seam = tuple(trim.paint * 0.35)
-    low = tall * (0.4 if trim.plate_low else 0.66)
-    plate(
-        builder,
-        -half - 0.006,
-        (-0.29, 0.29),
-        (low - 0.03, low + 0.14),
-        tuple(trim.paint * 0.6),
-        material=Material.MATT,
-        lift_m=0.45,
-    )
-    plate(
-        builder, -half - 0.012, (-0.26, 0.26), (low, low + 0.11), trim.plate_colour, material=Material.MATT, lift_m=0.5
-    )
-    for index in range(6):
-        left = -0.21 + 0.07 * index
-        plate(
-            builder,
-            -half - 0.013,
-            (left, left + 0.045),
-            (low + 0.025, low + 0.085),
-            _BLACK,
-            material=Material.MATT,
-            lift_m=0.55,
-        )
-    plate(
-        builder,
-        -half - 0.004,
-        (-wide * 0.6, wide * 0.6),
-        (tall * 0.5, tall * 0.512),
-        seam,
-        material=Material.MATT,
-        lift_m=0.42,
-    )
-    grille = form.bonnet * size.height_m
-    plate(
-        builder,
-        half + 0.002,
-        (-wide * 0.42, wide * 0.42),
-        (grille * 0.62, grille * 0.84),
-        _BLACK,
-        material=Material.MATT,
-    )
-    plate(
-        builder,
-        half + 0.004,
-        (-wide * 0.6, wide * 0.6),
-        (grille * 0.28, grille * 0.44),
-        _PLASTIC,
-        material=Material.MATT,
-    )
-    plate(
-        builder,
-        half + 0.01,
-        (-0.26, 0.26),
-        (grille * 0.47, grille * 0.47 + 0.11),
-        trim.plate_colour,
-        material=Material.MATT,
-        lift_m=0.5,
-    )
+    seam: ColourLike = tuple(trim.paint * 0.35)
+    low, grille = tall * (0.4 if trim.plate_low else 0.66), form.bonnet * size.height_m
+    faces: list[tuple[float, tuple[float, float], tuple[float, float], ColourLike, float]] = [
+        (-half - 0.006, (-0.29, 0.29), (low - 0.03, low + 0.14), tuple(trim.paint * 0.6), 0.45),
+        (-half - 0.012, (-0.26, 0.26), (low, low + 0.11), trim.plate_colour, 0.5),
+        *((-half - 0.013, (left, left + 0.045), (low + 0.025, low + 0.085), _BLACK, 0.55)
+          for left in (-0.21 + 0.07 * index for index in range(6))),
+        (-half - 0.004, (-wide * 0.6, wide * 0.6), (tall * 0.5, tall * 0.512), seam, 0.42),
+        (half + 0.002, (-wide * 0.42, wide * 0.42), (grille * 0.62, grille * 0.84), _BLACK, 0.3),
+        (half + 0.004, (-wide * 0.6, wide * 0.6), (grille * 0.28, grille * 0.44), _PLASTIC, 0.3),
+        (half + 0.01, (-0.26, 0.26), (grille * 0.47, grille * 0.47 + 0.11), trim.plate_colour, 0.5),
+    ]  # fmt: skip
     if body == "van":
-        plate(
-            builder,
-            -half - 0.003,
-            (-0.012, 0.012),
-            (tall * 0.3, size.height_m * 0.93),
-            seam,
-            material=Material.MATT,
-            lift_m=0.4,
-        )
+        faces.append((-half - 0.003, (-0.012, 0.012), (tall * 0.3, size.height_m * 0.93), seam, 0.4))
+    for x_m, y_m, z_m, colour, lift_m in faces:
+        plate(builder, x_m, y_m, z_m, colour, lift_m=lift_m)
+    if body == "van":
+        z_m = (tall * 1.08, size.height_m * 0.84)
         for side in (1, -1):
-            ys = (side * 0.1, side * wide * 0.72)
-            plate(
-                builder,
-                -half - 0.004,
-                ys,
-                (tall * 1.08, size.height_m * 0.84),
-                _GLASS,
-                material=Material.GLASS,
-                lift_m=0.42,
-            )
+            y_m = (side * 0.1, side * wide * 0.72)
+            plate(builder, -half - 0.004, y_m, z_m, _GLASS, material=Material.GLASS, lift_m=0.42)
     for side in (1, -1):
         _doors(builder, body, side, seam)
         if body != "bus":
@@ -336,20 +276,10 @@ def _doors(builder: MeshBuilder, body: str, side: int, seam: ColourLike) -> None
     half, wide, tall = size.length_m / 2, size.width_m / 2, form.belt * size.height_m
     for along in (0.36, 0.52, 0.69) if body != "bus" else (0.9,):
         x_m = -half + along * size.length_m
-        side_face(
-            builder,
-            side,
-            (x_m - 0.008, x_m + 0.008),
-            wide,
-            (tall * 0.3, tall * 0.94),
-            colour=seam,
-            material=Material.MATT,
-        )
-        handle = (x_m + 0.06, x_m + 0.2)
+        side_face(builder, side, (x_m - 0.008, x_m + 0.008), wide, (tall * 0.3, tall * 0.94), colour=seam)
         if along != 0.69:
-            side_face(
-                builder, side, handle, wide + 0.01, (tall * 0.82, tall * 0.85), colour=seam, material=Material.PAINT
-            )
+            handle_m, z_m = (x_m + 0.06, x_m + 0.2), (tall * 0.82, tall * 0.85)
+            side_face(builder, side, handle_m, wide + 0.01, z_m, colour=seam, material=Material.PAINT)
 
 
 def _mirror(builder: MeshBuilder, body: str, side: int, paint: Float64Array) -> None:
@@ -365,56 +295,28 @@ def _mirror(builder: MeshBuilder, body: str, side: int, paint: Float64Array) -> 
 
 def _truck(builder: MeshBuilder, paint: Float64Array, rng: np.random.Generator) -> None:
     size = BODIES["truck"]
-    half, wide = size.length_m / 2, size.width_m / 2
+    half, wide, tall = size.length_m / 2, size.width_m / 2, size.height_m
     cargo = np.array((0.85, 0.86, 0.87)) if rng.random() < 0.6 else paint
     box(builder, (-half + 0.05, half - 0.3), wide * 0.8, (0.35, 0.95), _PLASTIC, material=Material.MATT)
     box(builder, (half - 2.0, half), wide * 0.96, (0.45, 2.75), paint)
-    plate(
-        builder,
-        half + 0.01,
-        (-wide * 0.85, wide * 0.85),
-        (1.65, 2.5),
-        _GLASS,
-        material=Material.GLASS,
-        lift_m=0.5,
-        lean_m=0.02,
-    )
-    plate(builder, half + 0.01, (-wide * 0.7, wide * 0.7), (0.7, 1.2), _BLACK, material=Material.MATT, lift_m=0.5)
-    box(builder, (-half, half - 2.15), wide, (0.95, size.height_m), cargo)
-    plate(builder, -half - 0.01, (-wide * 0.97, wide * 0.97), (1.0, 1.06), _PLASTIC, material=Material.MATT)
+    windscreen_m = (-wide * 0.85, wide * 0.85)
+    plate(builder, half + 0.01, windscreen_m, (1.65, 2.5), _GLASS, material=Material.GLASS, lift_m=0.5, lean_m=0.02)
+    plate(builder, half + 0.01, (-wide * 0.7, wide * 0.7), (0.7, 1.2), _BLACK, lift_m=0.5)
+    box(builder, (-half, half - 2.15), wide, (0.95, tall), cargo)
+    plate(builder, -half - 0.01, (-wide * 0.97, wide * 0.97), (1.0, 1.06), _PLASTIC)
     for y_m in (-0.03, 0.0, 0.03):
-        plate(
-            builder,
-            -half - 0.01,
-            (y_m - 0.008, y_m + 0.008),
-            (1.05, size.height_m - 0.1),
-            _PLASTIC,
-            material=Material.MATT,
-        )
+        plate(builder, -half - 0.01, (y_m - 0.008, y_m + 0.008), (1.05, tall - 0.1), _PLASTIC)
     for y_m in (-0.75, -0.35, 0.35, 0.75):
-        plate(
-            builder, -half - 0.02, (y_m - 0.02, y_m + 0.02), (1.1, size.height_m - 0.15), _RIM, material=Material.PAINT
-        )
+        plate(builder, -half - 0.02, (y_m - 0.02, y_m + 0.02), (1.1, tall - 0.15), _RIM, material=Material.PAINT)
     stripe = np.clip(rng.uniform(0.1, 0.8, 3), 0, 1)
     for side in (1, -1):
-        side_face(
-            builder, side, (-half + 0.5, half - 2.8), wide + 0.01, (1.7, 2.5), colour=stripe, material=Material.PAINT
-        )
-        side_face(
-            builder, side, (half - 1.2, half - 0.2), wide * 0.97, (1.65, 2.4), colour=_GLASS, material=Material.GLASS
-        )
-        plate(
-            builder,
-            -half + 0.02,
-            (side * wide * 0.65, side * wide * 0.95),
-            (0.68, 0.9),
-            _RED,
-            material=Material.BRAKE_LIGHT,
-        )
-        plate(
-            builder, half + 0.01, (side * wide * 0.6, side * wide * 0.92), (0.6, 0.85), _WHITE, material=Material.LIGHT
-        )
+        cargo_m, window_m = (-half + 0.5, half - 2.8), (half - 1.2, half - 0.2)
+        side_face(builder, side, cargo_m, wide + 0.01, (1.7, 2.5), colour=stripe, material=Material.PAINT)
+        side_face(builder, side, window_m, wide * 0.97, (1.65, 2.4), colour=_GLASS, material=Material.GLASS)
+        tail_m, head_m = (side * wide * 0.65, side * wide * 0.95), (side * wide * 0.6, side * wide * 0.92)
+        plate(builder, -half + 0.02, tail_m, (0.68, 0.9), _RED, material=Material.BRAKE_LIGHT)
+        plate(builder, half + 0.01, head_m, (0.6, 0.85), _WHITE, material=Material.LIGHT)
         for x_m in (-half + 1.4, half - 1.1):
             _wheel(builder, x_m, side, wide - 0.02, 0.47)
-    plate(builder, -half - 0.0, (-wide * 0.9, wide * 0.9), (0.48, 0.62), _PLASTIC, material=Material.MATT)
-    plate(builder, -half - 0.02, (-0.26, 0.26), (0.68, 0.8), _PLATES[0], material=Material.MATT)
+    plate(builder, -half - 0.0, (-wide * 0.9, wide * 0.9), (0.48, 0.62), _PLASTIC)
+    plate(builder, -half - 0.02, (-0.26, 0.26), (0.68, 0.8), _PLATES[0])

@@ -1,4 +1,4 @@
-"""From where, through what and in which light a picture is taken."""
+"""Position, camera and light of an image."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssd_triton.common.arrays import FloatArray
+from ssd_triton.common.arrays import Float64Array, FloatArray
 from ssd_triton.driving.camera import Camera
-from ssd_triton.simulation.motion import Float64Array, Pose
+from ssd_triton.simulation.motion import Pose
 from ssd_triton.simulation.rendering.weather import Weather
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture's point of view.
+    """The view of one image.
 
     Attributes:
-        ego: Where the camera is, and where the car heads.
-        camera: A pinhole.
+        ego: Position of the camera, and heading of the car.
+        camera: A pinhole camera.
         weather: Light and air.
     """
 
@@ -27,14 +27,14 @@ class View:
     weather: Weather
 
     def project(self, points_m: Float64Array) -> tuple[Float64Array, FloatArray]:
-        """Points of the world, FP64 [n, 3], in the car's axes and in the picture, FP32 [n, 2] in pixels."""
+        """Transform points of the world, FP64 [n, 3], to the car's axes, and to pixels of the image, FP32 [n, 2]."""
         local_m = self.ego.to_local(points_m)
         return local_m, self.camera.image_points(local_m.astype(np.float32))
 
     def window(self, points_px: FloatArray, margin_px: float = 0.0) -> tuple[int, int, int, int]:
-        """Whole pixels around points, within the picture: left, top, right, bottom; empty where right <= left.
+        """Bounding window of points in whole pixels of the image: left, top, right, bottom; empty where right <= left.
 
-        It is empty as well where a point lies behind the image plane, as beside a camera that looks to the other side.
+        It is also empty where a point lies behind the image plane.
         """
         if not np.isfinite(points_px).all():
             return 0, 0, 0, 0

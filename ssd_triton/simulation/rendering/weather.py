@@ -17,21 +17,21 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Weather:
-    """How a scene is lit, and what lies between it and the camera.
+    """Light of a scene, and the air between it and the camera.
 
     Attributes:
         name: A key of :data:`WEATHERS`.
-        sun_azimuth_deg: Where the sun stands, from straight ahead at the start to the right.
-        sun_elevation_deg: Above the horizon.
-        sun_strength: Its light on a face turned to it, against full exposure of white.
-        sun_colour: Of that light.
-        sky_light: Of the light from the sky.
-        zenith: Colour of the sky above.
-        horizon: Colour of the sky low down.
-        clouds: Part of the sky that is covered, 0 to 1.
-        visibility_m: Distance at which 37 % of an object's contrast is left.
-        wet: Whether the road is.
-        lights_on: Whether vehicles and lamp posts are lit.
+        sun_azimuth_deg: Azimuth of the sun, clockwise from the initial heading.
+        sun_elevation_deg: Elevation of the sun above the horizon.
+        sun_strength: Sunlight on a face turned to the sun; 1 fully exposes white.
+        sun_colour: Colour of the sunlight.
+        sky_light: Colour and strength of the light from the sky.
+        zenith: Colour of the sky overhead.
+        horizon: Colour of the sky at the horizon.
+        clouds: Share of the sky that is covered, 0 to 1.
+        visibility_m: Distance at which 37 % (1/e) of an object's contrast is left.
+        wet: Whether the road is wet.
+        lights_on: Whether the lights of vehicles and lamp posts are on.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Weather:
         return np.array(self.sky_light, np.float32)
 
     def mirrored_sky(self, upwards: FloatArray) -> FloatArray:
-        """What a mirror shows that looks into directions with these upward parts, FP32 [n] to [n, 3]."""
+        """Colours that a mirror shows in directions with these upward components: FP32 [n, 3] for [n]."""
         up = np.clip(upwards, 0, 1)[:, np.newaxis] ** 0.6
         sky = (1 - up) * np.array(self.horizon, np.float32) + up * np.array(self.zenith, np.float32)
         ground = 0.33 * self.ambient * np.ones_like(sky)
@@ -69,12 +69,12 @@ class Weather:
         return mixed
 
     def haze(self, image_rgb: UInt8Array, distance_m: float, opacity: UInt8Array) -> UInt8Array:
-        """What is left of an object's colours at a distance.
+        """Colours of an object at a distance.
 
         Args:
-            image_rgb: UINT8 [h, w, 3].
+            image_rgb: UINT8 [h, w, 3], premultiplied by ``opacity``.
             distance_m: From the camera.
-            opacity: UINT8 [h, w] by which the colours are already multiplied.
+            opacity: UINT8 [h, w].
         """
         left = math.exp(-distance_m / self.visibility_m)
         veil = [part * 255 * (1 - left) for part in self.horizon]
@@ -87,57 +87,14 @@ class Weather:
 WEATHERS: Mapping[str, Weather] = {
     weather.name: weather
     for weather in (
-        Weather(
-            "sunny",
-            125,
-            42,
-            0.75,
-            (1.0, 0.95, 0.86),
-            (0.47, 0.5, 0.56),
-            (0.25, 0.46, 0.77),
-            (0.74, 0.83, 0.91),
-            0.35,
-            900,
-        ),
-        Weather(
-            "overcast",
-            60,
-            50,
-            0.08,
-            (1.0, 1.0, 1.0),
-            (0.78, 0.8, 0.83),
-            (0.62, 0.66, 0.71),
-            (0.83, 0.85, 0.87),
-            0.95,
-            450,
-        ),
-        Weather(
-            "dusk",
-            -35,
-            9,
-            0.38,
-            (1.0, 0.68, 0.42),
-            (0.31, 0.32, 0.4),
-            (0.2, 0.27, 0.45),
-            (0.88, 0.66, 0.5),
-            0.5,
-            500,
-            lights_on=True,
-        ),
-        Weather(
-            "rain",
-            40,
-            55,
-            0.0,
-            (1.0, 1.0, 1.0),
-            (0.58, 0.6, 0.64),
-            (0.48, 0.51, 0.56),
-            (0.66, 0.69, 0.72),
-            1.0,
-            180,
-            wet=True,
-            lights_on=True,
-        ),
+        Weather("sunny", 125, 42, 0.75, (1.0, 0.95, 0.86), (0.47, 0.5, 0.56), (0.25, 0.46, 0.77), (0.74, 0.83, 0.91),
+                clouds=0.35, visibility_m=900),
+        Weather("overcast", 60, 50, 0.08, (1.0, 1.0, 1.0), (0.78, 0.8, 0.83), (0.62, 0.66, 0.71), (0.83, 0.85, 0.87),
+                clouds=0.95, visibility_m=450),
+        Weather("dusk", -35, 9, 0.38, (1.0, 0.68, 0.42), (0.31, 0.32, 0.4), (0.2, 0.27, 0.45), (0.88, 0.66, 0.5),
+                clouds=0.5, visibility_m=500, lights_on=True),
+        Weather("rain", 40, 55, 0.0, (1.0, 1.0, 1.0), (0.58, 0.6, 0.64), (0.48, 0.51, 0.56), (0.66, 0.69, 0.72),
+                clouds=1.0, visibility_m=180, wet=True, lights_on=True),
     )
-}
-"""Numbers were set by eye, against photographs of roads."""
+}  # fmt: skip
+"""Set by eye, to match photographs of roads."""

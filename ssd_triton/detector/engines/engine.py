@@ -1,0 +1,83 @@
+"""A TensorRT engine of the detector: what it is built from and for, whether it is out of date, and building it.
+
+What it was built from and for is recorded beside it (:mod:`ssd_triton.detector.engines.metadata`). An engine that no
+longer fits this machine's GPU and library is out of date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssd_triton.config import TensorRTConfig
+from ssd_triton.detector.engines.errors import EngineError
+from ssd_triton.detector.engines.metadata import check_engine
+from ssd_triton.detector.engines.runtime import find_gpu, load_runtime
+from ssd_triton.detector.variants import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An engine for the GPU of this machine or, with TensorRT-RTX, for one that is not here.
+
+    Attributes:
+        path: The plan; its metadata lie beside it.
+        onnx: The detector as ONNX: FP32 for ``fp32`` and ``fp16``, quantised for ``int8``.
+        precision: The precision of the engine.
+        max_batch_size: Images in the largest batch that Triton sends.
+        num_labels: Classes, the background included.
+        settings: Builder library, profile, optimisation level, workspace, TF32 and timing cache.
+        compute_capability: The GPU's, such as ``8.9``; None is that of the GPU here.
+    """
+
+    path: Path
+    onnx: Path
+    precision: Precision
+    max_batch_size: int
+    num_labels: int
+    settings: TensorRTConfig
+    compute_capability: str | None = None
+
+    def stale_because(self) -> str | None:
+        """Why it must be built, or None when it is current."""
+        if not self.path.is_file():
+            return "missing"
+        gpu = find_gpu() if self.compute_capability is None else None
+        try:
+            check_engine(
+                self.path,
+                runtime=self.settings.runtime,
+                runtime_version=load_runtime(self.settings.runtime).version,
+                precision=self.precision,
+                max_batch_size=self.max_batch_size,
+                compute_capability=gpu.compute_capability if gpu else self.compute_capability,
+                gpu_name=gpu.name if gpu else None,
+                onnx=self.onnx,
+            )
+        except EngineError as error:
+            return str(error)
+        return None
+
+    def unavailable_because(self) -> str | None:
+        """Why it cannot be built here at all, or None."""
+        if self.compute_capability is None and find_gpu() is None:
+            return "no GPU here; it is built where it is served"
+        if not self.onnx.is_file():
+            return f"the file it is built from, {self.onnx.name}, is missing"
+        try:
+            load_runtime(self.settings.runtime)
+        except EngineError as error:
+            return str(error)
+        return None
+
+    def build(self) -> None:
+        """Build it; until it is whole, the old one stays in place.
+
+        Raises:
+            EngineError: See :func:`ssd_triton.detector.engines.build.build_engine`.
+            ExportError: See :func:`ssd_triton.detector.engines.build.build_engine`.
+        """
+        # ONNX is imported by the builder only: whoever asks whether an engine is current need not have it.
+        from ssd_triton.detector.engines.build import build_engine
+
+        build_engine(self)

@@ -1,0 +1,98 @@
+"""The pipeline's result for a frame: the tracked road users and the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssd_triton.driving.braking.corridor import Corridor
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.camera import RoadPoint
+
+BoxXyxy = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class TrackedObject:
+    """A tracked road user.
+
+    Ranges count from the camera, times to collision from the front bumper. A name with ``std`` is the standard
+    deviation of the quantity in the rest of the name.
+
+    Attributes:
+        track_id: Number of the track, from 1.
+        class_name: Its most likely class.
+        box_xyxy: Its last box, in pixels of the image.
+        score: Score of the last box.
+        position: Middle of its near face.
+        range_m: From the camera to its near face, along the ego's heading; the same as in ``position``.
+        range_std_m: Includes the errors of the calibration and of the class's size.
+        range_from_ground_m: Range from the last box's ground contact alone; None where that is not visible.
+        range_from_size_m: Range from the last box's size alone; None where that is not visible.
+        closing_speed_mps: Rate at which the range shrinks; negative when it grows.
+        closing_speed_std_mps: Large until the speed has been measured.
+        lateral_speed_mps: Speed across the corridor, positive to the right.
+        offset_m: From the middle of the corridor, positive to the right.
+        width_m: Usual width of its class.
+        ttc_range_s: Time to collision from range and closing speed; None when not closing in.
+        ttc_scale_s: Time to collision from the growth of the image alone; None when not growing.
+        ttc_s: The one of the two that decides; see :mod:`ssd_triton.driving.braking.hazard`.
+        disagreement: Whether the two differ by more than their noise explains.
+        in_corridor: Whether it is in the corridor, or will be when the ego gets there.
+        surely_in_corridor: The same with the greater certainty that BRAKE needs.
+        age_s: Time since its first detection.
+        unseen_s: Time since its last detection; above 0, the rest is extrapolated.
+    """
+
+    track_id: int
+    class_name: str
+    box_xyxy: BoxXyxy
+    score: float
+    position: RoadPoint
+    range_m: float
+    range_std_m: float
+    range_from_ground_m: float | None
+    range_from_size_m: float | None
+    closing_speed_mps: float
+    closing_speed_std_mps: float
+    lateral_speed_mps: float
+    offset_m: float
+    width_m: float
+    ttc_range_s: float | None
+    ttc_scale_s: float | None
+    ttc_s: float | None
+    disagreement: bool
+    in_corridor: bool
+    surely_in_corridor: bool
+    age_s: float
+    unseen_s: float
+
+
+@dataclass(frozen=True)
+class FrameDecision:
+    """The decision on a frame, and its reason.
+
+    Attributes:
+        time_s: Time of the frame.
+        state: State shown to the driver.
+        obstacle: The most urgent object in the corridor; None without one.
+        reason: Explanation with figures.
+        required_deceleration_mps2: Deceleration required to avoid the obstacle after latency and reaction; infinite
+            when it is too late; None without an obstacle or without ego speed.
+        time_to_collision_s: The obstacle's ``ttc_s``.
+        objects: All tracked objects.
+        ego: The ego's motion.
+        corridor: The ego's predicted path.
+        latency_s: From camera to decision, as included in the reaction.
+    """
+
+    time_s: float
+    state: State
+    obstacle: TrackedObject | None
+    reason: str
+    required_deceleration_mps2: float | None
+    time_to_collision_s: float | None
+    objects: tuple[TrackedObject, ...]
+    ego: EgoMotion
+    corridor: Corridor
+    latency_s: float

@@ -1,0 +1,27 @@
+"""Colours and names of states, for all pictures and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
+from ssd_triton.driving.braking.state import State
+from ssd_triton.media.drawing.canvas import MUTED, PAPER, Colour
+
+STATE_COLOURS: Mapping[State, Colour] = {
+    State.NO_DATA: (150, 160, 175),
+    State.SAFE: (62, 184, 120),
+    State.WARN: (245, 176, 48),
+    State.BRAKE: (235, 78, 78),
+}
+STATE_NAMES: Mapping[State, str] = {state: state.name.replace("_", " ") for state in State}
+
+DISAGREEMENT: Colour = (222, 120, 232)
+"""Colour of objects whose two times to collision disagree; distinct from all states and classes."""
+
+
+def object_colour(item: TrackedObject, decision: FrameDecision) -> Colour:
+    """Colour of an object: the state's for the obstacle, light in the corridor, muted beside it."""
+    if decision.obstacle is not None and item.track_id == decision.obstacle.track_id:
+        return STATE_COLOURS[decision.state]
+    return PAPER if item.in_corridor else MUTED

@@ -1,0 +1,38 @@
+"""A model repository made of links, so that an engine can lie beside artefacts in a read-only folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ssd_triton.common.model_names import DETECTOR
+
+
+def link_repository(source: Path, target: Path, plan: Path | None) -> None:
+    """Make a folder that is the model repository with an engine in it.
+
+    Args:
+        source: The model repository, which may be read-only.
+        target: The folder to make; what an earlier container left there is removed.
+        plan: The engine of the detector, by the name that its configuration gives; None adds none.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for model in sorted(path for path in source.iterdir() if path.is_dir()):
+        if model.name != DETECTOR:
+            (target / model.name).symlink_to(model)
+    detector = target / DETECTOR
+    version = detector / "1"
+    version.mkdir(parents=True)
+    _link_all(source / DETECTOR, detector)
+    _link_all(source / DETECTOR / "1", version)
+    if plan is not None:
+        link = version / plan.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(plan)
+
+
+def _link_all(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        if not (target / path.name).exists():
+            (target / path.name).symlink_to(path)

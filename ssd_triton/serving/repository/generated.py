@@ -1,0 +1,200 @@
+"""What the build writes into the model repository, so that every fact has one source.
+
+- Limits and thresholds stand in ``ssd_preprocess/config.pbtxt`` and ``ssd_postprocess/config.pbtxt``. What differs for
+  variants that run on a GPU stands in ``gpu.pbtxt`` beside them. From both, each of these variants gets its
+  ``configs/NAME.pbtxt``, since Triton takes no other file for ``--model-config-name NAME``.
+- ``ssd_detector/config.pbtxt`` is the configuration of the variant that Triton loads unless told otherwise.
+- The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
+  first of the dims of several tensors.
+- ``ssd_preprocess/1/structured_log.py`` is that of the backends: a model imports nothing from outside its folder.
+
+A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
+it is refused, not overwritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import ROOT, atomic_output, relative_to_cwd
+from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS
+from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
+from ssd_triton.serving.repository.model_config import (
+    ModelConfig,
+    first_difference,
+    overlaid,
+    parse_model_config,
+    read_config_text,
+    to_text,
+)
+from ssd_triton.serving.repository.repository import ModelRepository
+
+_BUILD = "python tools/build_repository.py"
+_SHARED = {
+    PREPROCESS: ("max_file_bytes", "max_pixels", "min_side_px", "reduced_decode_ratio"),
+    POSTPROCESS: ("score_thresh", "topk_candidates", "nms_thresh", "detections_per_img"),
+}
+"""Parameters that all configurations of a model must agree on."""
+_FIRST_LINE = re.compile(r"# Written from .*, do not edit\. Digest: (?P<digest>[0-9a-f]{16})")
+_DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
+_LOG = "structured_log.py"
+
+_Texts = dict[Path, str]
+
+
+def outdated_files(repository: ModelRepository, labels: tuple[str, ...], *, relabel: bool = False) -> _Texts:
+    """Find the files that the build must write.
+
+    Args:
+        repository: The repository.
+        labels: The classes, the background included.
+        relabel: Whether classes were asked for by name: numbers of classes that differ are then no error.
+
+    Returns:
+        The new text by file; empty when everything is current.
+
+    Raises:
+        ConfigError: A configuration was edited by hand where another file is the source, or cannot be read.
+    """
+    counts = {"conf": len(labels), **dict.fromkeys(_DETECTIONS, repository.thresholds.detections_per_img)}
+    written = {path: read_config_text(path) for path in _sources(repository.path)}
+    _check_agreement(written, _DETECTIONS, advice="change detections_per_img alone")
+    if not relabel:
+        _check_agreement(written, ("conf",), advice=f"run '{_BUILD} --labels FILE'")
+    wanted = {path: _with_counts(path, text, counts) for path, text in written.items()}
+    for model, names in _SHARED.items():
+        _check_shared_parameters(repository.path / model, wanted, names)
+    if (repository.path / DETECTOR).is_dir():
+        wanted[repository.path / DETECTOR / "labels.txt"] = "\n".join(labels) + "\n"
+    stale = {path: text for path, text in wanted.items() if not path.is_file() or path.read_bytes() != text.encode()}
+    for path, source, body in _copies(repository, wanted):
+        if not _is_current(path, source, body):
+            stale[path] = _with_first_line(source, body)
+    return stale
+
+
+def write_files(texts: Mapping[Path, str]) -> None:
+    """Write files, each whole or not at all."""
+    for path, text in texts.items():
+        with atomic_output(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Every configuration that people write."""
+    for path in sorted({*root.glob("*/config.pbtxt"), *root.glob("*/gpu.pbtxt"), *root.glob("*/configs/*.pbtxt")}):
+        if not _FIRST_LINE.fullmatch(read_config_text(path).partition("\n")[0]):
+            yield path
+
+
+def _check_agreement(texts: Mapping[Path, str], tensors: tuple[str, ...], *, advice: str) -> None:
+    """Refuse tensors whose first dims differ; the value that most of them have is taken for the right one."""
+    found = [
+        (path, tensor)
+        for path, text in texts.items()
+        for config in [parse_model_config(text, path)]
+        for tensor in (*config.input, *config.output)
+        if tensor.name in tensors and len(tensor.dims)
+    ]
+    common = Counter(tensor.dims[0] for _, tensor in found).most_common(1)
+    for path, tensor in found:
+        if tensor.dims[0] != common[0][0]:
+            other = next(one for one, same in found if same.dims[0] == common[0][0])
+            raise ConfigError(
+                f"{relative_to_cwd(path)}: {tensor.name} has dims {list(tensor.dims)}, expected "
+                f"{[common[0][0], *tensor.dims[1:]]} as in {relative_to_cwd(other)}: {advice}"
+            )
+
+
+def _with_counts(path: Path, text: str, counts: Mapping[str, int]) -> str:
+    """Give a configuration with the first of the dims of some tensors changed, comments and layout kept."""
+    for tensor, count in counts.items():
+        text = re.sub(rf'((?:name|key): "{tensor}"[^\[\]]*dims: \[\s*)\d+', rf"\g<1>{count}", text)
+    config = parse_model_config(text, path)
+    for tensor in (*config.input, *config.output):
+        if len(tensor.dims) and tensor.dims[0] != counts.get(tensor.name, tensor.dims[0]):
+            raise ConfigError(
+                f"{relative_to_cwd(path)}: {tensor.name} has dims {list(tensor.dims)}, expected {counts[tensor.name]} "
+                "first: write the dims of a tensor after its name, as in dims: [ 81, 8732 ]"
+            )
+    return text
+
+
+def _check_shared_parameters(model: Path, texts: Mapping[Path, str], names: tuple[str, ...]) -> None:
+    """Refuse configurations of a model that people write, and that have other limits or thresholds."""
+    main = model / "config.pbtxt"
+    if main not in texts:
+        return
+    expected = parse_model_config(texts[main], main).parameters
+    for path, text in texts.items():
+        if model not in path.parents:
+            continue
+        got = parse_model_config(text, path).parameters
+        for name in names:
+            if name in got and got[name].string_value != expected[name].string_value:
+                raise ConfigError(
+                    f"{relative_to_cwd(path)}: {name} is {got[name].string_value}, expected "
+                    f"{expected[name].string_value} as in {relative_to_cwd(main)}: change it there, and leave it out "
+                    "here"
+                )
+
+
+def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[tuple[Path, str, str]]:
+    """Every generated file, what it is made from in words, and what follows its first line."""
+    root = repository.path
+    default = root / DETECTOR / "configs" / f"{RECOMMENDED['cpu']}.pbtxt"
+    if default in texts:
+        yield root / DETECTOR / "config.pbtxt", f"configs/{default.name}", texts[default]
+    for model in (PREPROCESS, POSTPROCESS):
+        main, gpu = root / model / "config.pbtxt", root / model / "gpu.pbtxt"
+        if main not in texts or gpu not in texts:
+            continue
+        body = to_text(overlaid(parse_model_config(texts[main], main), parse_model_config(texts[gpu], gpu)))
+        for name in repository.variants:
+            if name in VARIANTS and "gpu" in VARIANTS[name].precisions:
+                yield root / model / "configs" / f"{name}.pbtxt", "config.pbtxt and gpu.pbtxt", body
+    log = ROOT / "backends" / _LOG
+    if log.is_file() and (root / PREPROCESS / "1").is_dir():
+        yield root / PREPROCESS / "1" / _LOG, f"backends/{_LOG}", log.read_text(encoding="utf-8")
+
+
+def _is_current(path: Path, source: str, body: str) -> bool:
+    """Whether a generated file says what it should; False is for one that is missing or was made from older sources.
+
+    Raises:
+        ConfigError: It was edited by hand.
+    """
+    if not path.is_file():
+        return False
+    first, _, rest = read_config_text(path).partition("\n")
+    if path.suffix == ".pbtxt":
+        # By content, since versions of protobuf differ in how they lay out a file.
+        got: ModelConfig = parse_model_config(rest, path)
+        expected: ModelConfig = parse_model_config(body, path)
+        if got == expected:
+            return True
+        difference = first_difference(got, expected)
+    else:
+        if rest == body:
+            return True
+        difference = "its text differs"
+    match = _FIRST_LINE.fullmatch(first)
+    if match and match["digest"] == _digest(rest):
+        return False
+    raise ConfigError(
+        f"{relative_to_cwd(path)} was edited by hand: {difference} as {source} says; make the change there, delete the "
+        f"file and run '{_BUILD}'"
+    )
+
+
+def _with_first_line(source: str, body: str) -> str:
+    return f"# Written from {source} by the build, do not edit. Digest: {_digest(body)}\n{body}"
+
+
+def _digest(body: str) -> str:
+    return sha256(body.encode()).hexdigest()[:16]
