@@ -129,8 +129,8 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="settings that differ from the defaults; repeat for more, later ones win (default: config.yml of the "
-        "project, where there is one)",
+        help="settings that differ from the defaults, beyond those of the project's config.yml; repeat for more, later "
+        "ones win",
     )
     group.add_argument(
         "--set",

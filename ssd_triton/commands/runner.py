@@ -84,10 +84,10 @@ def run_verb(name: str, argv: Sequence[str], *, script: str | None = None) -> in
         module, args, config = parse_verb(name, argv, script=script)
         return module.run(args, config)
 
-    return _exit_code(parse_and_run, script or f"ssd-triton {name}")
+    return exit_code(parse_and_run, script or f"ssd-triton {name}")
 
 
-def _exit_code(run: Callable[[], int], program: str) -> int:
+def exit_code(run: Callable[[], int], program: str) -> int:
     """The exit code of a verb, or the one that the error it raises calls for.
 
     SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both. SIGINT stays

@@ -1,4 +1,4 @@
-"""The configuration in force: defaults, then files, then ``--set``, then a command's flags; later ones win.
+"""The configuration in force: defaults, the project's file, other files, ``--set``, a command's flags; later ones win.
 
 A layer holds only what differs. Mappings (sections, ``accuracy``, ``coco.name_map``, ...) are merged key by key, other
 values are replaced.
@@ -21,7 +21,7 @@ from ssd_triton.config.model import Config, fields, section_of, takes_path
 from ssd_triton.config.section import Section
 
 PROJECT_FILE = ROOT / "config.yml"
-"""What is read when no other file is named, where there is one."""
+"""Read before all other files, where there is one."""
 DEFAULT = "default"
 """Origin of values that no layer sets."""
 SET, FLAGS = "--set", "flags"
@@ -45,7 +45,7 @@ class Layer:
 
 
 def load_config(path: Path | None = None) -> Config:
-    """The configuration of a file, or of the project's file where none is named and there is one; paths are absolute.
+    """The configuration of the project's file and of another one; paths are absolute.
 
     Raises:
         ConfigError: The file is missing or no YAML, or a key is unknown, repeated or out of range; the message names
@@ -55,14 +55,14 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def file_layers(paths: Sequence[Path]) -> list[Layer]:
-    """A layer for each file, or that of the project's file where none is named and there is one.
+    """A layer for the project's file, where there is one, and one for each other file.
 
     Raises:
         ConfigError: A file is missing or no YAML.
     """
     fill_root()
-    found = paths or [path for path in (PROJECT_FILE,) if path.is_file()]
-    return [_file_layer(path) for path in found]
+    others = [path for path in paths if path.resolve() != PROJECT_FILE]
+    return [_file_layer(path) for path in (PROJECT_FILE, *others) if path != PROJECT_FILE or path.is_file()]
 
 
 def with_file(layers: Sequence[Layer], path: Path) -> list[Layer]:

@@ -21,17 +21,6 @@ from ssd_triton.config.section import Section
 from ssd_triton.config.serving import ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig
 from ssd_triton.config.training import TrainingConfig
 
-_ACCURACY = {
-    "onnx_fp32": 0.0005,
-    "onnx_int8": 0.005,
-    "pytorch_fp32": 0.0005,
-    "pytorch_fp16": 0.001,
-    "pytorch_fused_fp16": 0.001,
-    "tensorrt_fp32": 0.001,
-    "tensorrt_fp16": 0.001,
-    "tensorrt_int8": 0.005,
-}
-
 
 class Config(Section):
     """What is served, and the sections of everything else."""
@@ -46,8 +35,9 @@ class Config(Section):
     """folder of Triton's models"""
     variant: str = "onnx_int8"
     """variant of the detector: a name in model_repository/ssd_detector/configs/"""
-    accuracy: dict[str, Annotated[float, Field(gt=0, le=1)]] = _ACCURACY
-    """largest difference of AP from PyTorch FP32, 0 to 1, by variant: 'ssd-triton compare-accuracy'"""
+    accuracy: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    """largest difference of AP from PyTorch FP32, 0 to 1, by variant, instead of the one of the table of variants:
+    'ssd-triton compare-accuracy'"""
     quantization: QuantizationConfig = QuantizationConfig()
     tensorrt: TensorRTConfig = TensorRTConfig()
     parity: ParityConfig = ParityConfig()

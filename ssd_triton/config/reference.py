@@ -21,7 +21,7 @@ _INTRODUCTION = """# Configuration
 Every value has a default, so a configuration file holds only what differs. `ssd-triton config` prints the values in
 force and where each of them comes from.
 
-Later ones win: defaults, then the file (`config.yml` of the project, or `--config FILE`, repeatable), then
+Later ones win: defaults, then `config.yml` of the project, then other files (`--config FILE`, repeatable), then
 `--set KEY=VALUE` (any key, repeatable, the value in YAML), then the flags of a command. Sections and mappings are
 merged key by key, other values are replaced.
 
@@ -102,7 +102,7 @@ def _limit(item: Any) -> str:
 
 def _default(key: str, field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         lines = (f"`{name}: {_plain(one)}`" for name, one in value.items())
         return "<br>".join(lines)
     return f"`{_plain(value)}` {unit_of(key)}".rstrip()

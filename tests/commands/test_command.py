@@ -18,6 +18,7 @@ from ssd_triton.commands.parser import parse_verb, verb_module, verb_parser
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
+from tests.conftest import assert_one_line_error, assert_wrong_usage
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HEAVY = {"av", "cv2", "matplotlib", "numpy", "onnx", "onnxruntime", "scipy", "torch", "tritonclient"}
@@ -40,14 +41,6 @@ def command(tmp_path: Path) -> Run:
         )
 
     return run
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert result.returncode == code, result.stderr
-    [line] = result.stderr.splitlines()
-    assert ": error: " in line
-    for word in words:
-        assert word in line
 
 
 def test_the_overview_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,8 +81,8 @@ def test_no_verb_imports_anything_heavy_for_its_help(command: Run) -> None:
 
 
 def test_an_unknown_verb_is_named_with_the_nearest(command: Run) -> None:
-    assert_one_line(command("detct"), 2, "unknown verb 'detct'", "did you mean 'detect'?")
-    assert_one_line(command("qqqq"), 2, "'ssd-triton --help' lists all verbs")
+    assert_wrong_usage(command("detct"), "unknown verb 'detct'", "did you mean 'detect'?")
+    assert_wrong_usage(command("qqqq"), "'ssd-triton --help' lists all verbs")
 
 
 def test_version(command: Run) -> None:
@@ -144,7 +137,7 @@ def test_what_follows_two_dashes_is_passed_on() -> None:
 @pytest.mark.parametrize("argument", ["--in-flight=0", "--timeout-s=nan", "--score-thresh=50", "--score-thresh=inf"])
 def test_values_out_of_range_are_wrong_usage(command: Run, argument: str) -> None:
     option, value = argument.split("=")
-    assert_one_line(command("detect", "x.jpg", argument), 2, f"argument {option}", f"got '{value}'")
+    assert_wrong_usage(command("detect", "x.jpg", argument), f"argument {option}", f"got '{value}'")
 
 
 @pytest.mark.parametrize(
@@ -166,13 +159,15 @@ def test_values_out_of_range_are_wrong_usage(command: Run, argument: str) -> Non
     ],
 )
 def test_wrong_usage_is_one_line(command: Run, arguments: list[str], words: list[str]) -> None:
-    assert_one_line(command(*arguments), 2, *words)
+    assert_wrong_usage(command(*arguments), *words)
 
 
 def test_a_missing_library_is_one_line_with_its_extra(command: Run) -> None:
     missing = "sys.modules.update(dict.fromkeys(['torch', 'cv2']))"
-    assert_one_line(command("parity", code=missing), 1, "torch is not installed", "pip install 'ssd-triton[export]'")
-    assert_one_line(command("detect", "x.jpg", code="sys.modules['pydantic'] = None"), 1, "source .venv/bin/activate")
+    assert_one_line_error(command("parity", code=missing), "torch is not installed", "pip install 'ssd-triton[export]'")
+    assert_one_line_error(
+        command("detect", "x.jpg", code="sys.modules['pydantic'] = None"), "source .venv/bin/activate"
+    )
 
 
 def test_every_flag_of_a_key_is_one_of_its_section() -> None:
@@ -200,7 +195,7 @@ def test_config_prints_what_is_in_force_and_where_it_comes_from(command: Run, tm
         [f"detect.output: {tmp_path}/reports/detect", "default"],
         ["detect.score_thresh: 0.125", "mine.yml"],
     ]
-    assert_one_line(command("config", "detct"), 1, "unknown key 'detct'")
+    assert_one_line_error(command("config", "detct"), "unknown key 'detct'")
 
 
 def test_config_prints_schema_and_reference(command: Run) -> None:

@@ -32,13 +32,20 @@ def test_a_file_holds_only_what_differs(tmp_path: Path, monkeypatch: pytest.Monk
     assert changed == expected
 
 
-def test_the_project_s_file_changes_nothing() -> None:
+def test_the_project_s_file_comes_below_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_config() == load_config(ROOT / "config.yml") == merge([])
+    project = tmp_path / "project.yml"
+    monkeypatch.setattr(layers, "PROJECT_FILE", project)
+    other = write(tmp_path, "detect: {score_thresh: 0.2}")
+    assert load_config(other).variant == Config().variant
+    project.write_text("{variant: mine, detect: {score_thresh: 0.1}}")
+    assert (load_config().variant, load_config().detect.score_thresh) == ("mine", 0.1)
+    assert (load_config(other).variant, load_config(other).detect.score_thresh) == ("mine", 0.2)
 
 
 def test_mappings_are_merged_key_by_key(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "accuracy: {mine: 0.1}\ntracking: {object_sizes: {car: {height_m: 1.6}}}"))
-    assert config.accuracy == {**Config().accuracy, "mine": 0.1}
+    assert config.accuracy == {"mine": 0.1}
     car, usual = config.tracking.object_sizes["car"], Config().tracking.object_sizes["car"]
     assert car == usual.model_copy(update={"height_m": 1.6})
     assert load_config(write(tmp_path, "braking: {classes: [car]}")).braking.classes == ("car",)

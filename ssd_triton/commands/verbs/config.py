@@ -1,6 +1,6 @@
 """Print the configuration in force, and where each value comes from.
 
-Defaults, then configuration files, then --set, then a command's flags: later ones win.
+Defaults, then config.yml of the project, then --config files, then --set, then a command's flags: later ones win.
 """
 
 from __future__ import annotations
