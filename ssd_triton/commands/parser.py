@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
-        hint = "" if message.endswith("?") else f"; '{self.prog} --help' lists the options"
+        hint = "" if message.endswith("?") else f"; '{_typed(self.prog)} --help' lists the options"
         self.exit(2, f"{self.prog}: error: {message}{hint}\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -108,8 +108,7 @@ def parse_verb(
 def verb_parser(name: str, program: str, config: Config) -> Parser:
     """The parser of a verb, with the defaults of a configuration."""
     module = verb_module(name)
-    typed = program if program.startswith("ssd-triton") else f"python {program}"
-    example = module.EXAMPLE.replace(f"ssd-triton {name}", typed)
+    example = module.EXAMPLE.replace(f"ssd-triton {name}", _typed(program))
     parser = Parser(prog=program, description=module.__doc__, epilog=f"example:\n  {example}")
     add_verb_arguments(parser, name, config)
     return parser
@@ -119,6 +118,11 @@ def add_verb_arguments(parser: argparse.ArgumentParser, name: str, config: Confi
     """Add the arguments of a verb to a parser, and those of the configuration."""
     verb_module(name).add_arguments(parser, config)
     _add_configuration(parser)
+
+
+def _typed(program: str) -> str:
+    """What a user types to run a program."""
+    return program if program.startswith("ssd-triton") else f"python {program}"
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:

@@ -21,11 +21,11 @@ SCRIPTS = sorted(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_shows_an_example_and_defaults(run_main: RunScript, script: str) -> None:
+def test_help_shows_an_example(run_main: RunScript, script: str) -> None:
     result = run_main(script, "--help")
     assert result.returncode == 0, result.stderr
     assert f"python {ROOT / script}" in result.stdout
-    assert "(default: " in result.stdout
+    assert "KEY=VALUE" in result.stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
