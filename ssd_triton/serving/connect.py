@@ -51,7 +51,7 @@ def connect(
                 in_flight=in_flight or settings.in_flight,
                 model=model,
                 retry_s=retry_s if server is None else None,
-                tls=Tls.configured(settings.tls) if server is None else None,
+                tls=configured_tls(config) if server is None else None,
             )
         )
         client.wait_ready(timeout_s=0)
@@ -61,6 +61,17 @@ def connect(
             if server is not None:
                 server.check()
             raise
+
+
+def configured_tls(config: Config) -> Tls | None:
+    """What ``client.tls`` asks for; one of the files is enough to ask for TLS.
+
+    Raises:
+        TlsError: A file is missing or unusable.
+    """
+    tls = config.client.tls
+    files = (tls.root_certificates, tls.certificate, tls.private_key)
+    return Tls(*files) if tls.enabled or any(files) else None
 
 
 def default_url(config: Config) -> str:

@@ -8,7 +8,6 @@ valley of the loss: averages of others are of no use.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.network.ssd import SSD300
-from ssd_triton.detector.weights.file import load_network, save_fp16
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.annotations import Category
 from ssd_triton.evaluation.metrics import check_installed
 from ssd_triton.simulation.judging.visibility import Criteria
@@ -27,7 +26,7 @@ from ssd_triton.training.classes import class_of_category
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import ClassMap, Source
 from ssd_triton.training.half_safe import make_half_safe, match_scales
-from ssd_triton.training.interpolation_report import Outcome, plot, table, write_card
+from ssd_triton.training.interpolation_report import Interpolation, write_card, write_report
 from ssd_triton.training.model_card import CARD
 from ssd_triton.training.run import WEIGHTS
 from ssd_triton.training.validation import Validator, load_validation
@@ -105,7 +104,7 @@ def shift_classes(network: SSD300, shifts: Mapping[int, float]) -> None:
                 by_class[class_id] += logit
 
 
-def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome:
+def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Interpolation:
     """Evaluate averages of two networks, and publish the best one that keeps what the first can.
 
     The folder gets ``weights.safetensors``, ``MODEL_CARD.md``, ``interpolation.md``, ``.json`` and ``.png``.
@@ -117,11 +116,13 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
     if not mixture.validation:
         raise TrainingError("got nothing to choose by: give --validation IMAGES ANNOTATIONS")
     count = len(mixture.labels)
-    first, second = (load_network(path, mixture.backbone, count) for path in (mixture.first, mixture.second))
+    first, second = (
+        WeightsFile(path).load_network(mixture.backbone, count) for path in (mixture.first, mixture.second)
+    )
     rescaled = match_scales(first, second)
     if rescaled:
         _log.info("%d channels of %s were rescaled for FP16 in one of both only", rescaled, mixture.first.name)
-    others = {path: load_network(path, mixture.backbone, count) for path in mixture.others}
+    others = {path: WeightsFile(path).load_network(mixture.backbone, count) for path in mixture.others}
     sets = [
         load_validation(one, _class_map(mixture), mixture.labels, device, skip_bad=False) for one in mixture.validation
     ]
@@ -135,7 +136,7 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
             _log.info("share %g: score %.4f", share, mixtures[-1].score)
         compared = [judge.evaluate(relative_to_cwd(path), None, one.to(device)) for path, one in others.items()]
     chosen = _chosen(mixture, mixtures)
-    outcome = Outcome(
+    outcome = Interpolation(
         (mixture.first, mixture.second),
         mixture.backbone,
         mixture.labels,
@@ -157,18 +158,13 @@ def _mixed(first: SSD300, second: SSD300, share: float, shifts: Mapping[int, flo
     return network
 
 
-def _publish(network: SSD300, outcome: Outcome, output: Path) -> None:
+def _publish(network: SSD300, outcome: Interpolation, output: Path) -> None:
     make_half_safe(network)
     weights = output / WEIGHTS
     about = {"num_labels": str(len(outcome.labels)), "backbone": outcome.backbone, "dataset": f"see {CARD}"}
-    save_fp16(network, weights, about)
+    WeightsFile(weights).save_fp16(network, about)
     write_card(weights, outcome)
-    with atomic_output(output / "interpolation.md") as temporary:
-        first, second = (relative_to_cwd(path) for path in outcome.origins)
-        temporary.write_text(f"# Between {first} and {second}\n\n{table(outcome)}\n", encoding="utf-8")
-    with atomic_output(output / "interpolation.json") as temporary:
-        temporary.write_text(json.dumps(outcome.to_dict(), indent=1) + "\n", encoding="utf-8")
-    plot(output / "interpolation.png", outcome)
+    write_report(output, outcome)
 
 
 def _chosen(mixture: Mixture, mixtures: Sequence[Candidate]) -> Candidate:

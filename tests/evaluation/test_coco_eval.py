@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from tests.conftest import assert_one_line_error
 from tests.evaluation.helpers import with_content, write_crops, write_damaged
 
@@ -19,12 +18,6 @@ SCRIPT = "clients/coco_eval.py"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photograph: bytes, labels: tuple[str, ...]) -> Path:
     return write_crops(tmp_path_factory.mktemp("coco"), photograph, labels)
-
-
-@pytest.fixture(scope="module")
-def dataset(folder: Path, labels: tuple[str, ...]) -> Dataset:
-    source = DatasetSource(folder / "val2017", folder / "annotations/instances_val2017.json")
-    return load_dataset(source, labels)
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
@@ -58,6 +51,3 @@ def test_bad_input_is_one_line(
     assert_one_line_error(result, *words)
     assert result.stdout == ""
     assert not (damaged / "out").exists()
-
-
-# --- Every variant ----------------------------------------------------------------------------------------------------

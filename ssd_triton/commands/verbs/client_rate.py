@@ -10,7 +10,6 @@ import argparse
 
 from ssd_triton.commands.options import POSITIVE, SECONDS, add_option
 from ssd_triton.commands.shared import add_dataset_options, add_output_option, dataset_of
-from ssd_triton.common.files import atomic_output
 from ssd_triton.config import Config
 
 EXAMPLE = """ssd-triton client-rate --images coco/val2017 --limit 60 \\
@@ -30,16 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Measure and print the table."""
     dataset = dataset_of(args, config)
-    from ssd_triton.measuring.client_rate import TARGET, measure_client_rate, plot, table
+    from ssd_triton.measuring.client_rate import TARGET, measure_client_rate, write_report
     from ssd_triton.serving.connect import serve_for_one_run
 
     with serve_for_one_run(config, config.variant) as server:
         rates = measure_client_rate(
             server.url("grpc"), dataset, args.concurrency, rounds=args.rounds, timeout_s=args.timeout_s
         )
-    lines = f"{config.variant}: {table(rates, len(dataset.images), args.concurrency)}\n"
-    with atomic_output(args.output / "client_rate.md") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    plot(args.output / "client_rate.png", rates)
-    print(lines, end="")
+    print(write_report(args.output, config.variant, rates, len(dataset.images), args.concurrency), end="")
     return 0 if rates.share >= TARGET else 1

@@ -14,8 +14,7 @@ from pydantic import Field
 
 from ssd_triton.commands.options import POSITIVE, Typed
 from ssd_triton.commands.shared import add_output_option
-from ssd_triton.common.files import atomic_output
-from ssd_triton.common.machine import cores, processor
+from ssd_triton.common.machine import cores
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton decode-rate --images coco/val2017"
@@ -37,14 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Measure and print the table."""
-    from ssd_triton.measuring.decode_rate import decode_rate_table, kinds_of, measure_decode_rate, plot_decode_rate
+    from ssd_triton.measuring.decode_rate import kinds_of, measure_decode_rate, write_report
 
     kinds = kinds_of(args.images, args.num_images)
     rates = measure_decode_rate(kinds, args.processes, turns=args.turns, seconds=args.seconds)
-    machine = f"{processor()}, {cores()} cores"
-    text = f"{machine}\n\n{decode_rate_table(rates).markdown()}"
-    with atomic_output(args.output / "decode_rate.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    plot_decode_rate(args.output / "decode_rate.png", rates, f"Decoding and resizing, {machine}")
-    print(text, end="")
+    print(write_report(args.output, rates), end="")
     return 0

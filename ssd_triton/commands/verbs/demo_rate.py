@@ -65,5 +65,5 @@ def run(args: argparse.Namespace, config: Config) -> int:
             annotate,
             args.rounds,
         )
-    print(f"{config.variant}, {args.video}\n\n{rates.table()}")
+    print(f"{config.variant}, {args.video}\n\n{rates.table().markdown()}")
     return 0 if rates.added <= TARGET else 1

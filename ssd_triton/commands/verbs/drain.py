@@ -8,12 +8,10 @@ stopped at once. Exit code 1 when a request has failed.
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import ExitStack
 
 from ssd_triton.commands.options import SECONDS, add_option
 from ssd_triton.commands.shared import add_output_option
-from ssd_triton.common.files import atomic_output
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton drain --way proxy client --part-s 20"
@@ -31,10 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Drain, and print a line for each way."""
-    from ssd_triton.common.machine import processor
     from ssd_triton.common.progress import progress
     from ssd_triton.detector.export.samples import sample_photograph
-    from ssd_triton.measuring.replicas.drain import drain_under_load, plot
+    from ssd_triton.measuring.replicas.drain import drain_under_load, write_report
     from ssd_triton.serving.connect import serve_for_one_run
 
     reports = []
@@ -47,8 +44,5 @@ def run(args: argparse.Namespace, config: Config) -> int:
                 )
             )
         print(f"{config.variant}, {reports[-1].line()}", flush=True)
-    record = {"variant": config.variant, "processor": processor(), "ways": [report.to_dict() for report in reports]}
-    with atomic_output(args.output / "drain.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    plot(args.output / "drain.png", reports)
+    write_report(args.output, config.variant, reports)
     return 1 if any(report.failed for report in reports) else 0

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.simulation import find_scenario, scenarios
     from ssd_triton.simulation.clip import DEFAULT_SIZE_PX
     from ssd_triton.simulation.judging.evaluate import Setup, evaluate
-    from ssd_triton.simulation.judging.report import describe_setup, table, write_report
+    from ssd_triton.simulation.judging.report import describe_setup, results_table, write_report
 
     labels = load_labels(config.labels_path)
     camera = configured_camera(config.camera, DEFAULT_SIZE_PX)
@@ -59,14 +59,14 @@ def run(args: argparse.Namespace, config: Config) -> int:
     full_stack, offsets_deg = asks_a_server(args), args.pitch_offsets_deg
     if full_stack:
         with connect(config, serve=args.serve) as client:
-            rows = evaluate(
+            results = evaluate(
                 setup, chosen, seeds=args.seeds or 1, pitch_offsets_deg=offsets_deg, detect=client.detect_frame
             )
     else:
-        rows = evaluate(setup, chosen, seeds=args.seeds or 5, pitch_offsets_deg=offsets_deg, jobs=args.jobs)
+        results = evaluate(setup, chosen, seeds=args.seeds or 5, pitch_offsets_deg=offsets_deg, jobs=args.jobs)
     source = (args.serve or config.client.url) if full_stack else None
     title = "Braking, full stack: rendered frames" if full_stack else "Braking, ground-truth detections"
     stem = "braking_full_stack" if full_stack else "braking"
-    write_report(args.output, stem, title, rows, describe_setup(setup, source))
-    print(f"{title}\n\n{table(rows)}")
-    return 1 if any(row.judged and row.failed for row in rows) else 0
+    write_report(args.output, stem, title, results, describe_setup(setup, source))
+    print(f"{title}\n\n{results_table(results)}")
+    return 1 if any(one.judged and one.failed for one in results) else 0

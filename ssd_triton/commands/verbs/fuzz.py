@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Fuzz and print the table."""
-    from ssd_triton.measuring.fuzz.report import table, write_report
+    from ssd_triton.measuring.fuzz.report import fuzz_markdown, write_report
     from ssd_triton.measuring.fuzz.run import fuzz_decoder, fuzz_server
     from ssd_triton.serving.connect import connect
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     else:
         folder = config.model_repository / PREPROCESS
         result = fuzz_decoder(folder, args.output, inputs=args.inputs, seed=args.seed, timeout_s=args.hang_s)
-    print(table(result))
+    print(fuzz_markdown(result), end="")
     for path in write_report(result, args.output, seed=args.seed):
         print(relative_to_cwd(path))
     for finding in result.findings:

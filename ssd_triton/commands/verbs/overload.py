@@ -11,7 +11,6 @@ import argparse
 
 from ssd_triton.commands.options import POSITIVE, POSITIVE_NUMBER, SECONDS, add_option
 from ssd_triton.commands.shared import add_output_option
-from ssd_triton.common.files import atomic_output
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton overload --factor 4 --offer-s 60"
@@ -35,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Measure and print the table."""
     from ssd_triton.detector.export.samples import sample_photograph
-    from ssd_triton.measuring.overload import OverloadSettings, measure_overload
-    from ssd_triton.measuring.overload_report import plot, table
+    from ssd_triton.measuring.overload.report import write_report
+    from ssd_triton.measuring.overload.run import OverloadSettings, measure_overload
     from ssd_triton.serving.connect import serve_for_one_run
 
     settings = OverloadSettings(
@@ -48,9 +47,5 @@ def run(args: argparse.Namespace, config: Config) -> int:
     )
     with serve_for_one_run(config, config.variant) as server:
         result = measure_overload(server, sample_photograph(), settings)
-    lines = f"{table(result)}\n"
-    with atomic_output(args.output / "overload.md") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    plot(args.output / "overload.png", result)
-    print(lines, end="")
+    print(write_report(args.output, result), end="")
     return 1 if result.failures() else 0

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ssd_triton.commands.options import POSITIVE, add_option
 from ssd_triton.commands.shared import add_device_option, add_output_option
-from ssd_triton.common.files import atomic_output
 from ssd_triton.common.model_names import POSTPROCESS
 from ssd_triton.config import Config
 
@@ -43,13 +42,15 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
-    from ssd_triton.measuring.benchmark import postprocess, timing
+    from ssd_triton.detector.weights.file import WeightsFile
+    from ssd_triton.measuring.benchmark import postprocess_rate as postprocess
+    from ssd_triton.measuring.benchmark.timing import device_environment
 
     device = choose_device(args.device)
     script = postprocess.load_script(args.module, device)
     num_labels = len(load_labels(config.labels_path))
-    detector = ServedDetector(load_network(config.weights_path, config.backbone, num_labels)).eval().to(device)
+    network = WeightsFile(config.weights_path).load_network(config.backbone, num_labels)
+    detector = ServedDetector(network).eval().to(device)
     kinds = {
         postprocess.PHOTOGRAPHS: postprocess.photographs(detector, photographs(args.images, args.num_images), device),
         postprocess.CROWDED: postprocess.crowded(num_labels, device),
@@ -58,11 +59,5 @@ def run(args: argparse.Namespace, config: Config) -> int:
     found = postprocess.measure_postprocess(
         script, kinds, batches=args.batch, turns=args.turns, device=device, onnx=onnx
     )
-    machine = timing.machine(device)
-    lines = f"{', '.join(f'{name} {value}' for name, value in machine.items())}\n\n{postprocess.table(found)}\n"
-    with atomic_output(args.output / "postprocess_rate.md") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    title = f"Post-processing, {machine.get('gpu', machine['processor'])}"
-    postprocess.plot(args.output / "postprocess_rate.png", found, title)
-    print(lines, end="")
+    print(postprocess.write_report(args.output, found, device_environment(device)), end="")
     return 0

@@ -78,10 +78,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
 def _check(args: argparse.Namespace, config: Config, ranges_file: Path) -> None:
     """Refuse before the first minute of work what would fail after it."""
     from ssd_triton.detector.quantization.ranges import load_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
 
     settings = config.quantization
     if not args.calibrate:
-        load_ranges(ranges_file, config.weights_path)
+        load_ranges(ranges_file, WeightsFile(config.weights_path))
     if not (args.calibrate or args.sensitivity):
         return
     from ssd_triton.detector.quantization.calibration import load_images
@@ -123,12 +124,12 @@ def _evaluation_images(settings: QuantizationConfig) -> EvaluationImages:
 def _export_fp32(config: Config, folder: Path) -> Path:
     """Export anew: ranges and layers are those of these weights, whatever the model repository holds."""
     from ssd_triton.common.labels import load_labels
-    from ssd_triton.detector.export.detector import export_detector
+    from ssd_triton.detector.export.onnx_export import export_detector
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(config.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
     path = folder / "fp32.onnx"
     export_detector(ServedDetector(network).eval(), path, photographs(None, 2))
     return path
@@ -140,13 +141,13 @@ def _calibrate(config: Config, fp32: Path, ranges_file: Path) -> None:
     from ssd_triton.detector.quantization.calibration import calibrate, load_images
     from ssd_triton.detector.quantization.quantize import activations
     from ssd_triton.detector.quantization.ranges import save_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
 
     settings = config.quantization
     images = load_images(_training_images(settings), settings.num_images, _evaluation(settings))
     tensors = activations(onnx.load(fp32))
-    ranges = calibrate(
-        fp32, tensors, images, settings.method, weights_path=config.weights_path, weight_bits=settings.weight_bits
-    )
+    weights = WeightsFile(config.weights_path)
+    ranges = calibrate(fp32, tensors, images, settings.method, weights=weights, weight_bits=settings.weight_bits)
     save_ranges(ranges, ranges_file)
     print(
         f"{relative_to_cwd(ranges_file)}: ranges of {len(tensors)} tensors, {settings.method}, "
@@ -157,10 +158,11 @@ def _calibrate(config: Config, fp32: Path, ranges_file: Path) -> None:
 def _sensitivity(config: Config, fp32: Path, ranges_file: Path, provider: str) -> None:
     from ssd_triton.detector.quantization.calibration import load_images
     from ssd_triton.detector.quantization.ranges import load_ranges, save_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
     from ssd_triton.evaluation.sensitivity import layer_errors, smallest_exclusion
 
     settings = config.quantization
-    ranges = load_ranges(ranges_file, config.weights_path)
+    ranges = load_ranges(ranges_file, WeightsFile(config.weights_path))
     images = load_images(_training_images(settings), _SENSITIVITY_IMAGES, _evaluation(settings))
     ranked = layer_errors(fp32, ranges, images.pixels, provider)
     width = max(len(error.layer) for error in ranked)
@@ -189,8 +191,9 @@ def _build(config: Config, fp32: Path, ranges_file: Path, output: Path) -> None:
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.quantization.quantize import export_int8
     from ssd_triton.detector.quantization.ranges import load_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    ranges = load_ranges(ranges_file, config.weights_path)
+    ranges = load_ranges(ranges_file, WeightsFile(config.weights_path))
     images_rgb = photographs(config.quantization.images, 4)
     errors = export_int8(fp32, ranges, output, exclude=ranges.exclude, images_rgb=images_rgb)
     described = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())

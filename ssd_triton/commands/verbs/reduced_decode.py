@@ -11,7 +11,6 @@ import logging
 
 from ssd_triton.commands.options import POSITIVE_NUMBER, add_option
 from ssd_triton.commands.shared import add_dataset_options, add_output_option, dataset_of
-from ssd_triton.common.files import atomic_output
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton reduced-decode --images coco/val2017 --annotations coco/annotations/instances_val2017.json"
@@ -30,14 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Measure and print the table."""
     dataset = dataset_of(args, config)
-    from ssd_triton.measuring.reduced_decode import decode_table, measure_reduced_decode, plot_decode
+    from ssd_triton.measuring.reduced_decode import measure_reduced_decode, write_report
     from ssd_triton.serving.repository.ensure import ensure_built_if_possible
 
     ensure_built_if_possible(config, config.variant, logging.info)
     costs = measure_reduced_decode(config, config.variant, dataset, args.ratio)
-    text = f"{config.variant}, {dataset.set_name}, enlarged\n\n{decode_table(costs).markdown()}"
-    with atomic_output(args.output / "reduced_decode.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    plot_decode(args.output / "reduced_decode.png", costs)
-    print(text, end="")
+    print(write_report(args.output, f"{config.variant}, {dataset.set_name}, enlarged", costs), end="")
     return 0

@@ -1,7 +1,7 @@
 """Report a sweep again, with figures from elsewhere, or compare it with an earlier one.
 
-Without --baseline: writes a table, plots, a page and a summary beside the results. With it: writes what changed beyond
-noise, and exits with 1 when something became worse.
+Without --baseline: writes a table, plots, a page and a summary. With it: writes what changed beyond noise, and exits
+with 1 when something became worse.
 """
 
 from __future__ import annotations
@@ -23,21 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--accuracy", type=Path, help="results of 'ssd-triton compare-accuracy', for accuracy over speed"
     )
-    parser.add_argument("--output", type=Path, default=Path("reports/comparison"), help="folder for a comparison")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of the report; by default the folder of the results, or reports/comparison for a comparison",
+    )
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Report or compare, and print the summary."""
     from ssd_triton.measuring.sweeps.comparison import compare
+    from ssd_triton.measuring.sweeps.measurements import read_measurements
+    from ssd_triton.measuring.sweeps.point_summary import summarize
     from ssd_triton.measuring.sweeps.report import read_accuracy, read_benchmark, write_comparison, write_report
-    from ssd_triton.measuring.sweeps.results import read_rows
-    from ssd_triton.measuring.sweeps.summary import summarize
 
     if args.baseline is not None:
-        changes = compare(summarize(read_rows(args.baseline)), summarize(read_rows(args.results)))
-        print(write_comparison(args.output, changes), end="")
+        before, after = (summarize(read_measurements(folder)) for folder in (args.baseline, args.results))
+        changes = compare(before, after)
+        print(write_comparison(args.output or Path("reports/comparison"), changes), end="")
         return 1 if any(change.verdict == "worse" for change in changes) else 0
     bare = None if args.benchmark is None else read_benchmark(args.benchmark)
     accuracy = None if args.accuracy is None else read_accuracy(args.accuracy)
-    print(write_report(args.results, bare=bare, accuracy=accuracy), end="")
+    print(write_report(args.results, output=args.output, bare=bare, accuracy=accuracy), end="")
     return 0

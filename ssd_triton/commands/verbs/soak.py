@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Run and report; exit code 1 when something was wrong, 130 when Ctrl-C ended it."""
-    from ssd_triton.measuring.soak.report import report, write_report
+    from ssd_triton.measuring.soak.report import soak_markdown, write_report
     from ssd_triton.measuring.soak.run import SoakSettings, soak
     from ssd_triton.serving.connect import serve_for_one_run
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     with serve_for_one_run(config, config.variant) as server:
         result = soak(server, settings)
     paths = write_report(args.output, result)
-    print(report(result))
+    print(soak_markdown(result), end="")
     for path in paths:
         logging.info("%s", relative_to_cwd(path))
     if result.failures():
