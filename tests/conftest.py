@@ -121,9 +121,15 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     return run
 
 
-def assert_one_line_error(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """A user's error: exit code 1, one line at the end of stderr that holds the words, no traceback."""
-    assert result.returncode == 1, result.stderr
+def assert_wrong_usage(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Wrong usage: exit code 2, one line on stderr that holds the words."""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert_one_line_error(result, *words, code=2)
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
+    """A user's error: its exit code, one line at the end of stderr that holds the words, no traceback."""
+    assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert ": error: " in last

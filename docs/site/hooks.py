@@ -20,6 +20,9 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from ssd_triton.commands.reference import commands_reference
+from ssd_triton.config.reference import section_reference
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "perf" / "results"
 PUBLISHED = {".csv", ".md", ".png"}
@@ -81,23 +84,15 @@ def reports() -> str:
 
 
 def configuration(section: str) -> str:
-    """A table of the keys of a section; ``all`` for one after the other."""
-    text = (ROOT / "config.yml").read_text(encoding="utf-8")
-    if section != "all":
-        text = next(part for part in re.split(r"\n(?=\w)", text) if part.startswith(f"{section}:"))
-    return f"```yaml\n{text}\n```"
-
-
-def commands() -> str:
-    """Every verb with its options."""
-    return ""
+    """Tables of the keys of a section, and of the sections in it; ``all`` for every section."""
+    return section_reference("" if section == "all" else section)
 
 
 INCLUDES: dict[str, Callable[..., str]] = {
     "table": table,
     "reports": reports,
     "configuration": configuration,
-    "commands": commands,
+    "commands": commands_reference,
 }
 
 

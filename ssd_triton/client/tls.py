@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ssd_triton.client.errors import TlsError
 from ssd_triton.common.files import relative_to_cwd
-
-if TYPE_CHECKING:
-    from ssd_triton.config import ClientTlsConfig
 
 
 @dataclass(frozen=True)
@@ -54,29 +49,3 @@ class Tls:
             # An empty password: otherwise OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self.certificate, self.private_key, password="")
         return context
-
-
-def add_tls_arguments(group: argparse._ArgumentGroup, config: ClientTlsConfig) -> None:
-    """Add ``--ssl``, ``--ssl-root-certificates``, ``--ssl-certificate`` and ``--ssl-private-key``."""
-    group.add_argument(
-        "--ssl", action=argparse.BooleanOptionalAction, default=config.enabled, help="TLS; not with --serve"
-    )
-    group.add_argument(
-        "--ssl-root-certificates",
-        type=Path,
-        default=config.root_certificates,
-        metavar="PEM",
-        help="what signs the server's certificate; None: the usual authorities",
-    )
-    group.add_argument("--ssl-certificate", type=Path, default=config.certificate, metavar="PEM", help="the client's")
-    group.add_argument("--ssl-private-key", type=Path, default=config.private_key, metavar="PEM", help="the client's")
-
-
-def tls_from(args: argparse.Namespace) -> Tls | None:
-    """What the options of :func:`add_tls_arguments` ask for; one of the files is enough to ask for TLS.
-
-    Raises:
-        TlsError: A file is missing.
-    """
-    files = (args.ssl_root_certificates, args.ssl_certificate, args.ssl_private_key)
-    return Tls(*files) if args.ssl or any(files) else None

@@ -1,4 +1,4 @@
-"""What every command line shares: configuration as defaults, exit codes, where output goes.
+"""What every verb shares: exit codes, signals, where output goes.
 
 Results go to stdout; logs and progress bars to stderr. Exit 0: done; 1: failed, with one line on stderr; 2: wrong
 usage; 130: interrupted.
@@ -6,62 +6,89 @@ usage; 130: interrupted.
 
 from __future__ import annotations
 
-import argparse
+import difflib
 import errno
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
+from ssd_triton import __version__
+from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import UserError
-from ssd_triton.common.files import ROOT
 
-if TYPE_CHECKING:
-    from ssd_triton.config import Config
-
-AddArguments = Callable[[argparse.ArgumentParser, "Config"], None]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_EXTRAS = {
+    "PIL": "video",
+    "av": "video",
+    "cv2": "video",
+    "matplotlib": "video",
+    "scipy": "video",
+    "onnx": "export",
+    "onnxscript": "export",
+    "pooch": "export",
+    "safetensors": "export",
+    "torch": "export",
+    "onnxruntime": "server",
+    "psutil": "server",
+    "pytriton": "server",
+    "pycocotools": "eval",
+    "filelock": "container",
+    "polygraphy": "container",
+}
+"""The extra that brings a module which not every verb needs."""
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and keeps the line breaks of descriptions and examples."""
+def run_command(argv: Sequence[str]) -> int:
+    """Run ``ssd-triton`` with arguments; the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"ssd-triton {__version__}")
+        return 0
+    if argv[0] not in VERBS:
+        nearest = difflib.get_close_matches(argv[0], VERBS, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else "'ssd-triton --help' lists all verbs"
+        print(f"ssd-triton: error: unknown verb '{argv[0]}': {hint}", file=sys.stderr)
+        return 2
+    return run_verb(argv[0], argv[1:])
 
 
-def parse(
-    description: str, example: str, add_arguments: AddArguments, argv: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, Config]:
-    """Parse a command line whose defaults come from ``config.yml``.
+def overview() -> str:
+    """All verbs by group."""
+    width = max(map(len, VERBS))
+    lines = ["usage: ssd-triton VERB ...", "", "SSD300 object detection on NVIDIA's Triton Inference Server."]
+    group = ""
+    for verb in VERBS.values():
+        if verb.group != group:
+            group = verb.group
+            lines += ["", f"{group}:"]
+        lines.append(f"  {verb.name:{width}}  {verb.summary}")
+    return "\n".join([*lines, "", "'ssd-triton VERB --help' has options, defaults and an example."])
 
-    ``--config`` is read first, so that ``--help`` shows the defaults that are in force.
+
+def run_verb(name: str, argv: Sequence[str], *, script: str | None = None) -> int:
+    """Run a verb; the exit code.
 
     Args:
-        description: What the command does; a script passes its own ``__doc__``.
-        example: One or more runnable command lines, shown at the end of ``--help``.
-        add_arguments: Adds the command's own arguments, given the parser and the configuration.
-        argv: Arguments without the program's name; ``sys.argv[1:]`` when None.
+        name: The verb.
+        argv: Its arguments.
+        script: Path of the script that was typed instead of ``ssd-triton VERB``.
     """
-    # Pydantic comes with it, which a machine that only measures need not have.
-    from ssd_triton.config import load_config
 
-    config_option = argparse.ArgumentParser(add_help=False)
-    config_option.add_argument("--config", type=Path, default=ROOT / "config.yml", metavar="FILE", help="defaults")
-    known, _ = config_option.parse_known_args(argv)
-    config = load_config(known.config)
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=HelpFormatter,
-        parents=[config_option],
-    )
-    add_arguments(parser, config)
-    return parser.parse_args(argv), config
+    def parse_and_run() -> int:
+        from ssd_triton.commands.parser import parse_verb
+
+        module, args, config = parse_verb(name, argv, script=script)
+        return module.run(args, config)
+
+    return exit_code(parse_and_run, script or f"ssd-triton {name}")
 
 
-def run(main: Callable[[], int]) -> NoReturn:
-    """Run a script's ``main`` and exit with its code, or as the error it raised calls for.
+def exit_code(run: Callable[[], int], program: str) -> int:
+    """The exit code of a verb, or the one that the error it raises calls for.
 
     SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both. SIGINT stays
     ignored where the caller ignores it, as shells do for what a script puts in the background: SIGTERM ends it there.
@@ -70,24 +97,35 @@ def run(main: Callable[[], int]) -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = main()
+        return run()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        code = 1
+        print(f"{program}: error: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"{program}: error: {_missing(error)}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        code = 130
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has gone: not a failure, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return 0
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         what = error.filename or "a file"
-        print(
-            f"{Path(sys.argv[0]).name}: error: cannot write {what} ({error.strerror}): make room and run it again",
-            file=sys.stderr,
-        )
-        code = 1
-    sys.exit(code)
+        print(f"{program}: error: cannot write {what} ({error.strerror}): make room and run it again", file=sys.stderr)
+    return 1
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """What to install for a module that is not there.
+
+    Raises:
+        ModuleNotFoundError: It is one of this package.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module in ("", "ssd_triton"):
+        raise error
+    if module in _EXTRAS:
+        return f"{module} is not installed: pip install 'ssd-triton[{_EXTRAS[module]}]'"
+    return f"{module} is not installed: type 'source .venv/bin/activate' (after 'make setup')"

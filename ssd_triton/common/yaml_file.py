@@ -14,6 +14,7 @@ from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
 
 Model = TypeVar("Model", bound=BaseModel)
+_MAX_LEVELS = 100
 
 
 def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], next_step: str) -> Model:
@@ -33,23 +34,47 @@ def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], ne
     return validated(values, model, name=relative_to_cwd(path), error_type=error_type)
 
 
-def read_mapping(path: Path, *, error_type: type[UserError], next_step: str) -> dict[str, object]:
+def read_mapping(path: Path, *, error_type: type[UserError], next_step: str, empty: bool = False) -> dict[str, object]:
     """Read a YAML file of keys and values, unchecked.
+
+    Args:
+        path: The file.
+        error_type: Raised for everything that is wrong with the file.
+        next_step: What to do when the file cannot be read, for the message.
+        empty: Whether a file without any key is allowed.
 
     Raises:
         UserError: The file is missing or no YAML, holds something else, or repeats a key.
     """
     name = relative_to_cwd(path)
     try:
-        # The loader below is a SafeLoader: it builds plain values only.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise error_type(f"cannot read {name} ({error}); {next_step}") from error
-    except yaml.YAMLError as error:
-        raise error_type(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = parse_yaml(text, name=name, error_type=error_type)
+    if values is None and empty:
+        return {}
     if not isinstance(values, dict):
         raise error_type(f"{name}: got {type(values).__name__}, expected keys and values")
     return values
+
+
+def parse_yaml(text: str, *, name: str, error_type: type[UserError]) -> Any:
+    """Parse YAML from a user: plain values, without aliases, repeated keys, or more than 100 levels.
+
+    Args:
+        text: The YAML.
+        name: What it is, for the message.
+        error_type: Raised for everything that is wrong with it.
+
+    Raises:
+        UserError: It is no such YAML.
+    """
+    try:
+        # The loader below is a SafeLoader: it builds plain values only.
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise error_type(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def validated(values: Mapping[str, object], model: type[Model], *, name: str, error_type: type[UserError]) -> Model:
@@ -71,13 +96,40 @@ def validated(values: Mapping[str, object], model: type[Model], *, name: str, er
         raise error_type(f"{name}: {problems}") from None
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without repeated keys, of which PyYAML would silently keep the last."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without what makes a small file large, or a value other than it looks."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases, which can grow without bound, and deep nesting, which would overflow the stack."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are not allowed, got one in line {self.line + 1}")
+        self._level += 1
+        if self._level > _MAX_LEVELS:
+            raise yaml.YAMLError(f"more than {_MAX_LEVELS} levels in line {self.line + 1}")
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Refuse values that Python cannot hold, such as the 31st of February, and integers beyond 64 bits."""
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "integer beyond 64 bits", node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a repeated key, then build the mapping as usual."""
+        """Refuse a repeated key, of which PyYAML would silently keep the last, and a key that is no plain value."""
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no plain value", key_node.start_mark)
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"repeated key '{key}'", key_node.start_mark)
@@ -85,13 +137,20 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def describe(problem: Any) -> str:
+    """One problem of pydantic as 'key: what is wrong'."""
+    key = ".".join(str(part) for part in problem["loc"])
+    got = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {text[0].lower()}{text[1:]}{got}"
+
+
 def _describe(problem: Any, model: type[BaseModel]) -> str:
-    """One pydantic problem as 'key: what is wrong'."""
+    """The same with the nearest known key."""
+    if problem["type"] != "extra_forbidden":
+        return describe(problem)
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
-    if problem["type"] != "extra_forbidden":
-        got = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
-        return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}"
     section: type[BaseModel] = model
     for part in location[:-1]:
         annotation = section.model_fields[part].annotation

@@ -1,119 +1,197 @@
-"""The camera, what is made of detections, and the simulated world that this is tried in."""
+"""The camera, tracks and braking of the demonstration, and the simulated world that they are tried in."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
-from ssd_triton.config.section import Score, Seconds, Section
+from ssd_triton.config.section import Fraction, Score, Seconds, Section
 
 
 class CameraConfig(Section):
-    """A camera above a flat road, without roll: a camera file, or the keys after it, which count without one."""
+    """A camera above a flat road, without roll: a camera file, or without one, the numbers below."""
 
-    file: Path | None
-    horizontal_fov_deg: Annotated[float, Field(gt=0, lt=180)]
-    height_m: Annotated[float, Field(gt=0, le=100)]
-    pitch_deg: Annotated[float, Field(gt=-45, lt=45)]
-    yaw_deg: Annotated[float, Field(gt=-45, lt=45)]
+    file: Path | None = None
+    """camera file of 'ssd-triton calibrate' or of cameras/; it replaces the numbers"""
+    horizontal_fov_deg: float = Field(default=60, gt=0, lt=180)
+    """angle between the left and the right edge of the image"""
+    height_m: float = Field(default=1.3, gt=0, le=100)
+    """height of the lens above the road"""
+    pitch_deg: float = Field(default=0, gt=-45, lt=45)
+    """pitch of the camera; positive looks down"""
+    yaw_deg: float = Field(default=0, gt=-45, lt=45)
+    """yaw of the camera; positive looks to the right of the car's heading"""
 
 
 class BrakingConfig(Section):
-    """When to warn and to brake; ``config.yml`` says what each key means."""
+    """When to warn and when to brake. A demonstration, not a safety system."""
 
-    ego_speed_kmh: Annotated[float, Field(ge=0, le=400)]
-    classes: tuple[str, ...]
-    corridor_half_width_m: Annotated[float, Field(gt=0, le=50)]
-    front_overhang_m: Annotated[float, Field(ge=0, le=20)]
-    deceleration_mps2: Annotated[float, Field(ge=0.1, le=50)]
-    reaction_time_s: Annotated[float, Field(ge=0, le=60)]
-    warning_lead_time_s: Annotated[float, Field(ge=0, le=60)]
-    warning_time_s: Annotated[float, Field(ge=0, le=60)]
-    urgent_ratio: Annotated[float, Field(ge=1, le=10)]
-    braking_ratio: Annotated[float, Field(gt=0, le=1)]
-    ttc_brake_s: Annotated[float, Field(ge=0, le=60)]
-    confirm_frames: Annotated[int, Field(ge=1, le=1000)]
-    confirm_time_s: Annotated[float, Field(ge=0, le=60)]
-    hold_time_s: Annotated[float, Field(ge=0, le=60)]
-    release_ratio: Annotated[float, Field(gt=0, le=1)]
+    ego_speed_kmh: float = Field(default=50, ge=0, le=400)
+    """speed of the own car"""
+    classes: tuple[str, ...] = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
+    """classes to warn of and brake for, by names of labels_path"""
+    corridor_half_width_m: float = Field(default=1.1, gt=0, le=50)
+    """half a car and a margin: what reaches into it is in the way"""
+    front_overhang_m: float = Field(default=1.5, ge=0, le=20)
+    """distance from the camera to the front bumper"""
+    deceleration_mps2: float = Field(default=5.0, ge=0.1, le=50)
+    """required deceleration that calls for BRAKE; UN R152: at least 5 m/s² of braking demand"""
+    reaction_time_s: float = Field(default=0.5, ge=0, le=60)
+    """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
+    camera to decision and the time to confirm are added"""
+    warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)
+    """time by which WARN comes before BRAKE is due; noise makes one of them late and the other early"""
+    warning_time_s: float = Field(default=0.8, ge=0, le=60)
+    """shortest WARN before BRAKE; UN R152: at least 0.8 s with a car as target"""
+    urgent_ratio: float = Field(default=1.3, ge=1, le=10)
+    """multiple of deceleration_mps2 that calls for BRAKE without that much WARN"""
+    braking_ratio: float = Field(default=0.6, gt=0, le=1)
+    """part of deceleration_mps2 that calls for BRAKE without WARN when the object in front brakes hard itself, since
+    that is known late"""
+    ttc_brake_s: float = Field(default=1.0, ge=0, le=60)
+    """time to collision, after reaction and latency, that calls for BRAKE without a known own speed"""
+    confirm_frames: int = Field(default=3, ge=1, le=1000)
+    """frames in a row that must call for a state"""
+    confirm_time_s: float = Field(default=0.06, ge=0, le=60)
+    """time that those frames must span"""
+    hold_time_s: float = Field(default=2.0, ge=0, le=60)
+    """time for which WARN and BRAKE last after the last frame that calls for them"""
+    release_ratio: float = Field(default=0.7, gt=0, le=1)
+    """part of the deceleration that reaches a state, below which the state is left"""
 
 
 class ObjectSizeConfig(Section):
-    """Usual size of a class, in metres, and by what part of it heights and widths differ (standard deviations)."""
+    """Usual size of a class, and its relative spread (standard deviation)."""
 
-    height_m: Annotated[float, Field(gt=0, le=20)]
-    width_m: Annotated[float, Field(gt=0, le=20)]
-    length_m: Annotated[float, Field(gt=0, le=50)]
-    overhang_m: Annotated[float, Field(ge=0, le=20)]
-    height_spread: Annotated[float, Field(gt=0, lt=1)]
-    width_spread: Annotated[float, Field(gt=0, lt=1)]
+    height_m: float = Field(gt=0, le=20)
+    """height"""
+    width_m: float = Field(gt=0, le=20)
+    """width"""
+    length_m: float = Field(gt=0, le=50)
+    """length"""
+    overhang_m: float = Field(ge=0, le=20)
+    """distance from the near face to where wheels touch the road"""
+    height_spread: float = Field(gt=0, lt=1)
+    """relative standard deviation of the height"""
+    width_spread: float = Field(gt=0, lt=1)
+    """relative standard deviation of the width"""
+
+
+# Rounded from the mean sizes of the KITTI and nuScenes labels, which detectors on them take as anchors (Lang et al.,
+# PointPillars, 2019; Zhu et al., CBGS, 2019): car 1.56 and 1.72 m high, 1.6 and 1.95 m wide; person 1.73 and 1.77 m;
+# bus 3.47 m, truck 2.84 m; cars are lower here, since both sets count vans and off-road cars, or have many of them.
+# People include children. Labels of two-wheelers there include the rider, whom COCO's classes leave out: those sizes
+# are our estimates, as are all overhangs and spreads. In the order of the fields above.
+_SIZES = {
+    "person": (1.7, 0.6, 0.6, 0.3, 0.2, 0.3),
+    "bicycle": (1.1, 0.6, 1.7, 0.3, 0.15, 0.3),
+    "car": (1.5, 1.8, 4.4, 0.7, 0.08, 0.07),
+    "motorcycle": (1.2, 0.8, 2.1, 0.3, 0.15, 0.2),
+    "bus": (3.2, 2.6, 11.0, 2.5, 0.12, 0.08),
+    "truck": (2.9, 2.4, 7.0, 1.0, 0.2, 0.1),
+}
+_OBJECT_SIZES = {
+    name: ObjectSizeConfig(**dict(zip(ObjectSizeConfig.model_fields, values, strict=True)))
+    for name, values in _SIZES.items()
+}
 
 
 class TrackingConfig(Section):
-    """How detections become tracks with ranges and speeds; ``config.yml`` says what each key means."""
+    """How detections become tracks with ranges and speeds."""
 
-    high_score_thresh: Score
-    low_score_thresh: Score
-    match_iou_thresh: Score
-    duplicate_iou_thresh: Score
-    confirm_hits: Annotated[int, Field(ge=1, le=1000)]
-    max_coast_s: Seconds
-    max_gap_s: Seconds
-    box_noise_px: Annotated[float, Field(gt=0, le=1000)]
-    box_noise_relative: Annotated[float, Field(ge=0, lt=1)]
-    border_fraction: Annotated[float, Field(ge=0, lt=0.5)]
-    pitch_std_deg: Annotated[float, Field(gt=0, le=45)]
-    pitch_time_constant_s: Seconds
-    acceleration_std_mps2: Annotated[float, Field(gt=0, le=50)]
-    acceleration_time_constant_s: Seconds
-    speed_drift_mps: Annotated[float, Field(gt=0, le=50)]
-    lateral_acceleration_std_mps2: Annotated[float, Field(gt=0, le=50)]
-    object_sizes: dict[str, ObjectSizeConfig]
+    high_score_thresh: Score = 0.5
+    """lowest score of detections that start tracks, 0 to 1"""
+    low_score_thresh: Score = 0.2
+    """lowest score of detections that continue a track, 0 to 1"""
+    match_iou_thresh: Score = 0.3
+    """lowest IoU of a detection with the box that is expected, 0 to 1"""
+    duplicate_iou_thresh: Score = 0.7
+    """IoU above which two detections of related classes (car and truck) count as one object, 0 to 1"""
+    confirm_hits: int = Field(default=3, ge=1, le=1000)
+    """detections until a track counts"""
+    max_coast_s: Seconds = 0.5
+    """time without detections after which a track ends"""
+    max_gap_s: Seconds = 1.0
+    """time without any frame after which all tracks end"""
+    box_noise_px: float = Field(default=2.0, gt=0, le=1000)
+    """absolute part of the standard deviation of a box's sides; the relative part adds in quadrature"""
+    box_noise_relative: float = Field(default=0.05, ge=0, lt=1)
+    """relative part of that standard deviation, of the box's size; with the bundled detector, widths of cars in front
+    err by 0.04 in rendered traffic, and sides of vehicles by 0.08 to 0.11 on COCO"""
+    border_fraction: float = Field(default=0.02, ge=0, lt=0.5)
+    """distance from the border, as a part of the image, within which a side counts as cut off"""
+    pitch_std_deg: float = Field(default=0.5, gt=0, le=45)
+    """standard deviation of the camera's pitch about its calibration"""
+    pitch_time_constant_s: Seconds = 2.0
+    """time in which the pitch changes"""
+    acceleration_std_mps2: float = Field(default=5.0, gt=0, le=50)
+    """standard deviation of how objects brake and speed up"""
+    acceleration_time_constant_s: Seconds = 1.0
+    """time in which that acceleration changes"""
+    speed_drift_mps: float = Field(default=0.3, gt=0, le=50)
+    """standard deviation of further changes of speed within a second"""
+    lateral_acceleration_std_mps2: float = Field(default=1.0, gt=0, le=50)
+    """standard deviation of the lateral acceleration"""
+    object_sizes: dict[str, ObjectSizeConfig] = _OBJECT_SIZES
+    """usual sizes by class, from labels of KITTI and nuScenes; those of two-wheelers, all overhangs and all spreads
+    are estimates"""
 
     def with_box_noise(self, px: float, relative: float) -> TrackingConfig:
-        """The same for a detector of another noise, such as ground truth with a known one."""
+        """The same for a detector with another noise, such as ground truth with a known one."""
         return self.model_copy(update={"box_noise_px": px, "box_noise_relative": relative})
 
 
 class EgoConfig(Section):
-    """Outer size of the ego, in metres."""
+    """Outer size of the own car, a compact; its camera sits at braking.front_overhang_m."""
 
-    length_m: Annotated[float, Field(gt=0, le=20)]
-    width_m: Annotated[float, Field(gt=0, le=5)]
+    length_m: float = Field(default=4.3, gt=0, le=20)
+    """length"""
+    width_m: float = Field(default=1.8, gt=0, le=5)
+    """width"""
 
 
 class BrakesConfig(Section):
-    """How the ego's brakes follow a demand."""
+    """How the own car's brakes follow a demand; UN R13-H annex 3: dead time and build-up of at most 0.6 s together."""
 
-    dead_time_s: Annotated[float, Field(ge=0, le=10)]
-    build_up_s: Annotated[float, Field(gt=0, le=10)]
-    max_deceleration_mps2: Annotated[float, Field(gt=0, le=20)]
+    dead_time_s: float = Field(default=0.2, ge=0, le=10)
+    """time until deceleration begins"""
+    build_up_s: float = Field(default=0.4, gt=0, le=10)
+    """time in which deceleration rises to the demand"""
+    max_deceleration_mps2: float = Field(default=8.8, gt=0, le=20)
+    """deceleration on a dry road: peak braking coefficient 0.9 (UN R152 6.1), times 9.81 m/s²"""
 
 
 class EgoPitchConfig(Section):
-    """How the ego pitches on its springs when it brakes."""
+    """How the own car pitches on its springs when it brakes: about 1° in an emergency stop."""
 
-    deg_per_mps2: Annotated[float, Field(ge=0, le=5)]
-    frequency_hz: Annotated[float, Field(gt=0, le=20)]
-    damping: Annotated[float, Field(ge=0, le=2)]
+    deg_per_mps2: float = Field(default=0.12, ge=0, le=5)
+    """nose dive for each m/s² of deceleration"""
+    frequency_hz: float = Field(default=1.3, gt=0, le=20)
+    """natural frequency of the springs"""
+    damping: float = Field(default=0.35, ge=0, le=2)
+    """damping ratio of the springs"""
 
 
 class DetectionNoiseConfig(Section):
-    """Errors of simulated detections; ``config.yml`` says what each key means."""
+    """Errors of simulated detections."""
 
-    box_px: Annotated[float, Field(ge=0, le=100)]
-    miss_rate: Annotated[float, Field(ge=0, le=1)]
-    min_visible_share: Annotated[float, Field(ge=0, le=1)]
-    min_height_px: Annotated[float, Field(ge=0)]
+    box_px: float = Field(default=2.0, ge=0, le=100)
+    """standard deviation of each side of a box"""
+    miss_rate: Fraction = 0.02
+    """part of all detections that are missed"""
+    min_visible_share: Fraction = 0.4
+    """smallest visible part of a target that is detected"""
+    min_height_px: float = Field(default=12, ge=0)
+    """smallest height of a box that is detected"""
 
 
 class WorldConfig(Section):
-    """The simulated world (:mod:`ssd_triton.simulation`)."""
+    """The simulated world: ``ssd-triton evaluate-braking``, ``render-scenario`` and ``render-dataset``."""
 
-    step_s: Annotated[float, Field(gt=0, le=0.1)]
-    ego: EgoConfig
-    brakes: BrakesConfig
-    pitch: EgoPitchConfig
-    noise: DetectionNoiseConfig
+    step_s: float = Field(default=0.005, gt=0, le=0.1)
+    """time step of the simulation; a frame is taken every so many steps"""
+    ego: EgoConfig = EgoConfig()
+    brakes: BrakesConfig = BrakesConfig()
+    pitch: EgoPitchConfig = EgoPitchConfig()
+    noise: DetectionNoiseConfig = DetectionNoiseConfig()

@@ -10,21 +10,26 @@ from pydantic import Field, model_validator
 from ssd_triton.config.section import Score, Seconds, Section
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+InFlight = Annotated[int, Field(ge=1, le=1024)]
+Protocol = Literal["grpc", "http"]
 
 X264Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
 RestrictedApi = Literal[
     "metadata", "shared-memory", "model-config", "model-repository", "statistics", "trace", "logging"
 ]
-"""Triton's names of what may be put behind a key; health and inference stay free."""
+"""Triton's names of the APIs that can be put behind a key; health and inference stay free."""
 
 
 class ServerTlsConfig(Section):
-    """PEM files of the gRPC endpoint; without a certificate it speaks plain text."""
+    """TLS of the gRPC endpoint. With TLS, HTTP and metrics stay on loopback, because Triton has none for them."""
 
-    certificate: Path | None
-    private_key: Path | None
-    client_ca: Path | None
+    certificate: Path | None = None
+    """PEM certificate of the gRPC endpoint; none: no TLS"""
+    private_key: Path | None = None
+    """PEM private key of the certificate"""
+    client_ca: Path | None = None
+    """PEM certificate authority that must have signed every client's certificate"""
 
     @model_validator(mode="after")
     def _complete(self) -> ServerTlsConfig:
@@ -36,19 +41,29 @@ class ServerTlsConfig(Section):
 
 
 class ServerConfig(Section):
-    """Addresses, deadlines and protection of the embedded server; port 0 takes a free one."""
+    """The server that ``ssd-triton serve`` and ``--serve`` start: addresses, deadlines and protection."""
 
-    host: str
-    grpc_port: Port
-    http_port: Port
-    metrics_port: Port
-    startup_timeout_s: Seconds
-    shutdown_timeout_s: Seconds
-    cuda_memory_pool_mib: Annotated[int, Field(ge=0)]
-    model_control: bool
-    admin_key_file: Path | None
-    restricted_apis: tuple[RestrictedApi, ...]
-    tls: ServerTlsConfig
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 for all, reachable from the network"""
+    grpc_port: Port = 8001
+    """port of gRPC; 0 takes any free port"""
+    http_port: Port = 8000
+    """port of HTTP; 0 takes any free port"""
+    metrics_port: Port = 8002
+    """port of the Prometheus metrics; 0 takes any free port"""
+    startup_timeout_s: Seconds = 120
+    """longest wait until all models are loaded"""
+    shutdown_timeout_s: Seconds = 15
+    """time for requests in flight to finish at the end"""
+    cuda_memory_pool_mib: int = Field(default=1024, ge=0)
+    """memory of each GPU for tensors between models; a batch of 64 in flight takes 190 MiB"""
+    model_control: bool = False
+    """loading of models at run time; callers with the key can run any code; needs admin_key_file"""
+    admin_key_file: Path | None = None
+    """file with the key that opens restricted_apis; none: they are closed to everybody"""
+    restricted_apis: tuple[RestrictedApi, ...] = ("model-repository", "trace", "logging")
+    """Triton APIs that need the admin key; beyond loopback, shared-memory is one of them too"""
+    tls: ServerTlsConfig = ServerTlsConfig()
 
     @model_validator(mode="after")
     def _controlled(self) -> ServerConfig:
@@ -60,61 +75,82 @@ class ServerConfig(Section):
         return self
 
     def for_one_run(self) -> ServerConfig:
-        """The same for a server that one command starts for itself: on free ports of loopback, without TLS."""
-        no_tls = ServerTlsConfig(certificate=None, private_key=None, client_ca=None)
+        """The same for a server that one command starts for itself: free ports of loopback, without TLS."""
         ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-        return self.model_copy(update={"host": "127.0.0.1", **ports, "model_control": False, "tls": no_tls})
-
-
-class ClientTlsConfig(Section):
-    """How clients trust a server, and show who they are; PEM files."""
-
-    enabled: bool
-    root_certificates: Path | None
-    certificate: Path | None
-    private_key: Path | None
+        return self.model_copy(update={"host": "127.0.0.1", **ports, "model_control": False, "tls": ServerTlsConfig()})
 
 
 class ContainerConfig(Section):
-    """How ``tools/container_entrypoint.py`` starts; ``config.yml`` says what each key means."""
+    """How ``ssd-triton container`` starts Triton in a container."""
 
-    variant: str
-    engine_cache: Path
-    runtime_dir: Path
-    builder_timeout_s: Seconds
+    variant: str = "auto"
+    """variant of the detector; auto: tensorrt_fp16 with a GPU, the key variant without"""
+    engine_cache: Path = Path("reports/engine_cache")
+    """folder of engines, which containers may share"""
+    runtime_dir: Path = Path("reports/container")
+    """working folder that belongs to one container alone"""
+    builder_timeout_s: Seconds = 1800
+    """longest wait for another container that builds the same engine"""
+
+
+class ClientTlsConfig(Section):
+    """TLS of clients: how they trust a server, and how they identify themselves."""
+
+    enabled: bool = False
+    """TLS; one of the files below turns it on too; not with --serve"""
+    root_certificates: Path | None = None
+    """PEM authorities that sign server certificates; none: those of gRPC, or of the system for HTTP"""
+    certificate: Path | None = None
+    """PEM certificate of the client, for mutual TLS"""
+    private_key: Path | None = None
+    """PEM private key of the client's certificate"""
 
 
 class ClientConfig(Section):
     """How clients reach a server."""
 
-    protocol: Literal["grpc", "http"]
-    url: str | None
-    timeout_s: Seconds
-    in_flight: Annotated[int, Field(ge=1, le=1024)]
-    tls: ClientTlsConfig
+    protocol: Protocol = "grpc"
+    """protocol of the server's address"""
+    url: str | None = None
+    """host:port of a running server; none: server.host and the port of the protocol"""
+    timeout_s: Seconds = 30
+    """deadline of one request, retries included"""
+    in_flight: InFlight = 4
+    """requests in flight at once"""
+    tls: ClientTlsConfig = ClientTlsConfig()
 
 
 class DetectConfig(Section):
-    """Defaults of ``clients/detect.py``."""
+    """Detections in images and videos: ``ssd-triton detect``."""
 
-    output: Path
-    score_thresh: Score
+    output: Path = Path("reports/detect")
+    """folder for the results"""
+    score_thresh: Score = 0.5
+    """lowest score of detections that are kept, 0 to 1"""
 
 
 class DemoConfig(Section):
-    """Defaults of ``clients/brake_demo.py``; ``config.yml`` says what each key means.
+    """The braking demonstration: ``ssd-triton demo``."""
 
-    A number as ``video`` is the index of a camera.
-    """
-
-    video: int | Path | None
-    output: Path
-    score_thresh: Score
-    image_folder_fps: Annotated[float, Field(gt=0, le=1000)]
-    real_time_in_flight: Annotated[int, Field(ge=1, le=1024)]
-    max_age_s: Seconds
-    server_deadline_s: Seconds
-    assumed_latency_s: Annotated[float, Field(ge=0, le=60)]
-    max_ego_gap_s: Seconds
-    view_range_m: Annotated[float, Field(ge=10, le=200)]
-    x264_preset: X264Preset
+    video: int | Path | None = None
+    """video file, folder of images, or index of a camera; none: a rendered scenario"""
+    output: Path = Path("reports/brake_demo.mp4")
+    """MP4 to write; NAME.events.jsonl and NAME.timeline.png lie beside it"""
+    score_thresh: Score = 0.5
+    """lowest score of detections that are drawn without being tracked, 0 to 1"""
+    image_folder_fps: float = Field(default=10, gt=0, le=1000)
+    """frame rate of a folder of images"""
+    real_time_in_flight: InFlight = 2
+    """most frames in flight in real time; with more of them, each one waits longer"""
+    max_age_s: Seconds = 1.0
+    """age at which frames are dropped in real time, and answers are ignored"""
+    server_deadline_s: Seconds = 10
+    """time without any answer after which the run ends"""
+    assumed_latency_s: float = Field(default=0.1, ge=0, le=60)
+    """delay from camera to decision for a file, unless it is played in real time: then it is measured"""
+    max_ego_gap_s: Seconds = 0.5
+    """longest gap between samples of --ego-speed-csv in which the speed counts as known"""
+    view_range_m: float = Field(default=60, ge=10, le=200)
+    """length of the road seen from above"""
+    x264_preset: X264Preset = "ultrafast"
+    """speed of the video encoder; slower presets make smaller files and take time from the detector"""

@@ -1,91 +1,95 @@
-"""The connection options that every client command line shares."""
+"""A client of the server that the configuration names, or of one that is started for it."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import ServerUnreachableError
-from ssd_triton.client.tls import add_tls_arguments, tls_from
+from ssd_triton.client.tls import Tls
 from ssd_triton.config import Config
 from ssd_triton.serving.repository.ensure import ensure_built_if_possible
 
-
-def add_connection_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Add ``--url``, ``--protocol``, ``--timeout-s``, ``--in-flight``, ``--serve`` and those of TLS."""
-    group = parser.add_argument_group("server")
-    group.add_argument("--url", default=config.client.url, help="host:port of a running server; by default server.host")
-    group.add_argument("--protocol", choices=("grpc", "http"), default=config.client.protocol, help="of that port")
-    group.add_argument(
-        "--timeout-s", type=float, default=config.client.timeout_s, help="deadline of a request, seconds"
-    )
-    group.add_argument("--in-flight", type=int, default=config.client.in_flight, help="requests under way at once")
-    group.add_argument(
-        "--serve",
-        nargs="?",
-        const=config.variant,
-        metavar="VARIANT",
-        help=f"start a server for this run, with this variant of the detector ({config.variant} when none is named)",
-    )
-    add_tls_arguments(group, config.client.tls)
+if TYPE_CHECKING:
+    from ssd_triton.serving.server import EmbeddedServer
 
 
 @contextmanager
 def connect(
-    args: argparse.Namespace, config: Config, *, model: str = "ssd", retry_s: float | None = None
+    config: Config,
+    *,
+    serve: str | None = None,
+    model: str = "ssd",
+    in_flight: int | None = None,
+    retry_s: float | None = None,
 ) -> Iterator[DetectorClient]:
-    """Give a client of a ready server, which is started for the block where ``--serve`` asks for it.
+    """Give a client of a ready server.
 
     Args:
-        args: With the options of :func:`add_connection_arguments`.
-        config: The project's configuration.
+        config: ``client`` says how to reach the server.
+        serve: Variant of the detector for a server that is started for the block; None: a server that runs already.
         model: The ensemble for encoded images.
-        retry_s: See :class:`DetectorClient`; a server that was started here does not come back.
+        in_flight: Requests in flight at once; None takes ``client.in_flight``.
+        retry_s: See :class:`DetectorClient`; not with a server that is started here, which does not come back.
 
     Raises:
         ServerUnreachableError: No server answers.
         ServerError: The embedded server could not be started, or has died.
     """
+    settings = config.client
     with ExitStack() as stack:
-        url = args.url or default_url(config, args.protocol)
-        tls = None if args.serve is not None else tls_from(args)
-        if args.serve is not None:
-            url = stack.enter_context(_served(config, args.serve, args.protocol))
-            retry_s = None
+        server = None if serve is None else stack.enter_context(serve_for_one_run(config, serve))
+        url = default_url(config) if server is None else server.url(settings.protocol)
         client = stack.enter_context(
             DetectorClient(
                 url,
-                protocol=args.protocol,
-                timeout_s=args.timeout_s,
-                in_flight=args.in_flight,
+                protocol=settings.protocol,
+                timeout_s=settings.timeout_s,
+                in_flight=in_flight or settings.in_flight,
                 model=model,
-                retry_s=retry_s,
-                tls=tls,
+                retry_s=retry_s if server is None else None,
+                tls=configured_tls(config) if server is None else None,
             )
         )
         client.wait_ready(timeout_s=0)
-        yield client
+        try:
+            yield client
+        except ServerUnreachableError:
+            if server is not None:
+                server.check()
+            raise
 
 
-def default_url(config: Config, protocol: str) -> str:
-    """Where ``config.yml`` has the server listen."""
-    port = config.server.grpc_port if protocol == "grpc" else config.server.http_port
-    return f"{config.server.host}:{port}"
+def configured_tls(config: Config) -> Tls | None:
+    """What ``client.tls`` asks for; one of the files is enough to ask for TLS.
+
+    Raises:
+        TlsError: A file is missing or unusable.
+    """
+    tls = config.client.tls
+    files = (tls.root_certificates, tls.certificate, tls.private_key)
+    return Tls(*files) if tls.enabled or any(files) else None
+
+
+def default_url(config: Config) -> str:
+    """``client.url``, or where the configuration has a server listen."""
+    port = config.server.grpc_port if config.client.protocol == "grpc" else config.server.http_port
+    return config.client.url or f"{config.server.host}:{port}"
 
 
 @contextmanager
-def _served(config: Config, variant: str, protocol: str) -> Iterator[str]:
-    """Build what is missing, and serve on free ports, so that another server is in nobody's way."""
+def serve_for_one_run(config: Config, variant: str) -> Iterator[EmbeddedServer]:
+    """Build what is missing, and serve a variant on free ports, so that no other server is in the way.
+
+    Raises:
+        ServerError: The server could not be started, or has died.
+    """
     from ssd_triton.serving.server import EmbeddedServer
 
     ensure_built_if_possible(config, variant, logging.info)
     logging.info("starting tritonserver with %s", variant)
     with EmbeddedServer(config.model_repository, variant, config.server.for_one_run()) as server:
-        try:
-            yield server.url("grpc" if protocol == "grpc" else "http")
-        except ServerUnreachableError:
-            server.check()
-            raise
+        yield server

@@ -1,28 +1,31 @@
-"""The command lines, run as a user runs them: help, exit codes, one-line errors."""
+"""The scripts: the same as verbs, by the names that a user types."""
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.files import ROOT
 from tests.conftest import assert_one_line_error
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPTS = sorted(
-    str(path.relative_to(ROOT)) for folder in ("tools", "clients") for path in (ROOT / folder).glob("*.py")
+    str(path.relative_to(ROOT)) for folder in ("tools", "clients", "perf") for path in (ROOT / folder).glob("*.py")
 )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_shows_an_example_and_defaults(run_main: RunScript, script: str) -> None:
+def test_help_shows_an_example(run_main: RunScript, script: str) -> None:
     result = run_main(script, "--help")
     assert result.returncode == 0, result.stderr
-    assert f"python {script}" in result.stdout
-    assert "(default: " in result.stdout
+    assert f"python {ROOT / script}" in result.stdout
+    assert "KEY=VALUE" in result.stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -30,11 +33,33 @@ def test_wrong_usage_exits_2(run_main: RunScript, script: str) -> None:
     result = run_main(script, "--no-such-option")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+    assert script in result.stderr
 
 
-def test_flags_override_the_configuration(run_main: RunScript, tmp_path: Path) -> None:
-    text = (ROOT / "config.yml").read_text(encoding="utf-8").replace("score_thresh: 0.5", "score_thresh: 0.125")
-    (tmp_path / "mine.yml").write_text(text, encoding="utf-8")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_one_verb(script: str) -> None:
+    text = (ROOT / script).read_text(encoding="utf-8")
+    [verb] = re.findall(r'main\("(.*)"\)', text)
+    assert text.startswith(f'"""Script for \'ssd-triton {verb}\': {VERBS[verb].summary}')
+    assert len(text.splitlines()) <= 12
+
+
+def test_all_verbs_but_those_about_the_command_have_a_script() -> None:
+    texts = "".join((ROOT / script).read_text(encoding="utf-8") for script in SCRIPTS)
+    assert set(VERBS) - set(re.findall(r'main\("(.*)"\)', texts)) == {"config", "completion"}
+
+
+def test_without_the_package_a_script_says_what_to_type(tmp_path: Path) -> None:
+    script = ROOT / "clients/detect.py"
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", script, "x.jpg"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert_one_line_error(result, str(script), "ssd_triton", "source .venv/bin/activate", "make setup")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_configuration_s_values_are_the_defaults(run_main: RunScript, tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text("detect: {score_thresh: 0.125}", encoding="utf-8")
     result = run_main("clients/detect.py", "--config", "mine.yml", "--help")
     assert "0.125" in result.stdout
 

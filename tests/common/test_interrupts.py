@@ -102,7 +102,7 @@ def main():
     for line in sys.stdin:
         print("still here", flush=True)
     return 0
-runner.run(main)
+sys.exit(runner.exit_code(main, "-c"))
 """
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ssd_triton.common.errors import WeightsError
 from ssd_triton.common.files import sha256_of
-from ssd_triton.config import CALIBRATION_METHODS, CalibrationMethod, Config
+from ssd_triton.config import CalibrationMethod, Config
 from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization.calibration import calibrate, load_images
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges, load_ranges, save_ranges
@@ -26,7 +26,7 @@ from tests.detector.quantized import TENSORS
 # --- Calibration ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", CALIBRATION_METHODS)
+@pytest.mark.parametrize("method", get_args(CalibrationMethod))
 def test_every_method_stays_within_what_was_seen(
     tiny: Path, images: Path, weights: WeightsFile, method: CalibrationMethod
 ) -> None:

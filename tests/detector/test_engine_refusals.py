@@ -126,21 +126,15 @@ def test_profile_must_serve_what_triton_sends(config: Config, sizes: tuple[int, 
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("text", "words"),
     [
-        (
-            "builder_optimization_level: 3",
-            "builder_optimization_level: 9",
-            ["tensorrt.builder_optimization_level"],
-        ),
-        ("workspace_mib: 4096", "workspace_mb: 4096", ["tensorrt.workspace_mb", "did you mean 'workspace_mib'?"]),
-        ("{min: 1,", "{min: 0,", ["tensorrt.profile.min", "got 0"]),
+        ("builder_optimization_level: 9", ["tensorrt.builder_optimization_level"]),
+        ("workspace_mb: 4096", ["tensorrt.workspace_mb", "did you mean 'tensorrt.workspace_mib'?"]),
+        ("profile: {min: 0}", ["tensorrt.profile.min", "got 0"]),
     ],
 )
-def test_configuration_is_checked(tmp_path: Path, before: str, after: str, words: list[str]) -> None:
-    text = (ROOT / "config.yml").read_text(encoding="utf-8")
-    assert before in text
-    (tmp_path / "config.yml").write_text(text.replace(before, after), encoding="utf-8")
+def test_configuration_is_checked(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "config.yml").write_text(f"tensorrt: {{{text}}}", encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "config.yml")
     for word in words:

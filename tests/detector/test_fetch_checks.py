@@ -171,7 +171,8 @@ def test_the_script_fails_in_one_line(output: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith(f"fetch_weights.py: error: http://127.0.0.1:{port}/model.pt: [Errno 111]")
+    program = ROOT / "tools/fetch_weights.py"
+    assert result.stderr.startswith(f"{program}: error: http://127.0.0.1:{port}/model.pt: [Errno 111]")
     assert "run the same command again" in result.stderr
 
 

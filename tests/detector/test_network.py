@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssd_triton.common.errors import WeightsError
-from ssd_triton.config import BACKBONE_NAMES, Config
+from ssd_triton.config import Config
+from ssd_triton.config.artefacts import BackboneName
 from ssd_triton.detector.network.boxes import decode, default_boxes_cxcywh, encode, to_cxcywh, to_xyxy
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector, fold_batch_norms, predict
 from ssd_triton.detector.weights.file import WeightsFile
@@ -58,7 +60,7 @@ def test_encode_is_the_inverse_of_decode() -> None:
     np.testing.assert_allclose(to_cxcywh(to_xyxy(defaults)), defaults, atol=1e-6)
 
 
-@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
 def test_every_backbone_gives_8732_predictions(backbone: str) -> None:
     # Shapes alone: nothing is computed.
     with torch.inference_mode(), torch.device("meta"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 from ssd_triton.common.errors import ConfigError, ExportError, UserError
-from ssd_triton.config import BACKBONE_NAMES, Config
+from ssd_triton.config import Config
+from ssd_triton.config.artefacts import BackboneName
 from ssd_triton.detector.device import choose_device
 from ssd_triton.detector.export import torchscript
 from ssd_triton.detector.export.compare import relative_error
@@ -65,7 +67,7 @@ DEEP = ("resnet101", "resnet152")  # resnet50's blocks, more often
 
 
 @pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=long if name in DEEP else ()) for name in BACKBONE_NAMES]
+    "backbone", [pytest.param(name, marks=long if name in DEEP else ()) for name in get_args(BackboneName)]
 )
 def test_fused_equals_plain(backbone: str) -> None:
     detector = small_detector(backbone)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ssd_triton.commands.parser import parse_verb
+from ssd_triton.commands.verbs.demo import camera_settings
 from ssd_triton.common.errors import ConfigError, UserError
-from ssd_triton.config import Config, DemoConfig
-from ssd_triton.driving.braking import options
+from ssd_triton.config import Config
 from ssd_triton.driving.braking.pipeline import gate_class_ids
 
 
@@ -35,32 +36,29 @@ def test_the_configured_classes_are_known(config: Config, labels: tuple[str, ...
 # --- Flags ------------------------------------------------------------------------------------------------------------
 
 
-def parse(config: Config, *arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    options.add_camera_arguments(parser, config)
-    options.add_braking_arguments(parser, config)
-    return parser.parse_args(arguments)
+def parse(*arguments: str) -> tuple[argparse.Namespace, Config]:
+    _, args, config = parse_verb("demo", arguments)
+    return args, config
 
 
 def test_without_flags_the_configuration_holds(config: Config) -> None:
-    args = parse(config)
-    assert options.camera_settings(args, config) == config.camera
-    assert options.braking_settings(args, config) == config.braking
+    assert parse()[1] == config
 
 
 def test_flags_override_the_configuration(config: Config) -> None:
-    args = parse(config, "--pitch-deg", "-2.5", "--ego-speed-kmh", "30", "--classes", "person", "car")
-    assert options.camera_settings(args, config) == config.camera.model_copy(update={"pitch_deg": -2.5})
+    flags = ("--pitch-deg", "-2.5", "--ego-speed-kmh", "30", "--classes", "person", "car", "--score-thresh", "0.25")
+    _, changed = parse(*flags, "--video", "7")
+    assert changed.camera == config.camera.model_copy(update={"pitch_deg": -2.5})
     expected = {"ego_speed_kmh": 30.0, "classes": ("person", "car")}
-    assert options.braking_settings(args, config) == config.braking.model_copy(update=expected)
+    assert changed.braking == config.braking.model_copy(update=expected)
+    assert changed.demo == config.demo.model_copy(update={"score_thresh": 0.25, "video": 7})
 
 
 def test_a_camera_file_and_numbers_contradict_each_other(config: Config) -> None:
-    args = parse(config, "--camera", "mine.yml")
-    assert options.camera_settings(args, config) == config.camera.model_copy(update={"file": Path("mine.yml")})
-    args = parse(config, "--camera", "mine.yml", "--pitch-deg", "2", "--yaw-deg", "1")
+    expected = config.camera.model_copy(update={"file": Path.cwd() / "mine.yml"})
+    assert camera_settings(*parse("--camera", "mine.yml")) == expected
     with pytest.raises(UserError, match=r"got --pitch-deg, --yaw-deg beside the camera file mine\.yml"):
-        options.camera_settings(args, config)
+        camera_settings(*parse("--camera", "mine.yml", "--pitch-deg", "2", "--yaw-deg", "1"))
 
 
 @pytest.mark.parametrize(
@@ -74,18 +72,11 @@ def test_a_camera_file_and_numbers_contradict_each_other(config: Config) -> None
         ("--ego-speed-kmh", "nan"),
         ("--ego-speed-kmh", "inf"),
         ("--deceleration-mps2", "zero"),
+        ("--score-thresh", "1.1"),
     ],
 )
-def test_flags_have_the_limits_of_the_configuration(
-    config: Config, capsys: pytest.CaptureFixture[str], flag: str, value: str
-) -> None:
+def test_flags_have_the_limits_of_the_configuration(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(config, flag, value)
+        parse(flag, value)
     assert caught.value.code == 2
-    assert f"argument {flag}: Input should be" in capsys.readouterr().err
-
-
-def test_a_score_is_between_0_and_1() -> None:
-    assert options.value_of(DemoConfig, "score_thresh")("0.25") == 0.25
-    with pytest.raises(argparse.ArgumentTypeError, match=r"less than or equal to 1, got '1\.1'"):
-        options.value_of(DemoConfig, "score_thresh")("1.1")
+    assert f"argument {flag}: input should be" in capsys.readouterr().err

@@ -299,7 +299,7 @@ def test_the_command_calibrates_from_points(run_script: RunScript, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ("points --video grey.mp4 --point 6 0 1 nan", 2, ["--point", "got nan"]),
+        ("points --video grey.mp4 --point 6 0 1 nan", 2, ["--point", "got 'nan'"]),
         ("points --video grey.mp4 --at-s 9", 1, ["got --at-s 9, expected at most 0.16"]),
         ("horizon --video grey.mp4 --horizon-y-px 90 --camera square.yml", 1, ["square.yml", "same aspect"]),
         ("horizon --video grey.mp4 --horizon-y-px -900", 1, ["camera.yml: pitch_deg", "less than 45"]),

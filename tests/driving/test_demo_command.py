@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssd_triton.commands.parser import parse_verb
+from ssd_triton.commands.verbs import demo
 from ssd_triton.common.errors import UserError, VideoError
-from ssd_triton.config import Config
-from ssd_triton.driving.braking import options as braking_options
 from ssd_triton.driving.camera import Camera, save_camera
-from ssd_triton.driving.demo import options
 from ssd_triton.driving.demo.output import open_demo_source
 from tests.conftest import assert_one_line_error
 from tests.driving.demo import write_clip, write_pan
@@ -38,7 +36,7 @@ def test_demo_on_what_is_no_video(run_main: RunScript, tmp_path: Path, video: st
 
 
 def test_demo_without_a_server(run_script: RunScript, clip: Path, tmp_path: Path) -> None:
-    result = run_script("clients/brake_demo.py", "--video", clip, "--url", "127.0.0.1:9", "--timeout-s", 1)
+    result = run_script("clients/brake_demo.py", "--video", clip, "--url", "127.0.0.1:9", "--output", "out.mp4")
     assert_one_line_error(result, "no Triton server answers at 127.0.0.1:9")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
 
@@ -53,20 +51,6 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
         open_demo_source(str(tmp_path / "none.mp4"), output=tmp_path / "out.mp4", image_folder_fps=10)
 
 
-def parse(config: Config, *arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    options.add_demo_arguments(parser, config)
-    braking_options.add_braking_arguments(parser, config)
-    return parser.parse_args(arguments)
-
-
-def test_flags_override_the_configuration(config: Config) -> None:
-    assert options.demo_settings(parse(config), config) == config.demo
-    args = parse(config, "--score-thresh", "0.25", "--video", "7", "--output", "x.mp4")
-    expected = {"score_thresh": 0.25, "video": 7, "output": Path("x.mp4")}
-    assert options.demo_settings(args, config) == config.demo.model_copy(update=expected)
-
-
 @pytest.mark.parametrize(
     ("flags", "speeds_mps"),
     [
@@ -79,13 +63,13 @@ def test_flags_override_the_configuration(config: Config) -> None:
 def test_the_speed_is_constant_recorded_or_unknown(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    config: Config,
     flags: tuple[str, ...],
     speeds_mps: tuple[float | None, float | None],
 ) -> None:
     (tmp_path / "speed.csv").write_text("time_s,speed_kmh\n0,36\n0.4,0\n")
     monkeypatch.chdir(tmp_path)
-    ego = options.ego_source(parse(config, *flags), config)
+    _, args, config = parse_verb("demo", flags)
+    ego = demo.ego_source(args, config)
     for time_s, speed_mps in zip((0.2, 9.0), speeds_mps, strict=True):
         assert ego.at(time_s).speed_mps == (None if speed_mps is None else pytest.approx(speed_mps))
 
@@ -98,7 +82,7 @@ def test_the_speed_is_constant_recorded_or_unknown(
         (["--video", "clip.mp4", "--camera", "none.yml"], 1, "error: cannot read none.yml"),
         (["--video", "clip.mp4", "--camera", "square.yml"], 1, "error: square.yml: got images of 320x180 pixels"),
         (["--video", "clip.mp4", "--ego-speed-csv", "none.csv"], 1, "error: cannot read none.csv"),
-        (["--pitch-deg", "90"], 2, "error: argument --pitch-deg: Input should be less than 45, got '90'"),
+        (["--pitch-deg", "90"], 2, "error: argument --pitch-deg: input should be less than 45, got '90'"),
         (["--no-ego-speed", "--ego-speed-csv", "x"], 2, "not allowed with argument"),
     ],
 )

@@ -13,7 +13,7 @@ from ssd_triton.driving.camera import Camera
 from ssd_triton.simulation import SimulationError, find_scenario
 from ssd_triton.simulation.judging.evaluate import Setup, evaluate
 from ssd_triton.simulation.judging.report import describe_setup, results_table, write_report
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, assert_wrong_usage
 
 CAMERA = Camera.from_fov((640, 360), horizontal_fov_deg=60, height_m=1.3)
 
@@ -75,4 +75,4 @@ def test_command(run_script, tmp_path):  # type: ignore[no-untyped-def]  # noqa:
     assert result.returncode == 0, result.stderr
     assert "| passed |" in result.stdout
     assert_one_line_error(run_script(tool, "--scenario", "ccrs-41"), "ccrs-41", "did you mean", "ccrs-4")
-    assert_one_line_error(run_script(tool, "--seeds", 0), "0 seeds", "--seeds")
+    assert_wrong_usage(run_script(tool, "--seeds", 0), "argument --seeds", "got '0'")

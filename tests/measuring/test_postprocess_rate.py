@@ -14,7 +14,7 @@ from ssd_triton.measuring.benchmark.postprocess_rate import crowded
 from ssd_triton.serving.repository.build import ensure_built
 from tests.conftest import assert_one_line_error
 
-LACKING = ("pydantic", "yaml", "tritonclient", "google.protobuf", "onnx", "onnxruntime", "psutil", "pytriton")
+LACKING = ("tritonclient", "google.protobuf", "onnx", "onnxruntime", "psutil", "pytriton")
 
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

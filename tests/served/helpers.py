@@ -8,13 +8,11 @@ import socket
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as grpc_client
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import ROOT
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import free_url
 
@@ -58,13 +56,6 @@ class Gate:
             # Another thread may be reading from it, which a mere close would not end.
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_RDWR)
-
-
-def write_config(folder: Path, old: str, new: str) -> None:
-    """The project's configuration with one line changed."""
-    text = (ROOT / "config.yml").read_text()
-    assert old in text
-    (folder / "config.yml").write_text(text.replace(old, new).replace("labels_path: ", f"labels_path: {ROOT}/"))
 
 
 MAX_BOX_ERROR_PX = 0.5

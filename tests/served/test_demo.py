@@ -21,7 +21,7 @@ from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import children_of, group_members, shared_memory_regions
 from tests.driving.demo import FRAMES, TIMES_S, write_pan
 from tests.interruptible import Interruptible
-from tests.served.helpers import executed, write_config
+from tests.served.helpers import executed
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 LONG_FRAMES = 200
@@ -97,8 +97,7 @@ def test_demo_in_real_time_measures_its_latency(
     run_script: RunScript, light_server: EmbeddedServer, clip: Path, tmp_path: Path
 ) -> None:
     # The machine may be busy with other tests: an answer that comes late is none.
-    write_config(tmp_path, "max_age_s: 1.0", "max_age_s: 20.0")
-    options = ("--config", "config.yml", "--video", clip, "--url", light_server.url("grpc"), "--real-time")
+    options = ("--set", "demo.max_age_s=20", "--video", clip, "--url", light_server.url("grpc"), "--real-time")
     result = run_script("clients/brake_demo.py", *options, "--output", "out.mp4")
     assert result.returncode == 0, result.stderr
     assert "from camera to decision" in result.stdout
@@ -121,10 +120,10 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
     config: Config, light_repository: Path, photograph_rgb: np.ndarray, tmp_path: Path
 ) -> None:
     write_long_clip(tmp_path / "long.mp4", photograph_rgb)
-    write_config(tmp_path, "server_deadline_s: 10", "server_deadline_s: 1")
     ports = config.server.for_one_run()
     with EmbeddedServer(light_repository, "onnx_fp32", ports) as doomed:
-        command = [sys.executable, str(ROOT / "clients/brake_demo.py"), "--config", "config.yml", "--video", "long.mp4"]
+        settings = ["--set", "demo.server_deadline_s=1", "--video", "long.mp4"]
+        command = [sys.executable, str(ROOT / "clients/brake_demo.py"), *settings]
         demo = subprocess.Popen(
             [*command, "--url", doomed.url("grpc"), "--output", "out.mp4"],
             cwd=tmp_path,

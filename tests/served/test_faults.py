@@ -28,7 +28,7 @@ from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.conftest import assert_one_line_error, children_of, free_ports
 from tests.driving.demo import evenly, events_of, frames_of, run, write_clip
-from tests.served.helpers import seconds_until_asked, write_config
+from tests.served.helpers import seconds_until_asked
 
 CLIP_FRAMES = 48
 LOST_S = 2.0
@@ -43,9 +43,8 @@ def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subpro
     """``tools/serve.py`` as a supervisor runs it."""
     flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
     # What waits for a dead process is never answered: its server need not wait for that when it ends.
-    write_config(folder, "shutdown_timeout_s: 15", "shutdown_timeout_s: 1")
-    models = ["--config", "config.yml", "--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
-    command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags]
+    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
+    command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags, "--set", "server.shutdown_timeout_s=1"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import shutil
@@ -14,11 +13,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from ssd_triton.commands.parser import parse_verb
 from ssd_triton.common.files import ROOT
-from ssd_triton.config import Config
 from ssd_triton.serving.repository.repository import ModelRepository
 from tests.serving.helm import CASES, CHART, PROMETHEUS, container, expressions, pod, render, run_helm, the
-from tools import container_entrypoint
 
 KSERVE = ROOT / "deploy/kserve/inferenceservice.yaml"
 KUBERNETES = ("1.30", "1.37")
@@ -85,41 +83,33 @@ def test_the_inference_service_s_pod_has_the_schema_of_kubernetes() -> None:
 # --- manifests and entry point ----------------------------------------------------------------------------------------
 
 
-def parse_arguments(arguments: list[str], config: Config) -> argparse.Namespace:
-    """As the entry point parses them; exits when it does not know one."""
-    parser = argparse.ArgumentParser()
-    container_entrypoint.add_arguments(parser, config)
-    return parser.parse_args(arguments)
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_the_entry_point_takes_the_arguments(case: str, config: Config) -> None:
-    args = parse_arguments(container(case)["args"], config)
-    assert args.variant in {"auto", *ModelRepository(config.model_repository).variants}
-    changed = container_entrypoint.with_arguments(config, args)
-    assert changed.server.shutdown_timeout_s == 30
-    assert changed.container.builder_timeout_s == 1800
+def test_the_entry_point_takes_the_arguments(case: str) -> None:
+    _, args, config = parse_verb("container", container(case)["args"])
+    assert config.container.variant in {"auto", *ModelRepository(config.model_repository).variants}
+    assert config.server.shutdown_timeout_s == 30
+    assert config.container.builder_timeout_s == 1800
     assert "--grpc-max-connection-age=300000" in args.triton_options
 
 
-def test_the_inference_service_s_arguments_are_known_too(config: Config) -> None:
+def test_the_inference_service_s_arguments_are_known_too() -> None:
     [serving] = yaml.safe_load(KSERVE.read_text())["spec"]["predictor"]["containers"]
-    assert parse_arguments(serving["args"], config).variant == "tensorrt_fp16"
+    assert parse_verb("container", serving["args"])[2].container.variant == "tensorrt_fp16"
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_times_fit_together(case: str, config: Config) -> None:
+def test_times_fit_together(case: str) -> None:
     deployment, serving = the(case, "Deployment")["spec"], container(case)
-    args = parse_arguments(serving["args"], config)
+    _, _, config = parse_verb("container", serving["args"])
     probe = serving["startupProbe"]
     startup_s = probe["periodSeconds"] * probe["failureThreshold"]
-    if args.variant != "onnx_int8":
-        assert startup_s > args.builder_timeout_s
+    if config.container.variant != "onnx_int8":
+        assert startup_s > config.container.builder_timeout_s
     assert deployment["progressDeadlineSeconds"] > startup_s
     pre_stop_s = serving["lifecycle"]["preStop"]["sleep"]["seconds"]
     readiness = serving["readinessProbe"]
     assert pre_stop_s >= readiness["periodSeconds"] * readiness["failureThreshold"]
-    assert pod(case)["terminationGracePeriodSeconds"] > pre_stop_s + args.shutdown_timeout_s
+    assert pod(case)["terminationGracePeriodSeconds"] > pre_stop_s + config.server.shutdown_timeout_s
 
 
 @pytest.mark.parametrize("case", CASES)

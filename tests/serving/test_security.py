@@ -15,7 +15,7 @@ from ssd_triton.serving.server.protection import (
     exposure_warning,
     protection_options,
 )
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, assert_wrong_usage
 
 MODULES = {"grpc": grpc_client, "http": http_client}
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,7 +40,7 @@ def test_shared_memory_is_closed_to_the_network(config: Config) -> None:
 
 
 def test_model_control_needs_a_key(run_script: RunScript) -> None:
-    assert_one_line_error(run_script("tools/serve.py", "--model-control"), "code of theirs", "openssl rand -hex 32")
+    assert_wrong_usage(run_script("tools/serve.py", "--model-control"), "code of theirs", "openssl rand -hex 32")
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "cannot read the admin key"), ("short", "got 5 characters")])

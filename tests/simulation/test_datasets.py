@@ -17,7 +17,7 @@ from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.simulation import find_scenario, scenarios
 from ssd_triton.simulation.clip import CODE_FOLDERS, render_clip
 from ssd_triton.simulation.dataset import write_dataset
-from tests.conftest import assert_one_line_error
+from tests.conftest import assert_one_line_error, assert_wrong_usage
 from tests.simulation.helpers import SMALL
 
 
@@ -71,7 +71,6 @@ def test_worlds_of_a_dataset_take_turns_in_their_size(run_script, tmp_path: Path
     ("arguments", "words"),
     [
         (["ccrs40"], ["unknown scenario 'ccrs40'", "ccrs-40"]),
-        (["town", "--fps", "0"], ["got 0 fps"]),
         (["town", "--size", "32", "32"], ["32x32", "--size"]),
     ],
 )
@@ -83,6 +82,10 @@ def test_refusals_of_the_tool(run_main, tmp_path: Path, arguments: list[str], wo
 
 def test_the_default_clip_depends_on_code_that_exists() -> None:
     assert all(list(folder.glob("*.py")) for folder in CODE_FOLDERS)
+
+
+def test_a_rate_of_nothing_is_wrong_usage(run_main) -> None:  # noqa: ANN001  # type: ignore[no-untyped-def]
+    assert_wrong_usage(run_main("tools/render_scenario.py", "town", "--fps", "0"), "argument --fps", "got '0'")
 
 
 def test_list_of_scenarios(run_main) -> None:  # noqa: ANN001  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ from PIL import Image
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import ROOT
-from ssd_triton.config import Config
+from ssd_triton.config import Config, load_config
 from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.evaluation.drive import count_classes, detect_drive
 from ssd_triton.evaluation.errors import EvaluationError
@@ -28,7 +28,6 @@ from ssd_triton.training.candidates import Candidate, choose
 from ssd_triton.training.half_safe import LARGEST_FP16, convolutions_with_norms, make_half_safe, match_scales
 from ssd_triton.training.initial_network import new_network
 from ssd_triton.training.interpolate import interpolated, shift_classes
-from ssd_triton.training.recipe import with_recipe
 from ssd_triton.training.run import CARD, WEIGHTS
 from tests.conftest import assert_one_line_error
 
@@ -136,9 +135,7 @@ def test_a_damaged_frame_of_a_drive_is_named(content: bytes | None, tmp_path: Pa
 
 
 def test_recipes(config: Config, tmp_path: Path) -> None:
-    settings = config.training
-    assert with_recipe(settings, None) == settings
-    fine = with_recipe(settings, ROOT / "recipes/fine_tune.yml")
+    settings, fine = config.training, load_config(ROOT / "recipes/fine_tune.yml").training
     assert fine.optimizer.backbone_lr <= settings.optimizer.backbone_lr
     assert fine.loss.smooth_l1_beta < settings.loss.smooth_l1_beta
     assert fine.loss.teacher_weight > settings.loss.teacher_weight
@@ -146,23 +143,23 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     assert fine.frozen_batch_norms
     assert not fine.optimizer.ema_warmup
     assert fine.optimizer.clip_norm == settings.optimizer.clip_norm
-    with_recipe(settings, ROOT / "recipes/from_imagenet.yml")
+    load_config(ROOT / "recipes/from_imagenet.yml")
     for text, words in (
-        ("optimizer: {had_lr: 1}", "did you mean 'head_lr'"),
-        ("steps: 0", "steps: "),
+        ("training: {optimizer: {had_lr: 1}}", "did you mean 'training.optimizer.head_lr'"),
+        ("training: {steps: 0}", "training.steps: "),
         ("- steps", "expected keys and values"),
     ):
         (tmp_path / "mine.yml").write_text(text)
         with pytest.raises(ConfigError, match=words):
-            with_recipe(settings, tmp_path / "mine.yml")
+            load_config(tmp_path / "mine.yml")
 
 
 def test_learning_rates_of_the_command_line_come_before_the_recipe(run_main: Run, tmp_path: Path) -> None:
-    (tmp_path / "mine.yml").write_text("steps: 77\noptimizer: {head_lr: 0.5}")
-    result = run_main("tools/train.py", "--recipe", "mine.yml", "--help")
+    (tmp_path / "mine.yml").write_text("training: {steps: 77, optimizer: {head_lr: 0.5}}")
+    result = run_main("tools/train.py", "--config", "mine.yml", "--help")
     assert "default: 77" in result.stdout
     assert "default: 0.5" in result.stdout
-    assert_one_line_error(run_main("tools/train.py", "--recipe", "none.yml", "--data", "a", "b"), "--recipe FILE")
+    assert_one_line_error(run_main("tools/train.py", "--config", "none.yml", "--data", "a", "b"), "--config FILE")
     assert run_main("tools/train.py", "--head-lr", "-1").returncode == 2
 
 
@@ -208,10 +205,7 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     arrays = {re.sub(r"^\d+", lambda found: place[found[0]], name): value.numpy() for name, value in backbone.items()}
     np.savez(tmp_path / "backbone.npz", **arrays)
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))
-    text = (ROOT / "config.yml").read_text()
-    text = re.sub("^backbone: .*$", "backbone: resnet18", text, flags=re.MULTILINE)
-    text = re.sub("^labels_path: .*$", "labels_path: labels.txt", text, flags=re.MULTILINE)
-    (tmp_path / "config.yml").write_text(text)
+    (tmp_path / "config.yml").write_text("{backbone: resnet18, labels_path: labels.txt}")
     arguments = [
         *("--config", "config.yml", "--photographs", *train, "--validation", *val, "--output", "out"),
         *("--checkpoint", "checkpoint.safetensors", "--backbone-weights", "backbone.npz", "--drive", val[0]),

@@ -1,0 +1,48 @@
+"""Start Triton in a container: build the engine that this GPU needs, if the cache has none, and become tritonserver.
+
+Engines are kept in a cache that containers may share: one of them builds, the others wait for it. A variant without an
+engine, on a CPU for example, starts at once. Signals reach tritonserver itself: SIGTERM lets requests in flight finish.
+What follows -- is passed to tritonserver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from ssd_triton.commands.options import add_option
+from ssd_triton.config import Config
+
+EXAMPLE = "ssd-triton container --variant onnx_int8 -- --log-verbose=1"
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this verb."""
+    add_option(parser, config, "--variant", "container.variant")
+    add_option(parser, config, "--model-repository", "model_repository")
+    add_option(parser, config, "--engine-cache", "container.engine_cache")
+    add_option(parser, config, "--runtime-dir", "container.runtime_dir")
+    add_option(parser, config, "--builder-timeout-s", "container.builder_timeout_s")
+    add_option(parser, config, "--runtime", "tensorrt.runtime")
+    parser.add_argument(
+        "--compute-capability",
+        metavar="X.Y",
+        help="compute capability of a GPU that is not here, with tensorrt-rtx; by default this GPU's",
+    )
+    parser.add_argument("--build-only", action="store_true", help="fill the cache and end")
+    for name in ("host", "grpc_port", "http_port", "metrics_port", "shutdown_timeout_s", "cuda_memory_pool_mib"):
+        add_option(parser, config, f"--{name.replace('_', '-')}", f"server.{name}")
+    parser.add_argument(
+        "triton_options", nargs="*", metavar="-- OPTION", help="options of tritonserver, such as --log-verbose=1"
+    )
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Prepare, then never return unless only the cache should be filled."""
+    from ssd_triton.serving.container.entry_point import exec_server, prepare
+
+    prepared = prepare(config, logging.info, compute_capability=args.compute_capability)
+    if not args.build_only:
+        exec_server(prepared, config, args.triton_options)
+    print(f"{prepared.variant}: {prepared.repository}")
+    return 0

@@ -1,0 +1,111 @@
+"""Average two networks of one origin, and keep the average that is best on all sets.
+
+A is a checkpoint whose accuracy on photographs should be kept, B was fine-tuned from it. Averages with several shares
+of B are evaluated. Into --output-folder go weights.safetensors (FP16, for weights_path) and MODEL_CARD.md of the best
+average that keeps A's accuracy, and interpolation.md, interpolation.json and interpolation.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssd_triton.commands.options import FRACTION, SHARE, add_option
+from ssd_triton.commands.shared import add_criteria_options, add_device_option, add_set_option, criteria_of, sets_of
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.config import Config
+
+EXAMPLE = """ssd-triton interpolate weights/ssd300_resnet50_demo.safetensors reports/training/weights.safetensors \\
+      --output-folder reports/interpolated --shares 0.2 0.4 0.6 0.8 \\
+      --validation coco/val coco/instances_val.json \\
+      --validation reports/rendered/val/images reports/rendered/val/annotations.json 0.3"""
+_LARGEST_SHIFT = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
+    """Options of this verb."""
+    parser.add_argument("first", type=Path, metavar="A", help="weights whose accuracy on photographs should be kept")
+    parser.add_argument("second", type=Path, metavar="B", help="weights that were fine-tuned from A")
+    parser.add_argument("--output-folder", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument(
+        "--shares",
+        type=SHARE,
+        nargs="+",
+        default=[0.2, 0.4, 0.6, 0.8],
+        help="shares of B, above 0 and below 1; A and B themselves are evaluated too",
+    )
+    add_set_option(
+        parser,
+        "--validation",
+        "folder and COCO file to choose by, and a WEIGHT of its AP, 1 by default; repeat for more sets; those of "
+        "'ssd-triton render-dataset' also report what is seen of rendered traffic",
+    )
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="weights to evaluate, not to average")
+    parser.add_argument(
+        "--max-loss", type=FRACTION, default=0.002, help="largest loss of AP against A on each set of photographs"
+    )
+    parser.add_argument("--choose", type=SHARE, help="share to keep, whatever the figures")
+    parser.add_argument(
+        "--shift",
+        type=_shift,
+        nargs="+",
+        default=[],
+        metavar="CLASS=LOGIT",
+        help="shift of a class's logits in all averages, which moves where a score of 0.5 lies; 'car=-0.3' asks for "
+        "more before it calls something a car",
+    )
+    add_option(parser, config, "--backbone", "backbone")
+    add_option(parser, config, "--labels-path", "labels_path")
+    add_device_option(parser)
+    add_criteria_options(parser, config)
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Average, evaluate, choose, and print the table."""
+    validation = sets_of("--validation", args.validation)
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.detector.device import choose_device
+    from ssd_triton.training.examples import Source
+    from ssd_triton.training.interpolate import Mixture, interpolate
+    from ssd_triton.training.interpolation_report import candidates_table
+
+    labels = load_labels(config.labels_path)
+    mixture = Mixture(
+        first=args.first,
+        second=args.second,
+        shares=args.shares,
+        others=args.also,
+        validation=[Source(*values) for values in validation],
+        labels=labels,
+        name_map=config.coco.name_map,
+        backbone=config.backbone,
+        criteria=criteria_of(args, config),
+        max_loss=args.max_loss,
+        chosen_share=args.choose,
+        shifts=_by_id(args.shift, labels),
+    )
+    outcome = interpolate(mixture, args.output_folder, choose_device(args.device))
+    print(candidates_table(outcome).markdown())
+    print(f"{relative_to_cwd(args.output_folder)}: {outcome.chosen.name}; model card and plot beside the weights")
+    return 0
+
+
+def _shift(text: str) -> tuple[str, float]:
+    name, _, logit = text.rpartition("=")
+    try:
+        value = float(logit)
+    except ValueError:
+        value = math.nan
+    if not name or not -_LARGEST_SHIFT <= value <= _LARGEST_SHIFT:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected CLASS=LOGIT with a logit of -10 to 10")
+    return name, value
+
+
+def _by_id(shifts: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[int, float]:
+    unknown = [name for name, _ in shifts if name not in labels]
+    if unknown:
+        raise UserError(f"--shift: got the class '{unknown[0]}', expected names of --labels-path")
+    return {labels.index(name): logit for name, logit in shifts}
