@@ -89,6 +89,7 @@ def main() -> int:
     args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     validation = sets_of("--validation", args.validation)
     from ssd_triton.detector.device import choose_device
+    from ssd_triton.training.class_map import ClassMap
     from ssd_triton.training.examples import Source
     from ssd_triton.training.interpolate import Mixture, interpolate
     from ssd_triton.training.interpolation_report import table
@@ -100,8 +101,7 @@ def main() -> int:
         shares=args.shares,
         others=args.also,
         validation=[Source(*values) for values in validation],
-        labels=labels,
-        name_map=config.coco.name_map,
+        classes=ClassMap(labels, labels, config.coco.name_map),
         backbone=args.backbone,
         criteria=criteria_of(args, config),
         max_loss=args.max_loss,

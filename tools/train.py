@@ -81,18 +81,17 @@ def main() -> int:
     name_map = {**config.coco.name_map, **_name_map(args.name_map)}
     from ssd_triton.common.labels import load_labels
     from ssd_triton.detector.device import choose_device
-    from ssd_triton.training.classes import choose_labels
+    from ssd_triton.training.class_map import ClassMap, choose_labels
     from ssd_triton.training.examples import Source
-    from ssd_triton.training.run import WEIGHTS, Begin, Request, train
+    from ssd_triton.training.initial_network import InitialWeights
+    from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
 
     labels = load_labels(args.labels_path)
-    request = Request(
+    request = TrainingRequest(
         training=[*(Source(*values) for values in training), *(Source(*values, taught=True) for values in taught)],
         validation=[Source(*values) for values in validation],
-        labels=choose_labels(labels, args.classes),
-        known=labels,
-        name_map=name_map,
-        begin=Begin(args.backbone, args.backbone_weights, args.checkpoint, args.new_heads),
+        classes=ClassMap(choose_labels(labels, args.classes), labels, name_map),
+        initial=InitialWeights(args.backbone, args.backbone_weights, args.checkpoint, args.new_heads),
         skip_bad=args.skip_bad,
         notes=args.data_note,
     )

@@ -76,17 +76,17 @@ def main() -> int:
     [photographs] = sets_of("--photographs", [args.photographs])
     [validation] = sets_of("--validation", [args.validation])
     from ssd_triton.detector.device import choose_device
-    from ssd_triton.training.default_weights import Branch, Maker, Plan
+    from ssd_triton.training.default_weights import Branch, WeightsMaker, WeightsPlan
     from ssd_triton.training.examples import Source
-    from ssd_triton.training.run import Begin
+    from ssd_triton.training.initial_network import InitialWeights
 
-    def branch(name: str, recipe: Path, steps: int | None, real_share: float, taught: bool, **begin: Any) -> Branch:
+    def branch(name: str, recipe: Path, steps: int | None, real_share: float, taught: bool, **initial: Any) -> Branch:
         given = {key: value for key, value in (("steps", steps), ("batch", args.batch)) if value is not None}
         settings = with_recipe(config.training, recipe).model_copy(update=given)
-        return Branch(name, settings, Begin(config.backbone, **begin), real_share, taught)
+        return Branch(name, settings, InitialWeights(config.backbone, **initial), real_share, taught)
 
     fine, whole = args.real_shares
-    plan = Plan(
+    plan = WeightsPlan(
         photographs=Source(*photographs),
         validation=Source(*validation),
         checkpoint=args.checkpoint,
@@ -111,7 +111,7 @@ def main() -> int:
         max_loss=args.max_loss,
         notes=args.data_note,
     )
-    maker = Maker(plan, config, load_labels(config.labels_path), args.output, choose_device(args.device))
+    maker = WeightsMaker(plan, config, load_labels(config.labels_path), args.output, choose_device(args.device))
     print(maker.make())
     print(f"\n{relative_to_cwd(args.output / 'chosen')}: weights.safetensors, for weights_path, and its model card")
     return 0
