@@ -1,7 +1,8 @@
 # make demo                  annotate a rendered drive through an embedded Triton server
 # make demo VIDEO=clip.mp4   the same with a clip of yours
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
-# make test                  linters, types, documentation and tests, against a real server
+# make check                 linters, types, import rules and the tests that need no server
+# make test                  make check, the documentation, and the tests against real servers
 # make docs                  the documentation as a site in site/
 # make audit                 licences and known vulnerabilities of what is installed
 # make lock                  newer versions for constraints.txt
@@ -18,7 +19,7 @@ VIDEO ?=
 MINUTES ?= 30
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo soak test lint format docs diagrams audit lock clean
+.PHONY: help setup repository demo soak check test lint unit format docs diagrams audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -48,11 +49,19 @@ soak: $(INSTALLED)
 lint: $(DEVELOPER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(DEVELOPER)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# At once: mypy keeps one core busy, and many tests wait for others.
+check:
+	@$(MAKE) --no-print-directory --jobs 2 lint unit
+
+unit: $(DEVELOPER) repository
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/served
 
 docs: $(DEVELOPER)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

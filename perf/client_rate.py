@@ -11,11 +11,10 @@ import logging
 from pathlib import Path
 
 from ssd_triton.commands import runner
-from ssd_triton.common.files import atomic_output
 from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_dataset_arguments, dataset_from, positive
-from ssd_triton.measuring.client_rate import TARGET, measure_client_rate, plot, table
+from ssd_triton.measuring.client_rate import TARGET, measure_client_rate, write_report
 from ssd_triton.serving.repository.ensure import ensure_built_if_possible
 from ssd_triton.serving.server import EmbeddedServer
 
@@ -45,11 +44,7 @@ def main() -> int:
         rates = measure_client_rate(
             server.url("grpc"), dataset, args.concurrency, rounds=args.rounds, timeout_s=args.timeout_s
         )
-    lines = f"{args.variant}: {table(rates, len(dataset.images), args.concurrency)}\n"
-    with atomic_output(args.output / "client_rate.md") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    plot(args.output / "client_rate.png", rates)
-    print(lines, end="")
+    print(write_report(args.output, args.variant, rates, len(dataset.images), args.concurrency), end="")
     return 0 if rates.share >= TARGET else 1
 
 

@@ -10,8 +10,7 @@ import argparse
 from pathlib import Path
 
 from ssd_triton.commands import runner
-from ssd_triton.common.files import atomic_output
-from ssd_triton.common.machine import cores, processor
+from ssd_triton.common.machine import cores
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import positive
 
@@ -40,16 +39,11 @@ def _duration_s(text: str) -> float:
 def main() -> int:
     """Measure and print the table."""
     args, _ = runner.parse(str(__doc__), "python perf/decode_rate.py --images coco/val2017", add_arguments)
-    from ssd_triton.measuring.decode_rate import decode_rate_table, kinds_of, measure_decode_rate, plot_decode_rate
+    from ssd_triton.measuring.decode_rate import kinds_of, measure_decode_rate, write_report
 
     kinds = kinds_of(args.images, args.num_images)
     rates = measure_decode_rate(kinds, args.processes, turns=args.turns, seconds=args.seconds)
-    machine = f"{processor()}, {cores()} cores"
-    text = f"{machine}\n\n{decode_rate_table(rates).markdown()}"
-    with atomic_output(args.output / "decode_rate.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    plot_decode_rate(args.output / "decode_rate.png", rates, f"Decoding and resizing, {machine}")
-    print(text, end="")
+    print(write_report(args.output, rates), end="")
     return 0
 
 

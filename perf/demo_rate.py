@@ -59,7 +59,7 @@ def main() -> int:
         rates = measure_demo_rate(
             client, lambda: open_source(args.video, image_folder_fps=config.demo.image_folder_fps), run, args.rounds
         )
-    print(f"{args.variant}, {args.video}\n\n{rates.table()}")
+    print(f"{args.variant}, {args.video}\n\n{rates.table().markdown()}")
     return 0 if rates.added <= TARGET else 1
 
 

@@ -8,18 +8,15 @@ stopped at once. Exit code 1 when a request has failed.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from contextlib import ExitStack
 from pathlib import Path
 
 from ssd_triton.commands import runner
-from ssd_triton.common.files import atomic_output
-from ssd_triton.common.machine import processor
 from ssd_triton.common.progress import progress
 from ssd_triton.config import Config
 from ssd_triton.detector.export.samples import sample_photograph
-from ssd_triton.measuring.replicas.drain import WAYS, drain_under_load, plot
+from ssd_triton.measuring.replicas.drain import WAYS, drain_under_load, write_report
 from ssd_triton.serving.repository.ensure import ensure_built_if_possible
 from ssd_triton.serving.server import EmbeddedServer
 
@@ -53,10 +50,7 @@ def main() -> int:
                 )
             )
         print(f"{args.variant}, {reports[-1].line()}", flush=True)
-    record = {"variant": args.variant, "processor": processor(), "ways": [report.to_dict() for report in reports]}
-    with atomic_output(args.output / "drain.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    plot(args.output / "drain.png", reports)
+    write_report(args.output, args.variant, reports)
     return 1 if any(report.failed for report in reports) else 0
 
 

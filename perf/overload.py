@@ -12,7 +12,6 @@ import logging
 from pathlib import Path
 
 from ssd_triton.commands import runner
-from ssd_triton.common.files import atomic_output
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import positive
 from ssd_triton.serving.repository.ensure import ensure_built_if_possible
@@ -34,8 +33,8 @@ def main() -> int:
     """Measure and print the table."""
     args, config = runner.parse(str(__doc__), "python perf/overload.py --factor 4 --offer-s 60", add_arguments)
     from ssd_triton.detector.export.samples import sample_photograph
-    from ssd_triton.measuring.overload import OverloadSettings, measure_overload
-    from ssd_triton.measuring.overload_report import plot, table
+    from ssd_triton.measuring.overload.report import write_report
+    from ssd_triton.measuring.overload.run import OverloadSettings, measure_overload
 
     ensure_built_if_possible(config, args.variant, logging.info)
     names = ("factor", "saturate_s", "offer_s", "in_flight", "timeout_s")
@@ -43,11 +42,7 @@ def main() -> int:
     ports = config.server.for_one_run()
     with EmbeddedServer(config.model_repository, args.variant, ports) as server:
         result = measure_overload(server, sample_photograph(), settings)
-    lines = f"{table(result)}\n"
-    with atomic_output(args.output / "overload.md") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    plot(args.output / "overload.png", result)
-    print(lines, end="")
+    print(write_report(args.output, result), end="")
     return 1 if result.failures() else 0
 
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ssd_triton.commands import runner
-from ssd_triton.common.files import ROOT, atomic_output
+from ssd_triton.common.files import ROOT
 
 POSTPROCESS = ROOT / "model_repository" / "ssd_postprocess" / "1"
 LABELS = ROOT / "model_repository" / "ssd_detector" / "labels.txt"
@@ -48,13 +48,14 @@ def main() -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
-    from ssd_triton.measuring.benchmark import postprocess, timing
+    from ssd_triton.detector.weights.file import WeightsFile
+    from ssd_triton.measuring.benchmark import postprocess_rate as postprocess
+    from ssd_triton.measuring.benchmark.timing import device_environment
 
     device = choose_device(args.device)
     script = postprocess.load_script(args.module, device)
     num_labels = len(load_labels(args.labels_path))
-    detector = ServedDetector(load_network(args.weights_path, args.backbone, num_labels)).eval().to(device)
+    detector = ServedDetector(WeightsFile(args.weights_path).load_network(args.backbone, num_labels)).eval().to(device)
     kinds = {
         postprocess.PHOTOGRAPHS: postprocess.photographs(detector, photographs(args.images, args.num_images), device),
         postprocess.CROWDED: postprocess.crowded(num_labels, device),
@@ -63,13 +64,7 @@ def main() -> int:
     found = postprocess.measure_postprocess(
         script, kinds, batches=args.batch, turns=args.turns, device=device, onnx=onnx
     )
-    machine = timing.machine(device)
-    lines = f"{', '.join(f'{name} {value}' for name, value in machine.items())}\n\n{postprocess.table(found)}\n"
-    with atomic_output(args.output / "postprocess_rate.md") as temporary:
-        temporary.write_text(lines, encoding="utf-8")
-    title = f"Post-processing, {machine.get('gpu', machine['processor'])}"
-    postprocess.plot(args.output / "postprocess_rate.png", found, title)
-    print(lines, end="")
+    print(postprocess.write_report(args.output, found, device_environment(device)), end="")
     return 0
 
 

@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 
 from ssd_triton.commands import runner
-from ssd_triton.common.files import atomic_output
 from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.evaluation.options import add_dataset_arguments, dataset_from
@@ -35,14 +34,10 @@ def main() -> int:
     )
     dataset = dataset_from(args, load_labels(config.labels_path))
     ensure_built_if_possible(config, args.variant, logging.info)
-    from ssd_triton.measuring.reduced_decode import decode_table, measure_reduced_decode, plot_decode
+    from ssd_triton.measuring.reduced_decode import measure_reduced_decode, write_report
 
     costs = measure_reduced_decode(config, args.variant, dataset, args.ratio)
-    text = f"{args.variant}, {dataset.set_name}, enlarged\n\n{decode_table(costs).markdown()}"
-    with atomic_output(args.output / "reduced_decode.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    plot_decode(args.output / "reduced_decode.png", costs)
-    print(text, end="")
+    print(write_report(args.output, f"{args.variant}, {dataset.set_name}, enlarged", costs), end="")
     return 0
 
 

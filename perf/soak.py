@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def main() -> int:
     """Run and report; exit code 1 when something was wrong, 130 when Ctrl-C ended it."""
     args, config = runner.parse(str(__doc__), "python perf/soak.py --minutes 30", add_arguments)
-    from ssd_triton.measuring.soak.report import report, write_report
+    from ssd_triton.measuring.soak.report import soak_markdown, write_report
     from ssd_triton.measuring.soak.run import SoakSettings, soak
 
     ensure_built_if_possible(config, args.variant, logging.info)
@@ -53,7 +53,7 @@ def main() -> int:
     with EmbeddedServer(config.model_repository, args.variant, ports) as server:
         result = soak(server, settings)
     paths = write_report(args.output, result)
-    print(report(result))
+    print(soak_markdown(result), end="")
     for path in paths:
         logging.info("%s", relative_to_cwd(path))
     if result.failures():

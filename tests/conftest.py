@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import random
 import runpy
 import signal
 import socket
@@ -23,7 +24,7 @@ from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config, load_config
 from ssd_triton.detector.export.samples import sample_photograph
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 
 TEST_DATA = Path(os.environ.get("SSD_TEST_DATA", ROOT.parent / "shared" / "data"))
 """Optional real data, not part of the project: COCO images, clips; tests that need it skip without it."""
@@ -47,7 +48,7 @@ def labels(config: Config) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def reference_detector(config: Config, labels: tuple[str, ...]) -> ServedDetector:
     """PyTorch, FP32."""
-    return ServedDetector(load_network(config.weights_path, config.backbone, len(labels))).eval()
+    return ServedDetector(WeightsFile(config.weights_path).load_network(config.backbone, len(labels))).eval()
 
 
 @pytest.fixture(scope="session")
@@ -141,19 +142,30 @@ def shared_memory_regions() -> set[Path]:
     return set(Path("/dev/shm").glob("ssd*"))
 
 
+def free_port() -> int:
+    """A port that nothing listens on.
+
+    It lies below the range from which the kernel takes ports for others (``ip_local_port_range``), so that nobody gets
+    it before the test uses it.
+    """
+    first_of_the_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(first_of_the_kernel // 2, first_of_the_kernel), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("100 ports are taken")
+
+
 def free_ports() -> list[int]:
     """Three ports that nothing listens on, for gRPC, HTTP and metrics."""
-    with contextlib.ExitStack() as stack:
-        # All are open at once, so that none comes twice.
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        return [listener.getsockname()[1] for listener in listeners]
+    ports = {free_port()}
+    while len(ports) < 3:
+        ports.add(free_port())
+    return list(ports)
 
 
 def free_url() -> str:
     """An address that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def group_members(pgid: int) -> list[int]:

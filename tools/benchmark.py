@@ -29,24 +29,20 @@ def main() -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.network.ssd import ServedDetector
     from ssd_triton.detector.variants import BASELINE
-    from ssd_triton.detector.weights.file import load_network
-    from ssd_triton.measuring.benchmark import measure, report, timing
+    from ssd_triton.detector.weights.file import WeightsFile
+    from ssd_triton.measuring.benchmark import report, run, timing
     from ssd_triton.serving.runnable import runnable_variants
 
     device = choose_device(args.device)
-    network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(args.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
     variants = runnable_variants(config, detector, device)
-    limit = measure.measure_limit(detector, device)
-    rows = measure.benchmark(variants, args.batch, args.turns, device)
+    limit = run.measure_limit(detector, device)
+    timings = run.benchmark(variants, args.batch, args.turns, device)
     baseline = BASELINE["gpu" if device.type == "cuda" else "cpu"]
-    report.write_report(args.output, rows, limit, timing.machine(device), baseline)
-    print(report.table(rows))
-    print(
-        f"limit at batch {max(args.batch)}: {limit.images_per_s(max(args.batch)):,.0f} images/s "
-        f"({limit.gflop_per_image:.1f} GFLOP an image, {limit.matrix_tflop_per_s:.0f} TFLOP/s, "
-        f"{limit.copy_gbyte_per_s:.0f} GB/s); report in {args.output}"
-    )
+    report.write_report(args.output, timings, limit, timing.device_environment(device), baseline)
+    print(report.rates_table(timings).markdown())
+    print(f"{limit.describe(max(args.batch))}; report in {args.output}")
     return 0
 
 

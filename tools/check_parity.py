@@ -27,16 +27,16 @@ def main() -> int:
     from ssd_triton.detector.device import choose_device
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
-    from ssd_triton.evaluation.parity import check_parity, table
+    from ssd_triton.detector.weights.file import WeightsFile
+    from ssd_triton.evaluation.parity import check_parity, parity_table
     from ssd_triton.serving.runnable import runnable_variants
 
-    network = load_network(args.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(args.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
     variants = runnable_variants(config, detector, choose_device(args.device))
     images = photographs(args.images, args.num_images)
     results = check_parity(detector, variants, images, config.parity.model_dump())
-    print(table(results))
+    print(parity_table(results).markdown())
     return 0 if all(one.passed for one in results) else 1
 
 

@@ -19,7 +19,7 @@ from ssd_triton.serving.connect import add_connection_arguments, connect
 from ssd_triton.simulation import find_scenario, scenarios
 from ssd_triton.simulation.clip import DEFAULT_FPS, DEFAULT_SIZE_PX
 from ssd_triton.simulation.judging.evaluate import Setup, evaluate
-from ssd_triton.simulation.judging.report import describe_setup, table, write_report
+from ssd_triton.simulation.judging.report import describe_setup, results_table, write_report
 
 EXAMPLE = (
     "python tools/evaluate_braking.py --seeds 50\n"
@@ -61,17 +61,17 @@ def main() -> int:
     seeds = args.seeds if args.seeds is not None else (1 if full_stack else 5)
     if full_stack:
         with connect(args, config) as client:
-            rows = evaluate(
+            results = evaluate(
                 setup, chosen, seeds=seeds, pitch_offsets_deg=args.pitch_offsets_deg, detect=client.detect_frame
             )
     else:
-        rows = evaluate(setup, chosen, seeds=seeds, pitch_offsets_deg=args.pitch_offsets_deg, jobs=args.jobs)
+        results = evaluate(setup, chosen, seeds=seeds, pitch_offsets_deg=args.pitch_offsets_deg, jobs=args.jobs)
     source = (args.serve or args.url) if full_stack else None
     title = "Braking, full stack: rendered frames" if full_stack else "Braking, ground-truth detections"
     stem = "braking_full_stack" if full_stack else "braking"
-    write_report(args.output, stem, title, rows, describe_setup(setup, source))
-    print(f"{title}\n\n{table(rows)}")
-    return 1 if any(row.judged and row.failed for row in rows) else 0
+    write_report(args.output, stem, title, results, describe_setup(setup, source))
+    print(f"{title}\n\n{results_table(results)}")
+    return 1 if any(one.judged and one.failed for one in results) else 0
 
 
 if __name__ == "__main__":

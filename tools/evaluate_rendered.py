@@ -37,7 +37,7 @@ def main() -> int:
     args, config = runner.parse(str(__doc__), EXAMPLE, add_arguments)
     from ssd_triton.simulation.judging.visibility import judge
     from ssd_triton.simulation.judging.visibility_images import RenderedImages, offline, served
-    from ssd_triton.simulation.judging.visibility_report import describe, table, write_report
+    from ssd_triton.simulation.judging.visibility_report import describe, recall_table, write_report
 
     labels = load_labels(config.labels_path)
     criteria = criteria_of(args, config)
@@ -49,7 +49,7 @@ def main() -> int:
             visibility = judge(images.truth, served(images, client), labels, criteria)
     facts = describe(args.serve or args.url or "running", args.weights_path, args.images)
     written = write_report(args.output, visibility, facts, images.pixels_of, labels, args.worst)
-    print(table(visibility))
+    print(recall_table(visibility))
     for path in written:
         print(relative_to_cwd(path))
     return 0

@@ -42,12 +42,12 @@ def main() -> int:
         export_postprocess(args.output, num_labels, ModelRepository(config.model_repository).thresholds)
         print(f"{args.output}: equal to the NumPy reference, sha256 {sha256_of(args.output)}")
         return 0
-    from ssd_triton.detector.export.detector import export_detector
+    from ssd_triton.detector.export.onnx_export import export_detector
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    network = load_network(args.weights_path, args.backbone, num_labels)
+    network = WeightsFile(args.weights_path).load_network(args.backbone, num_labels)
     images = photographs(args.images, args.num_images)
     errors = export_detector(ServedDetector(network).eval(), args.output, images)
     described = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())

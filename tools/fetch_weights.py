@@ -1,7 +1,7 @@
 """Download NVIDIA's published SSD300-ResNet50 checkpoint (about 90 MB) from NGC, without an account.
 
-Resumes a download that was interrupted. NVIDIA publishes no digest: the first download's SHA-256 is recorded beside
-the file and demanded ever after; --sha256 demands a certain one. The same file has a second address:
+NVIDIA publishes no digest: the SHA-256 of the first download is recorded beside the file and required from then on;
+--sha256 requires a given one. The same file has a second address:
 https://api.ngc.nvidia.com/v2/models/nvidia/dle/ssd__pyt_ckpt/versions/20.06.0_amp/files/nvidia_ssdpyt_amp_200703.pt
 (https://github.com/NVIDIA/DeepLearningExamples/issues/1211).
 """
@@ -9,7 +9,6 @@ https://api.ngc.nvidia.com/v2/models/nvidia/dle/ssd__pyt_ckpt/versions/20.06.0_a
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 from pathlib import Path
 
@@ -32,13 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def main() -> int:
     """Fetch the checkpoint and print what to put into ``config.yml``."""
     args, _ = runner.parse(str(__doc__), "python tools/fetch_weights.py", add_arguments)
-    checkpoint = fetch(args.url, args.output, sha256=args.sha256, timeout_s=args.timeout_s, retries=args.retries)
-    if not checkpoint.downloaded:
-        logging.info("already there, and its SHA-256 is the expected one: nothing was downloaded")
-    path, base = checkpoint.path.resolve(), args.config.resolve().parent
-    print(f"file        {relative_to_cwd(checkpoint.path)}")
-    print(f"size        {checkpoint.size_bytes} bytes ({checkpoint.size_bytes / 1e6:.1f} MB)")
-    print(f"SHA-256     {checkpoint.sha256}")
+    weights = fetch(args.url, args.output, sha256=args.sha256, timeout_s=args.timeout_s, retries=args.retries)
+    path, base = weights.path.resolve(), args.config.resolve().parent
+    size_bytes = path.stat().st_size
+    print(f"file        {relative_to_cwd(weights.path)}")
+    print(f"size        {size_bytes} bytes ({size_bytes / 1e6:.1f} MB)")
+    print(f"SHA-256     {weights.sha256}")
     print(f"config.yml  weights_path: {path.relative_to(base) if path.is_relative_to(base) else path}")
     return 0
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def main() -> int:
     """Fuzz and print the table."""
     args, config = runner.parse(str(__doc__), "python tools/fuzz_preprocess.py --inputs 200000", add_arguments)
-    from ssd_triton.measuring.fuzz.report import table, write_report
+    from ssd_triton.measuring.fuzz.report import fuzz_markdown, write_report
 
     if args.url is not None or args.serve is not None:
         with connect(args, config) as client:
@@ -40,7 +40,7 @@ def main() -> int:
     else:
         folder = args.model_repository.resolve() / PREPROCESS
         result = fuzz_decoder(folder, args.output, inputs=args.inputs, seed=args.seed, timeout_s=args.hang_s)
-    print(table(result))
+    print(fuzz_markdown(result), end="")
     for path in write_report(result, args.output, seed=args.seed):
         print(relative_to_cwd(path))
     for finding in result.findings:

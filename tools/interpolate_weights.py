@@ -92,7 +92,7 @@ def main() -> int:
     from ssd_triton.training.class_map import ClassMap
     from ssd_triton.training.examples import Source
     from ssd_triton.training.interpolate import Mixture, interpolate
-    from ssd_triton.training.interpolation_report import table
+    from ssd_triton.training.interpolation_report import candidates_table
 
     labels = load_labels(args.labels_path)
     mixture = Mixture(
@@ -109,7 +109,7 @@ def main() -> int:
         shifts=_by_id(args.shift, labels),
     )
     outcome = interpolate(mixture, args.output_folder, choose_device(args.device))
-    print(table(outcome))
+    print(candidates_table(outcome).markdown())
     print(f"{relative_to_cwd(args.output_folder)}: {outcome.chosen.name}; model card and plot beside the weights")
     return 0
 

@@ -120,9 +120,10 @@ def _check_usage(args: argparse.Namespace) -> None:
     if args.sensitivity and (args.evaluation_images is None or args.annotations is None):
         raise UserError("--sensitivity measures AP: give --evaluation-images FOLDER and --annotations FILE too")
     from ssd_triton.detector.quantization.ranges import load_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
 
     if not args.calibrate:
-        load_ranges(args.ranges, args.weights_path)
+        load_ranges(args.ranges, WeightsFile(args.weights_path))
     if not (args.calibrate or args.sensitivity):
         return
     from ssd_triton.detector.quantization.calibration import load_images
@@ -151,12 +152,12 @@ def _evaluation_images(args: argparse.Namespace) -> EvaluationImages:
 def _export_fp32(args: argparse.Namespace, config: Config, folder: Path) -> Path:
     """Export anew: ranges and layers are those of these weights, whatever the model repository holds."""
     from ssd_triton.common.labels import load_labels
-    from ssd_triton.detector.export.detector import export_detector
+    from ssd_triton.detector.export.onnx_export import export_detector
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    network = load_network(args.weights_path, args.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(args.weights_path).load_network(args.backbone, len(load_labels(config.labels_path)))
     path = folder / "fp32.onnx"
     export_detector(ServedDetector(network).eval(), path, photographs(None, 2))
     return path
@@ -168,10 +169,12 @@ def _calibrate(args: argparse.Namespace, fp32: Path) -> None:
     from ssd_triton.detector.quantization.calibration import calibrate, load_images
     from ssd_triton.detector.quantization.quantize import activations
     from ssd_triton.detector.quantization.ranges import save_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
 
     images = load_images(args.images, args.num_images, _evaluation(args))
     tensors = activations(onnx.load(fp32))
-    ranges = calibrate(fp32, tensors, images, args.method, weights_path=args.weights_path, weight_bits=args.weight_bits)
+    weights = WeightsFile(args.weights_path)
+    ranges = calibrate(fp32, tensors, images, args.method, weights=weights, weight_bits=args.weight_bits)
     save_ranges(ranges, args.ranges)
     print(f"{relative_to_cwd(args.ranges)}: ranges of {len(tensors)} tensors, {args.method}, {args.num_images} images")
 
@@ -179,9 +182,10 @@ def _calibrate(args: argparse.Namespace, fp32: Path) -> None:
 def _sensitivity(args: argparse.Namespace, fp32: Path) -> None:
     from ssd_triton.detector.quantization.calibration import load_images
     from ssd_triton.detector.quantization.ranges import load_ranges, save_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
     from ssd_triton.evaluation.sensitivity import layer_errors, smallest_exclusion
 
-    ranges = load_ranges(args.ranges, args.weights_path)
+    ranges = load_ranges(args.ranges, WeightsFile(args.weights_path))
     images = load_images(args.images, _SENSITIVITY_IMAGES, _evaluation(args))
     ranked = layer_errors(fp32, ranges, images.pixels, args.provider)
     width = max(len(error.layer) for error in ranked)
@@ -211,8 +215,9 @@ def _build(args: argparse.Namespace, fp32: Path) -> None:
     from ssd_triton.detector.export.samples import photographs
     from ssd_triton.detector.quantization.quantize import export_int8
     from ssd_triton.detector.quantization.ranges import load_ranges
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    ranges = load_ranges(args.ranges, args.weights_path)
+    ranges = load_ranges(args.ranges, WeightsFile(args.weights_path))
     errors = export_int8(fp32, ranges, args.output, exclude=ranges.exclude, images_rgb=photographs(args.images, 4))
     described = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
     print(f"{args.output}: relative error to FP32: {described}; sha256 {sha256_of(args.output)}")

@@ -1,4 +1,8 @@
-"""Talking to a Triton server that serves the ``ssd`` ensembles: typed detections in, typed errors out."""
+"""The client of a Triton server with the ``ssd`` ensembles: images in, typed detections or errors by cause out.
+
+:class:`DetectorClient` is the way in; :mod:`ssd_triton.client.errors` shows the tree of errors. Importing the package
+loads NumPy alone: a protocol's library is loaded when a client of that protocol is made.
+"""
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import (

@@ -1,4 +1,4 @@
-"""The cause of an error that tritonclient raises, by its status and, where that does not tell, by Triton's words."""
+"""The cause of an error that tritonclient raises, by its status and, where that is ambiguous, by Triton's words."""
 
 from __future__ import annotations
 
@@ -22,34 +22,29 @@ from ssd_triton.client.errors import (
 )
 
 _CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unreachable", "broken pipe", "eof")
-"""In gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
+"""Occur in gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
 _TLS_WORDS = ("ssl", "handshake", "certificate", "verification check")
-"""In gRPC's messages of status UNAVAILABLE, where trust is missing."""
-_NOT_THERE_WORDS = (
-    "unknown model",
-    "is not ready",
-    "not found",
-    "is stopping",
-    "unavailable",
-)
+"""Occur in gRPC's messages of status UNAVAILABLE where trust is missing."""
+_NOT_READY_WORDS = ("unknown model", "is not ready", "not found", "is stopping", "unavailable")
+"""Occur in Triton's messages where a model is not loaded."""
 _RESTRICTED = re.compile(r"This \w+ is restricted, expecting header")
-"""How Triton begins when a restricted API (HTTP) or protocol (gRPC) is asked for without its key."""
+"""Begins Triton's answer to a call of a restricted API (HTTP) or protocol (gRPC) without its key."""
 _REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape|datatype|total byte size)")
-"""How the preprocessing, which may quote the input, and Triton's own checks of an input begin."""
+"""Begins what the preprocessing and Triton's own checks say of a bad input. The rest may quote the input."""
 _OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", re.IGNORECASE)
-"""How Triton begins when a queue of a model is full, and when a request has waited there for too long."""
+"""Begins Triton's answer when a model's queue is full, or a request has waited there for too long."""
 _DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
-"""How the python backend begins when the process of a model's instance is gone; other releases name it first."""
+"""Begins the python backend's answer when the process of a model's instance is gone; some releases put a name first."""
 _STOPPING = "Server is stopping"
-"""In what Triton says between being told to end and its end, which is some seconds."""
+"""Occurs in Triton's answers during the seconds of its shutdown."""
 _UNLOADED = "has no available versions"
-"""Of a model that was there: a server that stops unloads its models before it refuses requests as such."""
+"""Occurs where a model was loaded before: a server unloads its models before it reports its shutdown."""
 _FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
-"""How Triton begins when it has not been told of a region."""
+"""Begins Triton's answer when a region is not registered."""
 
 
 def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of a gRPC error, by its status and, for UNAVAILABLE, by whose message it is."""
+    """The cause of a gRPC error, by its status and, for UNAVAILABLE, by its author: gRPC or Triton."""
     status, message = str(error.status()), _without_ensemble(str(error.message()))
     lower = message.lower()
     if status == "StatusCode.DEADLINE_EXCEEDED":
@@ -66,7 +61,7 @@ def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
 
 
 def _from_unavailable(message: str, url: str) -> ClientError:
-    """The cause of gRPC's status UNAVAILABLE, which says everything from a broken connection to a full queue."""
+    """The cause of gRPC's status UNAVAILABLE; it covers everything from a broken connection to a missing model."""
     lower = message.lower()
     if any(word in lower for word in _TLS_WORDS):
         return untrusted(url, message)
@@ -76,7 +71,7 @@ def _from_unavailable(message: str, url: str) -> ClientError:
 
 
 def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of an error on a stream: Triton sends the text of a request's error and no status with it."""
+    """The cause of an error on a stream: Triton sends only the text of a request's error, without a status."""
     if error.status() is not None:
         return from_grpc_error(error, url)
     message = _without_ensemble(str(error.message()))
@@ -84,19 +79,19 @@ def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
         return RequestRefusedError(message)
     if (cause := _by_triton_words(message, url)) is not None:
         return cause
-    if any(word in message.lower() for word in _NOT_THERE_WORDS):
+    if any(word in message.lower() for word in _NOT_READY_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
     return ServerFailedError(f"{url}: {message}")
 
 
 def from_http_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of an HTTP error, by its status and text: Triton uses 400 for more than bad requests."""
+    """The cause of an HTTP error, by status and text: Triton uses 400 for more than bad requests."""
     status, message = str(error.status()), _without_ensemble(str(error.message()))
     if status == "400" and _REFUSAL.match(message):
         return RequestRefusedError(message)
     if (cause := _by_triton_words(message, url)) is not None:
         return cause
-    if status == "503" or any(word in message.lower() for word in _NOT_THERE_WORDS):
+    if status == "503" or any(word in message.lower() for word in _NOT_READY_WORDS):
         return ServerNotReadyError(f"{url}: {message}")
     if status in ("400", "413"):
         return RequestRefusedError(message)
@@ -106,16 +101,16 @@ def from_http_error(error: InferenceServerException, url: str) -> ClientError:
 
 
 def _by_triton_words(message: str, url: str) -> ClientError | None:
-    """The causes that Triton tells apart by words only."""
+    """The causes that only Triton's words distinguish."""
     if _RESTRICTED.match(message):
         return _denied(url, message)
     if _OVERLOADED.match(message):
         return ServerOverloadedError(
-            f"{url}: {message}: more requests come than the server answers; send fewer at once, or add replicas"
+            f"{url}: {message}: more requests arrive than the server can answer; send fewer at once, or add replicas"
         )
     if (died := _DIED.match(message)) is not None:
         return BackendProcessDiedError(
-            f"{url}: the process of {died['instance']} has died, and Triton does not start it again: restart the server"
+            f"{url}: the process of {died['instance']} has died, and Triton does not start it again; restart the server"
         )
     if _STOPPING in message or _UNLOADED in message:
         return ServerStoppingError(f"{url}: {message}")
@@ -125,7 +120,7 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
 
 
 def unreachable(url: str, reason: str) -> ServerUnreachableError:
-    """Nothing answers there, for this reason."""
+    """The error for an address where nothing answers; ``reason`` is the library's."""
     return ServerUnreachableError(
         f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
         "'python tools/serve.py', or give --url or --serve"
@@ -133,7 +128,7 @@ def unreachable(url: str, reason: str) -> ServerUnreachableError:
 
 
 def untrusted(url: str, reason: str) -> TlsError:
-    """Client and server do not trust each other, for this reason."""
+    """The error for a client and a server that do not trust each other; ``reason`` is the library's."""
     return TlsError(
         f"no trust between this client and {url} ({' '.join(reason.split())[:200]}): check --ssl-root-certificates, "
         "--ssl-certificate and --ssl-private-key, that the certificate names this host, and that the port speaks TLS"
@@ -145,5 +140,5 @@ def _denied(url: str, reason: str) -> AccessDeniedError:
 
 
 def _without_ensemble(message: str) -> str:
-    """Triton begins with the request's id and the ensemble's name; what a user needs is the reason."""
+    """Cut off the request's id and the ensemble's name, with which Triton begins."""
     return re.sub(r"^(?:\[request id: [^\]]*\] |in ensemble '[^']*', )*", "", message)

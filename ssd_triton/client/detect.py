@@ -1,4 +1,8 @@
-"""Detecting objects in files: what ``clients/detect.py`` does."""
+"""Detecting objects in files, and writing what was found.
+
+Drawing and video need Pillow, OpenCV and PyAV, which are no part of a client's installation: they are imported where
+they are used.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
@@ -18,31 +21,33 @@ from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
-from ssd_triton.media.drawing import draw_detections
-from ssd_triton.media.video import VideoWriter, open_source
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+from ssd_triton.media import images
 
 
 @dataclass
 class DetectSummary:
-    """What a run has done."""
+    """The results of a run.
+
+    Attributes:
+        results: The content of ``detections.json``.
+        refused: A line for each file that the server refused, with its reason.
+        written: The files that were written.
+        undecodable_frames: Frames of a video that were skipped because they could not be decoded.
+    """
 
     results: list[dict[str, object]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    """A line for each file that the server refused, with its reason."""
     written: list[Path] = field(default_factory=list)
     undecodable_frames: int = 0
-    """Frames of a video that were skipped because they could not be decoded."""
 
 
 def is_video(inputs: list[Path]) -> bool:
-    """Whether the inputs are a single file that is no image."""
-    return len(inputs) == 1 and inputs[0].is_file() and inputs[0].suffix.lower() not in IMAGE_SUFFIXES
+    """Whether the inputs are a single file that is not an image."""
+    return len(inputs) == 1 and inputs[0].is_file() and not images.is_image(inputs[0])
 
 
 def list_images(inputs: list[Path]) -> list[Path]:
-    """Files as they are given, and of each folder its images by name.
+    """The given files, with each folder replaced by its images in the order of their names.
 
     Raises:
         UserError: A path does not exist, or a folder holds no images.
@@ -50,9 +55,9 @@ def list_images(inputs: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            found = images.list_images(path)
             if not found:
-                raise UserError(f"no images in {relative_to_cwd(path)}: expected {', '.join(IMAGE_SUFFIXES)}")
+                raise UserError(f"no images in {relative_to_cwd(path)}: expected {', '.join(images.IMAGE_SUFFIXES)}")
             files += found
         elif path.is_file():
             files.append(path)
@@ -66,18 +71,22 @@ def detect_images(
 ) -> DetectSummary:
     """Detect in images, and write ``detections.json`` and an annotated JPEG for each.
 
-    Files are sent as they are, several at once. One that the server refuses is listed and the others go on.
+    Files are sent as they are, several at once. A refused file is listed and does not stop the others.
 
     Args:
         client: A connected client.
         files: Images.
         output: The folder to write to.
         labels: Class names by id.
-        score_thresh: Detections have a higher score.
+        score_thresh: Keeps detections with a higher score.
 
     Raises:
         ClientError: The server fails for another reason than an input.
     """
+    from PIL import Image
+
+    from ssd_triton.media.drawing import draw_detections
+
     summary = DetectSummary()
     encoded = (path.read_bytes() for path in files)
     answers = progress(client.map(encoded), total=len(files), description="detect", unit="images")
@@ -110,12 +119,15 @@ def detect_video(
         path: A video file.
         output: The folder to write to.
         labels: Class names by id.
-        score_thresh: Detections have a higher score.
+        score_thresh: Keeps detections with a higher score.
 
     Raises:
         VideoError: The file cannot be read as a video.
         ClientError: The server fails.
     """
+    from ssd_triton.media.drawing import draw_detections
+    from ssd_triton.media.video import VideoWriter, open_source
+
     summary = DetectSummary()
     with ExitStack() as stack:
         source = stack.enter_context(open_source(str(path), image_folder_fps=1))

@@ -1,13 +1,13 @@
-"""What client and server agree on about access: where it comes from, and where a key is shown."""
+"""Names and rules of access that client and server share."""
 
 from __future__ import annotations
 
 import ipaddress
 
 ADMIN_HEADER = "ssd-admin-key"
-"""HTTP header of the key of restricted APIs."""
+"""HTTP header with the key of restricted APIs."""
 GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
-"""The same for gRPC: Triton puts this prefix before the name."""
+"""The same for gRPC, with the prefix that Triton requires."""
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,22 @@
-"""What can go wrong with a request, by cause."""
+"""Errors of a request, by cause.
+
+The tree; ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by itself::
+
+    UserError
+    └── ClientError
+        ├── ServerUnreachableError *
+        ├── ServerNotReadyError *
+        │   └── ServerStoppingError *
+        ├── ServerOverloadedError *
+        ├── RequestRefusedError
+        ├── DeadlineExceededError            * with retry_s
+        ├── SharedMemoryUnavailableError
+        ├── SharedMemoryForgottenError *
+        ├── TlsError
+        └── ServerFailedError
+            ├── BackendProcessDiedError      * with retry_s
+            └── AccessDeniedError
+"""
 
 from __future__ import annotations
 
@@ -9,30 +27,30 @@ class ClientError(UserError):
     """A request failed.
 
     Attributes:
-        request_id: What the server's log calls the request; None where no inference was asked for.
+        request_id: The request's name in the server's log; None for calls other than inference.
     """
 
     request_id: str | None = None
 
 
 class ServerUnreachableError(ClientError):
-    """Nothing answers at the address, or the connection broke. Inference changes nothing: trying again is safe."""
+    """Nothing answers at the address, or the connection broke. Inference changes nothing: a retry is safe."""
 
 
 class ServerNotReadyError(ClientError):
-    """The server answers, but the model is not there (yet, or any longer). Safe to retry."""
+    """The server answers, but the model is not loaded (yet, or any longer). A retry is safe."""
 
 
 class ServerStoppingError(ServerNotReadyError):
-    """The server is about to end. Its replicas, or who comes after it, may answer: safe to retry, for some seconds."""
+    """The server is shutting down. A replica or its successor may answer a retry within some seconds."""
 
 
 class ServerOverloadedError(ClientError):
-    """A model's queue is full, or the request waited there for too long. Retry only after a pause, or on a replica."""
+    """A model's queue is full, or the request waited there for too long. Retry after a pause, or on a replica."""
 
 
 class RequestRefusedError(ClientError):
-    """The server refused this input: it would refuse it again."""
+    """The server refused this input, and would refuse it again."""
 
 
 class DeadlineExceededError(ClientError):
@@ -44,11 +62,11 @@ class SharedMemoryUnavailableError(ClientError):
 
 
 class SharedMemoryForgottenError(ClientError):
-    """The server does not know a region that it was told of: it has been restarted. Told again, it will."""
+    """The server has restarted and no longer knows a region. A retry registers the region again."""
 
 
 class TlsError(ClientError):
-    """No trust between client and server, or the files for it are missing or unusable."""
+    """Client and server do not trust each other, or the PEM files are missing or unusable."""
 
 
 class ServerFailedError(ClientError):
@@ -56,8 +74,8 @@ class ServerFailedError(ClientError):
 
 
 class BackendProcessDiedError(ServerFailedError):
-    """A process of the python backend has died; Triton does not start it again, its server must be restarted."""
+    """A process of the python backend has died. Triton does not start it again; the server must be restarted."""
 
 
 class AccessDeniedError(ServerFailedError):
-    """The server wants a key for this, and got none or another one."""
+    """The call needs a key, and got none or a wrong one."""

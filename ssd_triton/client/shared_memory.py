@@ -1,19 +1,20 @@
-"""Frames in system shared memory, for a server on the same machine: the pixels are not sent."""
+"""Frames in system shared memory, for a server on the same machine: the pixels do not travel over the connection."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import itertools
+import mmap
 import os
 import queue
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ssd_triton.client.errors import (
     ClientError,
@@ -24,34 +25,71 @@ from ssd_triton.client.errors import (
 from ssd_triton.client.transport import SharedInput, Transport
 from ssd_triton.common.arrays import AnyArray
 
-with warnings.catch_warnings():
-    # tritonclient imports pkg_resources, which announces its own end.
-    warnings.simplefilter("ignore")
-    import tritonclient.utils.shared_memory as system_shared_memory
-
 _PREFIX = "ssd_triton_frame"
-_FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies, not a temporary file
+_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, not a temporary file
 _numbers = itertools.count()
+
+
+class _Region:
+    """A POSIX shared-memory region, mapped and locked by this process until :meth:`close`.
+
+    Raises:
+        OSError: There is not enough memory, or another process holds the region.
+    """
+
+    def __init__(self, name: str, byte_size: int) -> None:
+        self._path = _FOLDER / name
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        try:
+            os.ftruncate(self._descriptor, byte_size)
+            # The first write into memory that the system cannot provide would kill this process.
+            os.posix_fallocate(self._descriptor, 0, byte_size)
+            self._map = mmap.mmap(self._descriptor, byte_size)
+        except OSError:
+            self._unlink()
+            raise
+
+    @property
+    def byte_size(self) -> int:
+        """The largest frame that fits."""
+        return len(self._map)
+
+    def write(self, frames: AnyArray) -> None:
+        """Copy UINT8 frames to the beginning of the region."""
+        np.copyto(np.frombuffer(self._map, np.uint8, frames.size).reshape(frames.shape), frames)
+
+    def close(self) -> None:
+        """Unmap and free the region."""
+        self._map.close()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
 
 
 @dataclass
 class _Slot:
-    """One region, as large as the largest frame it has held; None until the first.
+    """A region as large as the largest frame it has held.
 
     Attributes:
-        lock: A descriptor that holds the region's lock for as long as this process lives.
-        server_run: Which run of the server has been told of it.
+        name: The region's name, for the system and for the server.
+        region: None until the first frame.
+        server_run: The run of the server that knows the region.
     """
 
     name: str
-    handle: Any = None
-    byte_size: int = 0
-    lock: int = -1
+    region: _Region | None = None
     server_run: int = 0
 
 
 class FramePool:
-    """As many regions as there are requests in flight; each is reused from frame to frame."""
+    """One region for each request in flight, reused from frame to frame."""
 
     def __init__(self, transport: Transport, slots: int) -> None:
         self._transport = transport
@@ -66,7 +104,7 @@ class FramePool:
     def place(self, frames: AnyArray) -> Iterator[SharedInput]:
         """Copy UINT8 [N, H, W, 3] into a free region for as long as the block lasts.
 
-        A :class:`SharedMemoryForgottenError` in the block has all regions made anew when they are used next.
+        After a :class:`SharedMemoryForgottenError` in the block, every region is registered again before its next use.
 
         Raises:
             SharedMemoryUnavailableError: The server cannot map the region.
@@ -74,30 +112,28 @@ class FramePool:
         """
         slot = self._free.get()
         try:
-            self._ensure_size(slot, frames.nbytes)
-            system_shared_memory.set_shared_memory_region(slot.handle, [frames])
+            self._region(slot, frames.nbytes).write(frames)
             yield slot.name, frames.nbytes, list(frames.shape), "UINT8"
         except SharedMemoryForgottenError:
-            # What one region tells holds for all that were made before.
+            # A server that has forgotten one region has forgotten all that are as old.
             self._server_run = max(self._server_run, slot.server_run + 1)
             raise
         finally:
             self._free.put(slot)
 
     def close(self) -> None:
-        """Have the server forget the regions, and free them."""
+        """Unregister and free the regions."""
         for slot in self._slots:
             self._release(slot)
 
-    def _ensure_size(self, slot: _Slot, byte_size: int) -> None:
-        if slot.byte_size >= byte_size and slot.server_run == self._server_run:
-            return
+    def _region(self, slot: _Slot, byte_size: int) -> _Region:
+        """A slot's region, large enough and known to the server."""
+        if slot.region is not None and slot.region.byte_size >= byte_size and slot.server_run == self._server_run:
+            return slot.region
         self._release(slot)
         slot.server_run = self._server_run
-        slot.handle = system_shared_memory.create_shared_memory_region(slot.name, f"/{slot.name}", byte_size)
-        slot.byte_size = byte_size
         try:
-            slot.lock = _lock_and_reserve(_FOLDER / slot.name, byte_size)
+            slot.region = _Region(slot.name, byte_size)
             self._transport.register_shared_memory(slot.name, f"/{slot.name}", byte_size)
         except ServerFailedError as error:
             self._release(slot)
@@ -105,43 +141,41 @@ class FramePool:
                 f"the server cannot map this machine's shared memory: {error}"
             ) from error
         except OSError as error:
-            self._release(slot)
             raise SharedMemoryUnavailableError(f"got no {byte_size} bytes of {_FOLDER}: {error.strerror}") from error
         except ClientError:
             self._release(slot)
             raise
         self._unregister_dead()
+        return slot.region
 
     def _unregister_dead(self) -> None:
-        """Have the server let go of the regions of dead processes, which it would hold until its end."""
+        """Unregister the regions of dead processes; the server would otherwise hold their memory until it ends."""
         if self._dead is None:
             return
         dead, self._dead = self._dead, None
-        # A courtesy to the server, which may not allow it; frames travel without.
+        # A courtesy that the server may refuse; frames do not depend on it.
         with contextlib.suppress(ClientError):
             for name in self._transport.registered_shared_memory():
                 if name in dead or (_owner(name) is not None and not (_FOLDER / name).exists()):
                     self._transport.unregister_shared_memory(name)
 
     def _release(self, slot: _Slot) -> None:
-        if slot.handle is None:
+        if slot.region is None:
             return
         # A server that is gone has forgotten the region already.
         with contextlib.suppress(ClientError):
             self._transport.unregister_shared_memory(slot.name)
-        system_shared_memory.destroy_shared_memory_region(slot.handle)
-        if slot.lock >= 0:
-            os.close(slot.lock)
-        slot.handle, slot.byte_size, slot.lock = None, 0, -1
+        slot.region.close()
+        slot.region = None
 
 
 def frame_regions(pid: int) -> list[Path]:
-    """The regions of all clients in a process, as they lie in the file system."""
+    """The regions of all clients in a process, as files."""
     return list(_FOLDER.glob(f"{_PREFIX}_{pid}_*"))
 
 
 def _remove_leftovers() -> set[str]:
-    """Free the regions of processes that were killed before they could; their names."""
+    """Free the regions of processes that were killed, and return their names."""
     dead = {region.name for region in _FOLDER.glob(f"{_PREFIX}_*") if _is_left_over(region)}
     for name in dead:
         (_FOLDER / name).unlink(missing_ok=True)
@@ -149,9 +183,9 @@ def _remove_leftovers() -> set[str]:
 
 
 def _is_left_over(region: Path) -> bool:
-    """Whether the process of a region is dead: nobody has its number, and nobody holds the lock.
+    """Whether the process of a region is dead: its number is free, and so is the region's lock.
 
-    In another container, a process that lives may seem to be dead by its number alone.
+    The number alone would not do: from another container, a living process may look dead.
     """
     pid = _owner(region.name)
     if pid is None or Path(f"/proc/{pid}").exists():
@@ -173,22 +207,3 @@ def _owner(name: str) -> int | None:
     """The process that a region belongs to; None for the regions of other programs."""
     match = re.fullmatch(rf"{_PREFIX}_(\d+)_\d+", name)
     return int(match[1]) if match else None
-
-
-def _lock_and_reserve(region: Path, byte_size: int) -> int:
-    """Lock a region, and have all of its memory provided: the first write into one that lacks it kills a process.
-
-    Returns:
-        The descriptor that holds the lock.
-
-    Raises:
-        OSError: There is not enough memory.
-    """
-    descriptor = os.open(region, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.posix_fallocate(descriptor, 0, byte_size)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -12,8 +12,9 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client.causes import from_stream_error
 from ssd_triton.client.errors import DeadlineExceededError, RequestRefusedError
+from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.client.tls import Tls
-from ssd_triton.client.transport import Outputs, as_input, open_channel
+from ssd_triton.client.transport import Outputs, as_input
 
 _Answer = tuple[grpc_client.InferResult | None, InferenceServerException | None]
 
@@ -29,13 +30,26 @@ def stream_detections(
     tls: Tls | None,
     next_request_id: Callable[[], str],
 ) -> Iterator[Outputs | RequestRefusedError]:
-    """Send encoded images over a stream of their own, and yield the answers in the same order.
+    """Send encoded images over a new stream, and yield the answers in the same order.
 
-    Triton answers the requests of a stream in the order it got them, unless a model is decoupled; an error carries no
-    request id, so that its place in this order is what it belongs to.
+    An error on a stream carries no request id. Its place shows which request it answers: unless a model is decoupled,
+    Triton answers the requests of a stream in order.
+
+    Args:
+        url: ``host:port``.
+        model: The ensemble for encoded images.
+        outputs: Names of the tensors to return.
+        images: Encoded images.
+        in_flight: Requests in flight at once.
+        timeout_s: Longest wait between two answers.
+        tls: Certificates, for a port with TLS.
+        next_request_id: Gives each request its id.
+
+    Yields:
+        The outputs of an image, or the error of a refused one.
 
     Raises:
-        ClientError: One of its subclasses, by cause, except for refused inputs, which are yielded.
+        ClientError: The subclass for another cause.
     """
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     requested = [grpc_client.InferRequestedOutput(name) for name in outputs]

@@ -1,4 +1,4 @@
-"""TLS of a client: how it trusts the server, and how it shows who it is."""
+"""TLS of a client: which servers it trusts, and its own certificate."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import gevent.ssl
-from geventhttpclient import connectionpool
+from typing import TYPE_CHECKING
 
 from ssd_triton.client.errors import TlsError
 from ssd_triton.common.files import relative_to_cwd
-from ssd_triton.config import ClientTlsConfig
+
+if TYPE_CHECKING:
+    from ssd_triton.config import ClientTlsConfig
 
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files of one connection; the server's name is always checked against its certificate.
+    """PEM files of a connection. The server's name is always checked against its certificate.
 
     Attributes:
-        root_certificates: What signs the server's certificate; None takes the roots that gRPC brings, and for HTTP the
-            system's.
+        root_certificates: Authorities that sign servers' certificates; None takes those that gRPC brings, and for
+            HTTP the system's.
         certificate: The client's own, with its chain, where the server asks for one (mutual TLS).
-        private_key: Of the client's certificate.
+        private_key: The key of ``certificate``.
+
+    Raises:
+        TlsError: A file is missing, is no PEM file or needs a password, or one of ``certificate`` and
+            ``private_key`` is missing.
     """
 
     root_certificates: Path | None = None
@@ -40,32 +43,13 @@ class Tls:
                 raise TlsError(f"not found: {relative_to_cwd(path)}, expected a PEM file; docs/security.md makes some")
         try:
             # gRPC would only log what is wrong with them, and then not connect.
-            self._context(ssl.create_default_context)
+            self.context(ssl.create_default_context)
         except OSError as error:
             raise TlsError(f"the --ssl files cannot be used ({error}): expected PEM, no password") from error
 
-    def grpc_arguments(self) -> dict[str, Any]:
-        """Of tritonclient's gRPC client."""
-        return {
-            "ssl": True,
-            "root_certificates": _text(self.root_certificates),
-            "certificate_chain": _text(self.certificate),
-            "private_key": _text(self.private_key),
-        }
-
-    def http_arguments(self) -> dict[str, Any]:
-        """Of tritonclient's HTTP client.
-
-        Raises:
-            TlsError: Its HTTP library has no TLS with this Python.
-        """
-        if not hasattr(connectionpool, "SSLConnectionPool"):
-            raise TlsError("tritonclient's HTTP library has TLS up to Python 3.11 only: use --protocol grpc")
-        context = self._context(gevent.ssl.create_default_context)
-        return {"ssl": True, "ssl_context_factory": lambda: context}
-
-    def _context(self, create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
-        context = create(cafile=_text(self.root_certificates))
+    def context(self, create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
+        """Have ``create``, which is :func:`ssl.create_default_context` or gevent's, make a context of the files."""
+        context = create(cafile=self.root_certificates and str(self.root_certificates))
         if self.certificate is not None:
             # An empty password: otherwise OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self.certificate, self.private_key, password="")
@@ -96,7 +80,3 @@ def tls_from(args: argparse.Namespace) -> Tls | None:
     """
     files = (args.ssl_root_certificates, args.ssl_certificate, args.ssl_private_key)
     return Tls(*files) if args.ssl or any(files) else None
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -1,4 +1,4 @@
-"""Names for the array types that the package passes around."""
+"""Array types by dtype."""
 
 from __future__ import annotations
 

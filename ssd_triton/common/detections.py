@@ -1,4 +1,4 @@
-"""Detections of one image: the one form in which clients, evaluation, drawing and braking exchange them."""
+"""Detections of one image, as all rooms of the package exchange them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ssd_triton.common.arrays import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Detections:
-    """Parallel arrays, one entry a detection, highest score first.
+    """Parallel arrays with an entry for each detection, highest score first.
 
     Attributes:
         boxes_xyxy: FP32 [n, 4]; left, top, right, bottom in pixels of the original image, not clipped to it.
         scores: FP32 [n], in [0, 1].
-        class_ids: INT32 [n]; 1 is the first class, 0 would be the background and does not occur.
+        class_ids: INT32 [n]; 1 is the first class. 0, the background, does not occur.
 
     Raises:
         ValueError: The arrays' shapes or dtypes are not those above.
@@ -48,7 +48,7 @@ class Detections:
     def from_padded(
         cls, num_detections: int, boxes_xyxy: FloatArray, scores: FloatArray, class_ids: IntArray
     ) -> Detections:
-        """Cut the fixed-size outputs of the server to the detections that they hold."""
+        """Cut the server's outputs of fixed size to the first ``num_detections``."""
         n = int(num_detections)
         return cls(boxes_xyxy[:n], scores[:n], class_ids[:n])
 
@@ -68,7 +68,7 @@ class Detections:
         return Detections(self.boxes_xyxy[keep], self.scores[keep], self.class_ids[keep])
 
     def to_json(self, labels: tuple[str, ...]) -> list[dict[str, object]]:
-        """One dictionary a detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name``."""
+        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name``."""
         return [
             {
                 "box_xyxy": [round(float(side), 2) for side in box],

@@ -1,7 +1,7 @@
-"""Errors that a user can mend, as opposed to bugs.
+"""Errors that a user can correct, as opposed to bugs.
 
-Their text is one line: what was got, what was expected, and the next command. The command lines print it without
-a traceback and exit with 1; every other exception is a bug and keeps its traceback.
+The message is one line: what was got, what was expected, and the next command. Commands print it without a traceback
+and exit with 1; every other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _LISTED = 6
-"""Names in a message before the rest is only counted."""
+"""Names shown in a message; further ones are only counted."""
 
 
 class UserError(Exception):
-    """Something the user gave or left out; the message says what, and how to mend it."""
+    """Something the user gave or left out; the message says what, and how to correct it."""
 
 
 class ConfigError(UserError):

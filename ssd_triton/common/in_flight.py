@@ -1,4 +1,4 @@
-"""Keeping several requests under way while their answers are used in order."""
+"""Several requests in flight, with their answers in order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ Result = TypeVar("Result")
 def submit_ahead(
     items: Iterable[Item], submit: Callable[[Item], Future[Result]], in_flight: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield items with their futures in order, the next ``in_flight`` - 1 being under way meanwhile.
+    """Yield items with their futures in order, while the next ``in_flight`` - 1 items are submitted already.
 
-    What was submitted and not yet yielded is cancelled when the iteration ends early.
+    When the iteration ends early, futures that were not yet yielded are cancelled.
+
+    Args:
+        items: Taken one by one, only as they are submitted.
+        submit: Starts the work on an item.
+        in_flight: Futures at once, the yielded one included; at least 1.
     """
-    under_way: deque[tuple[Item, Future[Result]]] = deque()
+    submitted: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
-            under_way.append((item, submit(item)))
-            if len(under_way) >= in_flight:
-                yield under_way.popleft()
-        while under_way:
-            yield under_way.popleft()
+            submitted.append((item, submit(item)))
+            if len(submitted) >= in_flight:
+                yield submitted.popleft()
+        while submitted:
+            yield submitted.popleft()
     finally:
-        for _, future in under_way:
+        for _, future in submitted:
             future.cancel()

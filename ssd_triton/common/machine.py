@@ -1,10 +1,88 @@
-"""What figures belong to: the machine that made them."""
+"""The machine: processor, memory, GPUs; and what figures belong to: machine, versions, time and command line."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+_PACKAGES = ("numpy", "pillow", "pycocotools", "tritonclient", "onnxruntime-openvino", "torch")
+_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY = (75, 76)
+"""Major and minor, as numbered by ``CUdevice_attribute`` in ``cuda.h``."""
+_MAX_NAME_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that CUDA offers.
+
+    Attributes:
+        name: For people.
+        compute_capability: Such as ``8.6``.
+        cuda_version: The newest CUDA that its driver runs, such as ``13.0``.
+        memory_mib: All of it, MiB.
+    """
+
+    name: str
+    compute_capability: str
+    cuda_version: str = ""
+    memory_mib: int = 0
+
+
+@lru_cache(maxsize=1)
+def find_gpus() -> tuple[Gpu, ...]:
+    """Ask the CUDA driver, without PyTorch, for its GPUs in its order; ``CUDA_VISIBLE_DEVICES`` counts.
+
+    The driver reads that variable once in a process, and so does this function.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count, driver = ctypes.c_int(), ctypes.c_int()
+    # A driver call returns 0 when it succeeds.
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or cuda.cuDriverGetVersion(ctypes.byref(driver)):
+        return ()
+    # CUDA 12.8 is 12080.
+    cuda_version = f"{driver.value // 1000}.{driver.value % 1000 // 10}"
+    return tuple(gpu for index in range(count.value) for gpu in _describe(cuda, index, cuda_version))
+
+
+def find_gpu() -> Gpu | None:
+    """The first of :func:`find_gpus`; None without any."""
+    return next(iter(find_gpus()), None)
+
+
+def environment() -> dict[str, str]:
+    """Processor, cores, GPUs if there are any, versions, the time in UTC and the command line, by name."""
+    gpus = find_gpus()
+    return {
+        "processor": processor(),
+        "cores": str(cores()),
+        **({"gpu": ", ".join(gpu.name for gpu in gpus), "cuda": gpus[0].cuda_version} if gpus else {}),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **dict(_versions()),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def describe_machine(facts: dict[str, str]) -> str:
+    """Processor, cores, GPU, Python and day of an :func:`environment`, in a line."""
+    parts = [facts.get("processor", "unknown processor"), f"{facts.get('cores', '?')} cores"]
+    parts += [facts["gpu"]] if "gpu" in facts else []
+    parts += [f"Python {facts['python']}"] if "python" in facts else []
+    parts += [facts["date"][:10]] if "date" in facts else []
+    return ", ".join(parts)
 
 
 def processor() -> str:
@@ -14,6 +92,11 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def available_memory_bytes() -> int:
     """What the kernel estimates that programs can still take without swapping (``MemAvailable``)."""
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
@@ -21,13 +104,24 @@ def available_memory_bytes() -> int:
     return kib * 1024
 
 
-def gpus() -> list[str]:
-    """Names of the GPUs that NVIDIA's driver has here; empty without one."""
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
+def _describe(cuda: ctypes.CDLL, index: int, cuda_version: str) -> Iterator[Gpu]:
+    """One GPU; nothing where the driver does not answer."""
+    device, name, memory_bytes = ctypes.c_int(), ctypes.create_string_buffer(_MAX_NAME_BYTES), ctypes.c_size_t()
+    if cuda.cuDeviceGet(ctypes.byref(device), index) or cuda.cuDeviceGetName(name, len(name), device):
+        return
+    numbers = [ctypes.c_int() for _ in _CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY]
+    for number, attribute in zip(numbers, _CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY, strict=True):
+        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return
+    if cuda.cuDeviceTotalMem_v2(ctypes.byref(memory_bytes), device):
+        return
+    capability = ".".join(str(number.value) for number in numbers)
+    yield Gpu(name.value.decode(), capability, cuda_version, memory_bytes.value >> 20)
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in _PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue

@@ -1,4 +1,4 @@
-"""Names of the models that the tools know by name."""
+"""Names of the models in the repository that the package refers to."""
 
 DETECTOR = "ssd_detector"
 PREPROCESS = "ssd_preprocess"

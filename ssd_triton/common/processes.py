@@ -13,16 +13,15 @@ from typing import Any
 
 
 def start_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
-    """Start all processes of a pool; Ctrl-C leaves them alone, and their parent is to shut them down.
+    """Start all processes of a pool. They ignore Ctrl-C; the caller shuts them down.
 
     Args:
-        workers: How many.
-        initializer: A function that each one calls first.
+        workers: Number of processes.
+        initializer: Called first in each process.
     """
-    # A forked process would share the state of CUDA and of threads, which does not survive that.
+    # Spawned, not forked: neither CUDA nor threads survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer)
-    # Ctrl-C reaches a whole process group, and the parent alone is to answer it: what is started meanwhile inherits
-    # that it is not listened to.
+    # Ctrl-C reaches the whole process group, but only the parent shall react. Processes inherit an ignored signal.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for _ in range(workers):
@@ -34,7 +33,7 @@ def start_pool(workers: int, initializer: Callable[[], None] | None = None) -> P
 
 @contextmanager
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of :func:`start_pool` that is shut down at the end, without what is still waiting."""
+    """A pool of :func:`start_pool` for a block; at its end, work that has not begun is cancelled."""
     pool = start_pool(workers, initializer)
     try:
         yield pool

@@ -1,1 +1,1 @@
-"""The detector: network, weights, post-processing, exports, quantisation, engines."""
+"""The detector: network, weights, protocol, post-processing, export, quantisation, engines."""

@@ -13,10 +13,10 @@ Launch = Callable[[int], object]
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU where there is one.
+    """Return the device of that name; ``auto`` is the first GPU, or the CPU without one.
 
     Raises:
-        UserError: There is no such device here.
+        UserError: The name is unknown, or this machine has no such device.
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
@@ -24,8 +24,10 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"got the device '{name}', expected auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"got the device '{name}', expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
+    if device.type == "cpu":
+        return device
+    index, count = device.index or 0, torch.cuda.device_count()
+    if index >= count:
         raise UserError(f"got the device '{name}', but PyTorch sees {count} GPUs: use --device cpu")
-    # Generators and tensors name their device with its index: one without it would count as another.
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    # Tensors and generators report their device with an index; without one, the same GPU would compare unequal.
+    return torch.device("cuda", index)

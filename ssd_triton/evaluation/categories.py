@@ -1,4 +1,4 @@
-"""Which category of an annotation file each class of the model is."""
+"""Mapping of the model's classes to the categories of an annotation file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def match_categories(
     by name. Fewer categories map by name, and the other classes of the model have none.
 
     Args:
-        categories: Of the annotation file.
+        categories: Categories of the annotation file.
         labels: Class names by id, the background first.
-        name_map: Names of the file that are called otherwise in ``labels``.
+        name_map: Label by the name in the file, where they differ.
         source: The file's name, for messages.
 
     Returns:
@@ -60,7 +60,7 @@ def match_categories(
 
 
 def by_order(categories: Sequence[Category]) -> dict[int, int]:
-    """Category ids by class id, in their sorted order and whatever their names."""
+    """Map class ids to category ids in their sorted order, whatever their names."""
     return dict(enumerate(sorted(category.id for category in categories), start=1))
 
 

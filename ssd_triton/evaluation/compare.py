@@ -1,4 +1,4 @@
-"""The accuracy of every variant that runs here, on the same images: through a server each, against PyTorch FP32."""
+"""The accuracy of every variant that runs here, each through a server, against PyTorch FP32 on the same images."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ssd_triton.client import DetectorClient
-from ssd_triton.common.files import atomic_output, sha256_of
 from ssd_triton.common.labels import load_labels
+from ssd_triton.common.machine import environment
 from ssd_triton.common.model_names import DETECTOR
+from ssd_triton.common.report import ReportFolder, Table, markdown
 from ssd_triton.config import Config
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.detector.variants import Variant
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
+from ssd_triton.evaluation.answers import JOURNAL, open_answers
 from ssd_triton.evaluation.dataset import Dataset
-from ssd_triton.evaluation.environment import environment
-from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served, finish
-from ssd_triton.evaluation.journal import open_journal
+from ssd_triton.evaluation.evaluate import Evaluation, Settings, evaluate_served, finish
 from ssd_triton.evaluation.offline import detect_all
-from ssd_triton.evaluation.report import write_report, writing
+from ssd_triton.evaluation.report import figure, write_report
 from ssd_triton.serving.repository.build import artefacts, ensure_built
 from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _log = logging.getLogger(__name__)
 REFERENCE = "PyTorch FP32, offline"
@@ -36,7 +40,7 @@ _REFERENCE_BATCH = 4
 
 @dataclass(frozen=True)
 class Requests:
-    """How servers are asked: requests under way at once, and images in each."""
+    """Load on a server: requests in flight at once, and images in each."""
 
     in_flight: int
     batch: int
@@ -49,9 +53,9 @@ class Comparison:
     Attributes:
         variant: Its name.
         evaluation: None where it does not run here.
-        difference: Its AP minus that of PyTorch FP32.
-        allowed: How large the difference may be, either way.
-        note: What a reader must know; why it does not run, for one.
+        difference: AP minus that of PyTorch FP32.
+        allowed: Largest difference, either way.
+        note: A remark for the reader, such as why it does not run.
     """
 
     variant: str
@@ -77,15 +81,15 @@ def compare(
 ) -> tuple[Evaluation, list[Comparison]]:
     """Evaluate the offline reference and every variant, one after the other.
 
-    Each has a folder of its own with its report, and goes on from the answers that are kept there.
+    Each has a folder of its own with its report; answers that are kept there are not asked for again.
 
     Args:
         config: The project's configuration.
-        dataset: On what.
-        folder: Where the folders of the variants go.
+        dataset: Images and ground truth.
+        folder: Parent of the variants' folders.
         only: Variants; empty takes all that the repository has.
-        requests: How the servers are asked.
-        restart: Drop what an earlier run has kept.
+        requests: Load on the servers.
+        restart: Drop the answers of an earlier run.
 
     Raises:
         ConfigError: A variant is unknown.
@@ -114,25 +118,26 @@ def evaluate_reference(config: Config, dataset: Dataset, folder: Path, *, restar
     """Evaluate the network in PyTorch FP32 without a server, on a GPU where there is one."""
     parameters = ModelRepository(config.model_repository).thresholds
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    weights = WeightsFile(config.weights_path)
     fingerprint = {
-        "weights_sha256": sha256_of(config.weights_path),
+        "weights_sha256": weights.sha256,
         "backbone": config.backbone,
         "parameters": parameters.model_dump(),
         "device": device.type,
         "dataset": dataset.fingerprint,
     }
-    with open_journal(folder / JOURNAL, fingerprint, restart=restart) as journal:
-        todo = dataset.restricted_to([image for image in dataset.images if image.id not in journal.results])
+    with open_answers(folder / JOURNAL, fingerprint, restart=restart) as answers:
+        todo = dataset.restricted_to([image for image in dataset.images if image.id not in answers.by_image])
         if todo.images:
-            network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
+            network = weights.load_network(config.backbone, len(load_labels(config.labels_path)))
             detector = ServedDetector(network).eval().to(device)
-            journal.begin_session()
+            answers.begin_session()
             # TF32, on by default for convolutions, would make FP32 another precision.
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 for image, found in detect_all(detector, todo, device, _REFERENCE_BATCH, parameters):
-                    journal.add(image.id, found, 0.0)
-    facts = {"reference": fingerprint, "environment": {**environment(), "torch": torch.__version__}}
-    evaluation = finish(REFERENCE, dataset, journal, None, facts)
+                    answers.add(image.id, found, 0.0)
+    facts = {"reference": fingerprint, "environment": environment()}
+    evaluation = finish(REFERENCE, dataset, answers, None, facts)
     write_report(evaluation, folder)
     return evaluation
 
@@ -162,47 +167,38 @@ def _note(variant: Variant, evaluation: Evaluation) -> str:
     return f"ran in {precision.upper()}: {variant.precision.upper()} needs a GPU"
 
 
-def table(reference: Evaluation, compared: Sequence[Comparison]) -> str:
-    """Markdown, one variant a line; figures are in [0, 1]."""
-    lines = [
-        "| variant | AP | AP50 | AP75 | small | medium | large | AP to FP32 | allowed | images/s | |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        f"| {REFERENCE} | {_figures(reference)} | | | | |",
-    ]
+def comparison_table(reference: Evaluation, compared: Sequence[Comparison]) -> Table:
+    """One variant a row; figures are in [0, 1]."""
+    rows = [[REFERENCE, *_figures(reference), *[""] * 4]]
     for one in compared:
         if one.evaluation is None or one.evaluation.speed is None:
-            lines.append(f"| `{one.variant}` | | | | | | | | | | {one.note} |")
+            rows.append([f"`{one.variant}`", *[""] * 9, one.note])
             continue
         verdict = " ".join(filter(None, ("ok" if one.passed else "FAILED", f"({one.note})" if one.note else "")))
-        lines.append(
-            f"| `{one.variant}` | {_figures(one.evaluation)} | {one.difference:+.5f} | {one.allowed:g} | "
-            f"{one.evaluation.speed.images_per_s:.2f} | {verdict} |"
+        difference, speed = f"{one.difference:+.5f}", f"{one.evaluation.speed.images_per_s:.2f}"
+        rows.append(
+            [f"`{one.variant}`", *_figures(one.evaluation), difference, f"{one.allowed:g}", speed, verdict],
         )
-    return "\n".join(lines)
+    header = ["variant", "AP", "AP50", "AP75", "small", "medium", "large", "AP to FP32", "allowed", "images/s", ""]
+    return Table(header, rows)
 
 
 def write_comparison(folder: Path, reference: Evaluation, compared: Sequence[Comparison]) -> str:
     """Write ``accuracy.md`` and ``accuracy.png``, and return the text of the former.
 
     Raises:
-        EvaluationError: They cannot be written.
+        ReportError: They cannot be written.
     """
-    text = f"{reference.dataset.set_name}\n\n{table(reference, compared)}\n"
-    with writing(folder):
-        with atomic_output(folder / "accuracy.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        _plot(folder / "accuracy.png", reference, compared)
+    report = ReportFolder(folder)
+    text = markdown(reference.dataset.set_name, comparison_table(reference, compared))
+    report.text("accuracy.md", text)
+    report.picture("accuracy.png", lambda canvas: _draw(canvas, reference, compared))
     return text
 
 
-def _plot(path: Path, reference: Evaluation, compared: Sequence[Comparison]) -> None:
-    """AP over images a second, with what the reference has."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+def _draw(canvas: Figure, reference: Evaluation, compared: Sequence[Comparison]) -> None:
+    """AP over images a second, beside that of the reference."""
+    axes = canvas.subplots()
     axes.axhline(reference.metrics.ap, color="0.4", linestyle="--", linewidth=1, label=REFERENCE)
     for one in compared:
         if one.evaluation is not None and one.evaluation.speed is not None:
@@ -212,13 +208,8 @@ def _plot(path: Path, reference: Evaluation, compared: Sequence[Comparison]) -> 
             axes.vlines(speed, lowest, highest, point.get_color(), alpha=0.4, linewidth=4)
     axes.set(title=reference.dataset.set_name, xlabel="images/s through the server", ylabel="COCO AP")
     axes.set_xlim(left=0)
-    axes.grid(visible=True, alpha=0.25)
-    axes.legend(fontsize=8, title="bars: what is allowed")
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    axes.legend(title="bars: what is allowed")
 
 
-def _figures(evaluation: Evaluation) -> str:
-    values = [evaluation.metrics.figures[name] for name in _FIGURES]
-    return " | ".join("–" if value is None else f"{value:.4f}" for value in values)
+def _figures(evaluation: Evaluation) -> list[str]:
+    return [figure(evaluation.metrics.figures[name]) for name in _FIGURES]

@@ -1,4 +1,4 @@
-"""What is evaluated: chosen images of a COCO-format dataset, and which class of the model each category is."""
+"""Datasets for evaluation: chosen images in COCO format, and the class of the model for each category."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ssd_triton.evaluation.errors import EvaluationError
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Where a dataset lies, and what of it is wanted.
+    """Files of a dataset, and the choice of its images.
 
     Attributes:
         images: Folder of the images.
         annotations: A COCO ``instances_*.json``.
         image_set: ``all`` images of the file, or only the ``annotated`` ones, as NVIDIA DeepLearningExamples evaluates.
-        limit: This many of them, spread evenly over the sorted ids, always the same ones; None takes all.
+        limit: Number of images, spread evenly over the sorted ids; None takes all.
     """
 
     images: Path
@@ -38,12 +38,12 @@ class Dataset:
     """Images to evaluate, by ascending id, with their ground truth.
 
     Attributes:
-        source: Where they come from.
-        images: Those chosen, without those left out.
+        source: Files and choice.
+        images: Chosen images, without those left out.
         left_out: File names of chosen images that are absent; see :func:`only_present`.
         annotations: Boxes of the chosen images.
-        category_names: Of the file, by category id.
-        category_ids: By class id of the model; classes that the file lacks have none.
+        category_names: Names in the file, by category id.
+        category_ids: Category ids by class id of the model; classes that the file lacks have none.
     """
 
     source: DatasetSource
@@ -72,7 +72,7 @@ class Dataset:
             ) from error
 
     def restricted_to(self, images: Sequence[Image]) -> Dataset:
-        """The same dataset with these images only."""
+        """Restrict the dataset to some of its images."""
         ids = {image.id for image in images}
         boxes = tuple(one for one in self.annotations if one.image_id in ids)
         return replace(self, images=tuple(images), annotations=boxes)
@@ -83,7 +83,7 @@ class Dataset:
 
     @property
     def set_name(self) -> str:
-        """Which images these are, in words for every output."""
+        """A name of the set, for every output."""
         kind = {"all": "all images", "annotated": "images with annotations only"}[self.source.image_set]
         chosen = "" if self.source.limit is None else f", {self.source.limit} spread evenly over the sorted ids"
         missing = f", {len(self.left_out)} missing ones left out" if self.left_out else ""
@@ -91,7 +91,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> dict[str, object]:
-        """What kept results depend on, in values that can be compared and shown."""
+        """JSON values that kept results depend on."""
         ids = ",".join(str(image.id) for image in self.images)
         return {
             "annotations_sha256": sha256_of(self.source.annotations),
@@ -106,12 +106,12 @@ class Dataset:
 def load_dataset(
     source: DatasetSource, labels: Sequence[str] | None = None, name_map: Mapping[str, str] | None = None
 ) -> Dataset:
-    """Read the annotations and choose the images; whether these are there is left to :func:`only_present`.
+    """Read the annotations and choose the images; :func:`only_present` checks that their files exist.
 
     Args:
-        source: Where the dataset lies, and what of it is wanted.
+        source: Files and choice.
         labels: Class names by id, the background first; None maps classes by order, whatever the categories' names.
-        name_map: Names of the file that are called otherwise in ``labels``.
+        name_map: Label by the name in the file, where they differ.
 
     Raises:
         EvaluationError: The annotations are no COCO file or do not match the labels, or there are fewer images than

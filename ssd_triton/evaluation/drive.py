@@ -1,4 +1,4 @@
-"""What a network sees in a drive that nobody has annotated: boxes and frames, by class, and pictures of some frames."""
+"""Detections in a drive without annotations: boxes and frames by class, and pictures of some frames."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
-from ssd_triton.detector.export.samples import IMAGE_SUFFIXES
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.offline import detect_each
 from ssd_triton.media.drawing import draw_detections
+from ssd_triton.media.images import IMAGE_SUFFIXES, list_images
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ _SHEET_COLUMNS, _SHEET_WIDTH_PX = 2, 640
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How often a class was detected: in how many frames, and how many boxes."""
+    """Frames with a class, and its boxes."""
 
     frames: int
     boxes: int
@@ -38,36 +38,36 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class DriveCounts:
-    """What was detected in a drive.
+    """Counts of the detections in a drive.
 
     Attributes:
-        frames: Of the drive.
-        classes: By name, those that were detected.
+        frames: Number of frames.
+        classes: Counts of the detected classes, by name.
     """
 
     frames: int
     classes: Mapping[str, ClassCount]
 
-    def row(self, name: str) -> str:
+    def row(self, name: str) -> list[str]:
         """A row for :data:`HEADER`: the most frequent class, and all others."""
         ranked = sorted(self.classes.items(), key=lambda item: -item[1].boxes)
         if not ranked:
-            return f"| {name} | nothing | | |"
+            return [name, "nothing", "", ""]
         (first, count), others = ranked[0], ranked[1:]
         listed = ", ".join(f"{label} {found.boxes}" for label, found in others) or "none"
         boxes = sum(found.boxes for _, found in others)
-        return f"| {name} | {first} in {count.frames} of {self.frames} | {boxes} | {listed} |"
+        return [name, f"{first} in {count.frames} of {self.frames}", str(boxes), listed]
 
 
-HEADER = "| weights | frames with the most frequent class | boxes of other classes | which |\n|---|---|---|---|"
+HEADER = ("weights", "frames with the most frequent class", "boxes of other classes", "which")
 
 
 def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thresh: float) -> list[Detections]:
-    """What a network detects in each frame, by the offline reference.
+    """Detect in each frame, by the offline reference.
 
     Args:
         network: FP32, on the device.
-        device: Where it is.
+        device: Device of the network.
         drive: A folder of images.
         score_thresh: Detections below are left out.
 
@@ -84,7 +84,7 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
 
 
 def count_classes(found: Sequence[Detections], labels: Sequence[str]) -> DriveCounts:
-    """Count what was detected, by class."""
+    """Count the detections by class."""
     classes = {}
     for class_id, name in enumerate(labels):
         boxes = [int((one.class_ids == class_id).sum()) for one in found]
@@ -109,7 +109,7 @@ def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Se
 
 
 def _preprocessed(path: Path) -> tuple[UInt8Array, tuple[int, int]]:
-    from ssd_triton.detector.postprocessing.reference import preprocess
+    from ssd_triton.detector.protocol import preprocess
 
     try:
         return preprocess(path.read_bytes())
@@ -127,7 +127,7 @@ def _frames(drive: Path) -> list[Path]:
     Raises:
         EvaluationError: There are none.
     """
-    found = sorted(path for path in drive.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = list_images(drive)
     if not found:
         raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(IMAGE_SUFFIXES)}")
     return found

@@ -1,4 +1,4 @@
-"""An evaluation through a server from beginning to end: what ``clients/coco_eval.py`` does, and each variant gets."""
+"""An evaluation through a server, from the first request to the figures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from typing import Any
 import numpy as np
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.common.machine import environment
+from ssd_triton.evaluation.answers import JOURNAL, Answers, open_answers
 from ssd_triton.evaluation.dataset import Dataset
-from ssd_triton.evaluation.environment import environment
 from ssd_triton.evaluation.fingerprint import artefacts, check_classes, served_models
-from ssd_triton.evaluation.journal import Journal, open_journal
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate
 from ssd_triton.evaluation.served import coco_results, collect
-
-JOURNAL = "results.jsonl"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast the answers came; latencies are those of requests, retries included."""
+    """Throughput, and latencies of requests with their retries."""
 
     images_per_s: float
     p50_ms: float
@@ -31,9 +29,9 @@ class Speed:
     in_flight: int
     batch: int
     sessions: int
-    """1, and one more for each time that the evaluation was interrupted."""
+    """1, and one more for each interruption."""
     retries: int
-    """Of the last session."""
+    """Requests sent again in the last session."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class Evaluation:
 
     Attributes:
         name: What was evaluated, for titles.
-        dataset: On what.
-        metrics: The figures.
-        results: The detections that they are of.
-        refused: Reasons, by file name, of images that count as without detections.
-        speed: None where no server was asked.
-        facts: What the figures belong to: server, models, machine, versions, date.
+        dataset: Images and ground truth.
+        metrics: Figures of the detections.
+        results: The detections.
+        refused: Reasons by file name, for images that were refused; they count as without detections.
+        speed: None without a server.
+        facts: Server, models, machine, versions and date.
     """
 
     name: str
@@ -103,12 +101,12 @@ class Settings:
 def evaluate_served(
     client: DetectorClient, dataset: Dataset, folder: Path, settings: Settings, *, name: str
 ) -> Evaluation:
-    """Evaluate what a server serves, going on from the answers that the folder holds already.
+    """Evaluate what a server serves; answers that the folder holds already are not asked for again.
 
     Raises:
-        ClientError: The server fails or stays away; what it has answered is kept.
-        EvaluationError: See :func:`ssd_triton.evaluation.served.collect` and
-            :func:`ssd_triton.evaluation.journal.open_journal`; or the model has other classes.
+        ClientError: The server fails or stays away; its answers are kept.
+        EvaluationError: See :func:`ssd_triton.evaluation.served.collect`; or the model has other classes.
+        JournalError: See :func:`ssd_triton.common.journal.open_journal`.
     """
     models = served_models(client, settings.model)
     check_classes(models, settings.num_labels)
@@ -118,31 +116,33 @@ def evaluate_served(
         "artefacts": artefacts(models, settings.repository) if settings.repository else {},
         "dataset": dataset.fingerprint,
     }
-    with open_journal(folder / JOURNAL, fingerprint, restart=settings.restart) as journal:
-        collect(client, dataset, journal, settings.model, batch=settings.batch)
+    with open_answers(folder / JOURNAL, fingerprint, restart=settings.restart) as answers:
+        collect(client, dataset, answers, settings.model, batch=settings.batch)
     facts = {"served": fingerprint, "server": {"triton": client.server_version()}, "environment": environment()}
-    return finish(name, dataset, journal, _speed(journal, client, settings.batch), facts)
+    return finish(name, dataset, answers, _speed(answers, client, settings.batch), facts)
 
 
-def finish(name: str, dataset: Dataset, journal: Journal, speed: Speed | None, facts: Mapping[str, Any]) -> Evaluation:
-    """Compute the figures of what a journal holds."""
-    results = coco_results(dataset, journal)
+def finish(name: str, dataset: Dataset, answers: Answers, speed: Speed | None, facts: Mapping[str, Any]) -> Evaluation:
+    """Compute the figures of kept answers."""
+    results = coco_results(dataset, answers)
     refused = {
-        image.file_name: reason for image in dataset.images if (reason := journal.results[image.id].refusal) is not None
+        image.file_name: reason
+        for image in dataset.images
+        if (reason := answers.by_image[image.id].refusal) is not None
     }
     return Evaluation(name, dataset, evaluate(dataset, results), results, refused, speed, facts)
 
 
-def _speed(journal: Journal, client: DetectorClient, batch: int) -> Speed:
-    latencies_ms = [result.latency_s * 1e3 for result in journal.results.values()]
+def _speed(answers: Answers, client: DetectorClient, batch: int) -> Speed:
+    latencies_ms = [result.latency_s * 1e3 for result in answers.by_image.values()]
     p50, p95, p99 = (round(float(value), 1) for value in np.percentile(latencies_ms, [50, 95, 99]))
     return Speed(
-        images_per_s=round(len(latencies_ms) / journal.seconds(), 3),
+        images_per_s=round(len(latencies_ms) / answers.seconds(), 3),
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,
         in_flight=client.in_flight,
         batch=batch,
-        sessions=journal.session + 1,
+        sessions=answers.session + 1,
         retries=client.retries,
     )

@@ -1,4 +1,4 @@
-"""What a server serves, in values that two runs can compare."""
+"""Fingerprint of what a server serves: JSON values to compare between runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ _DECIDING = (
     "ensemble_scheduling",
     "output",
 )
-"""Fields of a model's configuration that results depend on; the others are about how it is scheduled."""
-_UNCHANGED = 8
-"""Characters of a value that a message shows at each end, when values are long."""
+"""Fields of a model's configuration that results depend on; the others only schedule it."""
 
 
 def served_models(client: DetectorClient, model: str) -> dict[str, Any]:
-    """The configurations that a server has loaded for an ensemble and its members, as far as results depend on them.
+    """Read the configurations of an ensemble and its members from a server, as far as results depend on them.
 
     Returns:
         By model name: fields of the configuration by their names in ``config.pbtxt``, and ``instance_kinds``: where the
@@ -60,32 +58,15 @@ def check_classes(models: Mapping[str, Any], num_labels: int) -> None:
 
 
 def artefacts(models: Mapping[str, Any], repository: Path) -> dict[str, str]:
-    """SHA-256 of the model files of a server that serves a repository on this machine."""
+    """SHA-256 of the model files in the repository of a server on this machine, by model."""
     names = {name: config.get("default_model_filename") or "model.onnx" for name, config in models.items()}
     paths = {name: repository / name / "1" / filename for name, filename in names.items()}
     return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
 
 
-def differences(before: object, now: object, place: str = "") -> list[str]:
-    """What differs between two fingerprints, as ``place: was ..., is ...``."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = [*before, *(key for key in now if key not in before)]
-        return [
-            line
-            for key in keys
-            for line in differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
-        ]
-    return [] if before == now else [f"{place} was {_short(before)}, is {_short(now)}"]
-
-
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Both protocols' JSON in one form: read into Triton's own message and written again."""
+    """Bring both protocols' JSON into one form, through Triton's own message."""
     message = json_format.ParseDict(config, model_config_pb2.ModelConfig(), ignore_unknown_fields=True)
     known = json_format.MessageToDict(message, preserving_proto_field_name=True)
     kinds = sorted({str(group.get("kind", "KIND_AUTO")) for group in known.get("instance_group", [])})
     return {**{key: known[key] for key in _DECIDING if key in known}, "instance_kinds": kinds}
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 6 * _UNCHANGED else f"{text[:_UNCHANGED]}…{text[-_UNCHANGED:]}"

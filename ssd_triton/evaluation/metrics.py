@@ -1,4 +1,4 @@
-"""COCO's figures of detections, by pycocotools.
+"""COCO figures of detections, by pycocotools.
 
 The protocol is that of https://cocodataset.org/#detection-eval for boxes: IoU 0.50 to 0.95, at most 100 detections an
 image, crowds neither found nor missed.
@@ -52,8 +52,8 @@ class Matches:
     """Which boxes of an image and a category were found, at IoU 0.50.
 
     Attributes:
-        image_id: Of the image.
-        category_id: Of the category.
+        image_id: Id of the image.
+        category_id: Id of the category.
         truth: Indices into the dataset's annotations.
         found_by: For each of them, the index of the detection that found it among the results, or -1.
         ignored: For each of them, whether it is a crowd.
@@ -73,10 +73,10 @@ class Metrics:
     """Figures of an evaluation, in [0, 1]; None where there is no ground truth to measure on.
 
     Attributes:
-        figures: By the names in :data:`FIGURES`.
-        classes: Of every category that was evaluated, by category id.
-        precision: [10, 101] mean over the categories, by IoU threshold and recall 0.00 to 1.00; NaN without any.
-        matches: By image and category.
+        figures: Values by the names in :data:`FIGURES`.
+        classes: Figures of every evaluated category, by category id.
+        precision: [10, 101], mean over the categories, by IoU threshold and recall 0.00 to 1.00; NaN without any.
+        matches: Matches by image and category.
     """
 
     figures: Mapping[str, float | None]
@@ -91,7 +91,7 @@ class Metrics:
 
 
 def check_installed() -> None:
-    """Refuse to begin what could not be finished.
+    """Check that everything needed is installed before the work begins.
 
     Raises:
         EvaluationError: pycocotools or matplotlib is not installed.
@@ -104,7 +104,7 @@ def check_installed() -> None:
 
 
 def to_coco(detections: Detections, image_id: int, category_ids: Mapping[int, int]) -> list[CocoResult]:
-    """Detections of one image in COCO's form, to 1/1000 pixel; classes without a category are left out."""
+    """Convert the detections of one image to COCO's form, to 1/1000 pixel; drop classes without a category."""
     boxes = detections.boxes_xyxy.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(np.round(boxes, 3).tolist(), shortest(detections.scores), detections.class_ids.tolist(), strict=True)
@@ -116,7 +116,7 @@ def to_coco(detections: Detections, image_id: int, category_ids: Mapping[int, in
 
 
 def shortest(values: FloatArray) -> list[Any]:
-    """FP32 values as the shortest decimals that give the same FP32 values again."""
+    """Convert FP32 values to the shortest decimals that give the same FP32 values again."""
     decimals: list[Any] = values.astype(str).astype(np.float64).tolist()
     return decimals
 
@@ -164,7 +164,7 @@ def _classes(dataset: Dataset, precision: AnyArray, with_truth: AnyArray) -> tup
 
 
 def _matches(evaluation: Any) -> list[Matches]:
-    """Of all areas, which pycocotools puts first within each category."""
+    """Matches for all areas, which pycocotools puts first within each category."""
     parameters = evaluation.params
     per_category = len(parameters.areaRng) * len(parameters.imgIds)
     found = []
@@ -189,7 +189,7 @@ def _matches(evaluation: Any) -> list[Matches]:
 
 
 def _truth(dataset: Dataset) -> Any:
-    """Ids are given anew, from 1: pycocotools would take a box with id 0 as never found."""
+    """Build the ground truth with ids from 1: pycocotools takes a box with id 0 as never found."""
     boxes = [
         {
             "id": index,
@@ -205,7 +205,7 @@ def _truth(dataset: Dataset) -> Any:
 
 
 def _found(dataset: Dataset, results: Sequence[CocoResult]) -> Any:
-    """As pycocotools' ``loadRes`` makes it, which fails on no results at all."""
+    """Build the results as pycocotools' ``loadRes`` does, which fails on an empty list."""
     boxes = [
         {**one, "id": index, "area": one["bbox"][2] * one["bbox"][3], "iscrowd": 0}
         for index, one in enumerate(results, start=1)

@@ -1,4 +1,4 @@
-"""The images on which a detector fails worst, and pictures of them."""
+"""Images with the worst failures of a detector, and pictures of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssd_triton.evaluation.metrics import CocoResult, Metrics
 from ssd_triton.media.drawing import draw_detections
 
 CLEAR_SCORE = 0.3
-"""Detections below are neither shown nor counted here: a box that only they find counts as missed."""
+"""Detections below are neither drawn nor counted: a box that only they find is missed."""
 LARGE_AREA_PX = 96**2
 """COCO's limit between medium and large objects."""
 DEFINITION = (
@@ -33,13 +33,13 @@ _GAP_PX = 8
 
 @dataclass
 class Miss:
-    """What went wrong on an image: indices into the dataset's annotations and into the results."""
+    """Failures on an image: indices into the dataset's annotations and into the results."""
 
     image: Image
     missed: set[int] = field(default_factory=set)
     missed_large: set[int] = field(default_factory=set)
     false_positives: dict[int, float] = field(default_factory=dict)
-    """Their scores."""
+    """Scores of boxes that find nothing, by index."""
 
     @property
     def badness(self) -> float:
@@ -59,10 +59,10 @@ def worst_misses(
 
     Args:
         dataset: Ground truth.
-        metrics: Of the results.
+        metrics: Metrics of the results.
         results: Detections in COCO's form.
-        count: How many images, at most.
-        refused: File names of images that were refused: there may be nothing to show of them.
+        count: Number of images, at most.
+        refused: File names of refused images, which may not be readable.
     """
     misses = {image.id: Miss(image) for image in dataset.images}
     for match in metrics.matches:

@@ -1,4 +1,4 @@
-"""Evaluation without a server: of any detector, and of a network in batches on a CPU or a GPU."""
+"""Detection and evaluation without a server: any detector, or a network in batches on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -41,32 +41,6 @@ def evaluate_detector(detect: Detect, dataset: Dataset) -> Metrics:
     return evaluate(dataset, results)
 
 
-def evaluate_network(
-    network: torch.nn.Module,
-    dataset: Dataset,
-    device: torch.device,
-    batch_size: int,
-    parameters: PostprocessParameters | None = None,
-) -> Metrics:
-    """Evaluate a network in PyTorch by the protocol of :mod:`ssd_triton.detector.postprocessing.reference`.
-
-    Args:
-        network: On the device and in evaluation mode: UINT8 [N, 300, 300, 3] RGB to ``loc`` [N, 4, 8732] and ``conf``
-            [N, num_labels, 8732], as :class:`ssd_triton.detector.network.ssd.ServedDetector`.
-        dataset: What to evaluate on.
-        device: Where the network is.
-        batch_size: Images in a batch; the last one is smaller.
-        parameters: Thresholds; None takes those of the protocol.
-
-    Raises:
-        EvaluationError: An image is missing or damaged.
-    """
-    results: list[CocoResult] = []
-    for image, found in detect_all(network, dataset, device, batch_size, parameters):
-        results += to_coco(found, image.id, dataset.category_ids)
-    return evaluate(dataset, results)
-
-
 def detect_all(
     network: torch.nn.Module,
     dataset: Dataset,
@@ -74,8 +48,20 @@ def detect_all(
     batch_size: int,
     parameters: PostprocessParameters | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
-    """Yield every image with its detections, in the dataset's order; see :func:`evaluate_network`."""
-    from ssd_triton.detector.postprocessing.reference import preprocess
+    """Yield every image with its detections, in the dataset's order.
+
+    Args:
+        network: On the device and in evaluation mode: UINT8 [N, 300, 300, 3] RGB to ``loc`` [N, 4, 8732] and ``conf``
+            [N, num_labels, 8732], as :class:`ssd_triton.detector.network.ssd.ServedDetector`.
+        dataset: The images.
+        device: Device of the network.
+        batch_size: Images in a batch; the last one is smaller.
+        parameters: Thresholds; None takes those of the protocol.
+
+    Raises:
+        EvaluationError: An image is missing or damaged.
+    """
+    from ssd_triton.detector.protocol import preprocess
 
     def load(image: Image) -> Any:
         return _readable(dataset, image, partial(preprocess, dataset.read(image)))
@@ -95,10 +81,10 @@ def detect_each(
     """Yield every item with the detections in its image, in order; images are decoded beside the network's work.
 
     Args:
-        network: As for :func:`evaluate_network`.
-        items: What has an image.
-        load: Gives what :func:`ssd_triton.detector.postprocessing.reference.preprocess` makes of an item's image.
-        device: Where the network is.
+        network: As for :func:`detect_all`.
+        items: Whatever ``load`` takes.
+        load: Applies :func:`ssd_triton.detector.protocol.preprocess` to an item's image.
+        device: Device of the network.
         batch_size: Images in a batch; the last one is smaller.
         parameters: Thresholds; None takes those of the protocol.
     """
@@ -134,7 +120,7 @@ def _progress(dataset: Dataset) -> Iterator[Image]:
 
 
 def _readable(dataset: Dataset, image: Image, call: Callable[[], Any]) -> Any:
-    """What a call makes of an image, or the sentence that it is damaged."""
+    """Call, and turn a damaged image into an EvaluationError."""
     try:
         return call()
     # What PIL raises on damaged files; SyntaxError on PNGs.

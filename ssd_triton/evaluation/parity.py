@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssd_triton.common.arrays import AnyArray, UInt8Array
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.report import Table
 from ssd_triton.detector.export.compare import relative_error
 from ssd_triton.detector.network.ssd import ServedDetector, predict
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
@@ -17,7 +19,7 @@ from ssd_triton.serving.runnable import RunnableVariant
 _SAME_OBJECT_IOU = 0.9
 _SAME_SCORE = 0.05
 _CLEAR_SCORE = 0.3
-"""Detections below may come and go with rounding; those above must agree."""
+"""Detections below may differ by rounding; those above must agree."""
 
 
 @dataclass(frozen=True)
@@ -75,25 +77,30 @@ def check_parity(
     return results
 
 
-def table(results: list[Parity]) -> str:
-    """Markdown, one variant a line."""
-    lines = ["| variant | loc | conf | tolerance | clear detections matched | |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {one.variant} | {one.loc_error:.1e} | {one.conf_error:.1e} | {one.tolerance:.0e} | "
-        f"{one.matched_detections} of {one.clear_detections} | {'ok' if one.passed else 'FAILED'} |"
+def parity_table(results: Sequence[Parity]) -> Table:
+    """One variant a row."""
+    rows = [
+        [
+            one.variant,
+            f"{one.loc_error:.1e}",
+            f"{one.conf_error:.1e}",
+            f"{one.tolerance:.0e}",
+            f"{one.matched_detections} of {one.clear_detections}",
+            "ok" if one.passed else "FAILED",
+        ]
         for one in results
     ]
-    return "\n".join(lines)
+    return Table(["variant", "loc", "conf", "tolerance", "clear detections matched", ""], rows)
 
 
 def _detections(loc: AnyArray, conf: AnyArray) -> list[Detections]:
-    """Of each image, boxes in pixels of the network's input."""
+    """Detections of each image, boxes in pixels of the network's input."""
     parameters = PostprocessParameters()
     return [postprocess(one_loc, one_conf, (300, 300), parameters) for one_loc, one_conf in zip(loc, conf, strict=True)]
 
 
 def _count_matched(reference: Detections, found: Detections) -> int:
-    """Detections of the reference that were found."""
+    """Count the detections of the reference that the other one found, too."""
     matched = 0
     for box, score, class_id in reference:
         same = (found.class_ids == class_id) & (np.abs(found.scores - score) <= _SAME_SCORE)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from html import escape
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image as PilImage
 
-from ssd_triton.common.files import atomic_output, relative_to_cwd
-from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.common.report import Block, Heading, Json, Picture, ReportFolder, Table, html_page
 from ssd_triton.evaluation.evaluate import Evaluation
 from ssd_triton.evaluation.metrics import IOU_50, IOU_75, Metrics
 from ssd_triton.evaluation.misses import DEFINITION, Miss, draw_miss, worst_misses
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _DEFAULT_MISSES = 12
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1b2430; }
-table { border-collapse: collapse; }
-td, th { padding: .15rem .8rem; border-bottom: 1px solid #d7dde5; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
-figure { margin: 1.5rem 0; } pre { overflow-x: auto; background: #f3f5f8; padding: 1rem; font-size: 12px; }
-"""
-_REFUSED = "<h2>Refused images</h2><p>They count as images without detections.</p>"
+_PRECISION = "precision_recall.png"
 
 
 def write_report(evaluation: Evaluation, folder: Path, *, misses: int = _DEFAULT_MISSES) -> list[Path]:
@@ -34,131 +26,92 @@ def write_report(evaluation: Evaluation, folder: Path, *, misses: int = _DEFAULT
 
     Args:
         evaluation: What to report.
-        folder: Where to.
+        folder: Folder of the report.
         misses: Pictures of the worst images, at most.
 
     Returns:
         The three files.
 
     Raises:
-        EvaluationError: They cannot be written; the kept answers are not touched.
+        ReportError: They cannot be written; the kept answers are not touched.
     """
-    paths = [folder / name for name in ("detections.json", "metrics.json", "report.html")]
-    with writing(folder):
-        _write_text(paths[0], json.dumps(evaluation.results))
-        _write_text(paths[1], json.dumps(evaluation.to_json(), indent=1) + "\n")
-        _plot_precision(folder / "precision_recall.png", evaluation.metrics)
-        worst = worst_misses(
-            evaluation.dataset, evaluation.metrics, evaluation.results, misses, refused=evaluation.refused
-        )
-        for old in (folder / "misses").glob("*.jpg"):
-            old.unlink()
-        pictures = [_write_picture(folder, evaluation, miss) for miss in worst]
-        _write_text(paths[2], _page(evaluation, list(zip(worst, pictures, strict=True))))
-    return paths
+    report = ReportFolder(folder)
+    report.json("detections.json", evaluation.results, indent=None)
+    report.json("metrics.json", evaluation.to_json())
+    found = evaluation.metrics
+    blocks = [Picture(_PRECISION, "Precision over recall")] if report.picture(_PRECISION, partial(_draw, found)) else []
+    report.clear("misses/*.jpg")
+    worst = worst_misses(evaluation.dataset, found, evaluation.results, misses, refused=evaluation.refused)
+    for miss in worst:
+        report.photo(_picture_of(miss), draw_miss(evaluation.dataset, evaluation.results, miss))
+    title = f"COCO evaluation of {evaluation.name}"
+    report.text("report.html", html_page(title, *_page(evaluation, blocks, worst)))
+    return [folder / name for name in ("detections.json", "metrics.json", "report.html")]
 
 
 def summary(evaluation: Evaluation) -> str:
     """The figures as text, one a line."""
     lines = [f"{evaluation.name}: {evaluation.dataset.set_name}"]
-    lines += [f"{name:10} {_number(value)}" for name, value in evaluation.metrics.figures.items()]
+    lines += [f"{name:10} {figure(value)}" for name, value in evaluation.metrics.figures.items()]
     if evaluation.speed is not None:
         lines.append(_speed(evaluation))
     return "\n".join(lines)
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write into a sentence.
-
-    Raises:
-        EvaluationError: The disk is full, for one.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:  # PIL's own, about an image that cannot be read
-            raise
-        raise EvaluationError(
-            f"cannot write the report to {relative_to_cwd(folder)} ({error.strerror}): the answers of the "
-            "server are kept; make room and run the same command again"
-        ) from error
+def figure(value: float | None) -> str:
+    """A figure to four places; a dash without ground truth."""
+    return "–" if value is None else f"{value:.4f}"
 
 
-def _write_text(path: Path, text: str) -> None:
-    with atomic_output(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def _picture_of(miss: Miss) -> str:
+    return f"misses/{miss.image.id}.jpg"
 
 
-def _write_picture(folder: Path, evaluation: Evaluation, miss: Miss) -> str:
-    name = f"misses/{miss.image.id}.jpg"
-    picture = draw_miss(evaluation.dataset, evaluation.results, miss)
-    with atomic_output(folder / name) as temporary:
-        PilImage.fromarray(picture).save(temporary, quality=88)
-    return name
-
-
-def _plot_precision(path: Path, metrics: Metrics) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
+def _draw(metrics: Metrics, canvas: Figure) -> None:
+    axes = canvas.subplots()
     recall = np.linspace(0, 1, metrics.precision.shape[1])
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     curves = {
-        f"IoU 0.50 (AP {_number(metrics.figures['AP50'])})": metrics.precision[IOU_50],
-        f"IoU 0.75 (AP {_number(metrics.figures['AP75'])})": metrics.precision[IOU_75],
-        f"mean of IoU 0.50 to 0.95 (AP {_number(metrics.figures['AP'])})": metrics.precision.mean(axis=0),
+        f"IoU 0.50 (AP {figure(metrics.figures['AP50'])})": metrics.precision[IOU_50],
+        f"IoU 0.75 (AP {figure(metrics.figures['AP75'])})": metrics.precision[IOU_75],
+        f"mean of IoU 0.50 to 0.95 (AP {figure(metrics.figures['AP'])})": metrics.precision.mean(axis=0),
     }
     for label, precision in curves.items():
         axes.plot(recall, precision, label=label)
     axes.set(title="Mean over the classes", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
-    axes.grid(visible=True, alpha=0.25)
-    axes.legend(fontsize=9)
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    axes.legend()
 
 
-def _page(evaluation: Evaluation, misses: list[tuple[Miss, str]]) -> str:
-    figures = [(name, _number(value)) for name, value in evaluation.metrics.figures.items()]
+def _page(evaluation: Evaluation, pictures: Sequence[Picture], misses: Sequence[Miss]) -> list[Block | Picture | Json]:
     ranked = sorted(evaluation.metrics.classes, key=lambda one: (one.ap is None, -(one.ap or 0), one.name))
-    classes = [(one.name, str(one.objects), _number(one.ap), _number(one.ap50)) for one in ranked]
-    refused = [(name, reason) for name, reason in evaluation.refused.items()]
-    pictures = "".join(
-        f"<figure><img src='{escape(path)}' alt='' loading='lazy'><figcaption>{escape(miss.image.file_name)}: "
-        f"{len(miss.missed)} objects missed, {len(miss.missed_large)} of them large; {len(miss.false_positives)} clear "
-        "detections that find nothing</figcaption></figure>"
-        for miss, path in misses
-    )
-    facts = json.dumps({key: value for key, value in evaluation.to_json().items() if key != "classes"}, indent=1)
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f"<html lang='en'><meta charset='utf-8'><title>COCO evaluation of {escape(evaluation.name)}</title>",
-            f"<style>{_STYLE}</style>",
-            f"<h1>COCO evaluation of {escape(evaluation.name)}</h1>",
-            f"<p>On {escape(evaluation.dataset.set_name)}. {escape(_speed(evaluation))}</p>",
-            _table(("figure", ""), figures),
-            "<figure><img src='precision_recall.png' alt='Precision over recall'></figure>",
-            *([_REFUSED, _table(("file", "reason"), refused)] if refused else []),
-            f"<h2>Worst misses</h2><p>{escape(DEFINITION)}</p>{pictures}",
-            f"<h2>Classes</h2>{_table(('class', 'objects', 'AP', 'AP50'), classes)}",
-            f"<h2>What the figures belong to</h2><pre>{escape(facts)}</pre></html>",
-            "",
-        ]
-    )
-
-
-def _table(header: tuple[str, ...], rows: list[Any]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    cells = [
-        f"<td>{escape(first)}</td>" + "".join(f"<td class='number'>{escape(cell)}</td>" for cell in rest)
-        for first, *rest in rows
+    refused: list[Block] = [
+        Heading("Refused images"),
+        "They count as images without detections.",
+        Table(["file", "reason"], list(evaluation.refused.items())),
     ]
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    facts = {key: value for key, value in evaluation.to_json().items() if key != "classes"}
+    return [
+        f"On {evaluation.dataset.set_name}. {_speed(evaluation)}",
+        Table(["figure", ""], [(name, figure(value)) for name, value in evaluation.metrics.figures.items()]),
+        *pictures,
+        *(refused if evaluation.refused else []),
+        Heading("Worst misses"),
+        DEFINITION,
+        *(Picture(_picture_of(miss), _caption(miss)) for miss in misses),
+        Heading("Classes"),
+        Table(
+            ["class", "objects", "AP", "AP50"],
+            [(one.name, str(one.objects), figure(one.ap), figure(one.ap50)) for one in ranked],
+        ),
+        Heading("What the figures belong to"),
+        Json(facts),
+    ]
+
+
+def _caption(miss: Miss) -> str:
+    return (
+        f"{miss.image.file_name}: {len(miss.missed)} objects missed, {len(miss.missed_large)} of them large; "
+        f"{len(miss.false_positives)} clear detections that find nothing"
+    )
 
 
 def _speed(evaluation: Evaluation) -> str:
@@ -166,10 +119,6 @@ def _speed(evaluation: Evaluation) -> str:
     if speed is None:
         return ""
     return (
-        f"{speed.images_per_s:.2f} images/s with {speed.in_flight} requests of {speed.batch} under way; latency p50 "
+        f"{speed.images_per_s:.2f} images/s with {speed.in_flight} requests of {speed.batch} in flight; latency p50 "
         f"{speed.p50_ms:.0f}, p95 {speed.p95_ms:.0f}, p99 {speed.p99_ms:.0f} ms"
     )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

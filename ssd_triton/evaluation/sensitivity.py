@@ -1,4 +1,4 @@
-"""Which layers do not bear INT8: measured layer by layer, and decided by COCO AP.
+"""Choice of the layers that stay in FP32, by their errors in INT8 and by COCO AP.
 
 :func:`layer_errors` quantises one layer at a time and compares the outputs with FP32; :func:`smallest_exclusion` leaves
 the most sensitive ones in FP32, as few as the accuracy gate allows. AP is that of :mod:`ssd_triton.evaluation`.
@@ -21,7 +21,8 @@ from ssd_triton.common.errors import listing
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.export.compare import relative_error
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.reference import postprocess, preprocess
+from ssd_triton.detector.postprocessing.reference import postprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization.quantize import layer_names, open_session, quantize
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges, GateResult
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
@@ -34,10 +35,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LayerError:
-    """What it costs to quantise one layer alone.
+    """Errors of the outputs when one layer alone is quantised.
 
     Attributes:
-        layer: Its name.
+        layer: Name of the layer.
         loc: Relative L2 error of the output ``loc``.
         conf: Relative L2 error of the output ``conf``.
     """
@@ -57,9 +58,9 @@ class EvaluationImages:
     """Images with COCO annotations.
 
     Attributes:
-        folder: Where the images lie.
+        folder: Folder of the images.
         annotations: A COCO ``instances_*.json``; category ids map to classes in their sorted order.
-        count: How many to use, spread evenly over the sorted ids.
+        count: Number of images, spread evenly over the sorted ids.
     """
 
     folder: Path
@@ -77,7 +78,7 @@ def layer_errors(fp32_onnx: Path, ranges: CalibrationRanges, images_rgb: UInt8Ar
 
     Args:
         fp32_onnx: The FP32 model.
-        ranges: Of its activations.
+        ranges: Ranges of its activations.
         images_rgb: UINT8 [N, 300, 300, 3], a few training images.
         provider: ONNX Runtime's execution provider.
     """
@@ -108,13 +109,13 @@ def smallest_exclusion(
 ) -> CalibrationRanges:
     """Leave layers of a large error in FP32, and the next ones, one more at a time, until INT8 is accurate enough.
 
-    AP is all but blind to small shifts of boxes, which ranges by the road and by the size of an object are not.
+    AP hardly notices small shifts of boxes; ranges by the road and by the size of an object do.
 
     Args:
         fp32_onnx: The FP32 model.
-        ranges: Of its activations.
+        ranges: Ranges of its activations.
         ranked: Layers, the most sensitive first.
-        images: What AP is measured on.
+        images: Images to measure AP on.
         max_ap_loss: How much lower than in FP32 the AP (0 to 1) may be.
         max_layer_error: Layers whose error is larger stay in FP32 whatever AP says.
         provider: ONNX Runtime's execution provider.
@@ -169,7 +170,7 @@ def average_precision(session: onnxruntime.InferenceSession, images: EvaluationI
 
 
 def check_evaluation(images: EvaluationImages) -> None:
-    """Refuse at once what :func:`average_precision` could not use, since a sensitivity table takes minutes.
+    """Check the images for :func:`average_precision` before a sensitivity table, which takes minutes.
 
     Raises:
         CalibrationError: pycocotools is not installed, the annotations are unreadable or hold too few images, or
@@ -189,6 +190,6 @@ def check_evaluation(images: EvaluationImages) -> None:
 
 
 def _outputs(session: onnxruntime.InferenceSession, images_rgb: UInt8Array) -> list[np.ndarray]:  # type: ignore[type-arg]
-    """``loc`` and ``conf`` of all images; one at a time, since memory is what a large batch costs on a CPU."""
+    """Run on all images, one at a time, since a large batch costs memory on a CPU; return ``loc`` and ``conf``."""
     runs = [session.run(["loc", "conf"], {"image": image[np.newaxis]}) for image in images_rgb]
     return [np.concatenate(values) for values in zip(*runs, strict=True)]

@@ -1,4 +1,4 @@
-"""Detections of a dataset from a running server: many requests under way, and every answer kept as it comes."""
+"""Detections of a dataset from a running server: many requests in flight, and every answer kept as it comes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from ssd_triton.client import ClientError, DetectorClient, RequestRefusedError
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.journal import differences
 from ssd_triton.evaluation.annotations import Image
+from ssd_triton.evaluation.answers import Answers
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError
-from ssd_triton.evaluation.fingerprint import differences, served_models
-from ssd_triton.evaluation.journal import Journal
+from ssd_triton.evaluation.fingerprint import served_models
 from ssd_triton.evaluation.metrics import CocoResult, to_coco
 
 _log = logging.getLogger(__name__)
@@ -26,68 +27,69 @@ _SAME_SCORE = 0.02
 """How far the scores of one image may differ between two runs of the same model, whose batches differ."""
 _PROBED_DETECTIONS = 10
 
-Answer = Detections | str
-"""What a server makes of an image, or why it refuses it."""
-Keep = Callable[[Image, Answer, float], None]
-"""Takes an image, what became of it, and the seconds that its request took."""
+DetectionsOrRefusal = Detections | str
+"""A server's detections in an image, or why it refuses the image."""
+Keep = Callable[[Image, DetectionsOrRefusal, float], None]
+"""Takes an image, its answer, and the seconds that its request took."""
 
 
 @dataclass
-class _Request:
+class _PendingRequest:
     images: Sequence[Image]
     sent_s: float
     done_s: float | None = None
 
     @property
     def latency_s(self) -> float:
-        # A future says that it is done just before it calls back.
+        # A future is done just before it calls back.
         return (self.done_s or time.monotonic()) - self.sent_s
 
 
-def collect(client: DetectorClient, dataset: Dataset, journal: Journal, model: str, *, batch: int) -> None:
-    """Have a server detect in every image of a dataset that the journal lacks, and keep the answers there.
+def collect(client: DetectorClient, dataset: Dataset, answers: Answers, model: str, *, batch: int) -> None:
+    """Have a server detect in every image of a dataset that has no answer yet, and keep the answers.
 
-    A server that goes away and comes back is asked again, as long as the client's ``retry_s`` allows, and must then
-    serve the same model as before.
+    A server that goes away and comes back is asked again for up to the client's ``retry_s``. It must then serve the
+    same model as before.
 
     Args:
         client: Of a ready server.
         dataset: The images.
-        journal: Holds the answers, by image.
+        answers: Answers kept so far, by image.
         model: The ensemble that the client asks.
         batch: Images in a request.
 
     Raises:
         ClientError: The server fails, or stays away.
-        EvaluationError: The server serves something else than at the beginning, a file cannot be read, or an answer
-            cannot be written.
+        EvaluationError: The server serves something else than at the beginning, or a file cannot be read.
+        JournalError: An answer cannot be written.
     """
-    todo = [image for image in dataset.images if image.id not in journal.results]
+    todo = [image for image in dataset.images if image.id not in answers.by_image]
     if not todo:
         return
     models = served_models(client, model)
-    _probe(client, dataset, journal)
-    journal.begin_session()
+    _probe(client, dataset, answers)
+    answers.begin_session()
     retries = client.retries
-    bar = tqdm(total=len(dataset.images), initial=len(journal.results), desc="evaluate", unit=" images", disable=None)
+    total, done = len(dataset.images), len(answers.by_image)
+    bar = tqdm(total=total, initial=done, desc="evaluate", unit=" images", disable=None)
 
-    def keep(image: Image, answer: Answer, latency_s: float) -> None:
+    def keep(image: Image, answer: DetectionsOrRefusal, latency_s: float) -> None:
         nonlocal retries
         if client.retries != retries:
             retries = client.retries
             # This may be an answer from before the server went away.
             client.wait_ready(timeout_s=client.retry_s or 0)
             _check_same(models, served_models(client, model))
-        journal.add(image.id, answer, latency_s)
+        answers.add(image.id, answer, latency_s)
         bar.update()
 
     with bar:
         ask(client, dataset, todo, keep, batch=batch)
 
 
-def coco_results(dataset: Dataset, journal: Journal) -> list[CocoResult]:
+def coco_results(dataset: Dataset, answers: Answers) -> list[CocoResult]:
     """The kept detections in COCO's form, in the order of the images; refused images have none."""
-    kept = ((image, journal.results[image.id].detections) for image in dataset.images)
+    kept = ((image, answers.by_image[image.id].detections) for image in dataset.images)
     return [
         result
         for image, detections in kept
@@ -97,21 +99,21 @@ def coco_results(dataset: Dataset, journal: Journal) -> list[CocoResult]:
 
 
 def ask(client: DetectorClient, dataset: Dataset, images: Sequence[Image], keep: Keep, *, batch: int) -> None:
-    """Send images with the client's ``in_flight`` requests under way, and hand over the answers as they come.
+    """Send images with the client's ``in_flight`` requests in flight, and hand over the answers as they come.
 
     The next files are read while the server works, so that it never waits for a request. When a request with several
     images is refused, each of them is sent alone.
     """
-    under_way: dict[Future[list[Detections]], _Request] = {}
+    in_flight: dict[Future[list[Detections]], _PendingRequest] = {}
 
     def send(group: Sequence[Image]) -> None:
         future = client.submit_batch([dataset.read(image) for image in group])
-        request = under_way[future] = _Request(group, time.monotonic())
+        request = in_flight[future] = _PendingRequest(group, time.monotonic())
         future.add_done_callback(lambda _: setattr(request, "done_s", time.monotonic()))
 
     def hand_over(done: Sequence[Future[list[Detections]]]) -> None:
         for future in done:
-            request = under_way.pop(future)
+            request = in_flight.pop(future)
             answers = _answers(future)
             if len(request.images) > 1 and isinstance(answers[0], str):
                 for image in request.images:
@@ -123,18 +125,18 @@ def ask(client: DetectorClient, dataset: Dataset, images: Sequence[Image], keep:
     try:
         for group in _groups(images, batch):
             send(group)
-            hand_over([future for future in under_way if future.done()])
-        while under_way:
-            wait(under_way, return_when=FIRST_COMPLETED)
-            hand_over([future for future in under_way if future.done()])
+            hand_over([future for future in in_flight if future.done()])
+        while in_flight:
+            wait(in_flight, return_when=FIRST_COMPLETED)
+            hand_over([future for future in in_flight if future.done()])
     except (ClientError, KeyboardInterrupt):
         # What has been answered is kept all the same.
-        answered = [future for future in under_way if future.done() and not future.cancelled()]
+        answered = [future for future in in_flight if future.done() and not future.cancelled()]
         hand_over([future for future in answered if future.exception() is None])
         raise
 
 
-def _answers(future: Future[list[Detections]]) -> Sequence[Answer]:
+def _answers(future: Future[list[Detections]]) -> Sequence[DetectionsOrRefusal]:
     try:
         return future.result()
     except RequestRefusedError as error:
@@ -155,13 +157,13 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         )
 
 
-def _probe(client: DetectorClient, dataset: Dataset, journal: Journal) -> None:
-    """Ask once more for the image with the clearest kept detections: a server does not tell its weights.
+def _probe(client: DetectorClient, dataset: Dataset, answers: Answers) -> None:
+    """Ask once more for the image with the clearest kept detections: a server does not report its weights.
 
     Raises:
-        EvaluationError: The answer is not the one that was kept.
+        EvaluationError: The answer differs from the one that was kept.
     """
-    kept = {key: one.detections for key, one in journal.results.items() if one.detections is not None}
+    kept = {key: one.detections for key, one in answers.by_image.items() if one.detections is not None}
     clearest = max(kept, key=lambda key: float(kept[key].scores.max(initial=0)), default=None)
     if clearest is None:
         return
@@ -170,11 +172,11 @@ def _probe(client: DetectorClient, dataset: Dataset, journal: Journal) -> None:
     got = client.detect(dataset.read(image)).scores[: len(expected)]
     if len(got) < len(expected) or np.abs(got - expected).max(initial=0) > _SAME_SCORE:
         raise EvaluationError(
-            f"{journal.path} holds results of another model: for {image.file_name} it has the scores "
-            f"{_listed(expected)}, and the server now gives {_listed(got)}. --restart drops them and begins anew"
+            f"{answers.path} holds results of another model: for {image.file_name} it has the scores "
+            f"{_first_scores(expected)}, and the server now gives {_first_scores(got)}. --restart drops them"
         )
-    _log.info("going on from %d images that were evaluated before", len(journal.results))
+    _log.info("resuming: %d images have been evaluated before", len(answers.by_image))
 
 
-def _listed(scores: Any) -> str:
+def _first_scores(scores: Any) -> str:
     return ", ".join(f"{score:.3f}" for score in scores[:3])

@@ -1,25 +1,28 @@
-"""Whether the evaluation's client keeps a server as busy as ``perf_analyzer`` does: both measured in turns."""
+"""Throughput of the evaluation's client against that of ``perf_analyzer``, measured in turns."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ssd_triton.client import DetectorClient
-from ssd_triton.common.files import atomic_output
 from ssd_triton.common.progress import progress
+from ssd_triton.common.report import ReportFolder, Table, markdown
+from ssd_triton.evaluation.answers import open_answers
 from ssd_triton.evaluation.dataset import Dataset
-from ssd_triton.evaluation.journal import open_journal
 from ssd_triton.evaluation.served import collect
 from ssd_triton.measuring.sweeps.perf_analyzer import Load, bytes_element, measure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MODEL = "ssd"
 TARGET = 0.9
-"""Share of ``perf_analyzer``'s images a second that the client shall reach."""
+"""Share of ``perf_analyzer``'s images a second that the client is to reach."""
 
 
 @dataclass
@@ -43,9 +46,9 @@ def measure_client_rate(url: str, dataset: Dataset, concurrency: int, *, rounds:
     Args:
         url: gRPC address of a ready server.
         dataset: The images.
-        concurrency: Requests under way at once.
-        rounds: Turns that each gets.
-        timeout_s: For one measurement of ``perf_analyzer``, and for one request of the client.
+        concurrency: Requests in flight at once.
+        rounds: Turns of each.
+        timeout_s: Limit for one measurement of ``perf_analyzer``, and for one request of the client.
 
     Raises:
         ClientError: The server fails.
@@ -62,48 +65,41 @@ def measure_client_rate(url: str, dataset: Dataset, concurrency: int, *, rounds:
     return rates
 
 
-def table(rates: Rates, num_images: int, concurrency: int) -> str:
-    """Markdown: every round, and the medians."""
-    lines = [
-        f"{num_images} images, {concurrency} requests under way, one image each",
-        "",
-        "| round | evaluation's client, images/s | perf_analyzer, images/s | share |",
-        "|---|---|---|---|",
+def write_report(folder: Path, variant: str, rates: Rates, num_images: int, concurrency: int) -> str:
+    """Write ``client_rate.md`` and ``client_rate.png``, and return the text of the former."""
+    rounds = zip(rates.client, rates.perf_analyzer, strict=True)
+    rows = [
+        *([str(number), *_cells(*rates_of_round)] for number, rates_of_round in enumerate(rounds, start=1)),
+        ["median", *_cells(median(rates.client), median(rates.perf_analyzer))],
     ]
-    for number, (client, perf_analyzer) in enumerate(zip(rates.client, rates.perf_analyzer, strict=True), start=1):
-        lines.append(f"| {number} | {client:.2f} | {perf_analyzer:.2f} | {client / perf_analyzer:.0%} |")
-    middle = f"{median(rates.client):.2f} | {median(rates.perf_analyzer):.2f}"
-    lines.append(f"| median | {middle} | {rates.share:.0%} |")
-    return "\n".join(lines)
-
-
-def plot(path: Path, rates: Rates) -> None:
-    """Both rates by round."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    numbers = range(1, len(rates.client) + 1)
-    curves: Sequence[tuple[str, list[float]]] = (
-        ("evaluation's client", rates.client),
-        ("perf_analyzer", rates.perf_analyzer),
+    header = ["round", "evaluation's client, images/s", "perf_analyzer, images/s", "share"]
+    text = markdown(
+        f"{variant}: {num_images} images, {concurrency} requests in flight, one image each", Table(header, rows)
     )
-    for label, values in curves:
-        axes.plot(numbers, values, marker="o", label=label)
+    report = ReportFolder(folder)
+    report.text("client_rate.md", text)
+    report.picture("client_rate.png", lambda figure: _draw(figure, rates))
+    return text
+
+
+def _cells(client: float, perf_analyzer: float) -> list[str]:
+    return [f"{client:.2f}", f"{perf_analyzer:.2f}", f"{client / perf_analyzer:.0%}"]
+
+
+def _draw(figure: Figure, rates: Rates) -> None:
+    """Both rates by round."""
+    axes = figure.subplots()
+    numbers = range(1, len(rates.client) + 1)
+    axes.plot(numbers, rates.client, marker="o", label="evaluation's client")
+    axes.plot(numbers, rates.perf_analyzer, marker="o", label="perf_analyzer")
     axes.set(title=f"Client at {rates.share:.0%} of perf_analyzer (medians)", xlabel="round", ylabel="images/s")
     axes.set_xticks(list(numbers))
     axes.set_ylim(bottom=0)
-    axes.grid(visible=True, alpha=0.25)
     axes.legend()
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
 def _client_images_per_s(client: DetectorClient, dataset: Dataset) -> float:
-    with TemporaryDirectory(prefix="client-rate-") as folder, open_journal(Path(folder) / "results", {}) as journal:
+    with TemporaryDirectory(prefix="client-rate-") as folder, open_answers(Path(folder) / "results", {}) as answers:
         start_s = time.perf_counter()
-        collect(client, dataset, journal, MODEL, batch=1)
+        collect(client, dataset, answers, MODEL, batch=1)
         return len(dataset.images) / (time.perf_counter() - start_s)

@@ -1,4 +1,4 @@
-"""The images a second that a machine's cores can decode and resize: the most that preprocessing could give."""
+"""Images a second that a machine's cores decode and resize: the limit of preprocessing."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ssd_triton.common.errors import UserError
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.machine import cores, processor
+from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
+from ssd_triton.common.report import ReportFolder, Table, markdown
 from ssd_triton.detector.export.samples import first_images, sample_photograph
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
-from ssd_triton.detector.postprocessing.reference import preprocess
-from ssd_triton.measuring.sweeps.tables import Table
+from ssd_triton.detector.protocol import preprocess
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _QUALITY = 90
-"""Of the files that are written anew, as cameras write them."""
+"""JPEG quality of the files that are encoded again, as cameras have it."""
 _LARGE_PX = 1280
 """Longer side of the large files: 720p."""
 _START_TIMEOUT_S = 120.0
@@ -39,12 +46,12 @@ LARGE, LARGE_HALF = (
 
 @dataclass(frozen=True)
 class DecodeRate:
-    """One kind of files with so many processes.
+    """Throughput for one kind of files and number of processes.
 
     Attributes:
-        kind: Of files.
-        processes: At work side by side, of one thread each.
-        images_per_s: Of all of them, median over the turns.
+        kind: Kind of files.
+        processes: Processes side by side, of one thread each.
+        images_per_s: Throughput of all of them, median over the turns.
     """
 
     kind: str
@@ -53,16 +60,16 @@ class DecodeRate:
 
     @property
     def core_ms(self) -> float:
-        """Milliseconds of a process an image."""
+        """Time of a process for an image, milliseconds."""
         return 1000 * self.processes / self.images_per_s
 
 
 def kinds_of(folder: Path | None, count: int) -> dict[str, list[bytes]]:
-    """The same images in the kinds of files that are compared.
+    """Encode the same images in the kinds of files that are compared.
 
     Args:
-        folder: With images; None takes a photograph that matplotlib carries.
-        count: How many to take, the first by name.
+        folder: Folder of images; None takes a photograph that matplotlib carries.
+        count: Number of images, the first by name.
 
     Raises:
         UserError: There are fewer, or one cannot be read.
@@ -89,41 +96,45 @@ def measure_decode_rate(
 
     Args:
         kinds: Encoded images by kind; those of :data:`LARGE_HALF` are decoded at a reduced scale.
-        processes: Numbers of them.
-        turns: Of each kind, with each number of processes.
-        seconds: How long a turn is.
+        processes: Numbers of processes.
+        turns: Turns of each kind with each number of processes.
+        seconds: Duration of a turn.
 
     Raises:
-        UserError: The processes do not start, or end by themselves.
+        UserError: The processes do not start, or end on their own.
     """
     order = [(kind, count) for _ in range(turns) for count in processes for kind in kinds]
     found: dict[tuple[str, int], list[float]] = {}
+    context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
-        pools = {count: stack.enter_context(_pool(count)) for count in processes}
+        pools = {
+            count: stack.enter_context(process_pool(count, partial(_set_barrier, context.Barrier(count))))
+            for count in processes
+        }
         for kind, count in progress(order, total=len(order), description="decoding", unit="turns"):
             rate = _turn(pools[count], count, kinds[kind], kind == LARGE_HALF, seconds)
             found.setdefault((kind, count), []).append(rate)
     return [DecodeRate(kind, count, statistics.median(rates)) for (kind, count), rates in found.items()]
 
 
-def decode_rate_table(rates: Sequence[DecodeRate]) -> Table:
-    """Every kind with every number of processes a line."""
+def write_report(folder: Path, rates: Sequence[DecodeRate]) -> str:
+    """Write ``decode_rate.md`` and ``decode_rate.png``, and return the text of the former."""
+    machine = f"{processor()}, {cores()} cores"
     rows = [[rate.kind, str(rate.processes), f"{rate.images_per_s:,.0f}", f"{rate.core_ms:.1f}"] for rate in rates]
-    return Table(
-        "Decoding and resizing, by PIL alone", ["files", "processes", "images/s", "ms of a core an image"], rows
-    )
+    header = ["files", "processes", "images/s", "ms of a core an image"]
+    text = markdown(machine, Table(header, rows, "Decoding and resizing, by PIL alone"))
+    report, num_kinds = ReportFolder(folder), len({rate.kind for rate in rates})
+    report.text("decode_rate.md", text)
+    title = f"Decoding and resizing, {machine}"
+    report.picture("decode_rate.png", lambda figure: _draw(figure, rates, title), height_inch=0.6 * num_kinds + 1.6)
+    return text
 
 
-def plot_decode_rate(path: Path, rates: Sequence[DecodeRate], title: str) -> None:
+def _draw(figure: Figure, rates: Sequence[DecodeRate], title: str) -> None:
     """Images a second of each kind."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     kinds = list(dict.fromkeys(rate.kind for rate in rates))
     counts = sorted({rate.processes for rate in rates})
-    figure, axes = plt.subplots(figsize=(9, 0.6 * len(kinds) + 1.6), layout="constrained")
+    axes = figure.subplots()
     for index, count in enumerate(counts):
         own = {rate.kind: rate.images_per_s for rate in rates if rate.processes == count}
         places = [place + 0.8 * (index + 0.5) / len(counts) - 0.4 for place in range(len(kinds))]
@@ -133,17 +144,7 @@ def plot_decode_rate(path: Path, rates: Sequence[DecodeRate], title: str) -> Non
     axes.invert_yaxis()
     axes.set(title=title, xlabel="images/s")
     axes.margins(x=0.12)
-    axes.grid(visible=True, axis="x", alpha=0.25)
     axes.legend()
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    # Not forked: a fork would inherit the threads' locks of whatever this process has loaded.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, _set_barrier, (context.Barrier(processes),))
 
 
 def _turn(pool: ProcessPoolExecutor, processes: int, files: Sequence[bytes], reduced: bool, seconds: float) -> float:
@@ -167,7 +168,7 @@ def _set_barrier(barrier: Barrier) -> None:
 
 
 def _decode_for(files: Sequence[bytes], reduced: bool, seconds: float) -> float:
-    """Images a second of this process, once all are there."""
+    """Images a second of this process, once all processes are ready."""
     decode: Callable[[bytes], object] = _preprocess_reduced if reduced else preprocess
     decode(files[0])
     if _barrier is not None:
@@ -181,7 +182,7 @@ def _decode_for(files: Sequence[bytes], reduced: bool, seconds: float) -> float:
 
 
 def _preprocess_reduced(encoded: bytes) -> object:
-    """As ``ssd_preprocess`` with a ``reduced_decode_ratio`` of 1."""
+    """Do what ``ssd_preprocess`` does with a ``reduced_decode_ratio`` of 1."""
     image = Image.open(io.BytesIO(encoded))
     image.draft(None, (IMAGE_SIZE_PX, IMAGE_SIZE_PX))
     return image.convert("RGB").resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""What the demo costs: frames a second of the demo and of the detector alone on the same clip, in turns."""
+"""Cost of the demo: frames a second of the demo and of the detector alone on the same clip, in turns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from statistics import median
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
+from ssd_triton.common.report import Table
 from ssd_triton.driving.demo.summary import DemoSummary
 from ssd_triton.media.video import VideoSource
 
 TARGET = 0.15
-"""Part of the detector's own time a frame that the demo may add."""
+"""Largest addition to the detector's own time a frame, relative to it."""
 
 
 @dataclass
@@ -26,17 +27,17 @@ class DemoRates:
 
     @property
     def added(self) -> float:
-        """What the demo adds to the time of a frame, as a part of the detector's own: the median of the rounds."""
+        """Addition to the detector's own time a frame, relative to it: the median of the rounds."""
         return median(alone / demo for alone, demo in zip(self.detector, self.demo, strict=True)) - 1
 
-    def table(self) -> str:
-        """Markdown: every round, and the median."""
-        lines = ["| round | detector alone, frames/s | demo, frames/s | added |", "|---|---|---|---|"]
-        for number, (alone, demo) in enumerate(zip(self.detector, self.demo, strict=True), start=1):
-            lines.append(f"| {number} | {alone:.2f} | {demo:.2f} | {alone / demo - 1:.0%} |")
-        return "\n".join(
-            [*lines, f"| median | {median(self.detector):.2f} | {median(self.demo):.2f} | {self.added:.0%} |"]
-        )
+    def table(self) -> Table:
+        """Every round, and the median."""
+        rounds = enumerate(zip(self.detector, self.demo, strict=True), start=1)
+        rows = [
+            [str(number), f"{alone:.2f}", f"{demo:.2f}", f"{alone / demo - 1:.0%}"] for number, (alone, demo) in rounds
+        ]
+        rows.append(["median", f"{median(self.detector):.2f}", f"{median(self.demo):.2f}", f"{self.added:.0%}"])
+        return Table(["round", "detector alone, frames/s", "demo, frames/s", "added"], rows)
 
 
 def measure_demo_rate(
@@ -47,13 +48,13 @@ def measure_demo_rate(
 ) -> DemoRates:
     """Let the detector alone and the demo take the same clip, in turns.
 
-    The detector alone is what the demo builds on: frames are read, sent ahead, and their answers waited for in order.
+    The detector alone reads frames, sends them ahead and waits for the answers in order, as the demo does.
 
     Args:
         client: Of a ready server.
-        open_clip: Opens the clip anew.
+        open_clip: Opens the clip from its beginning.
         run: Makes the whole demo of it.
-        rounds: Turns that each gets; the first one is preceded by a turn that does not count.
+        rounds: Turns of each, after one turn of the detector that does not count.
     """
     rates = DemoRates()
     _detector_alone(client, open_clip)

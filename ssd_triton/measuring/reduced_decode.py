@@ -1,4 +1,4 @@
-"""What decoding large JPEG files at a reduced scale costs in AP and saves in time, through the served ensemble."""
+"""AP lost and time saved by decoding large JPEG files at a reduced scale, through the served ensemble."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as PilImage
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import atomic_output
 from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.common.progress import progress
+from ssd_triton.common.report import ReportFolder, Table, markdown
 from ssd_triton.config import Config
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.evaluation.annotations import Image
@@ -24,13 +26,14 @@ from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.metrics import CocoResult, evaluate, to_coco
 from ssd_triton.measuring.sweeps.server_statistics import ServerStatistics, stages
 from ssd_triton.measuring.sweeps.sweep_file import ModelTuning
-from ssd_triton.measuring.sweeps.tables import Table
 from ssd_triton.measuring.sweeps.tuning import tuned_repository
 from ssd_triton.serving.server import EmbeddedServer
 
-PREPROCESS = "ssd_preprocess"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _QUALITY = 92
-"""Of the enlarged files, as cameras write them."""
+"""JPEG quality of the enlarged files, as cameras have it."""
 _TIMEOUT_S = 120.0
 
 
@@ -39,12 +42,12 @@ class DecodeCost:
     """One size of images, decoded whole and at half of it.
 
     Attributes:
-        ratio: Of the smaller side after decoding at half the size to the network's input.
-        side_px: The smaller side of the files: twice that.
-        ap_whole: AP, in [0, 1].
-        ap_reduced: AP.
-        whole_ms: Mean time of the preprocessing an image, as the server counts it.
-        reduced_ms: The same.
+        ratio: Smaller side after decoding at half the size, over the side of the network's input.
+        side_px: Smaller side of the files.
+        ap_whole: AP of files decoded whole, in [0, 1].
+        ap_reduced: AP of files decoded at half the size.
+        whole_ms: Mean time of the preprocessing an image, as the server counts it, decoded whole.
+        reduced_ms: The same, decoded at half the size.
     """
 
     ratio: float
@@ -62,13 +65,13 @@ def measure_reduced_decode(config: Config, variant: str, dataset: Dataset, ratio
 
     Args:
         config: The project's configuration.
-        variant: Of the detector.
+        variant: Variant of the detector.
         dataset: Images and ground truth.
         ratios: Values of the parameter ``reduced_decode_ratio`` of ``ssd_preprocess``.
 
     Raises:
         ServerError: The server does not start.
-        ClientError: It fails.
+        ClientError: The server fails.
         EvaluationError: An image cannot be read.
     """
     return [_measure(config, variant, dataset, ratio) for ratio in ratios]
@@ -122,8 +125,8 @@ def enlarged(encoded: bytes, side_px: int) -> tuple[bytes, float]:
     return buffer.getvalue(), scale
 
 
-def decode_table(costs: Sequence[DecodeCost]) -> Table:
-    """Every ratio a line."""
+def write_report(folder: Path, subject: str, costs: Sequence[DecodeCost]) -> str:
+    """Write ``reduced_decode.md`` and ``reduced_decode.png``, and return the text of the former."""
     rows = [
         [
             f"{cost.ratio:g}",
@@ -137,30 +140,22 @@ def decode_table(costs: Sequence[DecodeCost]) -> Table:
         for cost in costs
     ]
     header = ["reduced_decode_ratio", "smaller side, px", "AP whole", "AP reduced", "difference", "whole, ms"]
-    return Table("JPEG files decoded whole and at half the size", [*header, "reduced, ms"], rows)
+    found = Table([*header, "reduced, ms"], rows, "JPEG files decoded whole and at half the size")
+    text, report = markdown(subject, found), ReportFolder(folder)
+    report.text("reduced_decode.md", text)
+    report.picture("reduced_decode.png", lambda figure: _draw(figure, costs), columns=2)
+    return text
 
 
-def plot_decode(path: Path, costs: Sequence[DecodeCost]) -> None:
+def _draw(figure: Figure, costs: Sequence[DecodeCost]) -> None:
     """AP and time, both ways."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    labels = [f"{cost.side_px} px" for cost in costs]
     positions = np.arange(len(costs))
-    for ax, name, unit in ((axes[0], "ap", "COCO AP"), (axes[1], "ms", "preprocessing, ms an image")):
-        pairs = {
-            "whole": [cost.ap_whole if name == "ap" else cost.whole_ms for cost in costs],
-            "at half the size": [cost.ap_reduced if name == "ap" else cost.reduced_ms for cost in costs],
-        }
-        for index, (label, values) in enumerate(pairs.items()):
-            ax.bar(positions + 0.4 * (index - 0.5), values, 0.4, label=label)
-        ax.set_xticks(positions, labels)
-        ax.set(ylabel=unit, xlabel="smaller side of the files")
-        ax.grid(visible=True, alpha=0.25)
-    axes[1].legend(fontsize=8)
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    plt.close(figure)
+    whole = ([cost.ap_whole for cost in costs], [cost.whole_ms for cost in costs])
+    reduced = ([cost.ap_reduced for cost in costs], [cost.reduced_ms for cost in costs])
+    panels = figure.subplots(1, 2)
+    for axes, unit, *values in zip(panels, ("COCO AP", "preprocessing, ms an image"), whole, reduced, strict=True):
+        for aside, label, heights in zip((-0.2, 0.2), ("whole", "at half the size"), values, strict=True):
+            axes.bar(positions + aside, heights, 0.4, label=label)
+        axes.set_xticks(positions, [f"{cost.side_px} px" for cost in costs])
+        axes.set(ylabel=unit, xlabel="smaller side of the files")
+    panels[1].legend()

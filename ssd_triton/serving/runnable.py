@@ -20,7 +20,7 @@ from ssd_triton.detector.engines.runner import EngineRunner
 from ssd_triton.detector.network.fused import FusedDetector
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.detector.variants import VARIANTS, Device, Precision, Variant, find_variant
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.serving.repository.repository import ModelRepository
 
 Run = Callable[[AnyArray], tuple[AnyArray, AnyArray]]
@@ -72,7 +72,7 @@ def runnable_variant(config: Config, name: str, device: torch.device) -> Runnabl
     precision = variant.precision_on(_kind(device))
     if variant.backend != "pytorch":
         return _from_file(config, ModelRepository(config.model_repository), variant, device)
-    network = load_network(config.weights_path, config.backbone, len(load_labels(config.labels_path)))
+    network = WeightsFile(config.weights_path).load_network(config.backbone, len(load_labels(config.labels_path)))
     detector = ServedDetector(network).eval()
     if variant.is_fused:
         on_gpu = device.type == "cuda"

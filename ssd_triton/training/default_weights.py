@@ -20,8 +20,9 @@ from PIL import Image
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.report import Block, Heading, ReportFolder, Table, markdown
 from ssd_triton.config import Config, TrainingConfig
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
 from ssd_triton.simulation.dataset import write_dataset
 from ssd_triton.simulation.judging.visibility import Criteria, JudgedFrame
@@ -31,7 +32,7 @@ from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.examples import Source
 from ssd_triton.training.initial_network import InitialWeights
 from ssd_triton.training.interpolate import Mixture, interpolate
-from ssd_triton.training.interpolation_report import table
+from ssd_triton.training.interpolation_report import candidates_table
 from ssd_triton.training.model_card import CARD
 from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
 from ssd_triton.training.trainer import SNAPSHOT
@@ -138,12 +139,9 @@ class WeightsMaker:
         best = choose(outcome.candidates, plan.max_loss)
         self._collect(best)
         self._report_rendered(best, rendered)
-        sections = [f"# Chosen: {best.name}", table(outcome)]
-        if plan.drive is not None:
-            sections.append(self._drive_table(plan.drive))
-        text = "\n\n".join(sections)
-        with atomic_output(self._chosen / "figures.md") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        drive = [] if plan.drive is None else self._drive(plan.drive)
+        text = markdown(Heading(f"Chosen: {best.name}", 1), candidates_table(outcome), *drive)
+        ReportFolder(self._chosen).text("figures.md", text)
         return text
 
     def _rendered(self, name: str, count: int, seed: int, sizes_px: Sequence[tuple[int, int]]) -> Source:
@@ -219,16 +217,16 @@ class WeightsMaker:
         facts = describe(None, self._chosen / WEIGHTS, rendered.images)
         write_report(self._chosen / "rendered_recall", seen, facts, pixels_of, self._labels, _WORST)
 
-    def _drive_table(self, drive: Path) -> str:
+    def _drive(self, drive: Path) -> list[Block]:
         thresh = self._plan.criteria.score_thresh
         paths = [self._plan.checkpoint, *map(self._weights_of, self._branches), self._chosen / WEIGHTS]
-        lines = [f"Boxes of a score above {thresh:g} in {drive.name}:", "", HEADER]
+        rows = []
         for path in paths:
-            network = load_network(path, self._config.backbone, len(self._labels)).to(self._device)
+            network = WeightsFile(path).load_network(self._config.backbone, len(self._labels)).to(self._device)
             found = detect_drive(network, self._device, drive, thresh)
-            lines.append(count_classes(found, self._labels).row(relative_to_cwd(path)))
+            rows.append(count_classes(found, self._labels).row(relative_to_cwd(path)))
         write_sheet(self._chosen / "drive.jpg", drive, found, self._labels)
-        return "\n".join(lines)
+        return [f"Boxes of a score above {thresh:g} in {drive.name}:", Table(HEADER, rows)]
 
 
 def _last_step(folder: Path) -> int:

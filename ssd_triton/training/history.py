@@ -1,20 +1,17 @@
-"""What a training writes about itself while it runs: two tables and a picture of them."""
+"""The history of a training, written while it runs: two tables and a picture of them."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
-from ssd_triton.common.files import atomic_output
+from ssd_triton.common.report import ReportFolder
 from ssd_triton.evaluation.metrics import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class ValidationRow:
 
     @classmethod
     def of(cls, step: int, dataset: str, metrics: Metrics) -> ValidationRow:
-        """From pycocotools' figures."""
+        """Take pycocotools' figures."""
         figures = metrics.figures
         return cls(
             step,
@@ -60,13 +57,13 @@ class ValidationRow:
 
 @dataclass
 class Record:
-    """How far a training is, and all its figures.
+    """The progress of a training, and all its figures.
 
     Attributes:
         step: Steps done.
-        seconds: Spent on them, over all runs, validation included.
-        best_score: Of the best snapshot: the mean AP of the validation sets by their weights; None before the first.
-        best_step: When it was taken.
+        seconds: Time spent on them in all runs, validation included.
+        best_score: Mean AP of the best snapshot over the validation sets, by their weights; None before the first.
+        best_step: Step of the best snapshot.
         log: Rows so far.
         validations: Rows so far.
     """
@@ -91,47 +88,31 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write ``log.csv``, ``validations.csv`` and ``curves.png``, as far as there is anything to write."""
-        _write_csv(folder / "log.csv", self.log)
-        _write_csv(folder / "validations.csv", self.validations)
+        report = ReportFolder(folder)
+        for name, rows in (("log.csv", self.log), ("validations.csv", self.validations)):
+            if rows:
+                report.csv(name, [asdict(row) for row in rows])
         if self.log:
-            _plot(folder / "curves.png", self)
+            report.picture("curves.png", self._draw, rows=2, columns=2)
 
-
-def _write_csv(path: Path, rows: Sequence[LogRow] | Sequence[ValidationRow]) -> None:
-    if not rows:
-        return
-    with atomic_output(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])))
-        writer.writeheader()
-        writer.writerows(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in asdict(row).items()}
-            for row in rows
-        )
-
-
-def _plot(path: Path, record: Record) -> None:
-    figure, grid = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
-    steps = [row.step for row in record.log]
-    losses, precision, rates, speed = grid.flat
-    losses.plot(steps, [row.boxes_loss for row in record.log], label="boxes (smooth L1)")
-    losses.plot(steps, [row.classes_loss for row in record.log], label="classes (cross-entropy)")
-    losses.set(title="Loss per positive default box", yscale="log")
-    for name in dict.fromkeys(row.dataset for row in record.validations):
-        rows = [row for row in record.validations if row.dataset == name]
-        precision.plot([row.step for row in rows], [row.ap for row in rows], marker="o", label=name)
-    if record.best_score is not None:
-        precision.axvline(record.best_step, color="k", linestyle=":", linewidth=1, label="best snapshot")
-    precision.set(title="Validation: AP (IoU 0.50 to 0.95)", ylim=(0, None))
-    rates.plot(steps, [row.head_lr for row in record.log], label="new layers")
-    rates.plot(steps, [row.backbone_lr for row in record.log], label="backbone")
-    rates.set(title="Learning rate")
-    speed.plot(steps, [row.images_per_s for row in record.log], label="images/s")
-    speed.set(title="Training throughput, images/s", ylim=(0, None))
-    for axes in grid.flat:
-        axes.set_xlabel("step")
-        axes.grid(visible=True, alpha=0.25)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    def _draw(self, figure: Figure) -> None:
+        losses, precision, rates, speed = figure.subplots(2, 2).flat
+        steps = [row.step for row in self.log]
+        losses.plot(steps, [row.boxes_loss for row in self.log], label="boxes (smooth L1)")
+        losses.plot(steps, [row.classes_loss for row in self.log], label="classes (cross-entropy)")
+        losses.set(title="Loss per positive default box", yscale="log")
+        for name in dict.fromkeys(row.dataset for row in self.validations):
+            rows = [row for row in self.validations if row.dataset == name]
+            precision.plot([row.step for row in rows], [row.ap for row in rows], marker="o", label=name)
+        if self.best_score is not None:
+            precision.axvline(self.best_step, color="k", linestyle=":", linewidth=1, label="best snapshot")
+        precision.set(title="Validation: AP (IoU 0.50 to 0.95)", ylim=(0, None))
+        rates.plot(steps, [row.head_lr for row in self.log], label="new layers")
+        rates.plot(steps, [row.backbone_lr for row in self.log], label="backbone")
+        rates.set(title="Learning rate")
+        speed.plot(steps, [row.images_per_s for row in self.log], label="images/s")
+        speed.set(title="Training throughput, images/s", ylim=(0, None))
+        for axes in (losses, precision, rates, speed):
+            axes.set_xlabel("step")
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend()

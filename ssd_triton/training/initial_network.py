@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssd_triton.common.errors import listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.detector.network.ssd import SSD300
-from ssd_triton.detector.weights.file import read_state_dict
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.training.errors import TrainingError
 
 STAGE_OF = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6}
@@ -73,7 +73,7 @@ def load_backbone(network: SSD300, path: Path) -> None:
         TrainingError: The file is no such archive, or does not fit the backbone.
         WeightsError: A ``.safetensors`` or ``.pt`` file cannot be read.
     """
-    found = _read_npz(path) if path.suffix == ".npz" else read_state_dict(path)
+    found = _read_npz(path) if path.suffix == ".npz" else WeightsFile(path).read_state_dict()
     state = {}
     for name, value in found.items():
         module, _, rest = name.partition(".")
@@ -94,7 +94,7 @@ def load_checkpoint(network: SSD300, path: Path, *, new_heads: bool) -> None:
         WeightsError: The file cannot be read.
         TrainingError: The number of classes or the backbone differs.
     """
-    state = read_state_dict(path)
+    state = WeightsFile(path).read_state_dict()
     head, own_head = state.get("conf.0.weight"), network.state_dict()["conf.0.weight"]
     if not new_heads and head is not None and head.shape != own_head.shape:
         per_class = len(own_head) // network.num_labels

@@ -8,7 +8,6 @@ averages of others are useless.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.network.ssd import SSD300
-from ssd_triton.detector.weights.file import load_network, save_fp16
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.metrics import check_installed
 from ssd_triton.simulation.judging.visibility import Criteria
 from ssd_triton.training.candidates import Candidate, Judge, choose
@@ -26,7 +25,7 @@ from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import Source
 from ssd_triton.training.fp16_range import match_scales, rescale_for_fp16
-from ssd_triton.training.interpolation_report import Outcome, plot, table, write_card
+from ssd_triton.training.interpolation_report import Interpolation, write_card, write_report
 from ssd_triton.training.model_card import CARD
 from ssd_triton.training.train import WEIGHTS
 from ssd_triton.training.validation import load_validation, open_validator
@@ -102,7 +101,7 @@ def shift_classes(network: SSD300, shifts: Mapping[int, float]) -> None:
                 by_class[class_id] += logit
 
 
-def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome:
+def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Interpolation:
     """Evaluate averages of two networks, and publish the best one that is as good on photographs as the first.
 
     The folder gets ``weights.safetensors``, ``MODEL_CARD.md``, ``interpolation.md``, ``.json`` and ``.png``.
@@ -114,14 +113,13 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
     if not mixture.validation:
         raise TrainingError("got nothing to choose by: give --validation IMAGES ANNOTATIONS")
     labels = mixture.classes.labels
-    count = len(labels)
-    first, second = (load_network(path, mixture.backbone, count) for path in (mixture.first, mixture.second))
+    first, second, *others = (
+        WeightsFile(path).load_network(mixture.backbone, len(labels))
+        for path in (mixture.first, mixture.second, *mixture.others)
+    )
     rescaled = match_scales(first, second)
     if rescaled:
-        _log.info(
-            "%d channels of %s had another FP16 scale than those of the second network", rescaled, mixture.first.name
-        )
-    others = {path: load_network(path, mixture.backbone, count) for path in mixture.others}
+        _log.info("rescaled %d channels of %s to match those of the second network", rescaled, mixture.first.name)
     sets = [load_validation(one, mixture.classes, device, skip_bad=False) for one in mixture.validation]
     shares = sorted({0.0, *mixture.shares, mixture.chosen_share or 0.0, 1.0})
     with open_validator(sets) as validator:
@@ -131,9 +129,12 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
             network = _mixed(first, second, share, mixture.shifts).to(device)
             mixtures.append(judge.evaluate(f"share {share:g}", share, network))
             _log.info("share %g: score %.4f", share, mixtures[-1].score)
-        compared = [judge.evaluate(relative_to_cwd(path), None, one.to(device)) for path, one in others.items()]
+        compared = [
+            judge.evaluate(relative_to_cwd(path), None, one.to(device))
+            for path, one in zip(mixture.others, others, strict=True)
+        ]
     chosen = _chosen(mixture, mixtures)
-    outcome = Outcome(
+    interpolation = Interpolation(
         (mixture.first, mixture.second),
         mixture.backbone,
         labels,
@@ -143,8 +144,8 @@ def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Outcome
         chosen,
         {labels[class_id]: logit for class_id, logit in mixture.shifts.items()},
     )
-    _publish(_mixed(first, second, chosen.share or 0.0, mixture.shifts), outcome, output)
-    return outcome
+    _publish(_mixed(first, second, chosen.share or 0.0, mixture.shifts), interpolation, output)
+    return interpolation
 
 
 def _mixed(first: SSD300, second: SSD300, share: float, shifts: Mapping[int, float]) -> SSD300:
@@ -155,18 +156,13 @@ def _mixed(first: SSD300, second: SSD300, share: float, shifts: Mapping[int, flo
     return network
 
 
-def _publish(network: SSD300, outcome: Outcome, output: Path) -> None:
+def _publish(network: SSD300, interpolation: Interpolation, output: Path) -> None:
     rescale_for_fp16(network)
     weights = output / WEIGHTS
-    about = {"num_labels": str(len(outcome.labels)), "backbone": outcome.backbone, "dataset": f"see {CARD}"}
-    save_fp16(network, weights, about)
-    write_card(weights, outcome)
-    with atomic_output(output / "interpolation.md") as temporary:
-        first, second = (relative_to_cwd(path) for path in outcome.origins)
-        temporary.write_text(f"# Between {first} and {second}\n\n{table(outcome)}\n", encoding="utf-8")
-    with atomic_output(output / "interpolation.json") as temporary:
-        temporary.write_text(json.dumps(outcome.to_dict(), indent=1) + "\n", encoding="utf-8")
-    plot(output / "interpolation.png", outcome)
+    about = {"num_labels": str(len(interpolation.labels)), "backbone": interpolation.backbone, "dataset": f"see {CARD}"}
+    WeightsFile(weights).save_fp16(network, about)
+    write_card(weights, interpolation)
+    write_report(output, interpolation)
 
 
 def _chosen(mixture: Mixture, mixtures: Sequence[Candidate]) -> Candidate:

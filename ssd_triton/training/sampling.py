@@ -37,7 +37,7 @@ def draw_weights(training: Sequence[Examples], num_labels: int, often: Mapping[i
         repeat[class_id] *= factor
     of_image = (present * repeat).amax(dim=1).clamp(min=1)
     parts = []
-    for examples, weights in zip(training, of_image.split([len(one) for one in training]), strict=True):
+    for examples, weights in zip(training, torch.split(of_image, [len(one) for one in training]), strict=True):
         share = len(examples) if examples.source.weight is None else examples.source.weight
         parts.append(weights / weights.sum() * share)
     joined = torch.cat(parts)

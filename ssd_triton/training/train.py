@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.config import TrainingConfig
 from ssd_triton.detector.network.ssd import SSD300
-from ssd_triton.detector.weights.file import save_fp16
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation import metrics as coco_metrics
 from ssd_triton.training.augmentation import Sources
 from ssd_triton.training.class_map import ClassMap
@@ -187,9 +187,8 @@ def _publish(subject: Subject, settings: TrainingConfig, best: Best, record: Rec
     path = settings.output / WEIGHTS
     published = copy.deepcopy(best.network).cpu()
     rescale_for_fp16(published)
-    save_fp16(
+    WeightsFile(path).save_fp16(
         published,
-        path,
         {
             "num_labels": str(len(subject.labels)),
             "backbone": subject.backbone,

@@ -22,7 +22,8 @@ from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.reference import postprocess, preprocess
+from ssd_triton.detector.postprocessing.reference import postprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+import grpc
 import pytest
 
 from ssd_triton.client import (
@@ -29,6 +32,28 @@ def silent_url() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+class _NeverAnswers(grpc.GenericRpcHandler):
+    """Takes every gRPC call and keeps it until the test ends."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: self.end.wait())
+
+
+@pytest.fixture
+def stuck_url() -> Iterator[str]:
+    """A gRPC server that accepts calls and never answers."""
+    handler = _NeverAnswers()
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    handler.end.set()
+    server.stop(grace=None).wait()
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_nothing_at_the_address(protocol: Protocol, photograph: bytes) -> None:
     with DetectorClient(free_url(), protocol=protocol, timeout_s=1) as client:
@@ -48,4 +73,17 @@ def test_a_silent_server_meets_the_deadline(silent_url: str, protocol: Protocol,
     with DetectorClient(silent_url, protocol=protocol, timeout_s=1) as client:
         with pytest.raises((DeadlineExceededError, ServerUnreachableError)):
             client.detect(photograph)
+        with pytest.raises((DeadlineExceededError, ServerUnreachableError)):
+            client.wait_ready(timeout_s=0)
     assert time.monotonic() - start_s < 5
+
+
+def test_every_grpc_call_has_a_deadline(stuck_url: str, photograph: bytes) -> None:
+    start_s = time.monotonic()
+    with DetectorClient(stuck_url, timeout_s=0.2) as client:
+        for call in (client.is_ready, client.model_config, client.server_version, lambda: client.detect(photograph)):
+            with pytest.raises(DeadlineExceededError):
+                call()
+        with pytest.raises(DeadlineExceededError):
+            client.wait_ready(timeout_s=0.3)
+    assert time.monotonic() - start_s < 10

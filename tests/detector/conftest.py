@@ -19,6 +19,7 @@ from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.quantization.calibration import calibrate, load_images
 from ssd_triton.detector.quantization.ranges import CalibrationRanges
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.serving.repository.build import ensure_built
 from tests.detector.engines import buildable_engine
 from tests.detector.quantized import OUTPUTS, TENSORS
@@ -55,7 +56,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
         def do_GET(self) -> None:
             """Answer one request."""
-            self.site.asked.append(dict(self.headers))
+            self.site.num_requests += 1
             (self.site.plan.popleft() if self.site.plan else self.site.answer)(self)
 
         def log_message(self, *_: object) -> None:
@@ -118,10 +119,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
+def weights(tmp_path: Path) -> WeightsFile:
     path = tmp_path / "mine.safetensors"
     path.write_bytes(b"stands for weights")
-    return path
+    return WeightsFile(path)
 
 
 @pytest.fixture(scope="module")
@@ -134,5 +135,5 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ranges(tiny: Path, images: Path, weights: Path) -> CalibrationRanges:
-    return calibrate(tiny, TENSORS, load_images(images, 4), "minmax", weights_path=weights, weight_bits=8)
+def ranges(tiny: Path, images: Path, weights: WeightsFile) -> CalibrationRanges:
+    return calibrate(tiny, TENSORS, load_images(images, 4), "minmax", weights=weights, weight_bits=8)

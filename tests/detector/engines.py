@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.config import Config
 from ssd_triton.detector.engines.build import build_engine
 from ssd_triton.detector.engines.engine import Engine
-from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.serving.repository.build import ensure_built
 
 OLD = b"the engine of yesterday"

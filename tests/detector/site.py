@@ -1,4 +1,4 @@
-"""A web site on this machine that misbehaves on request."""
+"""A web site on this machine that misbehaves on request, and the fetching of a checkpoint from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ssd_triton.common.files import ROOT
-from ssd_triton.detector.weights.fetch import Checkpoint, fetch
+from ssd_triton.detector.weights.fetch import fetch
+from ssd_triton.detector.weights.file import WeightsFile
 
 CUT_BYTES = 100_000
 
@@ -39,35 +40,16 @@ class Site:
 
     url: str
     content: bytes = OLD
-    etag: str | None = '"old"'
-    last_modified: str | None = None
-    ranges: bool = True
-    checks_if_range: bool = True
     plan: deque[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=deque)
     """How the next requests are answered, instead of properly."""
-    asked: list[dict[str, str]] = field(default_factory=list)
-
-    def replace(self, content: bytes, etag: str) -> None:
-        """Put another version of the file online."""
-        self.content, self.etag = content, etag
+    num_requests: int = 0
 
     def answer(self, request: BaseHTTPRequestHandler, *, stop_after: int | None = None) -> None:
-        """Answer as the settings say; with ``stop_after``, break off after so many bytes."""
-        start, status = 0, 200
-        asked_range, condition = request.headers.get("Range"), request.headers.get("If-Range")
-        current = condition in (None, self.etag, self.last_modified) or not self.checks_if_range
-        if asked_range and self.ranges and current:
-            start, status = int(asked_range.removeprefix("bytes=").removesuffix("-")), 206
-        body = self.content[start:]
-        request.send_response(status)
-        for name, value in (("ETag", self.etag), ("Last-Modified", self.last_modified)):
-            if value:
-                request.send_header(name, value)
-        if status == 206:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
-        request.send_header("Content-Length", str(len(body)))
+        """Send the file; with ``stop_after``, break off after so many bytes."""
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(self.content)))
         request.end_headers()
-        request.wfile.write(body[:stop_after])
+        request.wfile.write(self.content[:stop_after])
 
 
 def cut(site: Site) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -82,8 +64,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def quick(site: Site, output: Path, *, retries: int = 2, timeout_s: float = 5, demand: str | None = None) -> Checkpoint:
-    return fetch(site.url, output, sha256=demand, timeout_s=timeout_s, retries=retries, first_delay_s=0.01)
+def quick(
+    site: Site, output: Path, *, retries: int = 0, timeout_s: float = 5, demand: str | None = None
+) -> WeightsFile:
+    return fetch(site.url, output, sha256=demand, timeout_s=timeout_s, retries=retries)
 
 
 def names(output: Path) -> list[str]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssd_triton.common.errors import WeightsError
 from ssd_triton.common.files import sha256_of
 from ssd_triton.config import CALIBRATION_METHODS, CalibrationMethod, Config
-from ssd_triton.detector.postprocessing.reference import preprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization.calibration import calibrate, load_images
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges, load_ranges, save_ranges
+from ssd_triton.detector.weights.file import WeightsFile
 from tests.conftest import assert_one_line_error, long
 from tests.detector.quantized import TENSORS
 
@@ -26,16 +28,16 @@ from tests.detector.quantized import TENSORS
 
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_every_method_stays_within_what_was_seen(
-    tiny: Path, images: Path, weights: Path, method: CalibrationMethod
+    tiny: Path, images: Path, weights: WeightsFile, method: CalibrationMethod
 ) -> None:
     chosen = load_images(images, 2)
-    seen = calibrate(tiny, TENSORS, chosen, "minmax", weights_path=weights, weight_bits=8).ranges
-    found = calibrate(tiny, TENSORS, chosen, method, weights_path=weights, weight_bits=8)
+    seen = calibrate(tiny, TENSORS, chosen, "minmax", weights=weights, weight_bits=8).ranges
+    found = calibrate(tiny, TENSORS, chosen, method, weights=weights, weight_bits=8)
     assert list(found.ranges) == TENSORS
     for tensor, (low, high) in found.ranges.items():
         assert seen[tensor][0] - 1e-4 <= low <= 0 < high <= seen[tensor][1] + 1e-4
     assert (found.method, found.num_images, found.images_sha256) == (method, 2, chosen.sha256)
-    assert found.weights_sha256 == sha256_of(weights)
+    assert found.weights_sha256 == weights.sha256
 
 
 def test_images_are_spread_over_the_folder_and_told_apart(images: Path) -> None:
@@ -102,7 +104,7 @@ def test_refuses_what_is_no_annotation_file(tmp_path: Path, images: Path, text: 
 
 
 def test_ranges_survive_the_file_which_is_sorted_and_readable(
-    tmp_path: Path, ranges: CalibrationRanges, weights: Path
+    tmp_path: Path, ranges: CalibrationRanges, weights: WeightsFile
 ) -> None:
     path = tmp_path / "ranges.json"
     save_ranges(ranges, path)
@@ -113,13 +115,14 @@ def test_ranges_survive_the_file_which_is_sorted_and_readable(
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
-def test_refuses_ranges_of_other_weights(tmp_path: Path, ranges: CalibrationRanges, weights: Path) -> None:
+def test_refuses_ranges_of_other_weights(tmp_path: Path, ranges: CalibrationRanges, weights: WeightsFile) -> None:
     path = tmp_path / "ranges.json"
     save_ranges(ranges, path)
-    weights.write_bytes(b"other weights")
+    weights.path.write_bytes(b"other weights")
+    weights = WeightsFile(weights.path)
     with pytest.raises(CalibrationError) as error:
         load_ranges(path, weights)
-    for word in (ranges.weights_sha256, sha256_of(weights), "mine.safetensors", "tools/quantize_onnx.py --calibrate"):
+    for word in (ranges.weights_sha256, weights.sha256, "mine.safetensors", "tools/quantize_onnx.py --calibrate"):
         assert word in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -138,7 +141,7 @@ def test_refuses_ranges_of_other_weights(tmp_path: Path, ranges: CalibrationRang
     ],
 )
 def test_refuses_a_damaged_file(
-    tmp_path: Path, ranges: CalibrationRanges, weights: Path, change: Callable[[dict[str, Any]], str]
+    tmp_path: Path, ranges: CalibrationRanges, weights: WeightsFile, change: Callable[[dict[str, Any]], str]
 ) -> None:
     path = tmp_path / "ranges.json"
     save_ranges(ranges, path)
@@ -148,13 +151,13 @@ def test_refuses_a_damaged_file(
     assert "\n" not in str(error.value)
 
 
-def test_names_what_is_missing(tmp_path: Path, ranges: CalibrationRanges, weights: Path) -> None:
+def test_names_what_is_missing(tmp_path: Path, ranges: CalibrationRanges, weights: WeightsFile) -> None:
     with pytest.raises(CalibrationError, match=r"ranges not found: .*none\.json; .* tools/quantize_onnx\.py"):
         load_ranges(tmp_path / "none.json", weights)
     path = tmp_path / "ranges.json"
     save_ranges(ranges, path)
-    with pytest.raises(CalibrationError, match="weights not found"):
-        load_ranges(path, tmp_path / "none.pt")
+    with pytest.raises(WeightsError, match="weights not found"):
+        load_ranges(path, WeightsFile(tmp_path / "none.pt"))
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
@@ -187,6 +190,6 @@ def test_command_calibrates_and_builds(
     )
     assert result.returncode == 0, result.stderr
     assert "warning: without --evaluation-images" in result.stderr
-    found = load_ranges(ranges, config.weights_path)
+    found = load_ranges(ranges, WeightsFile(config.weights_path))
     assert (found.method, found.weight_bits, found.num_images) == ("minmax", 8, 2)
     assert sha256_of(output) in result.stdout

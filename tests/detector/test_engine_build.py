@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from ssd_triton.common.errors import ExportError
 from ssd_triton.common.files import sha256_of
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.detector.engines import build as engine
 from ssd_triton.detector.engines.build import build_engine, unexpected_layers
 from ssd_triton.detector.engines.engine import Engine
@@ -22,7 +23,7 @@ from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.inspection import EngineReport
 from ssd_triton.detector.engines.metadata import EngineMetadata, check_engine, inspect_engine
 from ssd_triton.detector.engines.onnx_source import BORDER
-from ssd_triton.detector.engines.runtime import captured_log, find_gpu, load_runtime
+from ssd_triton.detector.engines.runtime import captured_log, load_runtime
 from ssd_triton.detector.export.compare import check_interface, check_values, run_onnx
 from ssd_triton.detector.export.half import to_half
 from ssd_triton.detector.export.samples import photographs

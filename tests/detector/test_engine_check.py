@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ssd_triton.common.files import ROOT, sha256_of
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.detector.engines.build import unexpected_layers
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.inspection import EngineReport, parse_layers
@@ -22,7 +23,6 @@ from ssd_triton.detector.engines.metadata import (
     metadata_path,
 )
 from ssd_triton.detector.engines.onnx_source import BORDER
-from ssd_triton.detector.engines.runtime import find_gpu
 from tests.detector.engines import OLD
 
 # --- Loading ----------------------------------------------------------------------------------------------------------

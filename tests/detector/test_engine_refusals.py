@@ -19,12 +19,13 @@ import pytest
 
 from ssd_triton.common.errors import ConfigError, UserError
 from ssd_triton.common.files import ROOT
+from ssd_triton.common.machine import Gpu
 from ssd_triton.config import Config, load_config
 from ssd_triton.detector.engines import build as engine
 from ssd_triton.detector.engines.build import batch_profile, build_engine
 from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
-from ssd_triton.detector.engines.runtime import Gpu, run_cancellable
+from ssd_triton.detector.engines.runtime import run_cancellable
 from tests.conftest import assert_one_line_error
 from tests.detector.engines import OLD, needs_rtx
 from tests.interruptible import Interruptible, sigint

@@ -14,7 +14,7 @@ from ssd_triton.common.errors import WeightsError
 from ssd_triton.config import BACKBONE_NAMES, Config
 from ssd_triton.detector.network.boxes import decode, default_boxes_cxcywh, encode, to_cxcywh, to_xyxy
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector, fold_batch_norms, predict
-from ssd_triton.detector.weights import file as weights
+from ssd_triton.detector.weights.file import WeightsFile
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_predictions_are_laid_out_as_the_default_boxes() -> None:
 
 
 def test_folding_batch_norms_changes_nothing(reference_detector: ServedDetector, config: Config) -> None:
-    network = weights.load_network(config.weights_path, config.backbone, 81)
+    network = WeightsFile(config.weights_path).load_network(config.backbone, 81)
     folded = ServedDetector(network).eval()
     fold_batch_norms(folded)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
@@ -130,7 +130,7 @@ def test_weights_load_from_every_form(tmp_path: Path, small_state: dict[str, Ten
         safetensors.torch.save_file(state, path)
     else:
         torch.save(state if form == "bare" else {"model": state, "epoch": 64}, path)
-    loaded = weights.load_network(path, "resnet18", 3).state_dict()
+    loaded = WeightsFile(path).load_network("resnet18", 3).state_dict()
     tolerance = 1e-3 if form == "fp16" else 0.0
     for key, value in small_state.items():
         assert loaded[key].dtype == value.dtype
@@ -145,7 +145,7 @@ def test_every_misfit_is_reported_at_once(tmp_path: Path, small_state: dict[str,
     state["conf.2.bias"] = torch.full_like(state["conf.2.bias"], torch.inf)
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(WeightsError) as error:
-        weights.load_network(tmp_path / "w.pt", "resnet18", 3)
+        WeightsFile(tmp_path / "w.pt").load_network("resnet18", 3)
     message = str(error.value)
     for words in (
         "1 missing: loc.0.bias",
@@ -159,7 +159,7 @@ def test_every_misfit_is_reported_at_once(tmp_path: Path, small_state: dict[str,
 
 def test_another_backbone_is_reported(config: Config) -> None:
     with pytest.raises(WeightsError, match=r"does not fit the network.*Set backbone"):
-        weights.load_network(config.weights_path, "resnet34", 81)
+        WeightsFile(config.weights_path).load_network("resnet34", 81)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_unreadable_weights(tmp_path: Path, name: str, content: bytes | None, wo
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(WeightsError, match=words):
-        weights.read_state_dict(path)
+        WeightsFile(path).read_state_dict()
 
 
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"model": Payload()}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="not a readable"):
-        weights.read_state_dict(tmp_path / "w.pt")
+        WeightsFile(tmp_path / "w.pt").read_state_dict()
     assert not (tmp_path / "touched").exists()
 
 
@@ -197,10 +197,10 @@ def test_saving_refuses_what_fp16_cannot_hold(tmp_path: Path) -> None:
     assert stem.running_var is not None
     stem.running_var[3] = 83_615
     with pytest.raises(WeightsError, match=r"feature_extractor\.1\.running_var"):
-        weights.save_fp16(network, tmp_path / "w.safetensors", {})
+        WeightsFile(tmp_path / "w.safetensors").save_fp16(network, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bundled_weights_are_those_of_the_model_card(config: Config) -> None:
     card = (config.weights_path.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert weights.digest(config.weights_path) in card
+    assert WeightsFile(config.weights_path).sha256 in card

@@ -15,11 +15,14 @@ from ssd_triton.common.errors import ExportError
 from ssd_triton.detector.export.compare import run_onnx
 from ssd_triton.detector.network.boxes import decode, default_boxes_cxcywh, encode
 from ssd_triton.detector.postprocessing import onnx_graph as exported
-from ssd_triton.detector.postprocessing.check import check_detections
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.pytorch import PostProcess
-from ssd_triton.detector.postprocessing.reference import iou, postprocess
-from ssd_triton.detector.postprocessing.torchscript import compile_postprocess, export_postprocess_script, run_script
+from ssd_triton.detector.postprocessing.reference import check_detections, iou, postprocess
+from ssd_triton.detector.postprocessing.torchscript import (
+    PostProcess,
+    compile_postprocess,
+    export_postprocess_script,
+    run_script,
+)
 
 NUM_LABELS = 5
 DEFAULTS = PostprocessParameters()

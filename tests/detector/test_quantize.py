@@ -20,10 +20,12 @@ from ssd_triton.detector.export.compare import relative_error, run_onnx
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES, default_boxes_cxcywh
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.reference import iou, postprocess, preprocess
+from ssd_triton.detector.postprocessing.reference import iou, postprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization import quantize as quantize_module
 from ssd_triton.detector.quantization.quantize import activations, export_int8, layer_names, open_session, quantize
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges, load_ranges, ranges_path
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation import sensitivity
 from ssd_triton.evaluation.sensitivity import (
     EvaluationImages,
@@ -231,7 +233,7 @@ def fp32(config: Config) -> Path:
 
 @pytest.fixture(scope="module")
 def shipped(config: Config) -> CalibrationRanges:
-    return load_ranges(ranges_path(config.weights_path), config.weights_path)
+    return load_ranges(ranges_path(config.weights_path), WeightsFile(config.weights_path))
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from ssd_triton.common.files import ROOT
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.config import Config
 from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.metadata import metadata_path
 from ssd_triton.detector.engines.runner import EngineRunner
-from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.detector.export.samples import photographs
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.evaluation.parity import check_parity

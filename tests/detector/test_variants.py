@@ -28,7 +28,8 @@ from ssd_triton.detector.variants import (
     with_sources,
 )
 from ssd_triton.evaluation.parity import check_parity
-from ssd_triton.measuring.benchmark import measure, report, timing
+from ssd_triton.measuring.benchmark import report, timing
+from ssd_triton.measuring.benchmark import run as benchmark_run
 from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.runnable import RunnableVariant, runnable_variant, torch_variants
 from tests.conftest import long
@@ -195,15 +196,16 @@ def test_the_table_is_whole() -> None:
     assert variant_name("mine.onnx") == "mine.onnx"
 
 
-def test_benchmark_measures_and_reports(tmp_path: Path) -> None:
+def test_benchmark_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_SLICE_S", 0.05)
     detector = small_detector()
     variants = torch_variants(detector, CPU)
-    rows = measure.benchmark(variants, [1, 2], 1, CPU)
+    rows = benchmark_run.benchmark(variants, [1, 2], 1, CPU)
     assert [(row.variant, row.batch) for row in rows] == [(one.name, batch) for batch in (1, 2) for one in variants]
     assert all(0 < row.p50_ms <= row.p95_ms <= row.p99_ms and row.runs >= 2 for row in rows)
-    limit = measure.measure_limit(detector, CPU)
-    assert all(row.images_per_s < 3 * limit.images_per_s(row.batch) for row in rows)
-    written = report.write_report(tmp_path, rows, limit, timing.machine(CPU), "pytorch_fp32")
+    limit = benchmark_run.measure_limit(detector, CPU)
+    assert all(row.images_per_s < 3 * limit.images_per_s(row.batch, "fp32") for row in rows)
+    written = report.write_report(tmp_path, rows, limit, timing.device_environment(CPU), "pytorch_fp32")
     assert sorted(path.name for path in written) == [
         "acceleration.png",
         "benchmark.csv",
@@ -216,7 +218,7 @@ def test_benchmark_measures_and_reports(tmp_path: Path) -> None:
 
 
 def test_arithmetic_of_the_published_network(reference_detector: ServedDetector) -> None:
-    assert measure.measure_limit(reference_detector, CPU).gflop_per_image == pytest.approx(40.3, abs=0.1)
+    assert benchmark_run.measure_limit(reference_detector, CPU).gflop_per_image == pytest.approx(40.3, abs=0.1)
 
 
 def test_a_device_that_is_not_there() -> None:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
-from ssd_triton.evaluation.dataset import DatasetSource
-from ssd_triton.evaluation.metrics import CocoResult
+from ssd_triton.evaluation.dataset import Dataset, DatasetSource
+from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.evaluation.offline import detect_all
 
 NUM_IMAGES = 40
 
@@ -91,3 +93,10 @@ def found(image_id: int, category_id: int, score: float, shift_px: float = 0) ->
 
 
 PERSON, CAR = found(3, 1, 0.9), found(7, 90, 0.8)
+
+
+def evaluate_network(network: torch.nn.Module, dataset: Dataset, batch_size: int) -> Metrics:
+    """Evaluate a network on the CPU in batches, by the offline protocol."""
+    detected = detect_all(network, dataset, torch.device("cpu"), batch_size)
+    results = [one for image, found in detected for one in to_coco(found, image.id, dataset.category_ids)]
+    return evaluate(dataset, results)

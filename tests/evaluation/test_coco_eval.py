@@ -8,10 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ssd_triton.common.errors import ConfigError
-from ssd_triton.config import Config
-from ssd_triton.evaluation.compare import Requests, compare
-from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from tests.conftest import assert_one_line_error
 from tests.evaluation.helpers import with_content, write_crops, write_damaged
 
@@ -22,12 +18,6 @@ SCRIPT = "clients/coco_eval.py"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photograph: bytes, labels: tuple[str, ...]) -> Path:
     return write_crops(tmp_path_factory.mktemp("coco"), photograph, labels)
-
-
-@pytest.fixture(scope="module")
-def dataset(folder: Path, labels: tuple[str, ...]) -> Dataset:
-    source = DatasetSource(folder / "val2017", folder / "annotations/instances_val2017.json")
-    return load_dataset(source, labels)
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
@@ -61,13 +51,3 @@ def test_bad_input_is_one_line(
     assert_one_line_error(result, *words)
     assert result.stdout == ""
     assert not (damaged / "out").exists()
-
-
-# --- Every variant ----------------------------------------------------------------------------------------------------
-
-
-def test_compare_refuses_a_variant_without_a_gate(config: Config, dataset: Dataset, tmp_path: Path) -> None:
-    without = config.model_copy(update={"accuracy": {}})
-    with pytest.raises(ConfigError, match=r"accuracy in config\.yml lacks onnx_fp32"):
-        compare(without, dataset, tmp_path / "out", only=["onnx_fp32"], requests=Requests(1, 1))
-    assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.driving.camera import Camera
 from ssd_triton.simulation import SimulationError, find_scenario
 from ssd_triton.simulation.judging.evaluate import Setup, evaluate
-from ssd_triton.simulation.judging.report import describe_setup, table, write_report
+from ssd_triton.simulation.judging.report import describe_setup, results_table, write_report
 from tests.conftest import assert_one_line_error
 
 CAMERA = Camera.from_fov((640, 360), horizontal_fov_deg=60, height_m=1.3)
@@ -66,7 +66,7 @@ def test_a_blind_detector_fails_and_is_reported(setup, tmp_path):  # type: ignor
         assert [line["scenario"] for line in csv.DictReader(file)] == [row.scenario.name for row in rows]
     record = json.loads((tmp_path / "braking.json").read_text(encoding="utf-8"))
     assert record["rows"][0]["worst_impact_kmh"] == pytest.approx(40, abs=0.01)
-    assert "| ccrs-40 |" in table(rows)
+    assert "| ccrs-40 |" in results_table(rows)
 
 
 def test_command(run_script, tmp_path):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201

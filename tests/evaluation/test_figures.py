@@ -9,22 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as PilImage
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
+from ssd_triton.detector import protocol
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.postprocessing import reference
 from ssd_triton.evaluation.compare import Comparison
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import Evaluation
 from ssd_triton.evaluation.metrics import FIGURES, CocoResult, check_installed, evaluate, to_coco
 from ssd_triton.evaluation.misses import draw_miss, worst_misses
-from ssd_triton.evaluation.offline import evaluate_detector, evaluate_network
+from ssd_triton.evaluation.offline import evaluate_detector
 from ssd_triton.evaluation.report import write_report
-from tests.evaluation.helpers import BOX, CAR, LABELS, PERSON, found, write_dataset
+from tests.evaluation.helpers import BOX, CAR, LABELS, PERSON, evaluate_network, found, write_dataset
 
 
 @pytest.fixture
@@ -113,18 +112,18 @@ def test_reference_in_batches_is_the_reference(
 ) -> None:
     source = DatasetSource(data("coco/val"), data("coco/instances_dev_eval.json"), limit=3)
     dataset = load_dataset(source, labels, config.coco.name_map)
-    one_by_one = evaluate_detector(lambda encoded: reference.detect(reference_detector, encoded), dataset)
+    one_by_one = evaluate_detector(lambda encoded: protocol.detect(reference_detector, encoded), dataset)
     assert 0.05 < one_by_one.ap < 0.8
-    in_batches = evaluate_network(reference_detector, dataset, torch.device("cpu"), batch_size=2)
+    in_batches = evaluate_network(reference_detector, dataset, batch_size=2)
     assert in_batches.figures == pytest.approx(one_by_one.figures, abs=1e-3)
 
 
 def test_damaged_image_is_named(tiny: Dataset, reference_detector: ServedDetector) -> None:
     tiny.path(tiny.images[1]).write_bytes(b"no image")
     with pytest.raises(EvaluationError, match=r"7\.png: got no readable image"):
-        evaluate_network(reference_detector, tiny, torch.device("cpu"), batch_size=2)
+        evaluate_network(reference_detector, tiny, batch_size=2)
     with pytest.raises(EvaluationError, match=r"7\.png: got no readable image"):
-        evaluate_detector(lambda encoded: reference.detect(reference_detector, encoded), tiny)
+        evaluate_detector(lambda encoded: protocol.detect(reference_detector, encoded), tiny)
 
 
 @pytest.mark.parametrize("package", ["pycocotools", "matplotlib"])

@@ -16,7 +16,7 @@ from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.simulation import Scenario, Target
 from ssd_triton.simulation.judging.visibility import Criteria, Recall, judge, kind_of, read_rendered
 from ssd_triton.simulation.judging.visibility_images import RenderedImages
-from ssd_triton.simulation.judging.visibility_report import table
+from ssd_triton.simulation.judging.visibility_report import recall_table
 from ssd_triton.simulation.motion import road_pose, target_state
 from ssd_triton.simulation.scenario import Criterion, Road
 from ssd_triton.simulation.snapshot import Snapshot
@@ -121,7 +121,7 @@ def test_low_scores_do_not_count_and_bands_divide_ranges(labels: tuple[str, ...]
     assert visibility.recall("vehicle", 10, 20) == Recall(1, 0)
     # The second image has no car.
     assert visibility.false_per_frame("vehicle") == 0.5
-    assert "| 10 to 20 | 0.000 (0 of 1) | none there |" in table(visibility)
+    assert "| 10 to 20 | 0.000 (0 of 1) | none there |" in recall_table(visibility)
 
 
 def test_kinds(labels: tuple[str, ...]) -> None:

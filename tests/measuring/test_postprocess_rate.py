@@ -10,7 +10,7 @@ import torch
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.measuring.benchmark.postprocess import crowded
+from ssd_triton.measuring.benchmark.postprocess_rate import crowded
 from ssd_triton.serving.repository.build import ensure_built
 from tests.conftest import assert_one_line_error
 

@@ -6,9 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,13 +15,15 @@ from ssd_triton.client import (
     DeadlineExceededError,
     DetectorClient,
     ServerNotReadyError,
+    ServerUnreachableError,
 )
+from ssd_triton.client.shared_memory import frame_regions
+from ssd_triton.client.transport import Outputs
 from ssd_triton.serving.server import EmbeddedServer
 from tests.served.helpers import Gate, assert_equal
 
 Protocol = Literal["grpc", "http"]
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
-SHM = Path("/dev/shm")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -50,12 +50,22 @@ def test_a_deadline_on_a_stream(server: EmbeddedServer, photograph: bytes) -> No
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_retries_reach_a_server_that_comes_back(
-    light_server: EmbeddedServer, protocol: Protocol, photograph: bytes
+    light_server: EmbeddedServer, protocol: Protocol, photograph: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody listens when the request is first made; within its retries somebody does."""
+    """Nobody listens until the request has failed once; within its retries somebody does."""
     gate = Gate(light_server.url(protocol))
     with DetectorClient(gate.url, protocol=protocol, timeout_s=60) as client:
-        threading.Timer(0.15, gate.open).start()
+        infer = client._transport.infer
+
+        def open_after_a_failure(*arguments: Any, **options: Any) -> Outputs:
+            try:
+                return infer(*arguments, **options)
+            except ServerUnreachableError:
+                if client.retries == 0:
+                    gate.open()
+                raise
+
+        monkeypatch.setattr(client._transport, "infer", open_after_a_failure)
         assert len(client.detect(photograph)) > 0
         assert client.retries > 0
     gate.close()
@@ -76,23 +86,24 @@ def test_model_config_tells_what_is_deployed(light_detector: DetectorClient) -> 
     assert parameters["score_thresh"]["string_value"] == "0.05"
 
 
-def regions() -> set[str]:
-    return {path.name for path in SHM.glob("ssd_triton_frame_*")}
+def regions(pid: int) -> set[str]:
+    """The regions of one process; other tests run beside this one."""
+    return {path.name for path in frame_regions(pid)}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_frames_travel_through_shared_memory(
     light_server: EmbeddedServer, protocol: Protocol, photograph_rgb: np.ndarray
 ) -> None:
-    before = regions()
+    before = regions(os.getpid())
     with DetectorClient(light_server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=False) as client:
         expected = client.detect_frame(photograph_rgb)
-        assert regions() == before
+        assert regions(os.getpid()) == before
     with DetectorClient(light_server.url(protocol), protocol=protocol, timeout_s=60, use_shared_memory=True) as client:
         assert_equal(client.detect_frame(photograph_rgb[:200, :200]), client.detect_frame(photograph_rgb[:200, :200]))
         assert_equal(client.detect_frame(photograph_rgb), expected)  # larger than the region so far
-        assert len(regions() - before) >= 1
-    assert regions() == before
+        assert len(regions(os.getpid()) - before) >= 1
+    assert regions(os.getpid()) == before
 
 
 def test_frames_are_sent_when_the_server_cannot_map_them(
@@ -105,9 +116,9 @@ def test_frames_are_sent_when_the_server_cannot_map_them(
         monkeypatch.setattr(
             transport, "register_shared_memory", lambda name, key, size: register(name, key + "_elsewhere", size)
         )
-        before = regions()
+        before = regions(os.getpid())
         assert len(client.detect_frame(photograph_rgb)) > 0
-        assert regions() == before
+        assert regions(os.getpid()) == before
 
 
 def _hold_a_region(url: str, frame: np.ndarray, ready: multiprocessing.connection.Connection) -> None:
@@ -126,13 +137,13 @@ def test_regions_of_a_killed_client_are_freed_by_the_next(
     process = context.Process(target=_hold_a_region, args=(light_server.url("grpc"), photograph_rgb, sender))
     process.start()
     pid = receiver.recv()
-    assert any(f"_{pid}_" in name for name in regions())
+    assert regions(pid)
     os.kill(pid, signal.SIGKILL)
     process.join()
     with DetectorClient(light_server.url("grpc"), timeout_s=60) as client:
         registered = client._transport.registered_shared_memory
         assert any(f"_{pid}_" in name for name in registered())
-        assert not any(f"_{pid}_" in name for name in regions())
+        assert not regions(pid)
         assert len(client.detect_frame(photograph_rgb)) > 0
         assert not any(f"_{pid}_" in name for name in registered())
     with DetectorClient(light_server.url("http"), protocol="http") as client:

@@ -19,15 +19,15 @@ from PIL import Image
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.files import ROOT, sha256_of
+from ssd_triton.common.journal import JournalError
 from ssd_triton.config import Config
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import JOURNAL, Evaluation, Settings, evaluate_served
-from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error
-from tests.evaluation.helpers import NUM_IMAGES, with_content, write_crops, write_damaged
+from tests.evaluation.helpers import NUM_IMAGES, evaluate_network, with_content, write_crops, write_damaged
 from tests.interruptible import Interruptible
 from tests.light import copy_repository
 from tests.served.helpers import seconds_until_asked
@@ -96,7 +96,7 @@ def real(data: Callable[[str], Path], config: Config, labels: tuple[str, ...]) -
 def test_ap_is_that_of_the_offline_reference(
     grpc_detector: DetectorClient, reference_detector: ServedDetector, real: Dataset, config: Config, tmp_path: Path
 ) -> None:
-    expected = evaluate_network(reference_detector, real, torch.device("cpu"), batch_size=4)
+    expected = evaluate_network(reference_detector, real, batch_size=4)
     served = evaluate_served(grpc_detector, real, tmp_path, SETTINGS, name="ssd")
     assert served.metrics.ap > 0.05
     assert served.metrics.ap == pytest.approx(expected.ap, abs=config.accuracy["onnx_fp32"])
@@ -201,7 +201,7 @@ def test_full_disk_is_one_line_and_loses_nothing(
         timeout=60,
         check=False,
     )
-    assert_one_line_error(result, "cannot write out/results.jsonl", "images are kept; make room")
+    assert_one_line_error(result, "cannot write out/results.jsonl", "all results before are kept; make room")
     before = kept_ids(tmp_path / "out" / JOURNAL)
     assert 0 < len(before) < NUM_IMAGES
     assert_same_figures(
@@ -219,7 +219,7 @@ def test_other_annotations_and_other_weights_are_noticed(
     other = tmp_path / "other.json"
     other.write_text(source.annotations.read_text() + "\n")
     changed = load_dataset(DatasetSource(source.images, other, limit=2), labels)
-    with pytest.raises(EvaluationError, match=r"dataset\.annotations_sha256 was .*--restart"):
+    with pytest.raises(JournalError, match=r"dataset\.annotations_sha256 was .*--restart"):
         evaluate_served(light_grpc_detector, changed, tmp_path, SETTINGS, name="ssd")
     # Answers that this server would not give: those of other weights under the same name. One is still to come.
     lines = (tmp_path / JOURNAL).read_text().splitlines()

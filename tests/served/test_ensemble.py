@@ -15,8 +15,8 @@ from PIL import Image
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.detections import Detections
+from ssd_triton.detector import protocol
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.postprocessing import reference
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import long
 from tests.served.helpers import assert_equal
@@ -42,7 +42,7 @@ def test_photograph_holds_one_person(detector: DetectorClient, photograph: bytes
 
 @pytest.fixture(scope="module")
 def expected_of_views(reference_detector: ServedDetector, photograph_rgb: np.ndarray) -> list[Detections]:
-    return [reference.detect(reference_detector, encoded) for encoded in views(photograph_rgb, 3)]
+    return [protocol.detect(reference_detector, encoded) for encoded in views(photograph_rgb, 3)]
 
 
 def test_equals_the_reference(
@@ -66,7 +66,7 @@ def test_equals_the_reference_on_real_images(
     encoded = [path.read_bytes() for path in files]
     for image, found in zip(encoded, grpc_detector.map(encoded), strict=True):
         assert isinstance(found, Detections)
-        assert_equal(found, reference.detect(reference_detector, image))
+        assert_equal(found, protocol.detect(reference_detector, image))
 
 
 def test_frames_equal_the_same_pixels_encoded(light_detector: DetectorClient, photograph_rgb: np.ndarray) -> None:

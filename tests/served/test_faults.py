@@ -53,6 +53,7 @@ def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subpro
         yield process
     finally:
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # a test that fails may have left it stopped
         process.communicate(timeout=30)
 
 

@@ -20,8 +20,8 @@ from ssd_triton.client import (
     ServerOverloadedError,
 )
 from ssd_triton.config import Config
-from ssd_triton.measuring.overload import Outcome, OverloadSettings, measure_overload
-from ssd_triton.measuring.overload_report import plot, table
+from ssd_triton.measuring.overload.report import write_report
+from ssd_triton.measuring.overload.run import OverloadSettings, RequestOutcome, measure_overload
 from ssd_triton.measuring.soak.traffic import same_detections
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import copy_repository
@@ -63,7 +63,7 @@ def test_a_full_queue_has_an_error_of_its_own(
     assert len(answers) >= QUEUE
     for error in errors:
         assert isinstance(error, ServerOverloadedError)
-        assert "Exceeds maximum queue size: more requests come than the server answers" in str(error)
+        assert "Exceeds maximum queue size: more requests arrive than the server can answer" in str(error)
 
 
 def test_a_full_queue_on_a_stream(limited: EmbeddedServer, photograph: bytes) -> None:
@@ -111,7 +111,8 @@ def test_an_overload_is_refused_at_once_and_passes(limited: EmbeddedServer, phot
     wait_idle(limited, photograph)
     settings = OverloadSettings(saturate_s=1.5, offer_s=3.0, in_flight=2, timeout_s=60.0)
     result = measure_overload(limited, photograph, settings)
-    answered_s, refused_s = (result.latencies_s(outcome) for outcome in (Outcome.ANSWERED, Outcome.REFUSED))
+    answered, refused = RequestOutcome.ANSWERED, RequestOutcome.REFUSED
+    answered_s, refused_s = (result.latencies_s(outcome) for outcome in (answered, refused))
     assert len(answered_s) + len(refused_s) == len(result.requests)
     assert min(len(answered_s), len(refused_s)) > 0
     assert result.max_queue_size == QUEUE
@@ -119,11 +120,12 @@ def test_an_overload_is_refused_at_once_and_passes(limited: EmbeddedServer, phot
     assert max(answered_s) < 4 * result.bound_s + max(result.unloaded_s)
     assert np.median(refused_s) < np.median(answered_s)
     assert result.first_answer_s < 4 * result.bound_s + max(result.unloaded_s)
-    assert "| answered |" in table(result)
-    unlimited = replace(result, requests=[one for one in result.requests if one.outcome is Outcome.ANSWERED])
+    assert "| answered |" in write_report(tmp_path, result)
+    unlimited = replace(result, requests=[one for one in result.requests if one.outcome is answered])
     assert "nothing was refused" in " ".join(unlimited.failures())
-    broken = replace(result, requests=[replace(one, outcome=Outcome.FAILED, problem="why") for one in result.requests])
+    broken = replace(
+        result, requests=[replace(one, outcome=RequestOutcome.FAILED, problem="why") for one in result.requests]
+    )
     assert f"{len(result.requests)} requests failed: why" in broken.failures()
-    plot(tmp_path / "overload.png", result)
     with Image.open(tmp_path / "overload.png") as picture:
         assert min(picture.size) > 300

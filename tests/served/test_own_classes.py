@@ -18,8 +18,9 @@ from ssd_triton.common.labels import load_labels
 from ssd_triton.config import Config
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector, predict
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.reference import postprocess, preprocess
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.postprocessing.reference import postprocess
+from ssd_triton.detector.protocol import preprocess
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server import EmbeddedServer
 
@@ -55,7 +56,7 @@ def test_one_option_serves_other_classes(
     again = run_main("tools/build_repository.py", *options)
     assert {line.split()[0] for line in again.stdout.splitlines()} == {"current"}
 
-    network = ServedDetector(load_network(weights, config.backbone, len(LABELS))).eval()
+    network = ServedDetector(WeightsFile(weights).load_network(config.backbone, len(LABELS))).eval()
     image, size_px = preprocess(photograph)
     [loc], [conf] = predict(network, image[np.newaxis])
     expected = postprocess(loc, conf, size_px, PostprocessParameters())

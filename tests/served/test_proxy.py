@@ -14,13 +14,12 @@ import pytest
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from ssd_triton.measuring.replicas.drain import DrainReport, Way, drain_under_load, plot
+from ssd_triton.measuring.replicas.drain import DrainReport, Way, drain_under_load, write_report
 from ssd_triton.measuring.replicas.haproxy import Proxy, find_haproxy
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.installation import find_triton
 from ssd_triton.serving.server.options import server_options
-from ssd_triton.serving.server.process import free_port
-from tests.conftest import free_ports, group_members
+from tests.conftest import free_ports, free_url, group_members
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def lives(http_port: int) -> bool:
 @pytest.mark.usefixtures("haproxy")
 def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, not_ready: str) -> None:
     """Its gRPC answers, with NOT_SERVING."""
-    listen = f"127.0.0.1:{free_port('127.0.0.1')}"
+    listen = free_url()
     with (
         pytest.raises(ServerError, match=r"not healthy after 5 s: .'replica1': 'L7OK', 'replica2': '(?!L7OK)L7\w+'"),
         Proxy(listen, [server.url("grpc"), not_ready], startup_timeout_s=5),
@@ -78,7 +77,7 @@ def leaving(config: Config, repository: Path) -> EmbeddedServer:
     return EmbeddedServer(repository, "onnx_fp32", config.server.for_one_run())
 
 
-def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, picture: Path) -> DrainReport:
+def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, folder: Path) -> DrainReport:
     """Take the first replica away; no request may fail, and the other must go on answering."""
     group = replicas[0].pid
     report = drain_under_load(way, replicas, image, in_flight=3, part_s=1)
@@ -86,8 +85,8 @@ def drain(way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: byte
     assert report.failed == {}
     assert report.answered >= sum(report.before.values())
     assert max(report.answered_at_s) > report.gone_at_s
-    plot(picture, [report])
-    assert picture.stat().st_size > 10_000
+    write_report(folder, "made up", [report])
+    assert (folder / "drain.png").stat().st_size > 10_000
     return report
 
 
@@ -97,7 +96,7 @@ def test_a_drained_replica_fails_no_request(
 ) -> None:
     """None is even tried again."""
     with leaving(config, light_repository) as replica:
-        assert drain("proxy", (replica, light_server), photograph, tmp_path / "drain.png").retries == 0
+        assert drain("proxy", (replica, light_server), photograph, tmp_path).retries == 0
 
 
 def test_a_stopped_replica_fails_no_request(
@@ -105,4 +104,4 @@ def test_a_stopped_replica_fails_no_request(
 ) -> None:
     """The client has both addresses, and tries those again that find the replica gone."""
     with leaving(config, config.model_repository) as replica:
-        drain("client", (replica, server), photograph, tmp_path / "drain.png")
+        drain("client", (replica, server), photograph, tmp_path)

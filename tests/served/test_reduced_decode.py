@@ -9,9 +9,10 @@ import numpy as np
 import tritonclient.grpc as grpc_client
 from PIL import Image
 
+from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.config import Config
-from ssd_triton.detector.postprocessing.reference import preprocess
-from ssd_triton.measuring.reduced_decode import PREPROCESS, enlarged
+from ssd_triton.detector.protocol import preprocess
+from ssd_triton.measuring.reduced_decode import enlarged
 from ssd_triton.measuring.sweeps.sweep_file import ModelTuning
 from ssd_triton.measuring.sweeps.tuning import tuned_repository
 from ssd_triton.serving.server import EmbeddedServer

@@ -27,7 +27,7 @@ from ssd_triton.client import (
     TlsError,
 )
 from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER
-from ssd_triton.client.transport import open_channel
+from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerTlsConfig

@@ -21,10 +21,10 @@ from ssd_triton.client import (
 )
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.measuring.soak import cases
-from ssd_triton.measuring.soak.report import report, write_report
+from ssd_triton.measuring.soak import request_cases as cases
+from ssd_triton.measuring.soak.report import soak_markdown, write_report
 from ssd_triton.measuring.soak.run import SoakSettings, soak
-from ssd_triton.measuring.soak.traffic import Lane, Traffic, same_detections
+from ssd_triton.measuring.soak.traffic import RequestStream, SoakTraffic, same_detections
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.served.helpers import executed
@@ -85,8 +85,8 @@ def test_a_soak_notices_wrong_answers(light_grpc_detector: DetectorClient, case:
         return light_grpc_detector.detect(one.image) if asked <= 3 else later(one)  # type: ignore[arg-type]
 
     bad_fraction = 1.0 if "bad" in case else 0.0
-    lane = Lane("ssd", cases.views()[:1], cases.refused_images()[:1], ask, same_detections, workers=1)
-    with Traffic([lane], bad_fraction, seed=0) as traffic:
+    stream = RequestStream("ssd", cases.views()[:1], cases.refused_images()[:1], ask, same_detections, workers=1)
+    with SoakTraffic([stream], bad_fraction, seed=0) as traffic:
         deadline_s = time.monotonic() + 30
         while not traffic.tallies["ssd"].wrong:
             assert time.monotonic() < deadline_s
@@ -112,4 +112,4 @@ def test_a_soak_notices_a_death(config: Config, light_repository: Path) -> None:
         result = future.result(timeout=90)
     assert result.death is not None
     assert "the process of ssd_postprocess_0_0 has died" in result.failures()[0]
-    assert "# Soak: failed" in report(result)
+    assert "# Soak: failed" in soak_markdown(result)

@@ -16,10 +16,11 @@ import pytest
 
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import ROOT
+from ssd_triton.common.journal import JournalError
 from ssd_triton.config import Config
 from ssd_triton.measuring.sweeps.errors import SweepError
+from ssd_triton.measuring.sweeps.measurements import read_measurements
 from ssd_triton.measuring.sweeps.perf_analyzer import Load, PerfAnalyzerError, UnstableError, bytes_element, measure
-from ssd_triton.measuring.sweeps.results import read_rows
 from ssd_triton.measuring.sweeps.sweep_file import load_sweep
 from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, make_plan
 from ssd_triton.measuring.sweeps.sweep_run import run_sweep
@@ -36,7 +37,7 @@ def test_a_sweep_of_a_running_server_goes_on_and_reports(
     (tmp_path / "small.yml").write_text(SMALL, encoding="utf-8")
     first = run_script("perf/sweep.py", "small.yml", "--url", server.url("grpc"), "--output", "out")
     assert first.returncode == 0, first.stderr
-    [row] = read_rows(tmp_path / "out")
+    [row] = read_measurements(tmp_path / "out")
     assert row.images_per_s > 0 and 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
     assert [stage.model for stage in row.stages] == ["ssd", "ssd_detector", "ssd_postprocess", "ssd_preprocess"]
     inner_ms = sum(stage.queue_ms + stage.compute_ms for stage in row.stages if stage.model != "ssd")
@@ -54,7 +55,7 @@ def test_a_sweep_of_a_running_server_goes_on_and_reports(
     assert run_sweep(plan, config, tmp_path / "out", endpoints=endpoints) == [row]
     (tmp_path / "small.yml").write_text(SMALL.replace("concurrency: [1]", "concurrency: [2]"), encoding="utf-8")
     other = make_plan(load_sweep(tmp_path / "small.yml"), config, endpoints)
-    with pytest.raises(SweepError, match=r"holds results of something else: .*sweep\.loads.*--restart"):
+    with pytest.raises(JournalError, match=r"holds results of something else: .*sweep\.loads.*--restart"):
         run_sweep(other, config, tmp_path / "out", endpoints=endpoints)
 
 
@@ -89,7 +90,7 @@ def test_a_dying_server_ends_the_sweep_with_its_reason(
     monkeypatch.setattr(EmbeddedServer, "__enter__", kill_soon)
     with pytest.raises(ServerError, match="was killed by SIGKILL"):
         run_sweep(plan, config, tmp_path / "out")
-    assert read_rows(tmp_path / "out") == []
+    assert read_measurements(tmp_path / "out") == []
 
 
 def test_unstable_windows_a_deadline_and_a_missing_model(light_server: EmbeddedServer, photograph: bytes) -> None:
@@ -125,4 +126,4 @@ def test_interrupting_a_sweep_leaves_nothing_behind(config: Config, tmp_path: Pa
     log = next(tmp_path.glob("out/raw/*.log"))
     running = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in running and log.is_file()
-    assert read_rows(tmp_path / "out") == []
+    assert read_measurements(tmp_path / "out") == []

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from ssd_triton.serving.repository.paths import PREPROCESS
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
+from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.measuring.fuzz.run import fuzz_server
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import children_of

@@ -10,9 +10,8 @@ from tritonclient.utils import np_to_triton_dtype
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.detector.postprocessing.check import check_detections
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-from ssd_triton.detector.postprocessing.torchscript import OUTPUTS
+from ssd_triton.detector.postprocessing.reference import OUTPUTS, check_detections
 from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import long

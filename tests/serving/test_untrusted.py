@@ -15,7 +15,7 @@ from ssd_triton.config import Config
 from ssd_triton.measuring.fuzz.corpus import make_corpus
 from ssd_triton.measuring.fuzz.decoder import DecoderProcess
 from ssd_triton.measuring.fuzz.mutation import mutate
-from ssd_triton.measuring.fuzz.report import table, write_report
+from ssd_triton.measuring.fuzz.report import fuzz_markdown, write_report
 from ssd_triton.measuring.fuzz.run import fuzz_decoder
 from tests.images import encode, noise
 
@@ -157,7 +157,7 @@ def test_a_short_run_has_no_findings(model_folder: Path, tmp_path: Path) -> None
     assert result.inputs == 1000
     kinds = {outcome for _, outcome in result.outcomes}
     assert kinds == {"decoded", "refused"}
-    assert "| 1,000 inputs |" in table(result)
+    assert "| 1,000 inputs |" in fuzz_markdown(result)
     assert [path.name for path in write_report(result, tmp_path, seed=1)] == ["report.md", "report.json", "fuzz.png"]
     with Image.open(tmp_path / "fuzz.png") as picture:
         assert picture.width > 1000

@@ -89,7 +89,7 @@ def test_missing_and_damaged_validation_images(tmp_path: Path) -> None:
         (["green"], {}, "expected some of the classes to train"),
     ],
 )
-def test_categories_BY_NAME(names: list[str], name_map: dict[str, str], expected: dict[int, int] | str) -> None:
+def test_categories_by_name(names: list[str], name_map: dict[str, str], expected: dict[int, int] | str) -> None:
     categories = [Category(id=index, name=name) for index, name in enumerate(names, start=1)]
     class_map = ClassMap(LABELS, (*LABELS, "green"), name_map)
     if isinstance(expected, dict):

@@ -18,16 +18,17 @@ import torch
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, TrainingConfig
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.weights.file import load_network
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
-from ssd_triton.evaluation.offline import evaluate_network
 from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.errors import TrainingError
+from ssd_triton.training.examples import Source
 from ssd_triton.training.initial_network import InitialWeights
 from ssd_triton.training.model_card import CARD
 from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
 from ssd_triton.training.trainer import SNAPSHOT
 from tests.conftest import assert_one_line_error, group_members
+from tests.evaluation.helpers import evaluate_network
 from tests.interruptible import Interruptible
 from tests.training.helpers import LABELS, changed, loss_settings, write_set
 
@@ -97,11 +98,11 @@ def test_four_images_are_learnt_by_heart(config: Config, tmp_path: Path) -> None
         assert (settings.output / name).stat().st_size > 0, name
     card = (settings.output / CARD).read_text()
     assert f"{record.best_score:.3f}" in card
-    network = load_network(settings.output / WEIGHTS, "resnet18", len(LABELS))
+    network = WeightsFile(settings.output / WEIGHTS).load_network("resnet18", len(LABELS))
     source = request.validation[0]
     dataset = load_dataset(DatasetSource(source.images, source.annotations), LABELS)
     # The published FP16 weights through the offline reference itself.
-    metrics = evaluate_network(ServedDetector(network).eval(), dataset, CPU, batch_size=2)
+    metrics = evaluate_network(ServedDetector(network).eval(), dataset, batch_size=2)
     assert metrics.ap == pytest.approx(record.best_score, abs=0.02)
 
 

@@ -25,6 +25,7 @@ from importlib import import_module
 from typing import Any
 
 from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.common.machine import Gpu, find_gpu
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import TensorRTConfig
 from ssd_triton.detector.engines.engine import Engine
@@ -34,10 +35,8 @@ from ssd_triton.detector.engines.metadata import BatchProfile, EngineMetadata, m
 from ssd_triton.detector.engines.onnx_source import BORDER, IMAGE, detector_onnx
 from ssd_triton.detector.engines.runtime import (
     BuilderLog,
-    Gpu,
     Runtime,
     captured_log,
-    find_gpu,
     load_runtime,
     run_cancellable,
 )

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.config import TensorRTConfig
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.metadata import check_engine
-from ssd_triton.detector.engines.runtime import find_gpu, load_runtime
+from ssd_triton.detector.engines.runtime import load_runtime
 from ssd_triton.detector.variants import Precision
 
 

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX behind one interface, and the GPU of this machine.
+"""TensorRT and TensorRT-RTX behind one interface.
 
 Both libraries have the same Python API, and Polygraphy drives both. It reads ``polygraphy.config.USE_TENSORRT_RTX``
 once, when its TensorRT backend is first imported: a process builds with one of them only.
@@ -6,7 +6,6 @@ once, when its TensorRT backend is first imported: a process builds with one of 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import sys
@@ -24,9 +23,6 @@ from ssd_triton.detector.engines.errors import EngineError
 Result = TypeVar("Result")
 
 _MODULES: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY = (75, 76)
-"""Major and minor, as numbered by ``CUdevice_attribute`` in ``cuda.h``."""
-_MAX_NAME_BYTES = 256
 _SIGNAL_POLL_S = 0.1
 
 
@@ -50,14 +46,6 @@ class Runtime:
         members = self.module.ComputeCapability.__members__
         numbers = [name.removeprefix("SM") for name in members if name.startswith("SM")]
         return tuple(f"{number[:-1]}.{number[-1]}" for number in numbers)
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The first GPU that CUDA offers (``CUDA_VISIBLE_DEVICES`` counts): its name and, such as ``8.6``, capability."""
-
-    name: str
-    compute_capability: str
 
 
 @dataclass
@@ -95,25 +83,6 @@ def load_runtime(name: RuntimeName) -> Runtime:
         raise EngineError(f"this process already builds with another library, got {name}: start a new process")
     config.USE_TENSORRT_RTX = wants_rtx
     return runtime
-
-
-def find_gpu() -> Gpu | None:
-    """Ask the CUDA driver for its first GPU; None on a machine without one."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, name = ctypes.c_int(), ctypes.create_string_buffer(_MAX_NAME_BYTES)
-    # A driver call returns 0 when it succeeds.
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0) or cuda.cuDeviceGetName(name, len(name), device):
-        return None
-    numbers = []
-    for attribute in _CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY:
-        number = ctypes.c_int()
-        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
-            return None
-        numbers.append(number.value)
-    return Gpu(name.value.decode(), ".".join(map(str, numbers)))
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""From the network in PyTorch to the artefacts that Triton loads, each checked against what it was made from."""
+"""From the network in PyTorch to the files that Triton loads, each checked against its source."""

@@ -1,4 +1,4 @@
-"""Comparing an exported model with its source: interface first, then values, every difference in one report."""
+"""Comparison of an exported model with its source: interface and values, all differences in one error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ssd_triton.common.errors import ExportError
 
 Arrays = Mapping[str, AnyArray]
 TensorType = tuple[np.dtype, tuple[int | None, ...]]  # type: ignore[type-arg]
-"""A dtype and a shape; None stands for a dynamic axis."""
+"""A dtype and a shape; None is a dynamic axis."""
 
 
 def run_onnx(path: Path, inputs: Arrays) -> dict[str, AnyArray]:
-    """Run a model once with ONNX Runtime's own CPU provider."""
-    # Checking an interface, as building an engine does, needs no ONNX Runtime: the container has none for Python.
+    """Run a model once with ONNX Runtime's own CPU provider; returns its outputs by name."""
+    # The container that builds engines checks interfaces, and it has no ONNX Runtime for Python.
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -27,10 +27,10 @@ def run_onnx(path: Path, inputs: Arrays) -> dict[str, AnyArray]:
 
 
 def check_interface(path: Path, *, inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]) -> None:
-    """Compare the names, dtypes and dynamic axes of an ONNX file's inputs and outputs with what is expected.
+    """Check the names, dtypes, shapes and dynamic axes of an ONNX file's inputs and outputs.
 
     Raises:
-        ExportError: Names every tensor that differs, what was got and what was expected.
+        ExportError: Names every tensor that differs, with what was got and what was expected.
     """
     graph = onnx.load(path, load_external_data=False).graph
     problems = []
@@ -49,10 +49,10 @@ def check_values(expected: Arrays, got: Arrays, max_relative_error: float, name:
     """Compare outputs of two models on identical inputs.
 
     Returns:
-        Of each output, the relative error ‖got - expected‖ / ‖expected‖.
+        Relative error of each output: ‖got - expected‖ / ‖expected‖.
 
     Raises:
-        ExportError: Names every output that is missing, of another dtype or shape, not finite, or further off.
+        ExportError: Names every output that is missing, has another dtype or shape, is not finite, or differs more.
     """
     problems, errors = [], {}
     for key, reference in expected.items():
@@ -74,7 +74,7 @@ def check_values(expected: Arrays, got: Arrays, max_relative_error: float, name:
 
 
 def relative_error(value: AnyArray, reference: AnyArray) -> float:
-    """‖value - reference‖ / ‖reference‖ in FP64."""
+    """Return ‖value - reference‖ / ‖reference‖, computed in FP64."""
     difference = np.linalg.norm(value.astype(np.float64) - reference)
     return float(difference / max(float(np.linalg.norm(reference.astype(np.float64))), 1e-30))
 

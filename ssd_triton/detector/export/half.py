@@ -1,11 +1,11 @@
-"""The detector's ONNX in FP16: what a strongly typed FP16 engine is built from.
+"""The detector's ONNX graph in FP16: the source of a strongly typed FP16 engine.
 
-Everything from the first convolution on is cast to half. What comes before it, the normalisation of the uint8 image,
-stays in FP32: the ImageNet mean times 255 would lose its last digits, and compilers fuse the few operations into one
-kernel whatever their type. The outputs are cast back to FP32, so that all precisions have one interface.
+Everything from the first convolution on is cast to half. The normalisation of the uint8 image before it stays in FP32:
+the ImageNet mean times 255 would lose its last digits, and compilers fuse these few operations into one kernel in
+either type. The outputs are cast back to FP32: all precisions share one interface.
 
-The source is the FP32 file, in which batch norms are folded already: a batch norm's variance may exceed the largest
-half, 65,504, and the weights it is folded into do not.
+The source is the FP32 file, with batch norms folded already: the variance of a batch norm may exceed the largest half,
+65,504; the weights into which it is folded do not.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Cast a copy of an FP32 detector to FP16.
 
     Args:
-        model: Standard operators with FP32 weights, no quantisation, no subgraphs; it is not changed.
+        model: Standard operators with FP32 weights, without quantisation or subgraphs; it is not changed.
 
     Returns:
-        The same inputs and outputs; convolutions and all that depends on them in FP16.
+        A model with the same inputs and outputs; convolutions and all that depends on them are in FP16.
 
     Raises:
-        ExportError: A weight is not finite in FP16; every such tensor is named.
+        ExportError: Names every weight that is not finite in FP16.
     """
     half_model = onnx.ModelProto()
     half_model.CopyFrom(model)
@@ -43,13 +43,13 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     del graph.node[:]
     graph.node.extend(caster.nodes)
-    del graph.value_info[:]  # it states the types of FP32
+    del graph.value_info[:]  # it has the types of the FP32 graph
     onnx.checker.check_model(half_model, full_check=True)
     return half_model
 
 
 class _Caster:
-    """Takes nodes in topological order and gives them back with casts where FP32 and FP16 meet."""
+    """Collects nodes, added in topological order, and inserts casts where FP32 and FP16 meet."""
 
     def __init__(self, initializers: dict[str, onnx.TensorProto]) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -58,7 +58,7 @@ class _Caster:
         self._half: set[str] = set()
 
     def add(self, node: onnx.NodeProto, graph_outputs: set[str]) -> None:
-        """Append a node; it runs in half if it is a convolution or reads a half tensor."""
+        """Append a node, in half if it is a convolution or reads a half tensor."""
         if node.op_type != "Conv" and self._half.isdisjoint(node.input):
             self.nodes.append(node)
             return
@@ -72,7 +72,7 @@ class _Caster:
             self._half.add(node.output[index])
 
     def _half_name(self, name: str) -> str:
-        """The tensor of this name in half: a weight in place, an activation through a cast."""
+        """Return the name of this tensor in half: a weight is cast in place, an activation through a node."""
         tensor = self._initializers.get(name)
         if name in self._half or (tensor is not None and tensor.data_type != TensorProto.FLOAT):
             return name  # half already, or the shape of a Reshape

@@ -19,17 +19,17 @@ from ssd_triton.detector.network.fused import FusedDetector
 from ssd_triton.detector.network.ssd import ServedDetector, predict
 
 MAX_RELATIVE_ERROR = {torch.float32: 1e-4, torch.float16: 5e-3}
-"""Relative L2 error allowed against PyTorch in FP32: of rounding in FP32, and of weights rounded to FP16."""
+"""Relative L2 error allowed against PyTorch in FP32: rounding in FP32, and weights rounded to FP16."""
 
 
 def export_eager(detector: ServedDetector, path: Path, images_rgb: AnyArray, dtype: torch.dtype) -> dict[str, float]:
-    """Write the plain network, every layer by itself: the baseline that others are measured against.
+    """Write the network layer by layer, without fusion: the baseline for the other variants.
 
     Args:
         detector: In FP32 and evaluation mode; it is not changed.
-        path: Where the file goes.
+        path: The file to write; an older file is kept until the new one has passed the check.
         images_rgb: UINT8 [N, 300, 300, 3], N >= 2, real images for the check.
-        dtype: Of weights and activations.
+        dtype: Dtype of weights and activations.
 
     Returns:
         Relative L2 error of each output.
@@ -38,11 +38,11 @@ def export_eager(detector: ServedDetector, path: Path, images_rgb: AnyArray, dty
         ExportError: The file's outputs differ, or a weight is not finite in ``dtype``.
     """
     example = torch.randint(0, 256, (2, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=torch.uint8)
-    # A trace keeps cuDNN's switches as they are now, whatever they are where it runs: FP32 is to mean FP32, not TF32.
+    # A trace stores the current cuDNN flags and later ignores those of the process that runs it. FP32 must not be TF32.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(), exact, warnings.catch_warnings():
         warnings.simplefilter("ignore", category=DeprecationWarning)
-        # Traced in FP32, where the CPU is quick; nothing in the trace names a dtype, and the weights are cast after.
+        # Traced in FP32, which is fast on a CPU. The trace names no dtype: the weights are cast afterwards.
         traced = torch.jit.trace(copy.deepcopy(detector), (example,), check_trace=False)  # type: ignore[no-untyped-call]
     script = traced.to(dtype=dtype)
     _check_finite(script, dtype)
@@ -50,7 +50,7 @@ def export_eager(detector: ServedDetector, path: Path, images_rgb: AnyArray, dty
 
 
 def export_fused(detector: ServedDetector, path: Path, images_rgb: AnyArray) -> dict[str, float]:
-    """Write the fused network (:mod:`ssd_triton.detector.network.fused`) in FP16, as :func:`export_eager` does."""
+    """Write the fused network (:mod:`ssd_triton.detector.network.fused`) in FP16; as :func:`export_eager` otherwise."""
     fused = FusedDetector(detector, torch.float16)
     _check_finite(fused, torch.float16)
     with warnings.catch_warnings():
@@ -68,7 +68,7 @@ def _check_finite(module: nn.Module, dtype: torch.dtype) -> None:
 def _save(
     script: torch.jit.ScriptModule, path: Path, detector: ServedDetector, images_rgb: AnyArray, max_error: float
 ) -> dict[str, float]:
-    """Write a module once it has proven equal, on a CPU: its own weights, FP32 arithmetic."""
+    """Write a module once its outputs equal those of the detector, on a CPU: its own weights, FP32 arithmetic."""
     buffer = io.BytesIO()
     torch.jit.save(script, buffer)
     buffer.seek(0)

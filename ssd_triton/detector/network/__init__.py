@@ -1,1 +1,1 @@
-"""The network in PyTorch: default boxes, SSD300 with ResNet backbones, and its weights."""
+"""The network in PyTorch: default boxes, ResNet backbones, SSD300 and its fused form."""

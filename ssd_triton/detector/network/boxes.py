@@ -19,7 +19,7 @@ SIZE_VARIANCE = 0.2
 
 
 class FeatureMap(NamedTuple):
-    """One of the six feature maps that boxes are predicted from."""
+    """One of the six feature maps from which boxes are predicted."""
 
     cells: int
     """Cells along each side."""
@@ -28,7 +28,7 @@ class FeatureMap(NamedTuple):
     scale_px: int
     """Side of the smaller square default box."""
     next_scale_px: int
-    """Side of the smaller square of the next map; the larger square is the geometric mean of both."""
+    """Side of the smaller square of the next map; the larger square's side is the geometric mean of both."""
     aspect_ratios: tuple[int, ...]
     """Each ratio gives one wide and one tall box."""
 
@@ -51,9 +51,9 @@ NUM_DEFAULT_BOXES = sum(level.cells**2 * level.boxes_per_cell for level in FEATU
 
 
 def default_boxes_cxcywh() -> FloatArray:
-    """Default boxes, FP32 [8732, 4]: centre x, centre y, width, height as fractions of the image, in [0, 1].
+    """Return the default boxes, FP32 [8732, 4]: centre x, centre y, width, height as fractions of the image, in [0, 1].
 
-    The order is that of the network's outputs: feature map, then box shape, then row, then column.
+    Their order is that of the network's outputs: feature map, then box shape, then row, then column.
     """
     boxes = [
         (center_x, center_y, width, height)
@@ -93,11 +93,11 @@ def to_cxcywh(boxes_xyxy: FloatArray) -> FloatArray:
 
 
 def encode(boxes_xyxy: FloatArray, defaults_cxcywh: FloatArray) -> FloatArray:
-    """Offsets that the network should predict for boxes, each against its default box.
+    """Return the offsets that the network should predict for boxes, each relative to its default box.
 
     Args:
         boxes_xyxy: [n, 4], fractions of the image, of positive width and height.
-        defaults_cxcywh: [n, 4], the default box that each one is assigned to.
+        defaults_cxcywh: [n, 4], the default box that each box is assigned to.
 
     Returns:
         FP32 [n, 4]: the inverse of :func:`decode`.
@@ -110,7 +110,7 @@ def encode(boxes_xyxy: FloatArray, defaults_cxcywh: FloatArray) -> FloatArray:
 
 
 def decode(offsets: FloatArray, defaults_cxcywh: FloatArray) -> FloatArray:
-    """Boxes that the network's offsets stand for; they are not clamped to the image.
+    """Return the boxes that the network's offsets describe; they are not clamped to the image.
 
     Args:
         offsets: FP32 [..., n, 4], as the network predicts them.

@@ -1,19 +1,19 @@
-"""SSD300 as NVIDIA's GPUs like it: one cuDNN call for each convolution with its bias, addition and ReLU.
+"""SSD300 for NVIDIA's GPUs: one cuDNN call for each convolution with its bias, addition and ReLU.
 
-What is fused, and why it pays on tensor cores:
+What is fused, and why it is faster on tensor cores:
 
 - Batch norms are folded into the convolutions, in FP32, before anything is cast.
-- ``aten::cudnn_convolution_relu`` and ``aten::cudnn_convolution_add_relu`` are cuDNN's fused engines: bias, shortcut
-  and ReLU are applied to the accumulator, and no intermediate map is written.
-- The stem takes 2 x 2 blocks of pixels as 16 channels (RGB and a constant of four pixels) and becomes a 4 x 4
-  convolution of stride 1: tensor cores want multiples of 8 channels, and 3 are none. The constant carries the mean, so
-  that normalisation is part of the weights, also at the border, where it is 0 like the padding.
+- ``aten::cudnn_convolution_relu`` and ``aten::cudnn_convolution_add_relu`` are cuDNN's fused engines. They apply bias,
+  shortcut and ReLU to the accumulator and write no intermediate map.
+- The stem takes 2 x 2 blocks of pixels as 16 channels (RGB and a constant for each of four pixels) and becomes a 4 x 4
+  convolution of stride 1: tensor cores need multiples of 8 channels, and RGB has 3. The constant carries the mean: the
+  weights include the normalisation. At the border the constant is 0, like the padding.
 - The location and confidence heads of a map are one convolution, its output channels padded to a multiple of 8.
-- PyTorch adds a plain convolution's bias in a kernel of its own. A projection's bias goes into the convolution that
-  adds the shortcut; a head's is added while its output is cast and laid out as the server's output.
+- PyTorch adds the bias of a plain convolution in a separate kernel. The bias of a projection is moved into the
+  convolution that adds the shortcut; the bias of a head is added while its output is cast and laid out for the server.
 
-All of it is plain PyTorch that TorchScript compiles (it reads annotations as values: hence no ``from __future__``). On
-a CPU the same module computes the same with ``conv2d``.
+TorchScript compiles this module (it reads annotations as values: hence no ``from __future__``). On a CPU, it computes
+the same with ``conv2d``.
 """
 
 import copy
@@ -30,7 +30,7 @@ from ssd_triton.detector.network.ssd import ServedDetector, fold_batch_norms
 _CHANNEL_MULTIPLE = 8
 """FP16 tensor-core kernels read channels in groups of 8 (cuDNN's NHWC layout, 16 bytes)."""
 _GREY = 128
-"""Subtracted from pixels, so that FP16 weights act on small numbers; the rest of the mean is the constant's weight."""
+"""Subtracted from pixels to keep them small in FP16; the weight of the constant carries the rest of the mean."""
 
 
 class _Conv(nn.Module):
@@ -63,7 +63,7 @@ class _ConvAdd(_Conv):
 
 
 class _ResidualBlock(nn.Module):
-    """Both kinds of residual block: a chain of convolutions whose last one adds the shortcut."""
+    """Either kind of residual block: a chain of convolutions; the last one adds the shortcut."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ class _Head(nn.Module):
         padding = -len(weight) % _CHANNEL_MULTIPLE
         self.weight = nn.Parameter(F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding)).detach(), requires_grad=False)
         self.boxes_per_cell = boxes_per_cell
-        # Buffers, which stay FP32 as the outputs.
+        # Buffers stay in FP32, like the outputs; parameters are cast.
         self.register_buffer("loc_bias", loc.bias.detach().view(4, boxes_per_cell, 1, 1))
         self.register_buffer("conf_bias", conf.bias.detach().view(-1, boxes_per_cell, 1, 1))
 
     def forward(self, x: Tensor, loc: Tensor, conf: Tensor) -> None:
-        """Write into this map's part of the outputs, [N, 4, boxes] and [N, num_labels, boxes]."""
+        """Write the predictions of this map into its part of the outputs, [N, 4, boxes] and [N, num_labels, boxes]."""
         n, labels, height, width = x.shape[0], conf.shape[1], x.shape[2], x.shape[3]
         boxes = self.boxes_per_cell
         y = F.conv2d(x, self.weight, None, padding=1)
@@ -113,16 +113,16 @@ class _Head(nn.Module):
 
 
 class FusedDetector(nn.Module):
-    """The served detector in fused form: outputs of :class:`~ssd_triton.detector.network.ssd.ServedDetector`."""
+    """The served detector, fused: the same outputs as :class:`~ssd_triton.detector.network.ssd.ServedDetector`."""
 
     frame: Tensor
 
     def __init__(self, detector: ServedDetector, dtype: torch.dtype) -> None:
-        """Fuse a detector in FP32 and evaluation mode, which is not changed.
+        """Fuse a detector.
 
         Args:
-            detector: With batch norms.
-            dtype: Of weights and activations; outputs are FP32.
+            detector: In FP32 and evaluation mode, with batch norms; it is not changed.
+            dtype: Dtype of weights and activations; outputs are FP32.
         """
         super().__init__()
         folded = copy.deepcopy(detector)
@@ -168,12 +168,13 @@ class FusedDetector(nn.Module):
     def _blocks(self, image: Tensor) -> Tensor:
         """UINT8 [N, 300, 300, 3] -> [N, 16, 153, 153]: blocks of four pixels, RGB and a constant each.
 
-        Two blocks of padding come before and one after. Padding is 0 in all channels, pixels are less grey.
+        Two blocks of padding come before the image and one after it. Padding is 0 in all channels; grey is subtracted
+        from the pixels.
         """
         n = image.shape[0]
         pixels = self.frame.repeat(n, 1, 1, 1)
         inside = pixels[:, 4 : 4 + image.shape[1], 4 : 4 + image.shape[2], :3]
-        # Flipping the highest bit of a byte and taking it as signed subtracts 128, the grey.
+        # Flipping the highest bit of a byte and reading it as signed subtracts 128, the grey.
         inside.copy_(torch.bitwise_xor(image, 128))
         blocks = pixels.view(n, self.blocks, 2, self.blocks, 2, 4).permute(0, 1, 3, 2, 4, 5)
         cast = blocks.to(self.stem.weight.dtype, memory_format=torch.contiguous_format)
@@ -181,16 +182,16 @@ class FusedDetector(nn.Module):
 
 
 def _frame(size: int) -> Tensor:
-    """What surrounds an image: INT8 [1, size, size, 4], 0 but for the constant 1 in the image's fourth channel."""
+    """The frame around an image: INT8 [1, size, size, 4], 0 except for the constant 1 in the image's fourth channel."""
     frame = torch.zeros((1, size, size, 4), dtype=torch.int8)
     frame[:, 4 : 4 + IMAGE_SIZE_PX, 4 : 4 + IMAGE_SIZE_PX, 3] = 1
     return frame
 
 
 def _stem_on_blocks(conv: nn.Conv2d, mean: Tensor, scale: Tensor) -> nn.Conv2d:
-    """The 7 x 7 stem of stride 2 on normalised pixels, as a 4 x 4 convolution on blocks of raw ones.
+    """The 7 x 7 stem of stride 2 on normalised pixels, as a 4 x 4 convolution on blocks of raw pixels.
 
-    Row r of the window of output i is input row 2 i - 3 + r. As row d of block b, counted from i - 2, it is input row
+    Row r of the window of output i is input row 2 i - 3 + r. Row d of block b, counted from i - 2, is input row
     2 (i - 2 + b) + d: hence r = 2 b + d - 1, and likewise for columns.
     """
     if conv.bias is None:

@@ -60,9 +60,9 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """A projection where the block changes shape; else the input itself is the shortcut.
+    """A projection if the block changes the number of channels; otherwise None: the input itself is the shortcut.
 
-    Widening alone decides it, and not the stride: SSD sets conv4's stride to 1 and still has its projection.
+    The stride does not matter: SSD sets the stride of conv4 to 1 and still has its projection.
     """
     if in_channels == out_channels:
         return None
@@ -72,7 +72,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 
 
 class Backbone(NamedTuple):
-    """One depth of ResNet, and the channels of the six feature maps that SSD300 takes from it."""
+    """A ResNet of one depth, and the channels of the six feature maps of the SSD300 on it."""
 
     block: type[BasicBlock] | type[Bottleneck]
     blocks_per_stage: tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""SSD300: six feature maps, and on each a convolution for box offsets and one for class scores.
+"""SSD300: six feature maps, each with a convolution for box offsets and one for class scores.
 
 Source: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/model.py``), whose checkpoints load unchanged.
 """
@@ -17,10 +17,10 @@ from ssd_triton.detector.network.resnet import FeatureExtractor
 
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
-"""Of pixels in [0, 1]; with these the backbone was trained (torchvision's ImageNet weights)."""
+"""Mean and standard deviation of pixels in [0, 1], as used to train the backbone (torchvision's ImageNet weights)."""
 
 _ADDITIONAL_CHANNELS = (256, 256, 128, 128, 128)
-"""Bottleneck widths of the blocks that make the second to sixth feature map."""
+"""Bottleneck widths of the blocks that compute the second to sixth feature map."""
 
 
 class SSD300(nn.Module):
@@ -31,13 +31,13 @@ class SSD300(nn.Module):
 
         Args:
             backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
-            num_labels: Classes, the background included.
+            num_labels: Classes, background included.
         """
         super().__init__()
         self.num_labels = num_labels
         self.feature_extractor = FeatureExtractor(backbone)
         channels = self.feature_extractor.out_channels
-        # The fourth and fifth block shrink by an unpadded convolution, since their maps are only 5 and 3 cells wide.
+        # The last two blocks use an unpadded convolution instead of a stride: their inputs are only 5 and 3 cells wide.
         self.additional_blocks = nn.ModuleList(
             _additional_block(in_channels, width, out_channels, stride=2 if index < 3 else 1)
             for index, ((in_channels, out_channels), width) in enumerate(
@@ -63,7 +63,7 @@ class SSD300(nn.Module):
         maps = [self.feature_extractor(images)]
         for block in self.additional_blocks:
             maps.append(block(maps[-1]))
-        # A head's channels are (output, box shape): flattening gives box shape, row, column, as the default boxes.
+        # A head's channels are (output, box shape): flattening gives box shape, row, column, like the default boxes.
         batch = images.shape[0]
         loc = [head(x).reshape(batch, 4, -1) for head, x in zip(self.loc, maps, strict=True)]
         conf = [head(x).reshape(batch, self.num_labels, -1) for head, x in zip(self.conf, maps, strict=True)]
@@ -82,7 +82,7 @@ def _additional_block(in_channels: int, width: int, out_channels: int, stride: i
 
 
 class ServedDetector(nn.Module):
-    """The network as it is deployed: uint8 images in, raw predictions out, normalisation inside."""
+    """The deployed network: uint8 images in, raw predictions out, normalisation included."""
 
     mean: Tensor
     scale: Tensor
@@ -97,7 +97,7 @@ class ServedDetector(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """UINT8 [N, 300, 300, 3] RGB -> ``loc`` FP32 [N, 4, 8732], ``conf`` FP32 [N, num_labels, 8732].
 
-        The cast comes first and the transposition second: TensorRT accepts a UINT8 input only straight into a cast.
+        The cast comes before the transposition: TensorRT accepts a UINT8 input only if a cast reads it directly.
         """
         pixels = image.type_as(self.mean).permute(0, 3, 1, 2)
         loc, conf = self.network((pixels - self.mean) * self.scale)
@@ -114,18 +114,18 @@ def fold_batch_norms(module: nn.Module) -> None:
 
 
 def replace_batch_norms(module: nn.Module, fuse: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Module]) -> None:
-    """Put one module in the place of every batch norm and the convolution before it.
+    """Replace every convolution that a batch norm follows by one module, and the batch norm by an identity.
 
-    The norm's place is taken by an identity, so that the structure and the names of the convolutions stay.
+    The structure and the names of the convolutions are unchanged.
 
     Args:
-        module: Is changed in place.
-        fuse: Makes the module.
+        module: The module to change, in place.
+        fuse: Builds the new module from the convolution and its batch norm.
 
     Raises:
         ValueError: A batch norm does not follow a convolution.
     """
-    # Listed first: what is put in may hold a convolution and a norm itself.
+    # Listed first: the new modules may contain convolutions and norms themselves.
     for parent in list(module.modules()):
         previous: tuple[str, nn.Module] | None = None
         for name, child in list(parent.named_children()):
@@ -138,7 +138,11 @@ def replace_batch_norms(module: nn.Module, fuse: Callable[[nn.Conv2d, nn.BatchNo
 
 
 def predict(detector: ServedDetector, images_rgb: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Run a detector on UINT8 [N, 300, 300, 3] RGB; FP32 ``loc`` [N, 4, 8732] and ``conf`` [N, num_labels, 8732]."""
+    """Run a detector on UINT8 [N, 300, 300, 3] RGB.
+
+    Returns:
+        ``loc`` FP32 [N, 4, 8732] and ``conf`` FP32 [N, num_labels, 8732].
+    """
     with torch.inference_mode():
         loc, conf = detector(torch.from_numpy(images_rgb))
     return loc.float().numpy(), conf.float().numpy()

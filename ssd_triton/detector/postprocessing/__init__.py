@@ -1,1 +1,1 @@
-"""From raw predictions to detections: the reference, PyTorch, ONNX and TorchScript, and the check of all."""
+"""Raw predictions to detections: the NumPy reference, and the ONNX and TorchScript forms that are served."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class PostprocessParameters(BaseModel):
-    """The deployed values lie in ``ssd_postprocess/config.pbtxt``; the defaults are the evaluation protocol's.
+    """The served values are in ``ssd_postprocess/config.pbtxt``; the defaults are those of the evaluation protocol.
 
     Source: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``, ``decode_single``).
     """
@@ -14,10 +14,10 @@ class PostprocessParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score_thresh: float = Field(default=0.05, ge=0, lt=1)
-    """Candidates have a higher score than this."""
+    """Candidates have a score above this."""
     nms_thresh: float = Field(default=0.5, gt=0, le=1)
-    """A box is suppressed when its overlap (IoU) with a better one of its class is this or more."""
+    """A box is suppressed if its overlap (IoU) with a better box of its class is this or more."""
     topk_candidates: int = Field(default=200, ge=1, le=8732)
-    """Candidates a class, before suppression; there are 8,732 default boxes."""
+    """Most candidates per class, before suppression; there are 8,732 default boxes."""
     detections_per_img: int = Field(default=200, ge=1)
-    """Detections an image, over all classes."""
+    """Most detections per image, over all classes."""

@@ -1,50 +1,35 @@
-"""The protocol in PyTorch, PIL and NumPy alone: what every deployed form is compared with.
+"""The post-processing in NumPy: the reference that every exported form is checked against.
 
-Source of the protocol and its constants: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``,
-``ssd/evaluate.py``). Clarity comes before speed here; the served post-processing is
-:mod:`ssd_triton.detector.postprocessing.onnx_graph`, and :mod:`ssd_triton.detector.postprocessing.pytorch` on a GPU.
+Source of the protocol and its constants: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``).
+Clarity comes before speed here. The served forms are :mod:`ssd_triton.detector.postprocessing.onnx_graph`, for CPUs,
+and :mod:`ssd_triton.detector.postprocessing.torchscript`, for GPUs.
 """
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from ssd_triton.common.arrays import FloatArray, UInt8Array
+from ssd_triton.common.arrays import AnyArray, FloatArray
 from ssd_triton.common.detections import Detections
-from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX, decode, default_boxes_cxcywh
-from ssd_triton.detector.network.ssd import ServedDetector, predict
+from ssd_triton.common.errors import ExportError
+from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES, decode, default_boxes_cxcywh
 
 if TYPE_CHECKING:
     from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 
+OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+"""Names of the exported forms' outputs, in their order."""
+MAX_SCORE_ERROR = 1e-5
+MAX_BOX_ERROR_PX = 1e-2
+_SEED = 300
 _DEFAULTS_CXCYWH = default_boxes_cxcywh()
-
-
-def preprocess(encoded: bytes) -> tuple[UInt8Array, tuple[int, int]]:
-    """Decode and resize one image.
-
-    EXIF orientation is not applied and the aspect ratio is not kept; the filter is PIL's antialiased bilinear one.
-
-    Returns:
-        UINT8 [300, 300, 3] RGB, and the original (width, height) in pixels.
-    """
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    resized = image.resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
-    return np.array(resized), image.size
-
-
-def detect(detector: ServedDetector, encoded: bytes, parameters: PostprocessParameters | None = None) -> Detections:
-    """Detect objects in one encoded image, from file bytes to boxes in its pixels."""
-    from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
-
-    image, size_px = preprocess(encoded)
-    loc, conf = predict(detector, image[np.newaxis])
-    return postprocess(loc[0], conf[0], size_px, parameters or PostprocessParameters())
+Run = Callable[[dict[str, AnyArray]], Mapping[str, AnyArray]]
+"""An exported form: takes ``loc``, ``conf`` and ``original_size`` and returns :data:`OUTPUTS`, by name."""
 
 
 def postprocess(
@@ -87,7 +72,7 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def _suppress(boxes_xyxy: FloatArray, best_first: npt.NDArray[np.intp], nms_thresh: float) -> list[int]:
-    """Greedy non-maximum suppression of the boxes at the given indices; returns the indices that stay."""
+    """Greedy non-maximum suppression of the boxes at the given indices; returns the indices of the boxes it keeps."""
     kept = []
     while len(best_first):
         kept.append(int(best_first[0]))
@@ -105,3 +90,70 @@ def iou(box_xyxy: FloatArray, boxes_xyxy: FloatArray) -> FloatArray:
     union = area + np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1) - intersection
     overlap: FloatArray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
     return overlap
+
+
+def check_detections(run: Run, num_labels: int, parameters: PostprocessParameters) -> None:
+    """Compare an exported form with the reference on :func:`hard_predictions`, all images in one batch.
+
+    Args:
+        run: The exported form.
+        num_labels: Classes, background included.
+        parameters: Thresholds.
+
+    Raises:
+        ExportError: Names every image whose detections differ.
+    """
+    loc, conf, size_px = hard_predictions(num_labels)
+    got = run({"loc": loc, "conf": conf, "original_size": size_px})
+    count, *detections = (got[name] for name in OUTPUTS)
+    problems = []
+    for index, expected in enumerate(_expected(num_labels, parameters)):
+        n = len(expected)
+        if count[index, 0] != n or any(array[index, n:].any() for array in detections):
+            problems.append(f"image {index}: got {count[index, 0]} detections, expected {n}")
+            continue
+        found = Detections(*(array[index, :n] for array in detections))
+        unmatched = n - count_matches(found, expected)
+        if unmatched or np.any(np.diff(found.scores) > 0):
+            problems.append(f"image {index}: {unmatched} of {n} detections differ, or are not sorted by score")
+    if problems:
+        raise ExportError(f"the post-processing differs from the NumPy reference: {'; '.join(problems)}")
+
+
+@lru_cache(maxsize=1)
+def _expected(num_labels: int, parameters: PostprocessParameters) -> list[Detections]:
+    """The reference's detections. They take seconds: all exported forms share them."""
+    images = zip(*hard_predictions(num_labels), strict=True)
+    return [postprocess(loc, conf, (int(size[0]), int(size[1])), parameters) for loc, conf, size in images]
+
+
+def count_matches(found: Detections, expected: Detections) -> int:
+    """Expected detections that were found, in any order: scores a rounding error apart may change places."""
+    same = found.class_ids[:, np.newaxis] == expected.class_ids
+    same &= np.abs(found.scores[:, np.newaxis] - expected.scores) <= MAX_SCORE_ERROR
+    same &= np.abs(found.boxes_xyxy[:, np.newaxis] - expected.boxes_xyxy).max(axis=2) <= MAX_BOX_ERROR_PX
+    return int(min(same.any(axis=0).sum(), same.any(axis=1).sum()))
+
+
+def hard_predictions(num_labels: int) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int32]]:
+    """Raw predictions of four images, made to be hard to post-process.
+
+    Image 0 has nothing above the threshold. Image 1 has equal logits in many boxes: exact ties, also between classes.
+    Image 2 has many candidates of one class. Image 3 has thousands of candidates in all classes, most of them in three,
+    close to their default boxes: overlaps of every size.
+
+    Returns:
+        ``loc`` FP32 [4, 4, 8732], ``conf`` FP32 [4, num_labels, 8732] and INT32 [4, 2]: width and height in pixels.
+    """
+    random = np.random.default_rng(_SEED)
+    loc = random.normal(0, 1, (4, 4, NUM_DEFAULT_BOXES)).astype(np.float32)
+    conf = random.normal(0, 0.1, (4, num_labels, NUM_DEFAULT_BOXES)).astype(np.float32)
+    conf[:, 0] += 8
+    conf[1, 1 : min(4, num_labels), ::7] = 9
+    conf[2, 1, :50] = np.linspace(9, 12, 50, dtype=np.float32)
+    loc[2, :, :50] = 0
+    conf[3] = random.normal(0, 2.5, conf[3].shape)
+    conf[3, 1:4] += 3
+    loc[3] *= 0.3
+    sizes_px = np.array([[640, 480], [1, 1], [333, 4000], [1242, 375]], np.int32)
+    return loc, conf, sizes_px

@@ -1,1 +1,1 @@
-"""INT8: calibration, ranges, and the quantised graph."""
+"""INT8: calibration on training images, and the quantised graph."""

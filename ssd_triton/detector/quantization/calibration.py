@@ -1,4 +1,4 @@
-"""Calibrating INT8: the range of every activation that is quantised, measured on training images."""
+"""Calibration for INT8: measures the range of every quantised activation on training images."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from ssd_triton.common.arrays import AnyArray, UInt8Array
 from ssd_triton.common.errors import listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import CalibrationMethod, WeightBits
-from ssd_triton.detector.export.samples import IMAGE_SUFFIXES
-from ssd_triton.detector.postprocessing.reference import preprocess
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges
+from ssd_triton.detector.weights.file import WeightsFile
+from ssd_triton.media.images import IMAGE_SUFFIXES, is_image, list_images
 
 PERCENTILE = 99.999
-"""Share of an activation's values, in percent, that the method 'percentile' keeps; ONNX Runtime's default."""
+"""Percentage of an activation's values that the method 'percentile' keeps; ONNX Runtime's default."""
 _NUM_BINS = 2048
-"""Bins of a histogram; that of TensorRT's entropy calibrator and of ONNX Runtime's percentile one."""
+"""Bins of a histogram, as in TensorRT's entropy calibrator and ONNX Runtime's percentile calibrator."""
 _NUM_QUANTIZED_BINS = 128
-"""Steps of a symmetric INT8 range on one side of zero; against them the entropy method compares the histogram."""
+"""Steps of a symmetric INT8 range on one side of zero; the entropy method compares the histogram with them."""
 _RANGE_DIGITS = 6
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class CalibrationImages:
 
     Attributes:
         pixels: UINT8 [N, 300, 300, 3] RGB.
-        sha256: Of the files' names and contents.
+        sha256: Digest of the files' names and contents.
     """
 
     pixels: UInt8Array
@@ -58,17 +59,17 @@ def load_images(folder: Path, count: int, evaluation: Iterable[Path] = ()) -> Ca
     Args:
         folder: Training images.
         count: How many.
-        evaluation: Evaluation images: files, folders of them, or COCO annotation files. An image of the folder that
-            has the name, the COCO id or the content of one of them is refused.
+        evaluation: Evaluation images: files, folders, or COCO annotation files. Training images with the name, the
+            COCO id or the content of an evaluation image are refused.
 
     Raises:
-        CalibrationError: The folder is missing or holds too few images, one cannot be read, or some are evaluation
-            images.
+        CalibrationError: The folder is missing or holds too few images, an image cannot be read, or some are
+            evaluation images.
     """
     name = relative_to_cwd(folder)
     if not folder.is_dir():
         raise CalibrationError(f"{name} is not a folder; give a folder of training images with --images FOLDER")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = list_images(folder)
     if len(paths) < count:
         raise CalibrationError(
             f"got {len(paths)} images in {name}, expected {count} or more training images "
@@ -88,7 +89,7 @@ def calibrate(
     images: CalibrationImages,
     method: CalibrationMethod,
     *,
-    weights_path: Path,
+    weights: WeightsFile,
     weight_bits: WeightBits,
 ) -> CalibrationRanges:
     """Measure the ranges of activations.
@@ -96,17 +97,20 @@ def calibrate(
     Args:
         fp32_onnx: The FP32 model, input ``image``.
         tensors: Names of the activations.
-        images: What it runs on, one image at a time.
+        images: Training images; the model runs on one at a time.
         method: 'minmax' keeps every value; 'percentile' cuts values beyond :data:`PERCENTILE`; 'entropy' cuts where
-            the quantised distribution differs least (Kullback-Leibler) from the one in FP32.
-        weights_path: The weights file that the model was exported from.
-        weight_bits: Of the INT8 file that shall be built with the ranges; it is only noted here.
+            the quantised distribution differs least (Kullback-Leibler) from the FP32 one.
+        weights: The file that the model was exported from.
+        weight_bits: Bits of the weights in the INT8 file that will be built with the ranges; only recorded here.
+
+    Raises:
+        WeightsError: The weights file is missing.
     """
     session = _session_with_outputs(fp32_onnx, tensors)
     runs = (_run(session, tensors, image, (index, len(images.pixels))) for index, image in enumerate(images.pixels))
     ranges = _extremes(runs) if method == "minmax" else _cut(runs, method)
     return CalibrationRanges(
-        weights_sha256=sha256_of(weights_path),
+        weights_sha256=weights.sha256,
         weight_bits=weight_bits,
         method=method,
         num_images=len(images.pixels),
@@ -121,7 +125,7 @@ def calibrate(
 
 
 def _refuse_evaluation_images(folder: Path, paths: Sequence[Path], evaluation: Iterable[Path]) -> None:
-    """COCO names an image by its id, so that a re-encoded or shrunk copy is found too; a renamed one by content."""
+    """Raise if training images are evaluation images: by COCO id, also in re-encoded copies, or by content."""
     keys: set[str] = set()
     contents: set[str] = set()
     for source in evaluation:
@@ -139,10 +143,10 @@ def _refuse_evaluation_images(folder: Path, paths: Sequence[Path], evaluation: I
 
 
 def _evaluation_images(source: Path) -> tuple[set[str], list[Path]]:
-    """Keys of a source's images, and their files where it has them."""
+    """Keys of a source's images, and their files if it has any."""
     if source.is_dir():
-        files = [path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+        files = list_images(source)
+    elif is_image(source) and source.is_file():
         files = [source]
     else:
         return {_key(name) for name in _annotated_names(source)}, []
@@ -181,7 +185,7 @@ def _content_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _named_in_errors(path: Path) -> Iterator[None]:
-    """Say which image could not be read or decoded, and what to do."""
+    """Turn an image that cannot be read or decoded into an error with its name."""
     try:
         yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -216,14 +220,14 @@ def _extremes(runs: Iterator[dict[str, AnyArray]]) -> dict[str, tuple[float, flo
 
 
 def _cut(runs: Iterator[dict[str, AnyArray]], method: CalibrationMethod) -> dict[str, tuple[float, float]]:
-    """Ranges without rare large values, by ONNX Runtime's histograms; what it prints is kept off stdout."""
+    """Ranges without rare large values, from ONNX Runtime's histograms; what it prints is suppressed."""
     collector = HistogramCollector(
         method=method,
         symmetric=True,
         num_bins=_NUM_BINS,
         num_quantized_bins=_NUM_QUANTIZED_BINS,
         percentile=PERCENTILE,
-        scenario="same",  # unused by these methods
+        scenario="same",  # required, but unused by these methods
     )
     for run in runs:
         with contextlib.redirect_stdout(io.StringIO()):

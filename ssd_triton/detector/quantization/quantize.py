@@ -1,10 +1,10 @@
-"""The detector in INT8: the FP32 graph with QuantizeLinear/DequantizeLinear (Q/DQ) pairs, for every runtime alike.
+"""The detector in INT8: the FP32 graph with QuantizeLinear/DequantizeLinear (Q/DQ) pairs, for any runtime.
 
-Where the pairs lie decides what a runtime can keep in INT8. They are put in front of every quantised convolution, ahead
-of a MaxPool where there is one between (it commutes with quantisation), and on the skip side of a residual sum only, so
-that convolution, sum and ReLU stay one kernel; NVIDIA's TensorRT guide recommends the same ("Working with Quantized
-Types", placement of Q/DQ). ONNX Runtime's own quantiser takes given ranges too, but it replaces a tensor for all its
-consumers at once, so that a layer excluded here would still read a quantised input.
+The placement of the pairs decides what a runtime can keep in INT8. A pair precedes every quantised convolution; if a
+MaxPool precedes the convolution, the pair precedes the MaxPool (it commutes with quantisation). A residual sum has a
+pair on its skip side only: convolution, sum and ReLU stay one kernel. NVIDIA's TensorRT guide recommends the same
+("Working with Quantized Types", placement of Q/DQ). ONNX Runtime's own quantiser also takes given ranges, but it
+replaces a tensor for all its consumers at once: a layer excluded here would still read a quantised input.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from ssd_triton.detector.export.compare import Arrays, TensorType, check_interfa
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges
 
 MAX_LEVEL = 127
-"""Of activations: INT8 without -128, symmetric as TensorRT demands."""
+"""Largest level of activations: INT8 without -128, symmetric as TensorRT demands."""
 _MAX_WEIGHT_LEVEL = {8: MAX_LEVEL, 7: 63}
-"""Of weights, by their bits.
+"""Largest level of weights, by their bits.
 
 AVX2 without VNNI adds pairs of UINT8 x INT8 products in saturating INT16 (``vpmaddubsw``): 2 * 255 * 127 overflows its
 32,767, 2 * 255 * 63 does not. ONNX Runtime calls this ``reduce_range``.
 """
 MAX_RELATIVE_ERROR_INT8 = 0.3
-"""Relative L2 error of the raw outputs, beyond which a file is taken for broken.
+"""Relative L2 error of the raw outputs above which a file counts as broken.
 
-A guard against mistakes only: whether INT8 is accurate enough is decided by AP, in
-:mod:`ssd_triton.evaluation.sensitivity`.
+It only guards against mistakes. AP decides whether INT8 is accurate enough: :mod:`ssd_triton.evaluation.sensitivity`.
 """
 _ZERO_POINT = "int8_zero_point"
 _Consumer = tuple[onnx.NodeProto, int]
-"""A node, and which of its inputs."""
+"""A node, and the index of one of its inputs."""
 
 
 def export_int8(
@@ -48,9 +47,9 @@ def export_int8(
     """Write the INT8 model, and check its interface and its values against the FP32 one.
 
     Args:
-        fp32_onnx: The FP32 model that :func:`ssd_triton.detector.export.detector.export_detector` wrote.
-        ranges: Of its activations.
-        path: Where the file goes; an older file stays in place until the new one has passed its check.
+        fp32_onnx: The FP32 model that :func:`ssd_triton.detector.export.onnx_export.export_detector` wrote.
+        ranges: Ranges of its activations.
+        path: The file to write; an older file is kept until the new one has passed the check.
         exclude: Names of layers that stay in FP32; see :func:`layer_names`.
         images_rgb: UINT8 [N, 300, 300, 3], N >= 2, real images for the check.
 
@@ -66,7 +65,7 @@ def export_int8(
     with atomic_output(path) as temporary:
         onnx.save_model(quantized, temporary)
         check_interface(temporary, inputs=_types(source.graph.input), outputs=_types(source.graph.output))
-        # One image, and all of them at once: a batch size that is frozen shows only in the second.
+        # One image, then all at once: a frozen batch size shows only in the second run.
         for n in (1, len(images_rgb)):
             inputs: Arrays = {source.graph.input[0].name: images_rgb[:n]}
             errors = check_values(
@@ -79,28 +78,28 @@ def export_int8(
 
 
 def layer_names(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions, in the order of the graph: the parameter's name without ``.weight``."""
+    """Return the names of the convolutions in graph order: the parameter's name without ``.weight``."""
     return [_layer_name(node) for node in model.graph.node if node.op_type == "Conv"]
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors that are quantised when no layer is excluded: those that need a range."""
+    """Return the names of the tensors that need a range: those quantised if no layer is excluded."""
     return list(_quantized_tensors(model.graph, set(layer_names(model))))
 
 
 def quantize(
     model: onnx.ModelProto, ranges: CalibrationRanges, *, exclude: Sequence[str], name: str
 ) -> onnx.ModelProto:
-    """Copy a model and put Q/DQ pairs into the copy.
+    """Copy a model and insert Q/DQ pairs into the copy.
 
-    Activations: INT8, symmetric, one scale a tensor. Weights: INT8, symmetric, one scale an output channel, stored as
-    INT8 (of which 7 bits may be in use) behind a DequantizeLinear. Biases and everything else stay in FP32.
+    Activations: INT8, symmetric, one scale per tensor. Weights: INT8, symmetric, one scale per output channel, stored
+    as INT8 (of which only 7 bits may be used) in front of a DequantizeLinear. Everything else stays in FP32.
 
     Args:
         model: FP32, convolutions with constant weights.
-        ranges: Of :func:`activations`.
+        ranges: Ranges of :func:`activations`.
         exclude: Names of layers that stay in FP32.
-        name: Of the model, for error messages.
+        name: Name of the model in error messages.
 
     Raises:
         CalibrationError: The ranges lack a tensor that must be quantised, or ``exclude`` names an unknown layer.
@@ -132,7 +131,7 @@ def quantize(
 
 
 def open_session(model: Path | bytes, provider: str) -> onnxruntime.InferenceSession:
-    """Open a model with one of ONNX Runtime's CPU providers: 'CPUExecutionProvider', 'OpenVINOExecutionProvider'."""
+    """Open a model with an ONNX Runtime provider on the CPU: 'CPUExecutionProvider' or 'OpenVINOExecutionProvider'."""
     options = {"device_type": "CPU"} if provider == "OpenVINOExecutionProvider" else {}
     return onnxruntime.InferenceSession(model, providers=[(provider, options)])
 
@@ -143,7 +142,7 @@ def _layer_name(conv: onnx.NodeProto) -> str:
 
 
 def _quantized_tensors(graph: onnx.GraphProto, layers: set[str]) -> dict[str, list[_Consumer]]:
-    """Of every tensor to quantise, in the order of the graph, the inputs that shall read the quantised value."""
+    """The inputs that will read a quantised value, for each tensor to quantise, in graph order."""
     producers = {output: node for node in graph.node for output in node.output}
     found: dict[str, list[_Consumer]] = {}
     for node in graph.node:
@@ -163,7 +162,7 @@ def _quantized_tensors(graph: onnx.GraphProto, layers: set[str]) -> dict[str, li
 
 
 def _skip_side(add: onnx.NodeProto, producers: dict[str, onnx.NodeProto], layers: set[str]) -> int | None:
-    """Which input of a sum is a residual block's skip connection; None when the other is no quantised convolution."""
+    """Which input of a sum is a residual block's skip connection; None if the other is no quantised convolution."""
     for main, skip in ((0, 1), (1, 0)):
         producer = producers.get(add.input[main])
         if producer is not None and producer.op_type == "Conv" and add.input[skip] in producers:
@@ -174,7 +173,7 @@ def _skip_side(add: onnx.NodeProto, producers: dict[str, onnx.NodeProto], layers
 def _quantize_activations(
     graph: onnx.GraphProto, consumers: dict[str, list[_Consumer]], ranges: CalibrationRanges
 ) -> dict[str, list[onnx.NodeProto]]:
-    """Let the consumers read dequantised values; of each tensor, the pair of nodes that makes them."""
+    """Make the consumers read dequantised values; returns the Q/DQ pair of each tensor."""
     graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), _ZERO_POINT))
     pairs = {}
     for tensor, readers in consumers.items():
@@ -191,7 +190,7 @@ def _quantize_activations(
 
 
 def _quantize_weights(graph: onnx.GraphProto, layers: set[str], max_level: int) -> list[onnx.NodeProto]:
-    """Store the layers' weights [out, in, h, w] as INT8; the nodes that dequantise them."""
+    """Store the layers' weights [out, in, h, w] as INT8; returns the nodes that dequantise them."""
     initializers = {initializer.name: initializer for initializer in graph.initializer}
     nodes = []
     for node in graph.node:
@@ -214,12 +213,12 @@ def _quantize_weights(graph: onnx.GraphProto, layers: set[str], max_level: int) 
 
 
 def _scales(limits: AnyArray, max_level: int) -> FloatArray:
-    """FP32 scales of symmetric ranges; 1 for what is always 0, since a scale must be above it."""
+    """FP32 scales of symmetric ranges; 1 where all values are 0, since a scale must be positive."""
     return np.where(limits > 0, limits / max_level, 1.0).astype(np.float32)
 
 
 def _rebuild(graph: onnx.GraphProto, pairs: dict[str, list[onnx.NodeProto]], weights: list[onnx.NodeProto]) -> None:
-    """Put the new nodes where a topological order wants them: each pair right behind what it reads."""
+    """Insert the new nodes in topological order: each pair directly after the node that it reads."""
 
     def ordered() -> Iterator[onnx.NodeProto]:
         yield from weights
@@ -233,12 +232,12 @@ def _rebuild(graph: onnx.GraphProto, pairs: dict[str, list[onnx.NodeProto]], wei
     nodes = list(ordered())
     del graph.node[:]
     graph.node.extend(nodes)
-    # Types of tensors that are now INT8 would contradict; runtimes infer them again.
+    # The types of tensors that are now INT8 are wrong; runtimes infer them again.
     del graph.value_info[:]
 
 
 def _types(tensors: Sequence[onnx.ValueInfoProto]) -> dict[str, TensorType]:
-    """Of each tensor its dtype and shape, as :func:`ssd_triton.detector.export.compare.check_interface` wants them."""
+    """Dtype and shape of each tensor, as :func:`ssd_triton.detector.export.compare.check_interface` takes them."""
     return {
         tensor.name: (
             helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type),

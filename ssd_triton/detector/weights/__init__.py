@@ -1,1 +1,1 @@
-"""Files of weights: read, written, downloaded."""
+"""Files of network weights: reading, writing and downloading them."""

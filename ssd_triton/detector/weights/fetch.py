@@ -1,21 +1,22 @@
-"""A published checkpoint: downloaded, checked, and in place only when it is whole and the right one.
+"""Downloading a published checkpoint: it is in place only when it is whole and has the right digest.
 
-NVIDIA publishes no digest of its checkpoint: the SHA-256 of the first download is recorded in ``<file>.sha256``, in
-the format of ``sha256sum -c``, and demanded ever after. Nothing here unpickles.
+NVIDIA publishes no digest of its checkpoint. The SHA-256 of the first download is recorded in ``<file>.sha256`` and
+required from then on. Nothing here unpickles.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
-import re
+import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from ssd_triton.common.errors import WeightsError
-from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
-from ssd_triton.detector.weights.download import download
-from ssd_triton.detector.weights.partfile import file_errors, open_part
+from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.detector.weights.file import WeightsFile, file_errors
 
 NVIDIA_URL = (
     "https://api.ngc.nvidia.com/v2/models/nvidia/ssd_pyt_ckpt_amp/versions/20.06.0/files/nvidia_ssdpyt_amp_200703.pt"
@@ -23,160 +24,159 @@ NVIDIA_URL = (
 """The address in ``nvidia_ssd()`` of DeepLearningExamples, ``PyTorch/Detection/SSD/ssd/entrypoints.py``."""
 
 _ZIP_MAGIC = b"PK\x03\x04"
-"""How files of ``torch.save`` begin since PyTorch 1.6: the first entry of a zip archive (APPNOTE.TXT, 4.3.7)."""
-
+"""First bytes of a ``torch.save`` file since PyTorch 1.6: the first entry of a zip archive (APPNOTE.TXT, 4.3.7)."""
 _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-"""How older ones begin: ``torch.serialization.MAGIC_NUMBER``, pickled with protocol 2."""
+"""First bytes of an older one: ``torch.serialization.MAGIC_NUMBER``, pickled with protocol 2."""
+_BLOCK_BYTES = 1 << 18
+_RETRIED_STATUS = frozenset({408, 425, 429})
+"""Client errors that may pass with time (RFC 9110, 8470 and 6585); every 5xx is retried, too."""
 
-_logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checked file; ``downloaded`` is False when it was there already."""
-
-    path: Path
-    size_bytes: int
-    sha256: str
-    downloaded: bool
+_log = logging.getLogger(__name__)
 
 
 def fetch(
-    url: str,
-    output: Path,
-    *,
-    sha256: str | None = None,
-    timeout_s: float = 30.0,
-    retries: int = 5,
-    first_delay_s: float = 1.0,
-) -> Checkpoint:
-    """Download a checkpoint to ``output``, unless it is there already and is the right one.
+    url: str, output: Path, *, sha256: str | None = None, timeout_s: float = 30.0, retries: int = 5
+) -> WeightsFile:
+    """Download a checkpoint, unless it is there already and has the right digest.
 
     Args:
-        url: HTTPS; HTTP only on this machine itself.
-        output: Where the file is put once it is whole and checked.
-        sha256: The digest to demand, 64 lower-case hexadecimal digits; None demands the recorded one, if any.
+        url: HTTPS; HTTP only from this machine itself.
+        output: Where the file goes once it is whole and checked.
+        sha256: Required digest, 64 lower-case hexadecimal digits; None requires the recorded one, if any.
         timeout_s: Longest wait for a connection, and for each further piece of the file.
-        retries: Attempts after the first one; each continues where the last one stopped.
-        first_delay_s: Wait before the first retry; each further one waits twice as long, up to 30 s.
+        retries: Attempts after the first one; they wait 1 s, 2 s, ... up to 10 s.
 
     Raises:
-        WeightsError: The URL is not HTTPS; there is no network, an HTTP error, a file cut short, or something else
-            than a checkpoint; the digest is another; or the file cannot be written.
+        WeightsError: The URL is not HTTPS; there is no network, an HTTP error or a truncated file; the file is no
+            checkpoint or has another digest; or it cannot be written.
     """
+    _check_url(url)
+    name = relative_to_cwd(output)
     if output.is_dir():
-        raise WeightsError(
-            f"{relative_to_cwd(output)}: got a folder, expected the name of a file: give another --output"
-        )
-    expected = sha256 or recorded_sha256(output)
+        raise WeightsError(f"{name}: got a folder, expected the name of a file: give another --output")
+    weights = WeightsFile(output)
+    expected = sha256 or weights.recorded_sha256()
     if output.exists():
-        return _accept_present(output, expected)
-    with open_part(output) as part:
-        try:
-            download(url, part, _check_head, timeout_s=timeout_s, retries=retries, first_delay_s=first_delay_s)
-        except KeyboardInterrupt:
-            _logger.info("stopped: %s; run the same command again", part.kept())
-            raise
-        size_bytes = part.size_bytes
-        digest, problem = _inspect(part.path, expected)
-        if problem:
-            part.forget()
+        _accept_present(weights, expected)
+        return weights
+    with file_errors(output), atomic_output(output) as temporary:
+        _download(url, temporary, timeout_s, retries)
+        downloaded = WeightsFile(temporary)
+        if problem := _problem_of(downloaded, expected):
             raise WeightsError(
                 f"{url}: {problem}; it was deleted. Give another --url; or, if it is the file you want, leave out "
-                f"--sha256, delete {relative_to_cwd(_record_of(output))} and run again"
+                f"--sha256, delete {relative_to_cwd(weights.record_path)} and run again"
             )
-        _record(output, digest)
-        with file_errors(output):
-            part.path.replace(output)
-        part.forget()
-    return Checkpoint(output, size_bytes, digest, downloaded=True)
+        _record(weights, downloaded.sha256)
+    return weights
 
 
-def verify_recorded(path: Path) -> None:
-    """Check a file that is about to be used against its recorded digest; without a record it passes.
-
-    Raises:
-        WeightsError: The digest is another, or the file or its record cannot be read.
-    """
-    expected = recorded_sha256(path)
-    problem = "" if expected is None else _inspect(path, expected)[1]
+def _accept_present(weights: WeightsFile, expected: str | None) -> None:
+    """Check a file that is there already; a wrong one is kept under another name."""
+    problem = _problem_of(weights, expected)
     if problem:
-        name = relative_to_cwd(path)
-        raise WeightsError(f"{name}: {problem}; run 'python tools/fetch_weights.py --output {name}'")
-
-
-def recorded_sha256(path: Path) -> str | None:
-    """The digest recorded for a file, as 64 lower-case hexadecimal digits; None when there is no record.
-
-    Raises:
-        WeightsError: The record cannot be read, or is not one line of ``sha256sum`` about this file.
-    """
-    record = _record_of(path)
-    with file_errors(record):
-        if not record.exists():
-            return None
-        text = record.read_bytes().decode(errors="replace").strip()
-    found = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", text)
-    if found is None or found[2] != path.name:
+        rejected = weights.path.with_name(f"{weights.path.name}.rejected")
+        with file_errors(weights.path):
+            weights.path.replace(rejected)
         raise WeightsError(
-            f"{relative_to_cwd(record)}: got {text[:80]!r}, expected a SHA-256, two spaces and {path.name!r}; delete "
-            "it to record the digest anew"
+            f"{relative_to_cwd(weights.path)}: {problem}; moved to {relative_to_cwd(rejected)}, run again to download"
         )
-    return found[1].lower()
+    _record(weights, weights.sha256)
+    _log.info("already there, and its SHA-256 is the expected one: nothing was downloaded")
 
 
-def _record_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+def _problem_of(weights: WeightsFile, expected: str | None) -> str:
+    """What is wrong with a file; an empty string if nothing is."""
+    with file_errors(weights.path):
+        with weights.path.open("rb") as file:
+            head = file.read(len(_LEGACY_MAGIC))
+        # The directory of a zip archive is at its end: a truncated archive has none.
+        truncated = head.startswith(_ZIP_MAGIC) and not zipfile.is_zipfile(weights.path)
+    if truncated:
+        return "got a truncated zip archive, expected a whole checkpoint"
+    if not head.startswith((_ZIP_MAGIC, _LEGACY_MAGIC)):
+        return f"got a file that begins with {head!r}, expected a checkpoint of torch.save, not a login or error page"
+    if expected is not None and weights.sha256 != expected:
+        return f"got SHA-256 {weights.sha256}, expected {expected}"
+    return ""
 
 
-def _record(path: Path, digest: str) -> None:
-    record = _record_of(path)
-    line = f"{digest}  {path.name}\n"
+def _record(weights: WeightsFile, sha256: str) -> None:
+    line = f"{sha256}  {weights.path.name}\n".encode()
+    record = weights.record_path
     with file_errors(record):
-        if record.exists() and record.read_bytes() == line.encode():
+        if record.exists() and record.read_bytes() == line:
             return
         with atomic_output(record) as temporary:
-            temporary.write_text(line, encoding="utf-8")
-    _logger.info("recorded the SHA-256 in %s", relative_to_cwd(record))
+            temporary.write_bytes(line)
+    _log.info("recorded the SHA-256 in %s", relative_to_cwd(record))
 
 
-def _accept_present(output: Path, expected: str | None) -> Checkpoint:
-    """Check a file that is there already; move it out of the way, but keep it, when it is not the right one."""
-    digest, problem = _inspect(output, expected)
-    if problem:
-        rejected = output.with_name(f"{output.name}.rejected")
-        with file_errors(output):
-            output.replace(rejected)
+def _download(url: str, path: Path, timeout_s: float, retries: int) -> None:
+    import pooch  # type: ignore[import-untyped]
+    from requests.exceptions import HTTPError, RequestException, SSLError
+
+    pooch.get_logger().setLevel(logging.WARNING)  # its own lines name the temporary file
+    site = pooch.create(
+        path=path.parent, base_url="", registry={path.name: None}, urls={path.name: url}, retry_if_failed=retries
+    )
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        chunk_size=_BLOCK_BYTES,
+        timeout=timeout_s,
+        hooks={"response": _check_response},
+    )
+    try:
+        site.fetch(path.name, downloader=downloader)
+    except HTTPError as error:
+        raise WeightsError(f"{url}: got {_status(error.response)}, expected the file; try again later") from error
+    except SSLError as error:
+        raise WeightsError(f"{url}: {_cause(error)}; check the clock and REQUESTS_CA_BUNDLE") from error
+    except RequestException as error:
         raise WeightsError(
-            f"{relative_to_cwd(output)}: {problem}; moved to {relative_to_cwd(rejected)}, run again to download"
-        )
-    _record(output, digest)
-    return Checkpoint(output, output.stat().st_size, digest, downloaded=False)
+            f"{url}: {_cause(error)}, expected the whole file; check the network and run the same command again"
+        ) from error
 
 
-def _inspect(path: Path, expected: str | None) -> tuple[str, str]:
-    """A file's digest, and what is wrong with it: an empty string is nothing."""
-    with file_errors(path):
-        digest = sha256_of(path)
-        with path.open("rb") as file:
-            head = file.read(len(_LEGACY_MAGIC))
-        # The directory of a zip archive is its end: one that was cut short is none.
-        if head.startswith(_ZIP_MAGIC) and not zipfile.is_zipfile(path):
-            return digest, "got a zip archive that was cut short, expected a whole checkpoint"
-    if not _is_checkpoint(head):
-        return digest, f"got a file that begins with {head!r}, expected a checkpoint of torch.save"
-    if expected is not None and digest != expected:
-        return digest, f"got SHA-256 {digest}, expected {expected}"
-    return digest, ""
-
-
-def _check_head(head: bytes) -> None:
-    if not _is_checkpoint(head):
+def _check_response(response: Any, **_: object) -> None:
+    """Refuse a ``requests.Response`` that a retry would not improve; called before a redirect is followed."""
+    if response.is_redirect:
+        _check_url(urljoin(response.url, response.headers["Location"]))
+    elif 400 <= response.status_code < 500 and response.status_code not in _RETRIED_STATUS:
         raise WeightsError(
-            f"got a file that begins with {head!r}, expected a checkpoint of torch.save: is that a login or error "
-            "page? Open the URL in a browser, or give another one with --url"
+            f"{response.url}: got {_status(response)}, expected the file; give another address with --url"
         )
+    elif response.ok and "Content-Length" not in response.headers:
+        # Without it, a truncated file looks like a whole one.
+        raise WeightsError(f"{response.url}: got an answer without Content-Length, expected one; give another --url")
 
 
-def _is_checkpoint(head: bytes) -> bool:
-    return head.startswith((_ZIP_MAGIC, _LEGACY_MAGIC))
+def _status(response: Any) -> str:
+    return f"HTTP {response.status_code} {response.reason}"
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a chain, in one line: the outer ones repeat the URL and name Python objects."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return " ".join(str(error).split())
+
+
+def _check_url(url: str) -> None:
+    """Refuse a URL over which others could change what is downloaded."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise WeightsError(f"got the URL {url!r}, expected https://host/path; give another one with --url")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise WeightsError(f"got {parts.scheme}:// in {url}, expected https://; give another one with --url")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,93 +1,83 @@
-"""Tables and plots of a benchmark."""
+"""Tables and pictures of a benchmark."""
 
 from __future__ import annotations
 
-import csv
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
+from ssd_triton.common.report import ReportFolder, Table, log2_axis
+from ssd_triton.measuring.benchmark.run import Limit
+from ssd_triton.measuring.benchmark.timing import Timing
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-from ssd_triton.common.files import atomic_output
-from ssd_triton.measuring.benchmark.measure import Limit
-from ssd_triton.measuring.benchmark.timing import Row
+Values = Mapping[tuple[str, int], float]
+"""By variant and batch size."""
 
 
-def write_report(folder: Path, rows: list[Row], limit: Limit, machine: dict[str, str], baseline: str) -> list[Path]:
-    """Write ``benchmark.csv``, ``benchmark.json`` and two plots, and return their paths.
+def write_report(
+    folder: Path, timings: Sequence[Timing], limit: Limit, environment: Mapping[str, str], baseline: str
+) -> list[Path]:
+    """Write ``benchmark.csv``, ``benchmark.json`` and two pictures, and return their paths.
 
     Args:
-        folder: Where they go.
-        rows: What was measured.
-        limit: What the machine could do at best.
-        machine: Names and versions.
+        folder: Folder of the report.
+        timings: Times of every variant at every batch size.
+        limit: The most that the device could do.
+        environment: See :func:`ssd_triton.measuring.benchmark.timing.device_environment`.
         baseline: The variant that acceleration is relative to.
     """
-    written = []
-    with atomic_output(folder / "benchmark.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0].to_dict()))
-        writer.writeheader()
-        writer.writerows(row.to_dict() for row in rows)
-    written.append(folder / "benchmark.csv")
-    record = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine,
-        "limit": asdict(limit),
-        "rows": [row.to_dict() for row in rows],
-    }
-    with atomic_output(folder / "benchmark.json") as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    written.append(folder / "benchmark.json")
-    device = machine.get("gpu", machine["processor"])
-    limits = {batch: limit.images_per_s(batch) for batch in sorted({row.batch for row in rows})}
-    by_batch = {(row.variant, row.batch): row.images_per_s for row in rows}
-    written.append(_plot(folder / "images_per_s.png", by_batch, f"Images a second, {device}", "images/s", limits))
-    relative = {key: value / by_batch[baseline, key[1]] for key, value in by_batch.items()}
+    rows = [one.to_dict() for one in timings]
+    report = ReportFolder(folder)
+    report.csv("benchmark.csv", rows)
+    report.json("benchmark.json", {"machine": dict(environment), "limit": asdict(limit), "rows": rows})
+    rates = {(one.variant, one.batch): one.images_per_s for one in timings}
+    relative = {key: rate / rates[baseline, key[1]] for key, rate in rates.items()}
+    device = environment["device"]
     title = f"Acceleration relative to {baseline}, {device}"
-    written.append(_plot(folder / "acceleration.png", relative, title, f"times {baseline}", None))
-    return written
+    report.picture("images_per_s.png", lambda figure: _draw_rates(figure, rates, f"Images a second, {device}", limit))
+    report.picture("acceleration.png", lambda figure: _draw_acceleration(figure, relative, title, baseline))
+    return report.written
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown: images a second of every variant over batch size."""
-    batches = sorted({row.batch for row in rows})
-    values = {(row.variant, row.batch): row.images_per_s for row in rows}
-    lines = [f"| images/s at batch | {' | '.join(map(str, batches))} |", "|---" * (len(batches) + 1) + "|"]
-    for variant in dict.fromkeys(row.variant for row in rows):
-        figures = " | ".join(
-            f"{values[variant, batch]:,.{0 if values[variant, batch] > 100 else 2}f}" for batch in batches
-        )
-        lines.append(f"| {variant} | {figures} |")
-    return "\n".join(lines)
+def rates_table(timings: Sequence[Timing]) -> Table:
+    """Images a second of every variant over batch size."""
+    batches = sorted({one.batch for one in timings})
+    rates = {(one.variant, one.batch): one.images_per_s for one in timings}
+    rows = [
+        [variant, *(f"{rates[variant, batch]:,.{0 if rates[variant, batch] > 100 else 2}f}" for batch in batches)]
+        for variant in dict.fromkeys(one.variant for one in timings)
+    ]
+    return Table(["images/s at batch", *map(str, batches)], rows)
 
 
-def _plot(
-    path: Path, values: dict[tuple[str, int], float], title: str, unit: str, limits: dict[int, float] | None
-) -> Path:
-    """Lines over batch size, one a variant, and the physical limit where there is one."""
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+def _draw_rates(figure: Figure, rates: Values, title: str, limit: Limit) -> None:
+    """Lines over batch size, one a variant, and the limits of the device."""
+    axes = figure.subplots()
+    batches = _draw_lines(figure, rates)
+    for precision, style in zip(limit.matrix_tera_per_s, ("k--", "k:"), strict=False):
+        limits = [limit.images_per_s(batch, precision) for batch in batches]
+        axes.plot(batches, limits, style, linewidth=1, label=f"limit in {precision}: matrix rate, bandwidth")
+    axes.set(title=title, ylabel="images/s", yscale="log")
+    axes.legend()
+
+
+def _draw_acceleration(figure: Figure, relative: Values, title: str, baseline: str) -> None:
+    axes = figure.subplots()
+    _draw_lines(figure, relative)
+    axes.set(title=title, ylabel=f"times {baseline}", ylim=(0, None))
+    axes.legend()
+
+
+def _draw_lines(figure: Figure, values: Values) -> list[int]:
+    """Draw a line for each variant, and return the batch sizes."""
+    axes, batches = figure.axes[0], sorted({batch for _, batch in values})
     for variant in dict.fromkeys(name for name, _ in values):
-        batches = sorted(batch for name, batch in values if name == variant)
-        axes.plot(batches, [values[variant, batch] for batch in batches], marker="o", label=variant)
-    if limits is not None:
-        axes.plot(
-            list(limits), list(limits.values()), "k--", linewidth=1, label="limit: measured matrix rate, bandwidth"
-        )
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({batch for _, batch in values})
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set(title=title, xlabel="batch size", ylabel=unit)
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(fontsize=8)
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
-    return path
+        own = [batch for batch in batches if (variant, batch) in values]
+        axes.plot(own, [values[variant, batch] for batch in own], marker="o", label=variant)
+    log2_axis(axes, batches)
+    axes.set_xlabel("batch size")
+    return batches

@@ -1,8 +1,7 @@
-"""Timing functions in turns, on a GPU by CUDA events. Needs PyTorch, and neither Triton's client nor config.yml."""
+"""Timing of functions in turns, on a GPU by CUDA events. Needs PyTorch alone, no Triton client and no config.yml."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,19 +10,19 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from ssd_triton.common.machine import processor
+from ssd_triton.common.machine import environment
 from ssd_triton.common.progress import progress
 from ssd_triton.detector.device import Launch
 
 _WARM_UP_RUNS = 5
 _SLICE_S = 0.25
-"""How long a candidate runs before the next one gets its turn."""
+"""Time of a candidate before the next one gets its turn."""
 _MIN_RUNS = 2
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant at one batch size; times of single batches: median, tails and mean over all turns."""
+class Timing:
+    """One variant at one batch size: median, tails and mean of the times of its batches, over all turns."""
 
     variant: str
     batch: int
@@ -35,7 +34,7 @@ class Row:
 
     @property
     def images_per_s(self) -> float:
-        """Of the median batch."""
+        """Images a second of the median batch."""
         return self.batch / self.p50_ms * 1e3
 
     def to_dict(self) -> dict[str, object]:
@@ -43,14 +42,14 @@ class Row:
         return {**asdict(self), "images_per_s": round(self.images_per_s, 2)}
 
 
-def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device: torch.device) -> list[Row]:
+def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device: torch.device) -> list[Timing]:
     """Time functions that run a batch each, in turns, so that slow changes of the machine hit all alike.
 
     Args:
-        launches: By name.
+        launches: Functions by name.
         batch: Images in a run.
-        turns: Of each function.
-        device: What is to have finished when a run counts as done.
+        turns: Turns of each function.
+        device: Device that has to finish a run.
     """
     times_ms: dict[str, list[float]] = {name: [] for name in launches}
     for launch in launches.values():
@@ -60,15 +59,15 @@ def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device
         estimate_s = time_runs(launches[name], _MIN_RUNS, device)[-1] / 1e3
         runs = max(_MIN_RUNS, int(_SLICE_S / estimate_s))
         times_ms[name] += time_runs(launches[name], runs, device)
-    rows = []
+    timings = []
     for name, values in times_ms.items():
         p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
-        rows.append(Row(name, batch, len(values), p50, p95, p99, float(np.mean(values))))
-    return rows
+        timings.append(Timing(name, batch, len(values), p50, p95, p99, float(np.mean(values))))
+    return timings
 
 
 def time_runs(launch: Launch, runs: int, device: torch.device) -> list[float]:
-    """Milliseconds of each run: by CUDA events between back-to-back runs, or by the clock on a CPU."""
+    """Time each run, milliseconds: by CUDA events between back-to-back runs, or by the clock on a CPU."""
     if device.type == "cpu":
         times_ms = []
         for index in range(runs):
@@ -86,16 +85,11 @@ def time_runs(launch: Launch, runs: int, device: torch.device) -> list[float]:
     return [before.elapsed_time(after) for before, after in pairwise(events)]
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    """Names and versions that the figures belong to."""
-    facts = {
-        "processor": processor(),
-        "cores": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-        facts["cuda"] = str(torch.version.cuda)
-        facts["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-    return facts
+def device_environment(device: torch.device) -> dict[str, str]:
+    """Machine and versions as :func:`ssd_triton.common.machine.environment`, and those of PyTorch's device."""
+    facts = {**environment(), "threads": str(torch.get_num_threads())}
+    if device.type == "cpu":
+        return {**facts, "device": facts["processor"]}
+    cudnn = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    name = torch.cuda.get_device_name(device)
+    return {**facts, "device": name, "cuda": str(torch.version.cuda), "cudnn": cudnn}

@@ -1,4 +1,4 @@
-"""The code under test in a process of its own, which may crash or hang."""
+"""The decoder under test, in a process of its own that may crash or hang."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ import numpy as np
 from ssd_triton.common.errors import ServerError
 from ssd_triton.serving.repository.model_config import load_model_config
 
-Outcome = Literal["decoded", "refused", "exception", "crash", "hang"]
+DecodeOutcome = Literal["decoded", "refused", "exception", "crash", "hang"]
 _MAX_REASON_CHARACTERS = 400
 _START_TIMEOUT_S = 60.0
 _READY = b"ready"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of one input.
+class DecodeResult:
+    """Outcome of one input.
 
     Attributes:
-        outcome: ``decoded`` and ``refused`` are as it should be.
-        reason: Of everything but ``decoded``.
-        time_s: It took.
-        resident_bytes: Of the process afterwards.
-        peak_bytes: Resident memory of the process at its highest so far.
+        outcome: ``decoded`` and ``refused`` are right, the others are findings.
+        reason: Reason of every outcome but ``decoded``.
+        time_s: Time taken.
+        resident_bytes: Resident memory of the process afterwards.
+        peak_bytes: Highest resident memory of the process so far.
     """
 
-    outcome: Outcome
+    outcome: DecodeOutcome
     reason: str
     time_s: float
     resident_bytes: int
@@ -52,7 +52,7 @@ class DecoderProcess:
 
         Args:
             model_folder: ``ssd_preprocess`` of a model repository.
-            timeout_s: An input may take so long.
+            timeout_s: Limit for an input.
 
         Raises:
             ServerError: The wheel with Triton's python backend is not installed.
@@ -69,21 +69,21 @@ class DecoderProcess:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def decode(self, data: bytes) -> Answer:
-        """Have one input decoded, and wait for what becomes of it."""
+    def decode(self, data: bytes) -> DecodeResult:
+        """Have one input decoded, and wait for the outcome."""
         connection = self._connection or self._start()
         start_s = time.monotonic()
         try:
             connection.send_bytes(data)
             if connection.poll(self._timeout_s):
-                return Answer(*json.loads(connection.recv_bytes()))
-            problem: Outcome = "hang"
+                return DecodeResult(*json.loads(connection.recv_bytes()))
+            problem: DecodeOutcome = "hang"
             reason = f"no answer within {self._timeout_s:g} s"
         except (EOFError, OSError):
             problem = "crash"
             reason = self._exit_reason()
         self._stop()
-        return Answer(problem, reason, time.monotonic() - start_s, 0, 0)
+        return DecodeResult(problem, reason, time.monotonic() - start_s, 0, 0)
 
     def _start(self) -> multiprocessing.connection.Connection[Any, Any]:
         # A fresh interpreter: the parent's libraries and threads are none of the decoder's business.
@@ -124,7 +124,7 @@ def _python_backend_folder() -> Path:
 
 
 def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str, backend_folder: str) -> None:
-    """Decode what comes until the other side is gone."""
+    """Decode inputs until the other side is gone."""
     sys.path[:0] = [str(Path(model_folder) / "1"), backend_folder]
     model = importlib.import_module("model")
 
@@ -145,7 +145,7 @@ def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_fo
         connection.send_bytes(json.dumps(answer).encode())
 
 
-def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[Outcome, str]:
+def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[DecodeOutcome, str]:
     try:
         image, (width, height) = decoder._decode(data)
     except refusal as error:

@@ -1,4 +1,4 @@
-"""A run of the fuzzer: inputs, what becomes of them, and what is kept."""
+"""A run of the fuzzer: inputs, outcomes, and the inputs of findings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ssd_triton.common.files import atomic_output
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
 from ssd_triton.measuring.fuzz.corpus import make_corpus
-from ssd_triton.measuring.fuzz.decoder import Answer, DecoderProcess
+from ssd_triton.measuring.fuzz.decoder import DecodeResult, DecoderProcess
 from ssd_triton.measuring.fuzz.mutation import mutate
 
 MAX_GROWTH_FRACTION = 0.05
-"""Of resident memory, from the second tenth of a run to the last one."""
+"""Largest growth of resident memory, from the second tenth of a run to the last one."""
 MAX_GROWTH_BYTES = 16 << 20
-"""And so much, below which a share means nothing: allocators keep some."""
+"""Growth below is no finding: allocators keep some memory."""
 MAX_PEAK_BYTES = 2 << 30
 """An image of max_pixels takes about 1 GB in PIL's widest modes."""
 _SAMPLES = 2000
@@ -28,16 +28,16 @@ _SAMPLES = 2000
 
 @dataclass
 class FuzzResult:
-    """What a run has seen.
+    """Counts and findings of a run.
 
     Attributes:
-        inputs: How many.
+        inputs: Number of inputs.
         outcomes: Inputs by format (the first word of a file's name in the corpus) and outcome.
         reasons: Refusals by their first words.
-        times_s: Of each input.
+        times_s: Time of each input.
         resident_bytes: Samples of resident memory, spread over the run.
-        peak_bytes: The highest.
-        findings: One line each; the inputs are kept.
+        peak_bytes: Highest resident memory.
+        findings: One line each; their inputs are kept.
     """
 
     inputs: int = 0
@@ -70,11 +70,11 @@ def fuzz_decoder(
 
     Args:
         model_folder: ``ssd_preprocess`` of a model repository.
-        output: Where inputs of findings are kept.
-        inputs: How many.
-        seed: Of the mutations.
-        timeout_s: An input may take so long.
-        input_of: The file's name and the bytes of the input of a number; None takes mutations of the corpus.
+        output: Folder for the inputs of findings.
+        inputs: Number of inputs.
+        seed: Seed of the mutations.
+        timeout_s: Limit for an input.
+        input_of: Gives the file's name and the bytes of an input by its number; None takes mutations of the corpus.
 
     Raises:
         ServerError: Triton's python backend is not installed.
@@ -101,13 +101,13 @@ def fuzz_decoder(
 
 
 def fuzz_server(client: DetectorClient, output: Path, *, inputs: int, seed: int) -> FuzzResult:
-    """Send mutated images to a real server's ``ssd_preprocess``; nothing but an image or a refusal may come back.
+    """Send mutated images to a real server's ``ssd_preprocess``; every answer must be an image or a refusal.
 
     Args:
         client: Of a server that is ready.
-        output: Where inputs of findings are kept.
-        inputs: How many.
-        seed: Of the mutations.
+        output: Folder for the inputs of findings.
+        inputs: Number of inputs.
+        seed: Seed of the mutations.
     """
     result = FuzzResult()
     make_input = _mutations(seed)
@@ -116,11 +116,11 @@ def fuzz_server(client: DetectorClient, output: Path, *, inputs: int, seed: int)
     for (index, name, data), future in progress(answers, total=inputs, description="server", unit="inputs"):
         try:
             future.result()
-            answer = Answer("decoded", "", 0, 0, 0)
+            answer = DecodeResult("decoded", "", 0, 0, 0)
         except RequestRefusedError as error:
-            answer = Answer("refused", str(error), 0, 0, 0)
+            answer = DecodeResult("refused", str(error), 0, 0, 0)
         except ClientError as error:
-            answer = Answer("exception", str(error), 0, 0, 0)
+            answer = DecodeResult("exception", str(error), 0, 0, 0)
             _keep(result, output, f"server-seed{seed}-{index}", data, answer.reason)
         _count(result, name, answer)
     if not client.is_ready():
@@ -133,7 +133,7 @@ def _mutations(seed: int) -> Callable[[int], tuple[str, bytes]]:
     return lambda index: mutate(seed, index, corpus)
 
 
-def _count(result: FuzzResult, name: str, answer: Answer) -> None:
+def _count(result: FuzzResult, name: str, answer: DecodeResult) -> None:
     result.inputs += 1
     result.outcomes[name.split(maxsplit=1)[0], answer.outcome] += 1
     result.times_s.append(answer.time_s)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tritonclient.grpc as grpc_client
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.errors import ServerError
-from ssd_triton.common.files import atomic_output
+from ssd_triton.common.machine import environment
+from ssd_triton.common.report import BLUE, ORANGE, ReportFolder
 from ssd_triton.measuring.replicas.haproxy import REPLICAS, Proxy
-from ssd_triton.measuring.replicas.traffic import Traffic
+from ssd_triton.measuring.replicas.traffic import ConstantTraffic
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.process import free_port
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Way = Literal["proxy", "client"]
 WAYS: tuple[Way, ...] = ("proxy", "client")
 _MODEL = "ssd"
 _PATIENCE_S = 60.0
-"""How long a busy machine may take for the first answers of both replicas, and for the last ones of the drained one."""
+"""Limit on a busy machine for the first answers of both replicas, and for the last ones of the drained one."""
 _POLL_S = 0.1
 
 
@@ -37,14 +41,14 @@ class DrainReport:
             balances over both addresses, and the replica is stopped with SIGTERM at once.
         answered: Requests answered.
         failed: Requests failed, by error.
-        retries: How often the client tried a request again.
-        before: Requests that each replica had answered when the first was taken away.
+        retries: Requests that the client sent again.
+        before: Requests answered by each replica before the first was taken away.
         drain_s: Seconds until the replica had no request left; None without a proxy.
         stop_s: Seconds until its process was gone.
         taken_away_at_s: When draining began, seconds since the traffic began.
         gone_at_s: When the process was gone.
-        answered_at_s: When each answer came.
-        latencies_s: Of each answer.
+        answered_at_s: Time of each answer.
+        latencies_s: Latency of each answer.
     """
 
     way: Way
@@ -65,25 +69,21 @@ class DrainReport:
         drained = "" if self.drain_s is None else f"drained in {self.drain_s:.2f} s, "
         return (
             f"{self.way}: {self.answered} requests answered, {sum(self.failed.values())} failed ({failed}), "
-            f"{self.retries} tried again; replica {drained}stopped in {self.stop_s:.2f} s; median latency "
+            f"{self.retries} retried; replica {drained}stopped in {self.stop_s:.2f} s; median latency "
             f"{median(self.latencies_s) * 1000:.0f} ms, longest {max(self.latencies_s) * 1000:.0f} ms"
         )
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
 
 
 def drain_under_load(
     way: Way, replicas: tuple[EmbeddedServer, EmbeddedServer], image: bytes, *, in_flight: int, part_s: float
 ) -> DrainReport:
-    """Send requests to two replicas, take the first one away, and go on with the other.
+    """Send requests to two replicas, take the first one away, and continue with the other.
 
     Args:
         way: See :class:`DrainReport`.
-        replicas: Two ready servers; the first is ended.
-        image: What is sent.
-        in_flight: Requests under way at once.
+        replicas: Two ready servers; the first is stopped.
+        image: An encoded image.
+        in_flight: Requests in flight at once.
         part_s: Seconds of traffic before, and again after.
 
     Raises:
@@ -97,7 +97,7 @@ def drain_under_load(
             url = f"{replicas[0].config.host}:{free_port(replicas[0].config.host)}"
             proxy = stack.enter_context(Proxy(url, urls))
         client = stack.enter_context(DetectorClient(url, in_flight=in_flight, use_shared_memory=False))
-        traffic = stack.enter_context(Traffic(client, image, limit_s=2 * (part_s + _PATIENCE_S)))
+        traffic = stack.enter_context(ConstantTraffic(client, image, limit_s=2 * (part_s + _PATIENCE_S)))
         before = _wait_for_both(urls, traffic, part_s)
         taken_away_at_s = traffic.elapsed_s()
         drain_s = _timed(lambda: proxy.drain(REPLICAS[0], timeout_s=_PATIENCE_S)) if proxy is not None else None
@@ -121,32 +121,26 @@ def drain_under_load(
         )
 
 
-def plot(path: Path, reports: list[DrainReport]) -> None:
+def write_report(folder: Path, variant: str, reports: Sequence[DrainReport]) -> None:
+    """Write ``drain.json`` and ``drain.png``."""
+    report = ReportFolder(folder)
+    record = {"variant": variant, "environment": environment(), "ways": [asdict(one) for one in reports]}
+    report.json("drain.json", record)
+    report.picture("drain.png", lambda figure: _draw(figure, reports), rows=len(reports))
+
+
+def _draw(figure: Figure, reports: Sequence[DrainReport]) -> None:
     """Answers a second over time, a panel for each way, with the time at which the replica was taken away."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(len(reports), figsize=(8, 2.6 * len(reports)), layout="constrained", squeeze=False)
-    for axes, report in zip(panels[:, 0], reports, strict=True):
-        axes.hist(report.answered_at_s, bins=range(int(max(report.answered_at_s)) + 2), color="tab:blue", alpha=0.7)
-        axes.axvspan(
-            report.taken_away_at_s, report.gone_at_s, color="tab:orange", alpha=0.3, label="draining, stopping"
-        )
-        axes.set(
-            title=f"{report.way}: {report.answered} answered, {sum(report.failed.values())} failed",
-            xlabel="seconds",
-            ylabel="answers in a second",
-        )
+    for axes, one in zip(figure.subplots(len(reports), squeeze=False)[:, 0], reports, strict=True):
+        axes.hist(one.answered_at_s, bins=range(int(max(one.answered_at_s)) + 2), color=BLUE, alpha=0.7)
+        axes.axvspan(one.taken_away_at_s, one.gone_at_s, color=ORANGE, alpha=0.3, label="draining, stopping")
+        title = f"{one.way}: {one.answered} answered, {sum(one.failed.values())} failed"
+        axes.set(title=title, xlabel="seconds", ylabel="answers in a second")
         axes.legend(loc="upper right")
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
-def _wait_for_both(urls: list[str], traffic: Traffic, part_s: float) -> dict[str, int]:
-    """Let traffic run for its time, and until both replicas have answered; how many requests each has."""
+def _wait_for_both(urls: list[str], traffic: ConstantTraffic, part_s: float) -> dict[str, int]:
+    """Let traffic run for its time and until both replicas have answered; return the requests of each."""
     start = [_answered(url) for url in urls]
     while True:
         before = [_answered(url) - count for url, count in zip(urls, start, strict=True)]
@@ -158,7 +152,7 @@ def _wait_for_both(urls: list[str], traffic: Traffic, part_s: float) -> dict[str
 
 
 def _answered(url: str) -> int:
-    """Requests that a server has answered with success."""
+    """Count the requests that a server has answered with success."""
     with closing(grpc_client.InferenceServerClient(url)) as client:
         statistics = client.get_inference_statistics(_MODEL, as_json=True)
     success = statistics["model_stats"][0]["inference_stats"]["success"]

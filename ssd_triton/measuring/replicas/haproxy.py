@@ -34,7 +34,7 @@ def find_haproxy() -> Path | None:
 
 
 class Proxy:
-    """HAProxy in front of two replicas, told what to do through its admin socket.
+    """HAProxy in front of two replicas, controlled through its admin socket.
 
     Use it as a context manager: the block begins once both replicas have passed their health check.
 
@@ -48,7 +48,7 @@ class Proxy:
         Args:
             listen: ``host:port`` for gRPC.
             replicas: ``host:port`` of each replica's gRPC, as many as :data:`REPLICAS`.
-            startup_timeout_s: Until both replicas must be healthy.
+            startup_timeout_s: Time for both replicas to become healthy.
         """
         self.listen = listen
         self._replicas = dict(zip(REPLICAS, replicas, strict=True))
@@ -83,11 +83,11 @@ class Proxy:
         self._stop()
 
     def check_result(self, replica: str) -> str:
-        """Of the last health check, in HAProxy's words: ``L7OK``, ``L7TOUT``, ``L4CON``, ..."""
+        """Result of the last health check, in HAProxy's words: ``L7OK``, ``L7TOUT``, ``L4CON``, ..."""
         return self._statistics()[replica]["check_status"].removeprefix("* ")
 
-    def under_way(self, replica: str) -> int:
-        """Requests that a replica has and has not answered."""
+    def in_flight(self, replica: str) -> int:
+        """Requests that a replica has not answered yet."""
         return int(self._statistics()[replica]["scur"])
 
     def drain(self, replica: str, *, timeout_s: float) -> None:
@@ -98,9 +98,9 @@ class Proxy:
         """
         self._command(f"set server {_BACKEND}/{replica} state drain")
         deadline_s = time.monotonic() + timeout_s
-        while (count := self.under_way(replica)) > 0:
+        while (count := self.in_flight(replica)) > 0:
             if time.monotonic() > deadline_s:
-                raise ServerError(f"{replica} still has {count} requests under way after {timeout_s:g} s: wait longer")
+                raise ServerError(f"{replica} still has {count} requests in flight after {timeout_s:g} s: wait longer")
             time.sleep(_POLL_S)
 
     def _wait_healthy(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests without a pause, and what became of each."""
+"""Requests without a pause, with the outcome of each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ssd_triton.common.detections import Detections
 
 @dataclass
 class Outcomes:
-    """What became of the requests so far.
+    """Outcomes of the requests so far.
 
     Attributes:
-        answered_at_s: When each answer came, seconds since the traffic began.
-        latencies_s: From sending to answer, of each answer.
+        answered_at_s: Time of each answer, seconds since the traffic began.
+        latencies_s: Time from sending to each answer.
         failed: Number of failures by the error's class and text.
     """
 
@@ -28,8 +28,8 @@ class Outcomes:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-class Traffic:
-    """Sends one image again and again, as many requests under way as the client allows, on a thread of its own.
+class ConstantTraffic:
+    """Sends one image again and again on a thread of its own, with as many requests in flight as the client allows.
 
     Use it as a context manager: after the block every request has been answered or has failed. It ends by itself after
     ``limit_s``.
@@ -51,7 +51,7 @@ class Traffic:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._send, name="traffic")
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> ConstantTraffic:
         self._start_s = time.monotonic()
         self._thread.start()
         return self
@@ -67,17 +67,17 @@ class Traffic:
         self._thread.join()
 
     def elapsed_s(self) -> float:
-        """Since the traffic began."""
+        """Seconds since the traffic began."""
         return time.monotonic() - self._start_s
 
     def _send(self) -> None:
-        under_way: list[Future[Detections]] = []
+        in_flight: list[Future[Detections]] = []
         while not self._stop.is_set() and self.elapsed_s() < self._limit_s:
             future = self._client.submit(self._image)
-            sent_s = self.elapsed_s()  # now: submitting waits until fewer requests are under way
+            sent_s = self.elapsed_s()  # now: submitting waits until fewer requests are in flight
             future.add_done_callback(lambda done, sent_s=sent_s: self._record(done, sent_s))  # type: ignore[misc]
-            under_way = [other for other in under_way if not other.done()] + [future]
-        for future in under_way:
+            in_flight = [other for other in in_flight if not other.done()] + [future]
+        for future in in_flight:
             future.exception()
 
     def _record(self, done: Future[Detections], sent_s: float) -> None:

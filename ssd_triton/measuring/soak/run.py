@@ -12,9 +12,16 @@ from ssd_triton.client import DetectorClient
 from ssd_triton.client.transport import make_transport
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.progress import progress
-from ssd_triton.measuring.soak import cases
-from ssd_triton.measuring.soak.traffic import Lane, Tally, Traffic, frames_lane, images_lane, preprocess_lane
-from ssd_triton.measuring.soak.watch import Growth, Sample, Watch, growth
+from ssd_triton.measuring.process_monitor import Growth, ProcessMonitor, ProcessSample, growth
+from ssd_triton.measuring.soak import request_cases as cases
+from ssd_triton.measuring.soak.traffic import (
+    RequestStream,
+    SoakTraffic,
+    Tally,
+    frame_stream,
+    image_stream,
+    preprocess_stream,
+)
 from ssd_triton.serving.server import EmbeddedServer
 
 TIMEOUT_S = 300.0
@@ -23,16 +30,16 @@ PROTOCOLS: tuple[Literal["grpc", "http"], ...] = ("grpc", "http")
 
 @dataclass(frozen=True)
 class SoakSettings:
-    """How long and how much.
+    """Duration, load and limits of a soak.
 
     Attributes:
-        seconds: How long requests are sent.
+        seconds: Duration.
         preprocess_per_s: Requests a second straight to the preprocessing, at most.
-        bad_fraction: Of the requests are to be refused, 0 to 1.
+        bad_fraction: Part of the requests that are to be refused, 0 to 1.
         sample_s: Seconds between samples.
-        warm_up_fraction: Of the time, in which memory may grow.
-        max_growth: By which part of it resident memory may grow after that.
-        seed: Of the order of the requests.
+        warm_up_fraction: Part of the time in which memory may grow.
+        max_growth: Largest relative growth of resident memory after that.
+        seed: Seed of the order of the requests.
     """
 
     seconds: float
@@ -46,16 +53,16 @@ class SoakSettings:
 
 @dataclass(frozen=True)
 class SoakResult:
-    """What came of it.
+    """The outcome of a soak.
 
     Attributes:
-        settings: As it was asked for.
-        variant: Of the detector.
-        tallies: By kind of request.
-        samples: In order.
-        growth: Of resident memory, by process and of "all".
-        retries: Requests that a client had to send again.
-        left_behind: Regions of shared memory after the clients had closed, beyond those before they began.
+        settings: Duration, load and limits.
+        variant: Variant of the detector.
+        tallies: Counts by kind of request.
+        samples: Samples in order.
+        growth: Growth of resident memory, by process and of "all".
+        retries: Requests that a client sent again.
+        left_behind: Regions of shared memory that the clients left behind.
         death: Which process died, if one did.
         interrupted: Whether Ctrl-C ended the run.
     """
@@ -63,7 +70,7 @@ class SoakResult:
     settings: SoakSettings
     variant: str
     tallies: Mapping[str, Tally]
-    samples: list[Sample]
+    samples: list[ProcessSample]
     growth: Mapping[str, Growth]
     retries: int
     left_behind: int
@@ -72,11 +79,11 @@ class SoakResult:
 
     @property
     def requests(self) -> int:
-        """Of all kinds."""
+        """Requests of all kinds."""
         return sum(tally.requests for tally in self.tallies.values())
 
     def failures(self) -> list[str]:
-        """Why the run has failed, a line each; empty when it has not."""
+        """Reasons why the run failed, a line each."""
         found = [self.death] if self.death else []
         for kind, tally in self.tallies.items():
             if tally.wrong:
@@ -96,61 +103,63 @@ def soak(server: EmbeddedServer, settings: SoakSettings) -> SoakResult:
     """Send good and bad requests of all kinds for a while, check every answer, and watch the server's processes.
 
     Args:
-        server: A running one, on this machine.
-        settings: How long and how much.
+        server: A running server on this machine.
+        settings: Duration, load and limits.
 
     Raises:
         SoakError: The server does not answer a good request at the beginning.
     """
-    watch = Watch(server)
-    watch.take(0, {})
+    monitor = ProcessMonitor(server)
+    monitor.take(0, {})
     death, interrupted = None, False
     with ExitStack() as stack:
-        lanes, client = _lanes(server, settings, stack)
-        traffic = stack.enter_context(Traffic(lanes, settings.bad_fraction, settings.seed))
+        streams, client = _streams(server, settings, stack)
+        traffic = stack.enter_context(SoakTraffic(streams, settings.bad_fraction, settings.seed))
         try:
             counts: dict[str, int] = {}
             for _ in progress(
                 _ticks(settings), total=round(settings.seconds / settings.sample_s), description="soak", unit="samples"
             ):
-                watch.take(traffic.requests, traffic.latencies_since(counts))
+                monitor.take(traffic.requests, traffic.latencies_since(counts))
         except KeyboardInterrupt:
             interrupted = True
         except ServerError as error:
             death = str(error)
     if death is None:
-        watch.take(traffic.requests, traffic.latencies_since(counts))
+        monitor.take(traffic.requests, traffic.latencies_since(counts))
     return SoakResult(
         settings,
         server.variant,
         traffic.tallies,
-        watch.samples,
-        growth(watch.samples, settings.warm_up_fraction),
+        monitor.samples,
+        growth(monitor.samples, settings.warm_up_fraction),
         client.retries,
-        watch.samples[-1].shared_memory_files - watch.samples[0].shared_memory_files if death is None else 0,
+        monitor.samples[-1].shared_memory_files - monitor.samples[0].shared_memory_files if death is None else 0,
         death,
         interrupted,
     )
 
 
 def _ticks(settings: SoakSettings) -> Iterator[int]:
-    """One every ``sample_s``, until the time is over; late ones are not made up for."""
+    """Tick every ``sample_s`` until the time is over; late ticks are dropped."""
     start_s = time.monotonic()
     for number in range(1, round(settings.seconds / settings.sample_s) + 1):
         time.sleep(max(start_s + number * settings.sample_s - time.monotonic(), 0.0))
         yield number
 
 
-def _lanes(server: EmbeddedServer, settings: SoakSettings, stack: ExitStack) -> tuple[list[Lane], DetectorClient]:
+def _streams(
+    server: EmbeddedServer, settings: SoakSettings, stack: ExitStack
+) -> tuple[list[RequestStream], DetectorClient]:
     client = stack.enter_context(DetectorClient(server.url("grpc"), timeout_s=TIMEOUT_S))
-    lanes = [
-        images_lane(client, cases.views(), cases.refused_images(), workers=1),
-        frames_lane(client, cases.frames(), cases.refused_frames(), workers=1),
+    streams = [
+        image_stream(client, cases.views(), cases.refused_images(), workers=1),
+        frame_stream(client, cases.frames(), cases.refused_frames(), workers=1),
     ]
     small, refused = cases.small_images(), cases.refused_images()
     for protocol in PROTOCOLS:
         transport = make_transport(protocol, server.url(protocol), TIMEOUT_S)
         stack.callback(transport.close)
         name, rate = f"ssd_preprocess, {protocol}", settings.preprocess_per_s / len(PROTOCOLS)
-        lanes.append(preprocess_lane(transport, name, small, refused, rate))
-    return lanes, client
+        streams.append(preprocess_stream(transport, name, small, refused, rate))
+    return streams, client

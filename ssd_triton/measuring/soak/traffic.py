@@ -1,4 +1,4 @@
-"""Requests by several threads at once, and what became of each."""
+"""Requests by several threads at once; every answer is checked."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ssd_triton.client.transport import Outputs, Transport
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError
-from ssd_triton.measuring.soak.cases import Case
+from ssd_triton.measuring.soak.request_cases import Case
 
 PREPROCESS_OUTPUTS = ("image", "original_size")
 _KEPT_PROBLEMS = 20
 _SCORE_THRESH = 0.5
 _SCORE_TOLERANCE = 0.05
-"""Answers of other batches differ by rounding: at most so much in score,"""
+"""Largest difference in score: answers of other batches differ by rounding."""
 _BOX_TOLERANCE_PX = 4.0
-"""and so much in each side of a box; the pictures differ by more."""
+"""Largest difference in each side of a box; other pictures differ by more."""
 _PAUSE_AFTER_PROBLEM_S = 0.5
 _PREPROCESS_WORKERS = 4
 _WARM_UP_ROUNDS = 1
@@ -39,17 +39,17 @@ class SoakError(UserError):
 
 
 @dataclass(frozen=True)
-class Lane:
+class RequestStream:
     """Requests of one kind.
 
     Attributes:
-        name: Of the kind.
-        good: To be answered as at the beginning.
-        bad: To be refused with their reason.
-        ask: Sends one and gives the answer, or raises ClientError.
+        name: Name of the kind.
+        good: Cases to be answered as at the beginning.
+        bad: Cases to be refused with their reason.
+        ask: Sends a case and gives the answer, or raises ClientError.
         agree: Whether an answer is the expected one.
-        workers: Threads, each with one request under way.
-        requests_per_s: Of all its threads together, at most; None sends the next as soon as one is answered.
+        workers: Threads, each with one request in flight.
+        requests_per_s: Limit for all its threads together; None sends the next as soon as one is answered.
     """
 
     name: str
@@ -63,41 +63,43 @@ class Lane:
 
 @dataclass
 class Tally:
-    """What became of the requests of a lane."""
+    """Counts of the requests of a stream."""
 
     answered: int = 0
     refused: int = 0
     wrong: int = 0
     latencies_ms: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """The first wrong ones."""
+    """Problems of the first wrong answers."""
 
     @property
     def requests(self) -> int:
-        """All that got an answer of any kind."""
+        """Requests with an answer of any kind."""
         return self.answered + self.refused + self.wrong
 
 
-def images_lane(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> Lane:
+def image_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
     """Encoded images through the ensemble ``ssd``."""
-    return Lane("ssd", good, bad, lambda case: client.detect(_encoded(case)), same_detections, workers)
+    return RequestStream("ssd", good, bad, lambda case: client.detect(_encoded(case)), same_detections, workers)
 
 
-def frames_lane(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> Lane:
+def frame_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
     """Raw frames through the ensemble ``ssd_frames``, in shared memory where the server is on this machine."""
-    return Lane("ssd_frames", good, bad, lambda case: client.detect_frame(_frame(case)), same_detections, workers)
+    return RequestStream(
+        "ssd_frames", good, bad, lambda case: client.detect_frame(_frame(case)), same_detections, workers
+    )
 
 
-def preprocess_lane(
+def preprocess_stream(
     transport: Transport, name: str, good: Sequence[Case], bad: Sequence[Case], requests_per_s: float
-) -> Lane:
-    """Encoded images straight to ``ssd_preprocess``, whose answers must be the same to the bit."""
+) -> RequestStream:
+    """Encoded images straight to ``ssd_preprocess``; answers must agree to the bit."""
 
     def ask(case: Case) -> Outputs:
         image = np.array([[_encoded(case)]], np.object_)
         return transport.infer("ssd_preprocess", "IMAGE", image, PREPROCESS_OUTPUTS, timeout_s=300.0)
 
-    return Lane(name, good, bad, ask, same_tensors, _PREPROCESS_WORKERS, requests_per_s)
+    return RequestStream(name, good, bad, ask, same_tensors, _PREPROCESS_WORKERS, requests_per_s)
 
 
 def same_tensors(got: Outputs, expected: Outputs) -> bool:
@@ -106,7 +108,7 @@ def same_tensors(got: Outputs, expected: Outputs) -> bool:
 
 
 def same_detections(got: Detections, expected: Detections) -> bool:
-    """Whether every clear detection of either has a like one in the other, but for rounding."""
+    """Whether every clear detection of either has a match in the other, up to rounding."""
     return _covers(got, expected) and _covers(expected, got)
 
 
@@ -122,35 +124,39 @@ def _covers(one: Detections, other: Detections) -> bool:
     return True
 
 
-class Traffic:
-    """The lanes' threads; a context manager that ends them.
+class SoakTraffic:
+    """The streams' threads; a context manager that ends them.
 
     Args:
-        lanes: What to send.
-        bad_fraction: Of the requests, 0 to 1.
-        seed: Of the order in which cases come.
+        streams: Kinds of requests.
+        bad_fraction: Part of the requests that are to be refused, 0 to 1.
+        seed: Seed of the order of the cases.
 
     Raises:
-        SoakError: On entry: a case that is to be answered is not, once nothing else is under way.
+        SoakError: On entry: a good case is not answered.
     """
 
-    def __init__(self, lanes: Sequence[Lane], bad_fraction: float, seed: int) -> None:
-        self.tallies = {lane.name: Tally() for lane in lanes}
-        self._lanes = lanes
+    def __init__(self, streams: Sequence[RequestStream], bad_fraction: float, seed: int) -> None:
+        self.tallies = {stream.name: Tally() for stream in streams}
+        self._streams = streams
         self._bad_fraction = bad_fraction
         self._seed = seed
         self._stopping = threading.Event()
         self._counting = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Traffic:
-        answers = {lane.name: {case.name: _first_answer(lane, case) for case in lane.good} for lane in self._lanes}
+    def __enter__(self) -> SoakTraffic:
+        answers = {
+            stream.name: {case.name: _first_answer(stream, case) for case in stream.good} for stream in self._streams
+        }
         self._warm_up()
-        for lane in self._lanes:
-            expected = answers[lane.name]
-            for number in range(lane.workers):
-                args = (lane, expected, random.Random(f"{self._seed} {lane.name} {number}"))  # noqa: S311 - no secret
-                self._threads.append(threading.Thread(target=self._work, args=args, name=f"soak-{lane.name}-{number}"))
+        for stream in self._streams:
+            expected = answers[stream.name]
+            for number in range(stream.workers):
+                args = (stream, expected, random.Random(f"{self._seed} {stream.name} {number}"))  # noqa: S311 - no secret
+                self._threads.append(
+                    threading.Thread(target=self._work, args=args, name=f"soak-{stream.name}-{number}")
+                )
         for thread in self._threads:
             thread.start()
         return self
@@ -162,33 +168,33 @@ class Traffic:
 
     @property
     def requests(self) -> int:
-        """So far."""
+        """Requests answered or refused so far."""
         with self._counting:
             return sum(tally.requests for tally in self.tallies.values())
 
     def latencies_since(self, counts: dict[str, int]) -> dict[str, list[float]]:
-        """Latencies in milliseconds beyond the first ``counts`` of each lane, which are then brought up to date."""
+        """Latencies in milliseconds beyond the first ``counts`` of each stream; updates ``counts``."""
         with self._counting:
             new = {name: tally.latencies_ms[counts.get(name, 0) :] for name, tally in self.tallies.items()}
             counts.update({name: len(tally.latencies_ms) for name, tally in self.tallies.items()})
         return new
 
     def _warm_up(self) -> None:
-        """Have all good cases under way at once: what larger batches need is allocated before memory is watched."""
-        asked = [(lane, case) for lane in self._lanes for case in lane.good] * _WARM_UP_ROUNDS
+        """Send all good cases at once: larger batches allocate their memory before it is monitored."""
+        asked = [(stream, case) for stream in self._streams for case in stream.good] * _WARM_UP_ROUNDS
         with ThreadPoolExecutor(len(asked)) as pool:
             list(pool.map(lambda one: _first_answer(*one), asked))
 
-    def _work(self, lane: Lane, expected: dict[str, Any], order: random.Random) -> None:
-        every_s = lane.workers / lane.requests_per_s if lane.requests_per_s else 0.0
+    def _work(self, stream: RequestStream, expected: dict[str, Any], order: random.Random) -> None:
+        every_s = stream.workers / stream.requests_per_s if stream.requests_per_s else 0.0
         due_s = time.monotonic() + order.uniform(0, every_s)
         while not self._stopping.wait(max(due_s - time.monotonic(), 0.0)):
             due_s += every_s
-            case = order.choice(lane.bad if order.random() < self._bad_fraction else lane.good)
+            case = order.choice(stream.bad if order.random() < self._bad_fraction else stream.good)
             start_s = time.perf_counter()
-            problem = _problem_with(lane, case, expected)
+            problem = _problem_with(stream, case, expected)
             took_ms = (time.perf_counter() - start_s) * 1e3
-            self._count(self.tallies[lane.name], case, took_ms, problem)
+            self._count(self.tallies[stream.name], case, took_ms, problem)
             if problem is not None:
                 self._stopping.wait(_PAUSE_AFTER_PROBLEM_S)
 
@@ -205,10 +211,10 @@ class Traffic:
                 tally.refused += 1
 
 
-def _problem_with(lane: Lane, case: Case, expected: dict[str, Any]) -> str | None:
-    """What is wrong with the answer to a case; None when it is the right one."""
+def _problem_with(stream: RequestStream, case: Case, expected: dict[str, Any]) -> str | None:
+    """The problem with the answer to a case; None when it is right."""
     try:
-        answer = lane.ask(case)
+        answer = stream.ask(case)
     except RequestRefusedError as error:
         if case.reason is not None and case.reason in str(error):
             return None
@@ -217,14 +223,14 @@ def _problem_with(lane: Lane, case: Case, expected: dict[str, Any]) -> str | Non
         return f"got {type(error).__name__}: {error}"
     if case.reason is not None:
         return f"got an answer, expected the refusal '{case.reason}'"
-    return None if lane.agree(answer, expected[case.name]) else "got another answer than at the beginning"
+    return None if stream.agree(answer, expected[case.name]) else "got another answer than at the beginning"
 
 
-def _first_answer(lane: Lane, case: Case) -> Any:
+def _first_answer(stream: RequestStream, case: Case) -> Any:
     try:
-        return lane.ask(case)
+        return stream.ask(case)
     except ClientError as error:
-        raise SoakError(f"{lane.name}: {case.name} is not answered: {error}") from error
+        raise SoakError(f"{stream.name}: {case.name} is not answered: {error}") from error
 
 
 def _encoded(case: Case) -> bytes:

@@ -1,4 +1,4 @@
-"""Two sweeps against each other: what differs by more than their noise explains."""
+"""Comparison of two sweeps: differences beyond their noise."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ssd_triton.common.report import Table
 from ssd_triton.measuring.sweeps.errors import SweepError
-from ssd_triton.measuring.sweeps.summary import Summary
+from ssd_triton.measuring.sweeps.point_summary import PointSummary
 from ssd_triton.measuring.sweeps.sweep_file import Point
-from ssd_triton.measuring.sweeps.tables import Table
 
 COMPARED = ("images_per_s", "p50_ms", "p95_ms")
 """Higher is better for the first one, lower for the others; p99 of a short window is one request."""
@@ -26,7 +26,7 @@ class Change:
         metric: One of :data:`COMPARED`.
         before: Median of the first set.
         after: Median of the second set.
-        noise: By what part they may differ by chance, from the bands of both.
+        noise: Relative difference that chance explains, from the bands of both.
     """
 
     point: Point
@@ -48,8 +48,8 @@ class Change:
         return "better" if (self.ratio > 1) == (self.metric == "images_per_s") else "worse"
 
 
-def compare(before: Sequence[Summary], after: Sequence[Summary]) -> list[Change]:
-    """Compare what two sets have in common.
+def compare(before: Sequence[PointSummary], after: Sequence[PointSummary]) -> list[Change]:
+    """Compare the measurements that two sets share.
 
     Raises:
         SweepError: They have nothing in common, or a set of a single round, which has no bands.
@@ -63,7 +63,9 @@ def compare(before: Sequence[Summary], after: Sequence[Summary]) -> list[Change]
         for metric in COMPARED:
             one, other = then.figures[metric], summary.figures[metric]
             if one.band is None or other.band is None:
-                raise SweepError("got results of a single round, expected several: one round tells nothing of noise")
+                raise SweepError(
+                    "got results of a single round, expected several: noise is the difference between rounds"
+                )
             changes.append(Change(summary.point, metric, one.value, other.value, math.hypot(one.band, other.band)))
     if not changes:
         raise SweepError("the two sets have no measurement in common")
@@ -71,7 +73,7 @@ def compare(before: Sequence[Summary], after: Sequence[Summary]) -> list[Change]
 
 
 def verdict(changes: Sequence[Change]) -> str:
-    """All changes in a sentence."""
+    """Count all changes in a sentence."""
     counts = {name: sum(change.verdict == name for change in changes) for name in ("same", "better", "worse")}
     return (
         f"{len(changes)} figures compared: {counts['same']} agree within noise, {counts['better']} are better, "
@@ -94,4 +96,4 @@ def change_table(changes: Sequence[Change]) -> Table:
         ]
         for change in ordered
     ]
-    return Table("Changes", ["measurement", "figure", "before", "after", "change", "noise", "verdict"], rows)
+    return Table(["measurement", "figure", "before", "after", "change", "noise", "verdict"], rows, "Changes")

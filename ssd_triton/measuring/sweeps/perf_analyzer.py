@@ -62,14 +62,14 @@ class UnstableError(PerfAnalyzerError):
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent: to which model, in which way, for how long."""
+    """A load: model, images, pace and duration."""
 
     model: str
     url: str
     elements: Sequence[Mapping[str, bytes]]
     """Batch elements, sent in turn; each has the content of every input: raw bytes, or see :func:`bytes_element`."""
     concurrency: int
-    """Requests under way at once; with ``request_rate``, at most."""
+    """Requests in flight at once; with ``request_rate``, at most."""
     requests: int
     """Requests in a measurement window; the figures are those of the last three windows, once they agree."""
     window_s: float | None = None
@@ -94,7 +94,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class LoadFigures:
     """Figures of one load, of the stable windows."""
 
     images_per_s: float
@@ -104,7 +104,7 @@ class Measurement:
     mean_ms: float
     """Mean latency that the client sees."""
     gpu_utilization: float | None = None
-    """In [0, 1], of the busiest GPU; None where the server tells of none."""
+    """In [0, 1], of the busiest GPU; None where the server reports none."""
     gpu_memory_mib: float | None = None
     """Largest memory in use on a GPU."""
 
@@ -114,7 +114,7 @@ def bytes_element(content: bytes) -> bytes:
     return struct.pack("<I", len(content)) + content
 
 
-def measure(load: Load, *, timeout_s: float, keep: Path | None = None) -> Measurement:
+def measure(load: Load, *, timeout_s: float, keep: Path | None = None) -> LoadFigures:
     """Send a load until three windows agree within ``stability_percent``.
 
     Args:
@@ -206,7 +206,7 @@ def _end(process: subprocess.Popen[str], load: Load) -> None:
                     region.unlink(missing_ok=True)
 
 
-def _read(report: Path) -> Measurement:
+def _read(report: Path) -> LoadFigures:
     with report.open(encoding="utf-8", newline="") as file:
         [row] = csv.DictReader(file)
 
@@ -214,7 +214,7 @@ def _read(report: Path) -> Measurement:
         return float(row[f"{name} latency"]) / _MICROSECONDS_PER_MS
 
     memory_bytes = _largest(row.get("Max GPU Memory Usage"))
-    return Measurement(
+    return LoadFigures(
         float(row["Inferences/Second"]),
         latency_ms("p50"),
         latency_ms("p95"),

@@ -1,131 +1,157 @@
-"""Pictures of a sweep. Each says by its return value whether there was anything to draw."""
+"""Pictures of a sweep; a drawing without anything to show adds no axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
-from ssd_triton.common.files import atomic_output
-from ssd_triton.measuring.sweeps.comparison import Change
-from ssd_triton.measuring.sweeps.summary import Summary
-from ssd_triton.measuring.sweeps.sweep_file import BARE
-from ssd_triton.measuring.sweeps.tables import (
-    DETECTOR,
+from ssd_triton.common.model_names import DETECTOR
+from ssd_triton.common.report import GREEN, RED, log2_axis
+from ssd_triton.measuring.sweeps.analysis import (
     ENSEMBLE,
     as_configured,
-    bare_rates,
     baseline_of,
     best_by_batch,
     members,
     network_ms,
     saturated,
 )
+from ssd_triton.measuring.sweeps.comparison import Change
+from ssd_triton.measuring.sweeps.point_summary import Median, PointSummary
+from ssd_triton.measuring.sweeps.sweep_file import BARE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _TITLES = {DETECTOR: "detector through Triton", ENSEMBLE: "ensemble ssd, files in", BARE: "detector without a server"}
 _PARTS = ("queue", "compute")
+_SERVER_COST_TARGET = 0.85
+"""Share of the bare detector's images a second that the server is to reach."""
+Drawing = tuple[Callable[["Figure"], None], int]
+"""Draws a picture; and how many columns of axes it has."""
 
 
-def plot_batches(path: Path, summaries: Sequence[Summary]) -> bool:
-    """Images a second over batch size: the detector through the server, without it, and the ensemble."""
+def all_pictures(
+    summaries: Sequence[PointSummary], bare: Mapping[tuple[str, int], float], accuracy: Mapping[str, float]
+) -> dict[str, Drawing]:
+    """Drawings by file name.
+
+    Args:
+        summaries: Points of the sweep that have figures.
+        bare: Images a second without a server, by variant and batch size.
+        accuracy: COCO AP by variant.
+    """
     models = [model for model in (BARE, DETECTOR, ENSEMBLE) if best_by_batch(summaries, model)]
+    single = [one for one in as_configured(summaries) if one.point.model == ENSEMBLE and one.point.batch == 1]
+    sent = _by_variant(one for one in single if one.point.shared_memory == "none")
+    timed = _by_variant(
+        one for one in single if one.point.rate_share is None and one.point.protocol == "grpc" and one.stages
+    )
+    return {
+        "images_per_s.png": (partial(_draw_batches, summaries, models), len(models)),
+        "acceleration.png": (partial(_draw_acceleration, summaries), 1),
+        "latency.png": (partial(_draw_latencies, sent), len(sent)),
+        "time.png": (partial(_draw_times, timed), len(timed)),
+        "overhead.png": (partial(_draw_overhead, summaries, bare), 1),
+        "accuracy.png": (partial(_draw_accuracy, summaries, accuracy), 1),
+        "settings.png": (partial(_draw_settings, summaries), 2),
+    }
+
+
+def draw_changes(figure: Figure, changes: Sequence[Change]) -> None:
+    """Every figure of the second set relative to the first, with the noise of both."""
+    colours = {"same": "0.5", "better": GREEN, "worse": RED}
+    axes = figure.subplots()
+    for index, change in enumerate(changes):
+        low = change.ratio * -math.expm1(-change.noise)
+        high = change.ratio * math.expm1(change.noise)
+        axes.errorbar([change.ratio], [index], xerr=[[low], [high]], marker="o", color=colours[change.verdict])
+    axes.axvline(1, color="0.2", linewidth=1)
+    axes.set_yticks(range(len(changes)), [f"{change.point}, {change.metric}" for change in changes], fontsize=7)
+    axes.invert_yaxis()
+    axes.set(title="After over before; what touches 1 is noise", xlabel="ratio")
+
+
+def _draw_batches(summaries: Sequence[PointSummary], models: Sequence[str], figure: Figure) -> None:
+    """Images a second over batch size: the detector without a server, through it, and the ensemble."""
     if not models:
-        return False
-    with _figure(path, len(models), sharey=True) as axes:
-        for ax, model in zip(axes, models, strict=True):
-            for variant, by_batch in best_by_batch(summaries, model).items():
-                _line(ax, variant, dict(sorted(by_batch.items())))
-            ax.set(title=_TITLES[model], xlabel="images in a request")
-            _batch_axis(ax)
-            ax.set_ylim(bottom=0)
-        axes[0].set_ylabel("images/s (bars: noise)")
-        axes[-1].legend(fontsize=8)
-    return True
+        return
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, models, strict=True):
+        best = best_by_batch(summaries, model)
+        for variant, by_batch in best.items():
+            batches = sorted(by_batch)
+            figures = [by_batch[batch].figures["images_per_s"] for batch in batches]
+            values = [one.value for one in figures]
+            axes.errorbar(batches, values, yerr=_errors(figures), marker="o", capsize=3, label=variant)
+        axes.set(title=_TITLES[model], xlabel="images in a request")
+        log2_axis(axes, sorted({batch for by_batch in best.values() for batch in by_batch}))
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("images/s (bars: noise)")
+    panels[-1].legend()
 
 
-def plot_acceleration(path: Path, summaries: Sequence[Summary]) -> bool:
+def _draw_acceleration(summaries: Sequence[PointSummary], figure: Figure) -> None:
     """Images a second of every variant relative to the baseline, at equal batch size."""
     best = best_by_batch(summaries, DETECTOR) or best_by_batch(summaries, ENSEMBLE)
     baseline = baseline_of(best)
     if baseline is None or len(best) < 2:
-        return False
-    with _figure(path) as [ax]:
-        for variant, by_batch in best.items():
-            shared = sorted(set(by_batch) & set(best[baseline]))
-            ratios = [by_batch[batch].images_per_s / best[baseline][batch].images_per_s for batch in shared]
-            ax.plot(shared, ratios, marker="o", label=variant)
-        ax.set(title=f"Acceleration relative to {baseline}, through Triton", xlabel="images in a request")
-        ax.set_ylabel(f"times {baseline}")
-        _batch_axis(ax)
-        ax.set_ylim(bottom=0)
-        ax.legend(fontsize=8)
-    return True
+        return
+    axes = figure.subplots()
+    for variant, by_batch in best.items():
+        shared = sorted(set(by_batch) & set(best[baseline]))
+        ratios = [by_batch[batch].images_per_s / best[baseline][batch].images_per_s for batch in shared]
+        axes.plot(shared, ratios, marker="o", label=variant)
+    axes.set(title=f"Acceleration relative to {baseline}, through Triton", xlabel="images in a request")
+    axes.set_ylabel(f"times {baseline}")
+    log2_axis(axes, sorted(best[baseline]))
+    axes.set_ylim(bottom=0)
+    axes.legend()
 
 
-def plot_latency(path: Path, summaries: Sequence[Summary]) -> bool:
-    """Latency percentiles over throughput, one image a request; loads at even intervals are drawn hollow."""
-    chosen = [one for one in as_configured(summaries) if one.point.model == ENSEMBLE and one.point.batch == 1]
-    chosen = [one for one in chosen if one.point.shared_memory == "none"]
-    variants = list(dict.fromkeys(one.point.variant for one in chosen))
-    if not variants:
-        return False
-    with _figure(path, len(variants)) as axes:
-        for ax, variant in zip(axes, variants, strict=True):
-            mine = [one for one in chosen if one.point.variant == variant]
-            for protocol in dict.fromkeys(one.point.protocol for one in mine):
-                closed = [one for one in mine if one.point.protocol == protocol and one.point.rate_share is None]
-                closed.sort(key=lambda one: one.point.concurrency)
-                for name, style in (("p50_ms", "-"), ("p95_ms", "--"), ("p99_ms", ":")):
-                    rates = [one.images_per_s for one in closed]
-                    label = f"{name[:3]}, {protocol}"
-                    ax.plot(rates, [one.figures[name].value for one in closed], style, marker="o", label=label)
-                for one in closed:
-                    ax.annotate(str(one.point.concurrency), (one.images_per_s, one.figures["p50_ms"].value), fontsize=8)
-            paced = [one for one in mine if one.point.rate_share is not None]
-            for name, marker in (("p50_ms", "s"), ("p99_ms", "^")):
-                values = [one.figures[name].value for one in paced]
-                if values:
-                    rates = [one.images_per_s for one in paced]
-                    ax.plot(rates, values, marker, mfc="none", color="0.3", label=f"{name[:3]}, even intervals")
-            ax.set(title=f"ssd, {variant}", xlabel="images/s (numbers: requests under way)", ylabel="latency, ms")
-            ax.set_ylim(bottom=0)
-            ax.set_xlim(left=0)
-            ax.legend(fontsize=8)
-    return True
+def _draw_latencies(summaries: Mapping[str, Sequence[PointSummary]], figure: Figure) -> None:
+    """Latency percentiles over throughput, one image a request; loads at even intervals are hollow."""
+    for axes, (variant, mine) in _panels(figure, summaries):
+        for protocol in dict.fromkeys(one.point.protocol for one in mine):
+            closed = [one for one in mine if one.point.protocol == protocol and one.point.rate_share is None]
+            _draw_closed_loop(axes, protocol, sorted(closed, key=lambda one: one.point.concurrency))
+        paced = [one for one in mine if one.point.rate_share is not None]
+        for name, marker in (("p50_ms", "s"), ("p99_ms", "^")) if paced else ():
+            rates, values = [one.images_per_s for one in paced], [one.figures[name].value for one in paced]
+            axes.plot(rates, values, marker, mfc="none", color="0.3", label=f"{name[:3]}, even intervals")
+        axes.set(title=f"ssd, {variant}", xlabel="images/s (numbers: requests in flight)", ylabel="latency, ms")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.legend()
 
 
-def plot_time(path: Path, summaries: Sequence[Summary]) -> bool:
+def _draw_closed_loop(axes: Axes, protocol: str, summaries: Sequence[PointSummary]) -> None:
+    rates = [one.images_per_s for one in summaries]
+    for name, style in (("p50_ms", "-"), ("p95_ms", "--"), ("p99_ms", ":")):
+        values = [one.figures[name].value for one in summaries]
+        axes.plot(rates, values, style, marker="o", label=f"{name[:3]}, {protocol}")
+    for one in summaries:
+        axes.annotate(str(one.point.concurrency), (one.images_per_s, one.figures["p50_ms"].value), fontsize=8)
+
+
+def _draw_times(summaries: Mapping[str, Sequence[PointSummary]], figure: Figure) -> None:
     """Where the time of a request to the ensemble goes, over the load."""
-    chosen = [one for one in as_configured(summaries) if one.point.model == ENSEMBLE and one.point.batch == 1]
-    chosen = [one for one in chosen if one.point.rate_share is None and one.point.protocol == "grpc" and one.stages]
-    variants = list(dict.fromkeys(one.point.variant for one in chosen))
-    if not variants:
-        return False
-    with _figure(path, len(variants)) as axes:
-        for ax, variant in zip(axes, variants, strict=True):
-            mine = sorted(
-                (one for one in chosen if one.point.variant == variant), key=lambda one: one.point.concurrency
-            )
-            positions = range(len(mine))
-            bottoms = [0.0] * len(mine)
-            for label, heights in _time_parts(mine).items():
-                ax.bar(positions, heights, bottom=bottoms, label=label)
-                bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-            ax.set_xticks(positions, [str(one.point.concurrency) for one in mine])
-            ax.set(title=f"ssd, {variant}", xlabel="requests under way", ylabel="mean latency, ms")
-        axes[-1].legend(fontsize=8)
-    return True
+    for axes, (variant, unordered) in _panels(figure, summaries):
+        mine = sorted(unordered, key=lambda one: one.point.concurrency)
+        positions, bottoms = range(len(mine)), [0.0] * len(mine)
+        for label, heights in _time_parts(mine).items():
+            axes.bar(positions, heights, bottom=bottoms, label=label)
+            bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+        axes.set_xticks(positions, [str(one.point.concurrency) for one in mine])
+        axes.set(title=f"ssd, {variant}", xlabel="requests in flight", ylabel="mean latency, ms")
+        axes.legend()
 
 
-def _time_parts(summaries: Sequence[Summary]) -> dict[str, list[float]]:
-    """Milliseconds by part, one value a summary."""
+def _time_parts(summaries: Sequence[PointSummary]) -> dict[str, list[float]]:
+    """Milliseconds by part, one value a point."""
     parts: dict[str, list[float]] = {}
     for index, summary in enumerate(summaries):
         named = {
@@ -138,8 +164,8 @@ def _time_parts(summaries: Sequence[Summary]) -> dict[str, list[float]]:
     return parts
 
 
-def plot_overhead(path: Path, summaries: Sequence[Summary], bare: Mapping[tuple[str, int], float]) -> bool:
-    """The served detector and the ensemble as a share of the bare detector's images a second."""
+def _draw_overhead(summaries: Sequence[PointSummary], bare: Mapping[tuple[str, int], float], figure: Figure) -> None:
+    """Images a second of the served detector and the ensemble, as shares of the bare detector's."""
     curves: dict[str, dict[int, float]] = {}
     for model in (DETECTOR, ENSEMBLE):
         for variant, by_batch in best_by_batch(summaries, model).items():
@@ -147,122 +173,75 @@ def plot_overhead(path: Path, summaries: Sequence[Summary], bare: Mapping[tuple[
             if shares:
                 curves[f"{model}, {variant}"] = shares
     if not curves:
-        return False
-    with _figure(path) as [ax]:
-        for label, shares in curves.items():
-            ax.plot(list(shares), list(shares.values()), marker="o", label=label)
-        ax.axhline(1, color="0.4", linewidth=1)
-        ax.axhline(0.85, color="0.4", linewidth=1, linestyle="--", label="85 %")
-        ax.set(title="Images a second over the detector without a server", xlabel="images in a request", ylabel="share")
-        _batch_axis(ax)
-        ax.set_ylim(bottom=0)
-        ax.legend(fontsize=8)
-    return True
+        return
+    axes = figure.subplots()
+    for label, shares in curves.items():
+        axes.plot(list(shares), list(shares.values()), marker="o", label=label)
+    axes.axhline(1, color="0.4", linewidth=1)
+    label = f"{_SERVER_COST_TARGET:.0%}"
+    axes.axhline(_SERVER_COST_TARGET, color="0.4", linewidth=1, linestyle="--", label=label)
+    axes.set(title="Images a second over the detector without a server", xlabel="images in a request", ylabel="share")
+    log2_axis(axes, sorted({batch for shares in curves.values() for batch in shares}))
+    axes.set_ylim(bottom=0)
+    axes.legend()
 
 
-def plot_accuracy(path: Path, summaries: Sequence[Summary], accuracy: Mapping[str, float]) -> bool:
+def _draw_accuracy(summaries: Sequence[PointSummary], accuracy: Mapping[str, float], figure: Figure) -> None:
     """COCO AP over images a second of the ensemble."""
     best = {summary.point.variant: summary for summary in saturated(summaries)}
     shared = [variant for variant in best if variant in accuracy]
     if not shared:
-        return False
-    with _figure(path) as [ax]:
-        for variant in shared:
-            figure = best[variant].figures["images_per_s"]
-            error = [[figure.value - figure.low], [figure.high - figure.value]]
-            ax.errorbar([figure.value], [accuracy[variant]], xerr=error, marker="o", capsize=3, label=variant)
-        ax.set(title="Accuracy and speed of the ensemble", xlabel="images/s (bars: noise)", ylabel="COCO AP")
-        ax.set_xlim(left=0)
-        ax.set_ylim(0, 1.15 * max(accuracy[variant] for variant in shared))
-        ax.legend(fontsize=8)
-    return True
+        return
+    axes = figure.subplots()
+    for variant in shared:
+        median = best[variant].figures["images_per_s"]
+        axes.errorbar([median.value], [accuracy[variant]], xerr=_errors([median]), marker="o", capsize=3, label=variant)
+    axes.set(title="Accuracy and speed of the ensemble", xlabel="images/s (bars: noise)", ylabel="COCO AP")
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 1.15 * max(accuracy[variant] for variant in shared))
+    axes.legend()
 
 
-def plot_settings(path: Path, summaries: Sequence[Summary]) -> bool:
+def _draw_settings(summaries: Sequence[PointSummary], figure: Figure) -> None:
     """Images a second and p95 of every setting, by load."""
     settings = list(dict.fromkeys(one.point.setting for one in summaries))
     if len(settings) < 2:
-        return False
+        return
     loads = list(dict.fromkeys((one.point.model, one.point.concurrency) for one in summaries))
-    with _figure(path, 2) as axes:
-        for ax, metric in zip(axes, ("images_per_s", "p95_ms"), strict=True):
-            for index, (model, concurrency) in enumerate(loads):
-                mine = {
-                    one.point.setting: one.figures[metric]
-                    for one in summaries
-                    if (one.point.model, one.point.concurrency) == (model, concurrency)
-                }
-                positions = [settings.index(name) + 0.8 * (index + 0.5) / len(loads) - 0.4 for name in mine]
-                values = [figure.value for figure in mine.values()]
-                errors = [
-                    [figure.value - figure.low for figure in mine.values()],
-                    [figure.high - figure.value for figure in mine.values()],
-                ]
-                label = f"{model}, {concurrency} under way"
-                ax.barh(positions, values, 0.8 / len(loads), xerr=errors, capsize=2, label=label)
-            ax.set_yticks(range(len(settings)), settings)
-            ax.invert_yaxis()
-            ax.set(xlabel=f"{'images/s' if metric == 'images_per_s' else 'p95 latency, ms'} (bars: noise)")
-        axes[1].set_yticklabels([])
-        axes[0].legend(fontsize=8)
-    return True
+    panels = figure.subplots(1, 2)
+    for axes, metric, label in zip(panels, ("images_per_s", "p95_ms"), ("images/s", "p95 latency, ms"), strict=True):
+        for index, load in enumerate(loads):
+            mine = {
+                one.point.setting: one.figures[metric]
+                for one in summaries
+                if (one.point.model, one.point.concurrency) == load
+            }
+            positions = [settings.index(name) + 0.8 * (index + 0.5) / len(loads) - 0.4 for name in mine]
+            medians = list(mine.values())
+            values, height = [median.value for median in medians], 0.8 / len(loads)
+            name = f"{load[0]}, {load[1]} in flight"
+            axes.barh(positions, values, height, xerr=_errors(medians), capsize=2, label=name)
+        axes.set_yticks(range(len(settings)), settings)
+        axes.invert_yaxis()
+        axes.set(xlabel=f"{label} (bars: noise)")
+    panels[1].set_yticklabels([])
+    panels[0].legend()
 
 
-def plot_changes(path: Path, changes: Sequence[Change]) -> bool:
-    """Every figure of the second set relative to the first, with the noise of both."""
-    colours = {"same": "0.5", "better": "tab:green", "worse": "tab:red"}
-    with _figure(path, height_in=1.5 + 0.17 * len(changes)) as [ax]:
-        for index, change in enumerate(changes):
-            low = change.ratio * -math.expm1(-change.noise)
-            high = change.ratio * math.expm1(change.noise)
-            ax.errorbar([change.ratio], [index], xerr=[[low], [high]], marker="o", color=colours[change.verdict])
-        ax.axvline(1, color="0.2", linewidth=1)
-        ax.set_yticks(range(len(changes)), [f"{change.point}, {change.metric}" for change in changes], fontsize=7)
-        ax.invert_yaxis()
-        ax.set(title="After over before; what touches 1 is noise", xlabel="ratio")
-    return True
+def _by_variant(summaries: Any) -> dict[str, list[PointSummary]]:
+    found: dict[str, list[PointSummary]] = {}
+    for summary in summaries:
+        found.setdefault(summary.point.variant, []).append(summary)
+    return found
 
 
-def _line(ax: Any, label: str, by_batch: Mapping[int, Summary]) -> None:
-    figures = [one.figures["images_per_s"] for one in by_batch.values()]
-    errors = [[one.value - one.low for one in figures], [one.high - one.value for one in figures]]
-    ax.errorbar(list(by_batch), [one.value for one in figures], yerr=errors, marker="o", capsize=3, label=label)
+def _panels(figure: Figure, by_variant: Mapping[str, Sequence[PointSummary]]) -> Any:
+    """Axes beside one another, one a variant."""
+    if not by_variant:
+        return ()
+    return zip(figure.subplots(1, len(by_variant), squeeze=False)[0], by_variant.items(), strict=True)
 
 
-def _batch_axis(ax: Any) -> None:
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter("{x:g}")
-
-
-@contextmanager
-def _figure(path: Path, columns: int = 1, *, sharey: bool = False, height_in: float = 4.2) -> Iterator[Any]:
-    """A row of axes, written when the block is done."""
-    size = (max(7.0, 4.6 * columns), height_in)
-    figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", sharey=sharey, squeeze=False)
-    try:
-        yield list(axes[0])
-        for ax in axes[0]:
-            ax.grid(visible=True, alpha=0.25)
-        with atomic_output(path) as temporary:
-            figure.savefig(temporary, dpi=100)
-    finally:
-        plt.close(figure)
-
-
-Plot = Callable[[Path], bool]
-
-
-def all_plots(
-    summaries: Sequence[Summary], bare: Mapping[tuple[str, int], float], accuracy: Mapping[str, float]
-) -> dict[str, Plot]:
-    """What draws each picture, by file name."""
-    alone = {**bare, **bare_rates(summaries)}
-    return {
-        "images_per_s.png": lambda path: plot_batches(path, summaries),
-        "acceleration.png": lambda path: plot_acceleration(path, summaries),
-        "latency.png": lambda path: plot_latency(path, summaries),
-        "time.png": lambda path: plot_time(path, summaries),
-        "overhead.png": lambda path: plot_overhead(path, summaries, alone),
-        "accuracy.png": lambda path: plot_accuracy(path, summaries, accuracy),
-        "settings.png": lambda path: plot_settings(path, summaries),
-    }
+def _errors(medians: Sequence[Median]) -> list[list[float]]:
+    """Distances to the lower and upper ends of the bands."""
+    return [[one.value - one.low for one in medians], [one.high - one.value for one in medians]]

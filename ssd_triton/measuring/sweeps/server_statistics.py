@@ -1,4 +1,4 @@
-"""Where the server's time goes, model by model: from the counters that Triton keeps of every one."""
+"""Time that a server spends in each model, from Triton's own counters."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ Counters = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Stage:
-    """One model of a request's way, means over a measurement; milliseconds a request.
+    """One model on a request's way: means over a measurement, milliseconds a request.
 
     Attributes:
         model: Its name.
-        requests: That succeeded in the meantime, those of unstable windows included.
+        requests: Requests that succeeded, those of unstable windows included.
         batch: Mean number of images that ran together.
         total_ms: From arrival to answer.
-        queue_ms: Waiting for a free instance.
-        input_ms: Gathering tensors.
-        infer_ms: Running; what a request of a batch waits for, not its share.
-        output_ms: Handing tensors on.
-        work_ms: All the time that instances worked, over the number of requests: a batch counts once.
+        queue_ms: Time in the queue.
+        input_ms: Time to gather tensors.
+        infer_ms: Time of the whole batch that a request is part of, not its share.
+        output_ms: Time to hand tensors on.
+        work_ms: Working time of all instances over the number of requests: a batch counts once.
+        instances: Instances of the model on the server; 0 where unknown.
     """
 
     model: str
@@ -41,10 +42,11 @@ class Stage:
     infer_ms: float
     output_ms: float
     work_ms: float
+    instances: int = 0
 
     @property
     def compute_ms(self) -> float:
-        """All but waiting."""
+        """Time outside the queue."""
         return self.input_ms + self.infer_ms + self.output_ms
 
 
@@ -66,7 +68,7 @@ class ServerStatistics:
         self._client.close()
 
     def counters(self) -> Counters:
-        """The counters as they stand.
+        """Read the counters.
 
         Raises:
             ClientError: The server does not answer.
@@ -78,8 +80,14 @@ class ServerStatistics:
         return {model.name: model for model in statistics.model_stats}
 
 
-def stages(before: Counters, after: Counters) -> tuple[Stage, ...]:
-    """What every model did between two readings; models without requests are left out."""
+def stages(before: Counters, after: Counters, instances: Mapping[str, int] | None = None) -> tuple[Stage, ...]:
+    """What every model did between two readings, without models that had no requests.
+
+    Args:
+        before: The first reading.
+        after: The second reading.
+        instances: Number of instances by model.
+    """
     found = []
     for name, now in after.items():
         then = before.get(name)
@@ -104,9 +112,16 @@ def stages(before: Counters, after: Counters) -> tuple[Stage, ...]:
                 per_request_ms("compute_infer"),
                 per_request_ms("compute_output"),
                 (_work_ns(now) - (0 if then is None else _work_ns(then))) / requests / _NS_PER_MS,
+                (instances or {}).get(name, 0),
             )
         )
     return tuple(found)
+
+
+def count_instances(config: Mapping[str, Any]) -> int:
+    """Instances of a model by its configuration as the server loaded it; an ensemble has none."""
+    groups = config.get("instance_group", ())
+    return sum(int(group["count"]) * max(1, len(group.get("gpus", ()))) for group in groups)
 
 
 def _difference(now: Any, then: Any, counter: str) -> int:
@@ -114,7 +129,7 @@ def _difference(now: Any, then: Any, counter: str) -> int:
 
 
 def _work_ns(statistics: Any) -> int:
-    """Of all executions, whatever their batch."""
+    """Time of all executions, whatever their batch."""
     return sum(one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns for one in statistics.batch_stats)
 
 

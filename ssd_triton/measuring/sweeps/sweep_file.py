@@ -32,11 +32,11 @@ class ModelTuning(_Section):
 
     Attributes:
         instances: Count of every instance group.
-        dynamic_batching: Whether requests that wait are run together.
-        max_queue_delay_us: Of dynamic batching, microseconds.
-        preferred_batch_sizes: Of dynamic batching.
+        dynamic_batching: Whether waiting requests run together.
+        max_queue_delay_us: Delay of dynamic batching, microseconds.
+        preferred_batch_sizes: Preferred sizes of dynamic batching.
         parameters: Values of parameters that the configuration has.
-        accelerator_parameters: Of the CPU execution accelerator, such as OpenVINO's ``num_of_threads``.
+        accelerator_parameters: Parameters of the CPU execution accelerator, such as OpenVINO's ``num_of_threads``.
     """
 
     instances: Count | None = None
@@ -51,11 +51,10 @@ class LoadGrid(_Section):
     """Every combination of its lists is a measurement.
 
     Attributes:
-        model: What is asked.
+        model: Name of the model.
         batch: Images in a request.
-        concurrency: Requests under way at once.
-        rate_share: Requests come at even intervals instead: this share of the images a second that the highest
-            ``concurrency`` reached.
+        concurrency: Requests in flight at once.
+        rate_share: Shares of the images a second at the highest ``concurrency``, sent at even intervals.
         protocol: ``grpc``, ``http``.
         shared_memory: Where tensors are handed over: ``none``, ``system``, ``cuda``.
     """
@@ -68,16 +67,16 @@ class LoadGrid(_Section):
     shared_memory: tuple[SharedMemory, ...] = ("none",)
 
 
-class Window(_Section):
-    """When a measurement is done: three windows in a row agree.
+class MeasurementWindow(_Section):
+    """End of a measurement: three windows in a row agree.
 
     Attributes:
-        images: In a window; ``requests_per_slot`` may ask for more. Leave it out for windows by time.
-        requests_per_slot: In a window, at least, for each request that is under way at once.
+        images: Images in a window; ``requests_per_slot`` may ask for more. Leave it out for windows by time.
+        requests_per_slot: Least requests in a window for each request in flight.
         seconds: Length of a window. Leave it out for windows by count.
-        stability_percent: How far the three may lie apart.
+        stability_percent: Largest spread of the three.
         max_trials: Windows until the measurement counts as unstable.
-        timeout_s: Of the whole measurement.
+        timeout_s: Limit of the whole measurement.
     """
 
     images: Count | None = None
@@ -88,7 +87,7 @@ class Window(_Section):
     timeout_s: Annotated[float, Field(gt=0)] = 300
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Window:
+    def _one_kind(self) -> MeasurementWindow:
         if (self.images is None) == (self.seconds is None):
             raise ValueError("expected either images or seconds")
         return self
@@ -98,16 +97,16 @@ class Sweep(_Section):
     """A sweep's file.
 
     Attributes:
-        description: What it is to tell.
-        target: What the server must have.
+        description: Purpose, for the report.
+        target: Device that the server must have.
         variants: Of the detector; None takes all that run on the machine.
         rounds: How often everything is measured, in turns: noise is what differs between them.
-        window: When a measurement is done.
+        window: End of a measurement.
         images: A folder of images; None takes the bundled photograph. Relative to the working folder.
-        num_images: How many of them.
+        num_images: Number of images.
         frame_size_px: Width and height of the frames for ``ssd_frames``.
-        loads: What is measured.
-        bare_batch: Batch sizes at which the detector without a server gets its turns, too.
+        loads: Loads to measure.
+        bare_batch: Batch sizes at which the detector is measured without a server, too.
         settings: Server settings to compare, by name; none measures the repository as it is.
     """
 
@@ -115,7 +114,7 @@ class Sweep(_Section):
     target: Literal["cpu", "gpu"]
     variants: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] = 3
-    window: Window
+    window: MeasurementWindow
     images: Path | None = None
     num_images: Count = 1
     frame_size_px: tuple[Annotated[int, Field(ge=8, le=8192)], Annotated[int, Field(ge=8, le=8192)]] = (1280, 720)
@@ -136,11 +135,6 @@ class Point:
     shared_memory: SharedMemory
     concurrency: int
     rate_share: float | None = None
-
-    @property
-    def series(self) -> tuple[str, str, str, int, str, str]:
-        """Everything but the load."""
-        return self.variant, self.setting, self.model, self.batch, self.protocol, self.shared_memory
 
     def __str__(self) -> str:
         pace = f"c{self.concurrency}" if self.rate_share is None else f"r{self.rate_share:g}"
@@ -163,7 +157,7 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def points(sweep: Sweep, variant: str) -> list[Point]:
-    """The measurements of one round for a variant, by setting; shares of a rate after what they are shares of."""
+    """The measurements of one round for a variant, by setting; shares of a rate after the load that they refer to."""
     found: list[Point] = []
     for setting in sweep.settings or (DEFAULT_SETTING,):
         for load in sweep.loads:

@@ -1,4 +1,4 @@
-"""Everything about a sweep that is checked before a server starts."""
+"""Plan of a sweep: everything that is checked before a server starts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.files import relative_to_cwd, sha256_of
+from ssd_triton.common.machine import find_gpus
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
 from ssd_triton.detector.variants import VARIANTS, variant_name
 from ssd_triton.measuring.sweeps.errors import SweepError
-from ssd_triton.measuring.sweeps.inputs import Inputs, make_inputs, read_images
+from ssd_triton.measuring.sweeps.model_inputs import Inputs, make_inputs, read_images
 from ssd_triton.measuring.sweeps.perf_analyzer import check_installed
 from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING, Point, Sweep, points
 from ssd_triton.measuring.sweeps.tuning import tuned_repository
@@ -25,15 +26,14 @@ from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server import EmbeddedServer
 
 _log = logging.getLogger(__name__)
-_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a server that runs already is reached.
+    """Addresses of a running server.
 
     Attributes:
-        grpc: ``host:port``; its statistics are read there, too.
+        grpc: ``host:port``, for loads and statistics.
         http: ``host:port``, for loads over HTTP.
         metrics: ``host:port/metrics``, for the figures of a GPU.
     """
@@ -44,15 +44,15 @@ class Endpoints:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep that can be run.
 
     Attributes:
         sweep: The file.
-        points: Of one round, in the order in which they are measured.
-        inputs: By model.
-        skipped: Variants that do not run here, with the reason.
-        fingerprint: What results must have in common with those that are there.
+        points: Points of one round, in the order in which they are measured.
+        inputs: Inputs by model.
+        skipped: Reasons by variant that does not run here.
+        fingerprint: JSON values that all results have in common.
     """
 
     sweep: Sweep
@@ -62,13 +62,13 @@ class Plan:
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
 
-def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) -> Plan:
+def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) -> SweepPlan:
     """Check that a sweep can be run here, and build the artefacts that are out of date.
 
     Args:
         sweep: The file.
         config: The project's configuration.
-        endpoints: Of a server that runs already; None starts one for each variant and setting.
+        endpoints: Addresses of a running server; None starts one for each variant and setting.
 
     Raises:
         SweepError: A variant cannot run here, a model or parameter of a setting does not exist, there is no GPU for a
@@ -99,7 +99,7 @@ def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) 
         "artefacts": {variant: sha256_of(path) for variant, path in files.items() if path.is_file()},
         "url": None if endpoints is None else endpoints.grpc,
     }
-    return Plan(sweep, planned, inputs, skipped, fingerprint)
+    return SweepPlan(sweep, planned, inputs, skipped, fingerprint)
 
 
 @contextmanager
@@ -115,9 +115,9 @@ def serving(config: Config, point: Point, sweep: Sweep, log_path: Path) -> Itera
 
 
 def _variants_here(sweep: Sweep, config: Config) -> tuple[list[str], dict[str, str]]:
-    if sweep.target == "gpu" and not _NVIDIA_DRIVER.is_file():
+    if sweep.target == "gpu" and not find_gpus():
         raise SweepError(
-            "the sweep needs a GPU, and this machine has no NVIDIA driver: take one of perf/sweeps/cpu*.yml, or name a "
+            "the sweep needs a GPU, and CUDA offers none on this machine: take one of perf/sweeps/cpu*.yml, or name a "
             "server with --url"
         )
     known = ModelRepository(config.model_repository).variants

@@ -20,9 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import VideoError
 from ssd_triton.common.files import relative_to_cwd
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Files of a folder that are taken for images, in upper or lower case; others are passed over."""
+from ssd_triton.media.images import IMAGE_SUFFIXES, list_images
 
 _DAMAGED_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow's decoders raise on damaged files."""
@@ -226,10 +224,9 @@ class _ImageFolder(VideoSource):
 
     def __init__(self, folder: Path, fps: float) -> None:
         name = relative_to_cwd(folder)
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        self._paths = list_images(folder)
         if not self._paths:
-            kinds = " ".join(sorted(IMAGE_SUFFIXES))
-            raise VideoError(f"{name}: holds no image; expected files {kinds}; give another --video")
+            raise VideoError(f"{name}: holds no image; expected files {' '.join(IMAGE_SUFFIXES)}; give another --video")
         sizes_px: list[tuple[int, int]] = []
         damage: Exception | None = None
         for path in self._paths:

@@ -16,9 +16,10 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import PART, sha256_of
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.detector.engines.engine import Engine
 from ssd_triton.detector.engines.errors import EngineError
-from ssd_triton.detector.engines.runtime import find_gpu, load_runtime
+from ssd_triton.detector.engines.runtime import load_runtime
 from ssd_triton.detector.variants import RECOMMENDED
 
 _DIGEST_DIGITS = 12

@@ -11,8 +11,8 @@ from typing import NoReturn
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.machine import find_gpu
 from ssd_triton.config import Config
-from ssd_triton.detector.engines.runtime import find_gpu
 from ssd_triton.detector.variants import RECOMMENDED
 from ssd_triton.serving.container.engine_cache import cached_engine, ensure_engine
 from ssd_triton.serving.container.linked_repository import link_repository

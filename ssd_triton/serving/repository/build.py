@@ -15,24 +15,24 @@ from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.labels import load_labels
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.config import Config
-from ssd_triton.detector.export import compare, detector, samples, torchscript
+from ssd_triton.detector import protocol
+from ssd_triton.detector.export import compare, onnx_export, samples, torchscript
 from ssd_triton.detector.network import boxes, fused, resnet, ssd
-from ssd_triton.detector.postprocessing import check as postprocess_check
 from ssd_triton.detector.postprocessing import onnx_graph as postprocess
 from ssd_triton.detector.postprocessing import parameters as parameters_module
-from ssd_triton.detector.postprocessing import pytorch as postprocess_network
 from ssd_triton.detector.postprocessing import reference
 from ssd_triton.detector.postprocessing import torchscript as postprocess_torchscript
 from ssd_triton.detector.quantization import quantize, ranges
 from ssd_triton.detector.variants import Variant, with_sources
-from ssd_triton.detector.weights import file as weights
+from ssd_triton.detector.weights import file as weights_file
+from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.serving.repository.artefact import Artefact, RecordedArtefact
 from ssd_triton.serving.repository.generated import outdated_files, write_files
 from ssd_triton.serving.repository.repository import ModelRepository
 
 _CHECK_IMAGES = 4
-_NETWORK_CODE = (boxes, resnet, ssd, weights, compare, samples)
-_POSTPROCESS_CODE = (boxes, postprocess_check, samples, reference, parameters_module)
+_NETWORK_CODE = (boxes, resnet, ssd, weights_file, compare, samples, protocol)
+_POSTPROCESS_CODE = (boxes, reference, parameters_module)
 
 
 def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = ()) -> list[Artefact]:
@@ -106,7 +106,7 @@ def ensure_built(
 
 def _check_weights(config: Config, num_labels: int) -> None:
     """Refuse labels that are not as many as the weights have classes, before anything is written for them."""
-    bias = weights.read_state_dict(config.weights_path).get("conf.0.bias")
+    bias = WeightsFile(config.weights_path).read_state_dict().get("conf.0.bias")
     if bias is None:  # no weights of this network: building says so
         return
     trained = len(bias) // boxes.FEATURE_MAPS[0].boxes_per_cell
@@ -124,6 +124,7 @@ class _Builder:
     def __init__(self, config: Config, images: Path | None) -> None:
         self._config = config
         self._images = images
+        self._weights = WeightsFile(config.weights_path)
         self._num_labels = len(load_labels(config.labels_path))
         self.repository = ModelRepository(config.model_repository)
 
@@ -131,7 +132,7 @@ class _Builder:
     def _network_inputs(self) -> dict[str, object]:
         """What every file of the detector is made from."""
         return {
-            "weights_sha256": weights.digest(self._config.weights_path),
+            "weights_sha256": self._weights.sha256,
             "backbone": self._config.backbone,
             "num_labels": self._num_labels,
         }
@@ -153,10 +154,13 @@ class _Builder:
         packages: tuple[str, ...]
         if path.suffix == ".pt":
             export = postprocess_torchscript.export_postprocess_script
-            code, packages = (postprocess_torchscript, postprocess_network), ("numpy", "torch")
+            code, packages = (postprocess_torchscript,), ("numpy", "torch")
         elif path.suffix == ".onnx":
             export = postprocess.export_postprocess
-            code, packages = (postprocess, compare), ("numpy", "onnx", "onnxruntime-openvino")
+            code, packages = (
+                (postprocess, onnx_export, compare),
+                ("numpy", "onnx", "onnxscript", "onnxruntime-openvino"),
+            )
         else:
             raise ConfigError(f"the post-processing's configurations name {path.name}, expected a .onnx or .pt file")
         thresholds = self.repository.thresholds
@@ -173,7 +177,7 @@ class _Builder:
         code: tuple[ModuleType, ...]
         packages: tuple[str, ...]
         if variant.backend == "onnxruntime":
-            export, code = detector.export_detector, (detector,)
+            export, code = onnx_export.export_detector, (onnx_export,)
             packages = ("torch", "onnx", "onnxscript", "onnxruntime-openvino")
         elif variant.is_fused:
             export, code, packages = torchscript.export_fused, (torchscript, fused), ("torch",)
@@ -183,7 +187,7 @@ class _Builder:
             packages = ("torch",)
 
         def make() -> None:
-            network = weights.load_network(self._config.weights_path, self._config.backbone, self._num_labels)
+            network = self._weights.load_network(self._config.backbone, self._num_labels)
             export(ssd.ServedDetector(network).eval(), path, samples.photographs(self._images, _CHECK_IMAGES))
 
         inputs = {**self._network_inputs, "code_sha256": _code_sha256(*_NETWORK_CODE, *code)}
@@ -191,11 +195,10 @@ class _Builder:
 
     def _quantized(self, source: str, path: Path) -> RecordedArtefact:
         """Give the file that is made from another one and the ranges of its activations."""
-        weights_path = self._config.weights_path
-        ranges_file = ranges.ranges_path(weights_path)
+        ranges_file = ranges.ranges_path(self._weights.path)
 
         def make() -> None:
-            found = ranges.load_ranges(ranges_file, weights_path)
+            found = ranges.load_ranges(ranges_file, self._weights)
             images = samples.photographs(self._images, _CHECK_IMAGES)
             quantize.export_int8(
                 path.with_name(f"{source}.onnx"), found, path, exclude=found.exclude, images_rgb=images
@@ -204,16 +207,16 @@ class _Builder:
         inputs = {
             **self._network_inputs,
             "ranges_sha256": sha256_of(ranges_file) if ranges_file.is_file() else None,
-            "code_sha256": _code_sha256(*_NETWORK_CODE, detector, quantize, ranges),
+            "code_sha256": _code_sha256(*_NETWORK_CODE, onnx_export, quantize, ranges),
         }
         packages = ("onnx", "onnxruntime-openvino")
-        return RecordedArtefact(path, inputs, packages, make, _without_ranges(ranges_file, weights_path))
+        return RecordedArtefact(path, inputs, packages, make, _without_ranges(ranges_file, self._weights))
 
 
-def _without_ranges(ranges_file: Path, weights_path: Path) -> str | None:
+def _without_ranges(ranges_file: Path, weights: WeightsFile) -> str | None:
     """Why INT8 cannot be built; None where the ranges of these weights are there."""
     try:
-        ranges.load_ranges(ranges_file, weights_path)
+        ranges.load_ranges(ranges_file, weights)
     except ranges.CalibrationError as error:
         return str(error)
     return None

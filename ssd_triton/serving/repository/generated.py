@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ssd_triton.common.errors import ConfigError
-from ssd_triton.common.files import ROOT, atomic_output, relative_to_cwd
+from ssd_triton.common.files import SHIPPED, atomic_output, relative_to_cwd
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS
 from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
 from ssd_triton.serving.repository.model_config import (
@@ -158,7 +158,7 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
         for name in repository.variants:
             if name in VARIANTS and "gpu" in VARIANTS[name].precisions:
                 yield root / model / "configs" / f"{name}.pbtxt", "config.pbtxt and gpu.pbtxt", body
-    log = ROOT / "backends" / _LOG
+    log = SHIPPED / "backends" / _LOG
     if log.is_file() and (root / PREPROCESS / "1").is_dir():
         yield root / PREPROCESS / "1" / _LOG, f"backends/{_LOG}", log.read_text(encoding="utf-8")
 

@@ -1,19 +1,16 @@
-"""Drive scenarios many times with braking in the loop, and judge what came of it by the criteria of the catalogue.
+"""Drive scenarios many times with braking in the loop, and judge every drive by the criteria of the catalogue.
 
     setup = Setup(config, labels, camera, fps=20.0, latency_s=0.1)
-    rows = evaluate(setup, [find_scenario("ccrs-40")], seeds=5)
-    print([row.verdict for row in rows])
+    results = evaluate(setup, [find_scenario("ccrs-40")], seeds=5)
+    print([result.verdict for result in results])
 
-Detections are the truth with noise, or come from an observer, such as a detector that is shown rendered frames.
+Detections are the ground truth with noise, or those of a detector in rendered frames.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +18,7 @@ from statistics import median
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config
@@ -34,7 +32,7 @@ from ssd_triton.simulation.simulate import Disturbance, Observer, simulate
 from ssd_triton.simulation.snapshot import Snapshot, truth_of
 
 _LARGEST_OFFSET_DEG = 10.0
-"""A camera that has moved by more than this sees another scene; ten times what a loaded car pitches."""
+"""Ten times what a loaded car pitches; a camera that has moved by more sees another scene."""
 
 Detect = Callable[[UInt8Array], Detections]
 """A detector: given a picture, UINT8 [H, W, 3] RGB, the detections in its pixels."""
@@ -42,14 +40,14 @@ Detect = Callable[[UInt8Array], Detections]
 
 @dataclass(frozen=True)
 class Setup:
-    """What all drives share.
+    """Settings that all drives share.
 
     Attributes:
-        config: Its world, braking and tracking count.
+        config: Configuration; its world, braking and tracking are used.
         labels: Class names by id, the background first.
-        camera: As it is calibrated.
+        camera: The calibrated camera.
         fps: Frames a second.
-        latency_s: From a frame to when its decision reaches the brakes.
+        latency_s: Time from a frame until its decision reaches the brakes.
     """
 
     config: Config
@@ -60,14 +58,14 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Moment:
+class DriveMoment:
     """One frame of a drive, against the first target.
 
     Attributes:
-        time_s: After the start.
-        state: What was decided.
-        speed_kmh: Of the ego.
-        gap_m: From the ego's front to the target; NaN without one.
+        time_s: Time since the start.
+        state: The decision.
+        speed_kmh: Speed of the ego.
+        gap_m: Distance from the ego's front to the target; NaN without one.
         ttc_s: True time to collision; NaN without a target, infinite when the gap does not shrink.
     """
 
@@ -79,21 +77,21 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one drive; see :class:`ssd_triton.simulation.run.Run`.
+class DriveOutcome:
+    """The outcome of one drive; see :class:`ssd_triton.simulation.run.Run`.
 
     Attributes:
-        seed: Of the noise, or of the picture.
-        pitch_offset_deg: The camera looked down by so much more than calibrated.
+        seed: Seed of the noise, or of the picture.
+        pitch_offset_deg: How much farther down the camera looked than calibrated.
         impact_kmh: Closing speed at contact; None without one.
-        min_gap_m: Least distance to any target.
+        min_gap_m: Smallest distance to any target.
         warn_s: Time of the first WARN or BRAKE; None without.
         brake_s: Time of the first BRAKE; None without.
         ttc_at_warn_s: True time to collision with the first target then.
         ttc_at_brake_s: The same for BRAKE.
-        warning_lead_s: From WARN to BRAKE; None without BRAKE.
-        max_deceleration_mps2: The most that the ego braked.
-        failures: What it falls short of, in words.
+        warning_lead_s: Time from WARN to BRAKE; None without BRAKE.
+        max_deceleration_mps2: Highest deceleration of the ego.
+        failures: Criteria that it missed, in words.
         moments: All frames of a drive that fails; empty for one that passes.
     """
 
@@ -108,35 +106,35 @@ class Outcome:
     warning_lead_s: float | None
     max_deceleration_mps2: float
     failures: tuple[str, ...]
-    moments: tuple[Moment, ...]
+    moments: tuple[DriveMoment, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class ScenarioResult:
     """All drives of a scenario.
 
     Attributes:
-        scenario: What was driven.
-        outcomes: One a seed and pitch offset.
+        scenario: The scenario.
+        outcomes: One for each seed and pitch offset.
     """
 
     scenario: Scenario
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[DriveOutcome, ...]
 
     @property
     def judged(self) -> bool:
-        """Whether anything is asked for; other rows are only reported."""
+        """Whether the rule has a criterion; other results are only reported."""
         criterion = self.scenario.criterion
         return criterion.verdict != "none" or criterion.min_warning_lead_s is not None
 
     @property
     def failed(self) -> int:
-        """Number of drives that fall short of the criterion."""
+        """Number of drives that miss the criterion."""
         return sum(bool(outcome.failures) for outcome in self.outcomes)
 
     @property
     def verdict(self) -> str:
-        """In a word."""
+        """``passed``, ``FAILED`` with the count, or ``reported``."""
         if not self.judged:
             return "reported"
         return f"FAILED ({self.failed} of {len(self.outcomes)})" if self.failed else "passed"
@@ -154,12 +152,12 @@ class Row:
 
     @property
     def warning_leads_s(self) -> list[float]:
-        """Of the drives that braked."""
+        """Warning leads of the drives that braked."""
         return [outcome.warning_lead_s for outcome in self.outcomes if outcome.warning_lead_s is not None]
 
     @property
     def false_brakes(self) -> dict[float, int] | None:
-        """Drives with BRAKE, by pitch offset in degrees; None where braking is right."""
+        """Number of drives with BRAKE, by pitch offset in degrees; None where braking is right."""
         if self.scenario.criterion.verdict != "no brake":
             return None
         counts = {outcome.pitch_offset_deg: 0 for outcome in self.outcomes}
@@ -177,36 +175,37 @@ class _Task:
 
 def evaluate(
     setup: Setup,
-    rows: Sequence[Scenario],
+    chosen: Sequence[Scenario],
     *,
     seeds: int,
     pitch_offsets_deg: Sequence[float] = (0.0,),
     jobs: int = 1,
     detect: Detect | None = None,
-) -> list[Row]:
+) -> list[ScenarioResult]:
     """Drive every scenario with every seed.
 
     Args:
         setup: What all drives share.
-        rows: What to drive.
+        chosen: What to drive.
         seeds: Each scenario is driven with the seeds 0 to ``seeds`` - 1.
-        pitch_offsets_deg: Of the camera, against its calibration, in scenarios in which nothing may brake. The others
-            are driven with the camera as it is calibrated.
+        pitch_offsets_deg: Offsets of the camera from its calibration, in scenarios in which nothing may brake. The
+            others are driven with the camera as calibrated.
         jobs: Processes.
-        detect: Sees each frame rendered, in this process; None takes the truth with the configured noise.
+        detect: Detector for rendered frames, called in this process; None takes the ground truth with the configured
+            noise.
 
     Returns:
-        One row a scenario, in their order.
+        One result a scenario, in their order.
 
     Raises:
         SimulationError: There is nothing to drive, or a number is out of range.
         UserError: What ``detect`` raises.
     """
     offsets = tuple(dict.fromkeys(pitch_offsets_deg))
-    _check(rows, seeds, offsets, jobs)
+    _check(chosen, seeds, offsets, jobs)
     tasks = [
         _Task(scenario, seed, offset)
-        for scenario in rows
+        for scenario in chosen
         for offset in (offsets if scenario.criterion.verdict == "no brake" else (0.0,))
         for seed in range(seeds)
     ]
@@ -214,14 +213,15 @@ def evaluate(
         finished = progress(results, total=len(tasks), description="braking", unit="runs")
         outcomes = list(zip(tasks, finished, strict=True))
     return [
-        Row(scenario, tuple(outcome for task, outcome in outcomes if task.scenario is scenario)) for scenario in rows
+        ScenarioResult(scenario, tuple(outcome for task, outcome in outcomes if task.scenario is scenario))
+        for scenario in chosen
     ]
 
 
-def _check(rows: Sequence[Scenario], seeds: int, offsets_deg: Sequence[float], jobs: int) -> None:
-    if not rows or not offsets_deg:
+def _check(chosen: Sequence[Scenario], seeds: int, offsets_deg: Sequence[float], jobs: int) -> None:
+    if not chosen or not offsets_deg:
         raise SimulationError("got nothing to drive, expected at least one scenario and one pitch offset")
-    if len({scenario.name for scenario in rows}) < len(rows):
+    if len({scenario.name for scenario in chosen}) < len(chosen):
         raise SimulationError("got a scenario twice, expected each once; change --scenario")
     for number, name in ((seeds, "seeds"), (jobs, "jobs")):
         if number < 1:
@@ -235,28 +235,17 @@ def _check(rows: Sequence[Scenario], seeds: int, offsets_deg: Sequence[float], j
 
 
 @contextmanager
-def _mapped(setup: Setup, tasks: Sequence[_Task], jobs: int, detect: Detect | None) -> Iterator[Iterable[Outcome]]:
-    """Results in the order of the tasks, computed while they are read."""
+def _mapped(setup: Setup, tasks: Sequence[_Task], jobs: int, detect: Detect | None) -> Iterator[Iterable[DriveOutcome]]:
+    """Give results in the order of the tasks, computed while they are read."""
     work = partial(_drive, setup, detect=detect)
     if detect is not None or jobs == 1:
         yield map(work, tasks)
         return
-    # Forked processes would share the threads' locks of libraries that are loaded here.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
-    try:
-        # Ctrl-C reaches a whole process group, and the parent alone is to answer it: processes that are started
-        # meanwhile, as they are when work is handed in, inherit that it is not listened to.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            results = pool.map(work, tasks)
-        finally:
-            signal.signal(signal.SIGINT, before)
-        yield results
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with process_pool(jobs) as pool:
+        yield pool.map(work, tasks)
 
 
-def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> Outcome:
+def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> DriveOutcome:
     config, overhang_m = setup.config, setup.config.braking.front_overhang_m
     run = simulate(
         task.scenario,
@@ -273,7 +262,7 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> Outcome:
         until_standing=True,
     )
     failures = tuple(judge(run))
-    return Outcome(
+    return DriveOutcome(
         task.seed,
         task.pitch_offset_deg,
         run.impact_kmh,
@@ -290,7 +279,7 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> Outcome:
 
 
 def _rendered(setup: Setup, task: _Task, detect: Detect) -> Observer:
-    """An observer that sees what the renderer draws."""
+    """Make an observer that sees what the renderer draws."""
     check_camera(setup.camera)
     renderer = Renderer(task.scenario, setup.camera, seed=task.seed)
 
@@ -300,8 +289,8 @@ def _rendered(setup: Setup, task: _Task, detect: Detect) -> Observer:
     return observe
 
 
-def _moments(run: Run, front_overhang_m: float) -> Iterator[Moment]:
+def _moments(run: Run, front_overhang_m: float) -> Iterator[DriveMoment]:
     for frame, state in zip(run.frames, run.states, strict=True):
         truths = truth_of(frame, front_overhang_m)
         gap_m, ttc_s = (truths[0].gap_m, truths[0].ttc_s) if truths else (math.nan, math.nan)
-        yield Moment(frame.time_s, state, frame.ego_speed_mps * KMH_PER_MPS, gap_m, ttc_s)
+        yield DriveMoment(frame.time_s, state, frame.ego_speed_mps * KMH_PER_MPS, gap_m, ttc_s)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 
-from ssd_triton.common.files import atomic_output
-from ssd_triton.common.machine import cores, processor
-from ssd_triton.simulation.judging.evaluate import Outcome, Row, Setup
-from ssd_triton.simulation.judging.plots import write_plots
+from ssd_triton.common.machine import environment
+from ssd_triton.common.report import Block, Bullets, Heading, ReportFolder, Table, markdown
+from ssd_triton.simulation.judging.evaluate import DriveOutcome, ScenarioResult, Setup
+from ssd_triton.simulation.judging.plots import draw_pictures
 
 _HEADER = (
     "scenario",
@@ -30,81 +27,73 @@ _HEADER = (
 
 
 def describe_setup(setup: Setup, server: str | None) -> dict[str, object]:
-    """What the figures belong to, by name.
+    """Facts that the figures belong to, by name.
 
     Args:
-        setup: What all drives shared.
-        server: The variant or address that detected; None for the truth with noise.
+        setup: Settings that all drives share.
+        server: Variant or address of the detector; None for the ground truth with noise.
     """
     noise, camera = setup.config.world.noise, setup.camera
     truth = f"truth, box sides +- {noise.box_px:g} px (1 sigma), {noise.miss_rate:.0%} missed"
+    machine = environment()
     return {
         "detections": truth if server is None else f"rendered frames through the server ({server})",
         "frames a second": setup.fps,
         "latency from camera to brake demand, s": setup.latency_s,
         "camera": f"{camera.width_px}x{camera.height_px} px, {camera.height_m:g} m high",
-        "processor": f"{processor()}, {cores()} cores",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": f"{machine['processor']}, {machine['cores']} cores",
+        "date": machine["date"],
     }
 
 
-def write_report(folder: Path, stem: str, title: str, rows: Sequence[Row], facts: Mapping[str, object]) -> list[Path]:
-    """Write ``STEM.csv`` (a line a run), ``STEM.json``, ``STEM.md`` and plots, and return their paths.
+def write_report(
+    folder: Path, stem: str, title: str, results: Sequence[ScenarioResult], facts: Mapping[str, object]
+) -> list[Path]:
+    """Write ``STEM.csv`` (a line a drive), ``STEM.json``, ``STEM.md`` and pictures, and return their paths.
 
     Args:
-        folder: Where they go.
-        stem: How their names begin.
-        title: Of the report and its plots.
-        rows: What was driven.
+        folder: Folder of the report.
+        stem: How the files' names begin.
+        title: Title of the report and its pictures.
+        results: Scenarios and their drives.
         facts: What the figures belong to.
     """
-    runs = [_run_record(row, outcome) for row in rows for outcome in row.outcomes]
-    names = [folder / f"{stem}{suffix}" for suffix in (".csv", ".json", ".md")]
-    with atomic_output(names[0]) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(runs[0]))
-        writer.writeheader()
-        writer.writerows(runs)
-    record = {"title": title, "facts": dict(facts), "rows": [_row_record(row) for row in rows], "runs": runs}
-    with atomic_output(names[1]) as path:
-        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with atomic_output(names[2]) as path:
-        path.write_text(markdown(title, rows, facts), encoding="utf-8")
-    return names + write_plots(folder, stem, title, rows)
+    runs = [_run_record(result, outcome) for result in results for outcome in result.outcomes]
+    record = {"title": title, "facts": dict(facts), "rows": [_row_record(one) for one in results], "runs": runs}
+    about = Bullets([f"{name}: {value}" for name, value in facts.items()])
+    failed = failures(results)
+    failed_blocks: list[Block] = [Heading("What failed"), Bullets(failed)] if failed else []
+    report = ReportFolder(folder)
+    report.csv(f"{stem}.csv", runs)
+    report.json(f"{stem}.json", record)
+    report.text(f"{stem}.md", markdown(Heading(title, 1), about, results_table(results), *failed_blocks))
+    draw_pictures(report, stem, title, results)
+    return report.written
 
 
-def markdown(title: str, rows: Sequence[Row], facts: Mapping[str, object]) -> str:
-    """The table with its title, what it belongs to, and what failed."""
-    lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in facts.items()), "", table(rows)]
-    if failed := failures(rows):
-        lines += ["", "## What failed", "", *failed]
-    return "\n".join(lines) + "\n"
-
-
-def table(rows: Sequence[Row]) -> str:
+def results_table(results: Sequence[ScenarioResult]) -> str:
     """Markdown, a line a scenario, and what the marks mean."""
-    lines = [f"| {' | '.join(_HEADER)} |", "|---" * len(_HEADER) + "|"]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
-    if any(not row.judged for row in rows):
-        lines += ["", "reported: the rule asks for nothing there, and the row counts for nothing."]
-    offsets = {offset for row in rows for offset in row.false_brakes or ()}
-    if offsets - {0.0}:
-        lines += ["", "Degrees in 'false brakes': the camera looks down by so much more than its calibration says."]
-    return "\n".join(lines)
+    notes = []
+    if any(not result.judged for result in results):
+        notes.append("reported: the rule has no criterion there, and the row cannot fail.")
+    if {offset for result in results for offset in result.false_brakes or ()} - {0.0}:
+        notes.append("Degrees in 'false brakes': how much farther down the camera looks than its calibration says.")
+    return markdown(Table(_HEADER, [_cells(result) for result in results]), *notes).rstrip()
 
 
-def failures(rows: Sequence[Row]) -> list[str]:
-    """A line for each row that failed, with its first failure."""
+def failures(results: Sequence[ScenarioResult]) -> list[str]:
+    """A line for each scenario that failed, with its first failure."""
     lines = []
-    for row in rows:
-        bad = [outcome for outcome in row.outcomes if outcome.failures]
-        if bad:
-            where = f"seed {bad[0].seed}, pitch offset {bad[0].pitch_offset_deg:g} degrees"
-            reasons = "; ".join(bad[0].failures)
-            lines.append(f"- {row.scenario.name}: {row.failed} of {len(row.outcomes)} runs; first {where}: {reasons}")
+    for result in results:
+        first = next((outcome for outcome in result.outcomes if outcome.failures), None)
+        if first is not None:
+            where = f"seed {first.seed}, pitch offset {first.pitch_offset_deg:g} degrees"
+            count = f"{result.failed} of {len(result.outcomes)} runs"
+            lines.append(f"{result.scenario.name}: {count}; first {where}: {'; '.join(first.failures)}")
     return lines
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ScenarioResult) -> list[str]:
     scenario, criterion, leads = row.scenario, row.scenario.criterion, row.warning_leads_s
     impact = f"{max(row.impacts_kmh):.1f}" if row.impacts_kmh else "none"
     limit = {"no contact": "0", "residual speed": f"{criterion.max_impact_kmh:g}"}.get(criterion.verdict, "none")
@@ -125,7 +114,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _row_record(row: Row) -> dict[str, object]:
+def _row_record(row: ScenarioResult) -> dict[str, object]:
     criterion, leads = row.scenario.criterion, row.warning_leads_s
     return {
         "scenario": row.scenario.name,
@@ -147,12 +136,12 @@ def _row_record(row: Row) -> dict[str, object]:
     }
 
 
-def _run_record(row: Row, outcome: Outcome) -> dict[str, object]:
+def _run_record(row: ScenarioResult, outcome: DriveOutcome) -> dict[str, object]:
     values = {name: value for name, value in asdict(outcome).items() if name not in {"moments", "failures"}}
     figures = {name: _finite(value) for name, value in values.items()}
     return {"scenario": row.scenario.name, **figures, "failures": "; ".join(outcome.failures)}
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON knows no infinity; there is none without targets, or when nothing closes in."""
+    """Turn infinity, which JSON lacks, into None; there is one without targets, or when nothing closes in."""
     return value if value is None or math.isfinite(value) else None

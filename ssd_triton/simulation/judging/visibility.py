@@ -1,7 +1,7 @@
-"""How much of the simulated traffic a detector sees: recall by kind and range, and false boxes.
+"""Recall and false boxes of a detector in simulated traffic, by kind and range.
 
-AP says little about braking: here a truck that is called a car is found, what nobody could see is not asked for, and
-one score counts.
+AP says little about braking. Here a truck detected as a car is found, hidden road users need not be, and one score
+threshold counts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from ssd_triton.driving.braking.observation import group_of
 from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations_as
 
 KINDS = ("vehicle", "person", "two-wheeler", "other")
-"""Of boxes: groups of classes that are taken for one another, and what is not braked for; the simulated world has the
-first two only."""
+"""Groups of classes that may be confused; braking ignores ``other``. The simulated world has the first two only."""
 RANGES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0, 90.0)
-"""Borders of the bands by which recall is told."""
+"""Borders of the bands of range for which recall is reported."""
 _Metres = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -45,15 +44,15 @@ class RenderedAnnotations(Annotations):
 
 @dataclass(frozen=True)
 class Criteria:
-    """What counts.
+    """Criteria for found road users and false boxes.
 
     Attributes:
         score_thresh: Detections below do not count.
-        match_iou_thresh: A detection with less overlap has not found a road user.
-        false_iou_thresh: A box that overlaps every road user of its kind by less is a false one.
-        min_visibility: A road user of which less is seen need not be found.
-        relevant_range_m: Those that are farther away,
-        relevant_offset_m: or farther aside of the camera's way, are not relevant.
+        match_iou_thresh: Least overlap of a detection with a road user that it finds.
+        false_iou_thresh: A box that overlaps every road user of its kind by less is false.
+        min_visibility: Least visible part of a road user that has to be found.
+        relevant_range_m: Largest range of a relevant road user.
+        relevant_offset_m: Largest distance of a relevant road user from the camera's way.
     """
 
     score_thresh: float
@@ -70,7 +69,7 @@ class Seen:
 
     Attributes:
         kind: One of :data:`KINDS`.
-        range_m: From the camera.
+        range_m: Distance from the camera.
         relevant: Whether it is near, in or beside the camera's way.
         found: Whether a detection matched it.
     """
@@ -83,14 +82,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class JudgedFrame:
-    """One image.
+    """One image, judged.
 
     Attributes:
-        image: Which.
-        seen: Its road users that had to be found.
-        missed: Boxes of those that were not, left, top, right, bottom in pixels, and their class ids.
-        detections: Above the score that counts.
-        false: Indices into ``detections`` of boxes on nothing.
+        image: The image.
+        seen: Road users that had to be found.
+        missed: Boxes (xyxy, pixels) and class ids of road users that were missed.
+        detections: Detections above the score threshold.
+        false: Indices of false boxes among ``detections``.
     """
 
     image: Image
@@ -102,20 +101,20 @@ class JudgedFrame:
 
 @dataclass(frozen=True)
 class Recall:
-    """How many of some road users were found."""
+    """Recall of some road users."""
 
     targets: int
     found: int
 
     @classmethod
     def of(cls, seen: Iterable[Seen]) -> Recall:
-        """Count."""
+        """Count those found."""
         found = [item.found for item in seen]
         return cls(len(found), sum(found))
 
     @property
     def part(self) -> float | None:
-        """In [0, 1]; None of nothing."""
+        """Recall in [0, 1]; None without road users."""
         return self.found / self.targets if self.targets else None
 
 
@@ -125,8 +124,8 @@ class Visibility:
 
     Attributes:
         frames: Each image, judged.
-        criteria: What counted.
-        false_boxes: By kind, over all images.
+        criteria: Criteria of the judgement.
+        false_boxes: False boxes of all images, by kind.
     """
 
     frames: tuple[JudgedFrame, ...]
@@ -134,15 +133,15 @@ class Visibility:
     false_boxes: Mapping[str, int]
 
     def recall(self, kind: str, near_m: float, far_m: float) -> Recall:
-        """Of all that had to be found in a band of ranges."""
+        """Recall of a kind in a band of ranges."""
         return Recall.of(item for item in self._seen() if item.kind == kind and near_m <= item.range_m < far_m)
 
     def relevant_recall(self, kind: str | None = None) -> Recall:
-        """Of what is relevant, of one kind or of all."""
+        """Recall of relevant road users, of one kind or of all."""
         return Recall.of(item for item in self._seen() if item.relevant and kind in (None, item.kind))
 
     def false_per_frame(self, kind: str) -> float:
-        """Boxes of a kind on nothing."""
+        """False boxes of a kind an image."""
         return self.false_boxes[kind] / len(self.frames)
 
     def _seen(self) -> Iterator[Seen]:
@@ -170,13 +169,13 @@ def read_rendered(path: Path) -> RenderedAnnotations:
 def judge(
     truth: RenderedAnnotations, detections: Iterable[Detections], labels: Sequence[str], criteria: Criteria
 ) -> Visibility:
-    """Compare what was detected with what was there.
+    """Compare detections with the ground truth.
 
     Args:
-        truth: What was there; its categories are named as in ``labels``.
-        detections: Of each image, in the order of the annotations' images, in its pixels.
+        truth: Ground truth; its categories are named as in ``labels``.
+        detections: Detections of each image, in the order of the annotations' images, in its pixels.
         labels: Class names by id, the background first.
-        criteria: What counts.
+        criteria: Criteria of the judgement.
     """
     by_image: dict[int, list[RenderedAnnotation]] = {image.id: [] for image in truth.images}
     for one in truth.annotations:
@@ -241,7 +240,7 @@ def _boxes_xyxy(targets: Sequence[RenderedAnnotation]) -> Float64Array:
 
 
 def _matched(overlaps: Float64Array, iou_thresh: float) -> set[int]:
-    """Indices of the targets that a detection of their own finds, as many as possible."""
+    """Match targets and detections one to one, as many as possible; return the indices of the targets found."""
     enough = overlaps >= iou_thresh
     rows, columns = linear_sum_assignment(np.where(enough, 1.0 + overlaps, 0.0), maximize=True)
     return {int(row) for row, column in zip(rows, columns, strict=True) if enough[row, column]}

@@ -1,4 +1,4 @@
-"""The pixels of rendered images, from a folder or a clip, and what a detector makes of them."""
+"""Rendered images from a folder or a clip, and the detections in them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ssd_triton.media.video.source import open_source
 from ssd_triton.simulation.judging.visibility import JudgedFrame, RenderedAnnotations, read_rendered
 
 _ANY_FPS = 10.0
-"""A clip states its own; only its pictures count here."""
+"""Unused by clips, which state their own; only pictures count here."""
 
 
 class RenderedImages:
     """Rendered images with their annotations.
 
     Attributes:
-        truth: The annotations of the images that were chosen.
+        truth: Annotations of the chosen images.
     """
 
     def __init__(self, images: Path, annotations: Path, limit: int | None = None) -> None:
-        """Read the annotations and see that the images are there.
+        """Read the annotations and check that the images exist.
 
         Args:
             images: A folder, or a video whose frames are the annotations' images in their order.
             annotations: As :class:`ssd_triton.simulation.truth_files.CocoWriter` writes them.
-            limit: So many images, spread evenly; None takes all.
+            limit: Number of images, spread evenly; None takes all.
 
         Raises:
             EvaluationError: The annotations are no rendering's, or images are missing.
@@ -97,11 +97,11 @@ class RenderedImages:
 
 
 def served(images: RenderedImages, client: DetectorClient) -> Iterator[Detections]:
-    """What a server detects in each image.
+    """Detect in each image through a server.
 
     Raises:
-        EvaluationError: It refuses an image.
-        ClientError: It fails.
+        EvaluationError: The server refuses an image.
+        ClientError: The server fails.
     """
     for image, answer in zip(images.truth.images, client.map(images), strict=True):
         if isinstance(answer, RequestRefusedError):
@@ -110,15 +110,15 @@ def served(images: RenderedImages, client: DetectorClient) -> Iterator[Detection
 
 
 def offline(images: RenderedImages, weights: Path, backbone: str, labels: Sequence[str]) -> Iterator[Detections]:
-    """What weights detect in each image, by the offline reference.
+    """Detect in each image by the offline reference.
 
     Raises:
         WeightsError: They do not load.
     """
     from ssd_triton.detector.network.ssd import ServedDetector
-    from ssd_triton.detector.postprocessing.reference import detect
-    from ssd_triton.detector.weights.file import load_network
+    from ssd_triton.detector.protocol import detect
+    from ssd_triton.detector.weights.file import WeightsFile
 
-    detector = ServedDetector(load_network(weights, backbone, len(labels))).eval()
+    detector = ServedDetector(WeightsFile(weights).load_network(backbone, len(labels))).eval()
     for encoded in images:
         yield detect(detector, encoded)

@@ -1,52 +1,45 @@
-"""What an evaluation on rendered images leaves: a table, figures, a plot, and pictures of the worst frames."""
+"""The report of an evaluation on rendered images: a table, figures, and pictures of the worst frames."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image as PilImage
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.report import Bullets, Heading, ReportFolder, Table, markdown
 from ssd_triton.media.drawing import draw_detections
 from ssd_triton.simulation.judging.visibility import KINDS, RANGES_M, JudgedFrame, Recall, Visibility
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _ASKED_KINDS = KINDS[:2]
-_COLOURS = {"vehicle": "#2563c9", "person": "#d97706"}
 _AMBER, _RED = (255, 191, 0), (235, 60, 60)
 
 
-def table(visibility: Visibility) -> str:
+def recall_table(visibility: Visibility) -> str:
     """The figures as Markdown."""
     criteria = visibility.criteria
-    lines = [
+    rows = [
+        [f"{band[0]:g} to {band[1]:g}", *(_cell(visibility.recall(kind, *band)) for kind in _ASKED_KINDS)]
+        for band in pairwise(RANGES_M)
+    ]
+    rows.append(["**relevant**", *(_cell(visibility.relevant_recall(kind)) for kind in _ASKED_KINDS)])
+    false = ", ".join(f"{visibility.false_per_frame(kind):.3f} {kind}" for kind in KINDS)
+    return markdown(
         f"{len(visibility.frames)} images, score > {criteria.score_thresh:g}, IoU >= {criteria.match_iou_thresh:g}, of "
         f"road users of which {criteria.min_visibility:.0%} or more are seen.",
-        "",
-        "| range (m) | vehicles found | people found |",
-        "|---|---|---|",
-    ]
-    for near_m, far_m in pairwise(RANGES_M):
-        cells = [_cell(visibility.recall(kind, near_m, far_m)) for kind in _ASKED_KINDS]
-        lines.append(f"| {near_m:g} to {far_m:g} | {' | '.join(cells)} |")
-    cells = [_cell(visibility.relevant_recall(kind)) for kind in _ASKED_KINDS]
-    lines.append(f"| **relevant** | {' | '.join(cells)} |")
-    false = ", ".join(f"{visibility.false_per_frame(kind):.3f} {kind}" for kind in KINDS)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Relevant: up to {criteria.relevant_range_m:g} m ahead and {criteria.relevant_offset_m:g} m aside of the "
-            f"camera's way; all together {_cell(visibility.relevant_recall())}.",
-            f"False boxes a frame, which overlap nothing of their kind by {criteria.false_iou_thresh:g}: {false}.",
-        ]
-    )
+        Table(["range (m)", "vehicles found", "people found"], rows),
+        f"Relevant: up to {criteria.relevant_range_m:g} m ahead and {criteria.relevant_offset_m:g} m aside of the "
+        f"camera's way; all together {_cell(visibility.relevant_recall())}.\n"
+        f"False boxes a frame, which overlap nothing of their kind by {criteria.false_iou_thresh:g}: {false}.",
+    ).rstrip()
 
 
 def write_report(  # noqa: PLR0917
@@ -60,7 +53,7 @@ def write_report(  # noqa: PLR0917
     """Write ``recall.json``, ``recall.md``, ``recall.png`` and ``worst/*.jpg``.
 
     Args:
-        folder: Where to.
+        folder: Folder of the report.
         visibility: The figures.
         facts: What they belong to, by name.
         picture: The pixels of an image, UINT8 [H, W, 3] RGB.
@@ -70,22 +63,17 @@ def write_report(  # noqa: PLR0917
     Returns:
         The files.
     """
-    written = [folder / name for name in ("recall.json", "recall.md", "recall.png")]
-    with atomic_output(written[0]) as path:
-        path.write_text(json.dumps({**facts, **_record(visibility)}, indent=1) + "\n", encoding="utf-8")
-    with atomic_output(written[1]) as path:
-        about = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-        path.write_text(f"# Rendered road users found\n\n{about}\n\n{table(visibility)}\n", encoding="utf-8")
-    _plot(written[2], visibility)
-    for old in (folder / "worst").glob("*.jpg"):
-        old.unlink()
-    ranked = sorted(visibility.frames, key=lambda frame: -_badness(frame))
-    for frame in ranked[:worst]:
+    report = ReportFolder(folder)
+    report.json("recall.json", {**facts, **_record(visibility)})
+    about = Bullets([f"{name}: {value}" for name, value in facts.items()])
+    report.text("recall.md", markdown(Heading("Rendered road users found", 1), about, recall_table(visibility)))
+    report.picture("recall.png", lambda figure: _draw(figure, visibility))
+    report.clear("worst/*.jpg")
+    for frame in sorted(visibility.frames, key=lambda frame: -_badness(frame))[:worst]:
         if _badness(frame):
-            written.append(folder / "worst" / f"{Path(frame.image.file_name).stem}.jpg")
-            with atomic_output(written[-1]) as path:
-                PilImage.fromarray(draw_judged(picture(frame), frame, labels)).save(path, quality=88)
-    return written
+            name = f"worst/{Path(frame.image.file_name).stem}.jpg"
+            report.photo(name, draw_judged(picture(frame), frame, labels))
+    return report.written
 
 
 def draw_judged(image_rgb: UInt8Array, frame: JudgedFrame, labels: Sequence[str]) -> UInt8Array:
@@ -107,13 +95,13 @@ def draw_judged(image_rgb: UInt8Array, frame: JudgedFrame, labels: Sequence[str]
 
 
 def describe(server: str | None, weights: Path | None, images: Path) -> dict[str, object]:
-    """What the figures belong to, by name."""
+    """Facts that the figures belong to, by name."""
     detector = f"through the server ({server})" if weights is None else f"PyTorch FP32, {relative_to_cwd(weights)}"
     return {"detector": detector, "images": relative_to_cwd(images)}
 
 
 def _badness(frame: JudgedFrame) -> int:
-    """What counts more is what braking is about."""
+    """Weigh misses and false boxes; relevant misses count most, for braking's sake."""
     missed = sum(item.relevant and not item.found for item in frame.seen)
     return 3 * missed + len(frame.missed) + 2 * len(frame.false)
 
@@ -144,19 +132,14 @@ def _record(visibility: Visibility) -> dict[str, Any]:
     }
 
 
-def _plot(path: Path, visibility: Visibility) -> None:
-    """Recall over range, with how many there were."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+def _draw(figure: Figure, visibility: Visibility) -> None:
+    """Recall over range, with the counts."""
+    axes = figure.subplots()
     bands = list(pairwise(RANGES_M))
     for aside, kind in zip((-0.2, 0.2), _ASKED_KINDS, strict=True):
         recalls = [visibility.recall(kind, *band) for band in bands]
         places = [place + aside for place in range(len(bands))]
-        bars = axes.bar(places, [recall.part or 0.0 for recall in recalls], 0.38, color=_COLOURS[kind], label=kind)
+        bars = axes.bar(places, [recall.part or 0.0 for recall in recalls], 0.38, label=kind)
         axes.bar_label(bars, [f"{recall.found}/{recall.targets}" for recall in recalls], fontsize=7)
     axes.set_xticks(range(len(bands)), [f"{near_m:g} to {far_m:g}" for near_m, far_m in bands])
     false = ", ".join(f"{visibility.false_per_frame(kind):.2f} {kind}" for kind in KINDS)
@@ -166,9 +149,4 @@ def _plot(path: Path, visibility: Visibility) -> None:
         ylabel=f"part found, score > {visibility.criteria.score_thresh:g}",
         ylim=(0, 1.08),
     )
-    axes.title.set_fontsize(10)
-    axes.grid(visible=True, axis="y", alpha=0.25)
-    axes.legend(fontsize=9)
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    axes.legend()

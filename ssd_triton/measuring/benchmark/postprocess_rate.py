@@ -1,4 +1,4 @@
-"""How long the served post-processing takes by itself, on predictions of the detector and on the worst there can be.
+"""Time of the served post-processing alone, on predictions of the detector and on the worst possible ones.
 
 Needs PyTorch, NumPy, Pillow, Matplotlib and safetensors alone, so that it runs where Triton's client does not.
 """
@@ -8,55 +8,54 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-import numpy as np
 import torch
 from torch import Tensor
 
 from ssd_triton.common.arrays import AnyArray, UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.report import ReportFolder, Table, log2_axis, markdown
 from ssd_triton.detector.device import Launch
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.network.ssd import ServedDetector
-from ssd_triton.detector.postprocessing.check import count_matches
-from ssd_triton.detector.postprocessing.torchscript import OUTPUTS, run_script
-from ssd_triton.measuring.benchmark.timing import Row, time_in_turns
+from ssd_triton.detector.postprocessing.reference import OUTPUTS, count_matches
+from ssd_triton.detector.postprocessing.torchscript import run_script
+from ssd_triton.measuring.benchmark.timing import Timing, time_in_turns
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TORCHSCRIPT, ONNX = "TorchScript", "ONNX Runtime on the CPU"
 PHOTOGRAPHS, CROWDED = "photographs", "crowded"
 _DETECTOR_BATCH = 8
 _CLASSES_A_BOX = 10
-"""Of :func:`crowded`: each has a score of a tenth, twice the usual threshold."""
+"""Classes of a box in :func:`crowded`: each has a score of a tenth, twice the usual threshold."""
 _COMPARED_IMAGES = 8
-"""The reference for what a GPU gives is the same module on a CPU, which takes its time."""
+"""A GPU is compared with the same module on a CPU, which is slow."""
 
 Predictions = dict[str, Tensor]
 """``loc``, ``conf`` and ``original_size`` of a batch."""
 Make = Callable[[int], Predictions]
-"""Predictions of a batch of that size."""
+"""Makes predictions of a batch of that size."""
 
 
 @dataclass(frozen=True)
-class Measurement:
+class PostprocessTiming:
     """One form of the post-processing on one kind of predictions at one batch size.
 
     Attributes:
-        row: Its times.
-        predictions: Their kind.
+        timing: Its times.
+        predictions: Kind of the predictions.
         form: TorchScript or ONNX.
         candidates: Scores above the threshold, an image.
-        peak_mib: Most memory of the GPU that the run held beyond its inputs, MiB; None on a CPU.
-        equal: Detections of the first images that are those of a CPU, and how many there are; None for ONNX.
+        peak_mib: Peak of the GPU's memory beyond the inputs, MiB; None on a CPU.
+        equal: Detections of the first images that equal a CPU's, and the number of detections; None for ONNX.
     """
 
-    row: Row
+    timing: Timing
     predictions: str
     form: str
     candidates: float
@@ -76,7 +75,7 @@ def load_script(path: Path, device: torch.device) -> Any:
 
 
 def photographs(detector: ServedDetector, images_rgb: UInt8Array, device: torch.device) -> Make:
-    """What the detector, in FP32 on the device, says of images UINT8 [n, 300, 300, 3]; larger batches repeat them."""
+    """Predict on UINT8 images [n, 300, 300, 3] with the detector, FP32 on the device; larger batches repeat them."""
     with torch.inference_mode():
         outputs = [
             detector(torch.from_numpy(images_rgb[start : start + _DETECTOR_BATCH]).to(device))
@@ -92,7 +91,7 @@ def photographs(detector: ServedDetector, images_rgb: UInt8Array, device: torch.
 
 
 def crowded(num_labels: int, device: torch.device) -> Make:
-    """Every class of every image has more candidates than enter suppression: what an untrained network may say."""
+    """Make more candidates in every class than enter suppression, as an untrained network may."""
 
     def make(batch: int) -> Predictions:
         random = torch.Generator(device).manual_seed(batch)
@@ -117,16 +116,16 @@ def measure_postprocess(
     turns: int,
     device: torch.device,
     onnx: Path | None = None,
-) -> list[Measurement]:
+) -> list[PostprocessTiming]:
     """Time the module on its device, and in turns with it the ONNX graph on the CPU.
 
     Args:
         script: See :func:`load_script`.
         kinds: Predictions by kind.
-        batches: Sizes.
-        turns: Of each form.
-        device: Of ``script``.
-        onnx: The ONNX graph; None leaves it out. It takes no part in :data:`CROWDED`.
+        batches: Batch sizes.
+        turns: Turns of each form.
+        device: Device of ``script``.
+        onnx: The ONNX graph; None leaves it out. It is not timed on :data:`CROWDED`.
     """
     found = []
     for batch in batches:
@@ -138,9 +137,9 @@ def measure_postprocess(
             peak_mib = _peak_mib(launches[TORCHSCRIPT], device)
             equal = _equal_to_cpu(script, predictions)
             candidates = _candidates_an_image(script, predictions["conf"])
-            for row in time_in_turns(launches, batch, turns, device):
-                one = Measurement(row, kind, row.variant, candidates)
-                found.append(replace(one, peak_mib=peak_mib, equal=equal) if row.variant == TORCHSCRIPT else one)
+            for timing in time_in_turns(launches, batch, turns, device):
+                one = PostprocessTiming(timing, kind, timing.variant, candidates)
+                found.append(replace(one, peak_mib=peak_mib, equal=equal) if one.form == TORCHSCRIPT else one)
     return found
 
 
@@ -173,7 +172,7 @@ def _peak_mib(launch: Launch, device: torch.device) -> float | None:
 
 
 def _equal_to_cpu(script: Any, predictions: Predictions) -> tuple[int, int]:
-    """How many detections of the first images are also those of a CPU, and how many there are."""
+    """Count the detections of the first images that equal a CPU's, and all of them."""
     some = {name: value[:_COMPARED_IMAGES] for name, value in predictions.items()}
     with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         got = dict(zip(OUTPUTS, (value.cpu().numpy() for value in script(*some.values())), strict=True))
@@ -196,40 +195,40 @@ def _candidates_an_image(script: Any, conf: Tensor) -> float:
     return float(above.sum().item() / len(conf))
 
 
-def table(measurements: Sequence[Measurement]) -> str:
-    """Markdown, one measurement a line."""
-    lines = [
-        "| predictions | candidates an image | form | batch | p50 ms | p95 ms | p99 ms | images/s | GPU memory MiB | "
-        "equal to a CPU |",
-        "|---" * 10 + "|",
-    ]
-    for one in measurements:
-        row = one.row
-        memory = "–" if one.peak_mib is None else f"{one.peak_mib:,.0f}"
-        equal = "–" if one.equal is None else "{:,} of {:,}".format(*one.equal)
-        lines.append(
-            f"| {one.predictions} | {one.candidates:,.0f} | {one.form} | {row.batch} | {row.p50_ms:.3f} | "
-            f"{row.p95_ms:.3f} | {row.p99_ms:.3f} | {row.images_per_s:,.0f} | {memory} | {equal} |"
-        )
-    return "\n".join(lines)
+def write_report(folder: Path, timings: Sequence[PostprocessTiming], environment: Mapping[str, str]) -> str:
+    """Write ``postprocess_rate.md`` and ``postprocess_rate.png``, and return the text of the former.
+
+    Args:
+        folder: Folder of the report.
+        timings: What was measured.
+        environment: See :func:`ssd_triton.measuring.benchmark.timing.device_environment`.
+    """
+    about = ", ".join(f"{name} {value}" for name, value in environment.items())
+    header = ["predictions", "candidates an image", "form", "batch", "p50 ms", "p95 ms", "p99 ms", "images/s"]
+    text = markdown(about, Table([*header, "GPU memory MiB", "equal to a CPU"], [_cells(one) for one in timings]))
+    report, title = ReportFolder(folder), f"Post-processing, {environment['device']}"
+    report.text("postprocess_rate.md", text)
+    report.picture("postprocess_rate.png", lambda figure: _draw(figure, timings, title))
+    return text
 
 
-def plot(path: Path, measurements: Sequence[Measurement], title: str) -> None:
+def _cells(one: PostprocessTiming) -> list[str]:
+    timing = one.timing
+    times = (f"{value:.3f}" for value in (timing.p50_ms, timing.p95_ms, timing.p99_ms))
+    memory = "–" if one.peak_mib is None else f"{one.peak_mib:,.0f}"
+    equal = "–" if one.equal is None else "{:,} of {:,}".format(*one.equal)
+    load = [one.predictions, f"{one.candidates:,.0f}", one.form, str(timing.batch)]
+    return [*load, *times, f"{timing.images_per_s:,.0f}", memory, equal]
+
+
+def _draw(figure: Figure, timings: Sequence[PostprocessTiming], title: str) -> None:
     """Milliseconds of a batch over its size, one line for each form and kind of predictions."""
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
-    lines: dict[str, list[Row]] = {}
-    for one in measurements:
-        lines.setdefault(f"{one.form}, {one.predictions}", []).append(one.row)
-    for label, rows in lines.items():
-        batches = np.array([row.batch for row in rows])
-        axes.plot(batches, [row.p50_ms for row in rows], marker="o", label=label)
-    ticks = sorted({one.row.batch for one in measurements})
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set(title=title, xlabel="batch size", ylabel="median ms of a batch")
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(fontsize=8)
-    with atomic_output(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    axes = figure.subplots()
+    lines: dict[str, list[Timing]] = {}
+    for one in timings:
+        lines.setdefault(f"{one.form}, {one.predictions}", []).append(one.timing)
+    for label, found in lines.items():
+        axes.plot([one.batch for one in found], [one.p50_ms for one in found], marker="o", label=label)
+    log2_axis(axes, sorted({one.timing.batch for one in timings}))
+    axes.set(title=title, xlabel="batch size", ylabel="median ms of a batch", yscale="log")
+    axes.legend()

@@ -22,17 +22,17 @@ from ssd_triton.detector.network.ssd import ServedDetector, fold_batch_norms, pr
 
 OPSET = 18
 MAX_IR_VERSION = 10
-"""The newest that ONNX Runtime 1.19 reads, which Triton 24.10 holds."""
+"""The newest version that ONNX Runtime 1.19 reads, the one in Triton 24.10."""
 MAX_RELATIVE_ERROR_FP32 = 1e-4
 """Relative L2 error allowed between ONNX Runtime and PyTorch, both in FP32."""
 
 
 def export_detector(detector: ServedDetector, path: Path, images_rgb: AnyArray) -> dict[str, float]:
-    """Write an FP32 ONNX file with a dynamic batch, and prove it equal to the PyTorch detector.
+    """Write an FP32 ONNX file with a dynamic batch size once its outputs equal those of the PyTorch detector.
 
     Args:
         detector: In FP32 and evaluation mode; it is not changed.
-        path: Where the file goes; an older file stays in place until the new one has passed its check.
+        path: The file to write; an older file is kept until the new one has passed the check.
         images_rgb: UINT8 [N, 300, 300, 3], N >= 2, real images for the check.
 
     Returns:
@@ -54,7 +54,7 @@ def export_detector(detector: ServedDetector, path: Path, images_rgb: AnyArray) 
             },
         )
         loc, conf = predict(detector, images_rgb)
-        # One image, and all of them at once: a batch size that tracing had frozen shows only in the second.
+        # One image, then all at once: a batch size that tracing has frozen shows only in the second run.
         for n in (1, len(images_rgb)):
             errors = check_values(
                 expected={"loc": loc[:n], "conf": conf[:n]},
@@ -66,7 +66,7 @@ def export_detector(detector: ServedDetector, path: Path, images_rgb: AnyArray) 
 
 
 def _to_onnx(detector: ServedDetector) -> onnx.ModelProto:
-    """Trace a copy whose batch norms are folded in FP32, so that no runtime folds them at a lower precision."""
+    """Trace a copy with batch norms folded in FP32: a runtime might fold them at a lower precision."""
     folded = copy.deepcopy(detector)
     fold_batch_norms(folded)
     example = torch.randint(0, 256, (2, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=torch.uint8)
@@ -83,7 +83,15 @@ def _to_onnx(detector: ServedDetector) -> onnx.ModelProto:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    model: onnx.ModelProto = program.model_proto
+    return checked_model(program.model_proto)
+
+
+def checked_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Limit a model's IR version to :data:`MAX_IR_VERSION`, drop its nodes' metadata, and check it; in place.
+
+    Raises:
+        onnx.checker.ValidationError: The model is not valid ONNX.
+    """
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of the machine that exported
@@ -93,7 +101,7 @@ def _to_onnx(detector: ServedDetector) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's progress chatter off the terminal; its exceptions pass."""
+    """Suppress the exporter's progress messages and warnings, not its exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

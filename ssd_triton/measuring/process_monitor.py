@@ -1,4 +1,4 @@
-"""What a server's processes hold over time: memory, file descriptors, shared memory."""
+"""Memory, file descriptors and shared memory of a server's processes over time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ssd_triton.serving.server.backend_processes import backend_processes
 SERVER = "tritonserver"
 _MIB = 2**20
 _EDGE_FRACTION = 0.1
-"""Of the samples after warm-up: the median of so many at either end is what growth is between."""
+"""Part of the samples after warm-up, at either end, whose medians growth is between."""
 _MIN_EDGE_SAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Sample:
+class ProcessSample:
     """One look at the server.
 
     Attributes:
-        time_s: Since the traffic began.
-        rss_mib: Resident memory by process; stubs go by the instance of their model.
+        time_s: Time since the traffic began.
+        rss_mib: Resident memory by process; stubs are named by the instance of their model.
         descriptors: Open file descriptors by process.
         shared_memory_files: Regions of the server and of this process' clients.
-        shared_memory_mib: What they hold.
-        requests: Answered until then.
-        p50_ms: Of the requests since the sample before, by kind; NaN without any.
-        p95_ms: Likewise.
+        shared_memory_mib: Size of the regions.
+        requests: Requests answered so far.
+        p50_ms: Median latency since the sample before, by kind; NaN without requests.
+        p95_ms: 95th percentile of the same.
     """
 
     time_s: float
@@ -48,20 +48,20 @@ class Sample:
 
     @property
     def total_rss_mib(self) -> float:
-        """Of all processes together."""
+        """Resident memory of all processes together."""
         return sum(self.rss_mib.values())
 
 
 @dataclass
-class Watch:
+class ProcessMonitor:
     """Takes samples of a running server.
 
     Attributes:
-        samples: So far.
+        samples: Samples so far.
     """
 
     server: EmbeddedServer
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[ProcessSample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._start_s = time.monotonic()
@@ -71,8 +71,8 @@ class Watch:
         """Take a sample.
 
         Args:
-            requests: Answered so far.
-            latencies_ms: Since the sample before, by kind.
+            requests: Requests answered so far.
+            latencies_ms: Latencies since the sample before, by kind.
 
         Raises:
             ServerError: A process of the server has died.
@@ -80,7 +80,7 @@ class Watch:
         self.server.check()
         regions_bytes = [path.stat().st_size for path in [*self.server.shared_memory(), *frame_regions(os.getpid())]]
         self.samples.append(
-            Sample(
+            ProcessSample(
                 time.monotonic() - self._start_s,
                 {name: process.memory_info().rss / _MIB for name, process in self._processes.items()},
                 {name: process.num_fds() for name, process in self._processes.items()},
@@ -102,16 +102,16 @@ class Growth:
 
     @property
     def share(self) -> float:
-        """By what part it has grown; negative when it has shrunk."""
+        """Relative growth; negative when it has shrunk."""
         return self.after_mib / self.before_mib - 1
 
 
-def growth(samples: Sequence[Sample], warm_up_fraction: float) -> dict[str, Growth]:
-    """By how much each process has grown after warm-up, and all together ("all").
+def growth(samples: Sequence[ProcessSample], warm_up_fraction: float) -> dict[str, Growth]:
+    """Growth of each process after warm-up, and of all together ("all").
 
     Args:
-        samples: In order, at least one.
-        warm_up_fraction: Of the run's time, which does not count.
+        samples: Samples in order, at least one.
+        warm_up_fraction: Part of the run's time that does not count.
     """
     begin_s = samples[-1].time_s * warm_up_fraction
     counted = [sample for sample in samples if sample.time_s >= begin_s]
@@ -130,5 +130,5 @@ def growth(samples: Sequence[Sample], warm_up_fraction: float) -> dict[str, Grow
 
 
 def percentile(values_ms: Sequence[float], percent: float) -> float:
-    """NaN without values."""
+    """A percentile; NaN without values."""
     return float(np.percentile(values_ms, percent)) if values_ms else float("nan")

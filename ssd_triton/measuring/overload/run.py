@@ -1,6 +1,6 @@
-"""More requests than a server can answer: whether it refuses the excess at once, and serves the rest in bounded time.
+"""More requests than a server can answer: does it refuse the excess at once and answer the rest in bounded time?
 
-Requests are sent when they are due, whether others have been answered or not, as many independent clients would.
+Requests are sent when they are due, however many are unanswered, as independent clients would.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 
 from ssd_triton.client import ClientError, DeadlineExceededError, ServerOverloadedError
 from ssd_triton.client.client import OUTPUTS
-from ssd_triton.client.transport import GrpcTransport
+from ssd_triton.client.grpc_transport import GrpcTransport
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.progress import progress
-from ssd_triton.measuring.soak.watch import Sample, Watch, percentile
+from ssd_triton.measuring.process_monitor import ProcessMonitor, ProcessSample, percentile
 from ssd_triton.serving.server import EmbeddedServer
 
 MODEL = "ssd"
 TARGET_GOODPUT = 0.8
-"""Part of the saturated rate that must still be answered under overload."""
+"""Least part of the saturated rate to be answered under overload."""
 TARGET_REFUSAL_S = 1.0
-"""A refusal shall be there after this time, in the median."""
+"""Largest median time of a refusal."""
 _THREADS = 512
 _PROBES = 5
 _LEAST_QUEUES = 6
-"""Requests that are offered at least, in detector's queues."""
+"""Least number of requests offered, in lengths of the detector's queue."""
 _SAMPLE_S = 1.0
 
 
@@ -38,8 +38,8 @@ class OverloadError(UserError):
     """The server fails before it is overloaded."""
 
 
-class Outcome(str, Enum):
-    """What became of a request."""
+class RequestOutcome(str, Enum):
+    """Outcome of a request."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
@@ -48,31 +48,31 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True)
-class Request:
-    """One request.
+class TimedRequest:
+    """One request and its outcome.
 
     Attributes:
-        sent_s: When, since the measurement began.
-        latency_s: Until its answer or refusal.
-        outcome: Which of them.
+        sent_s: When it was sent, since the measurement began.
+        latency_s: Time until its answer or refusal.
+        outcome: Its outcome.
         problem: The error's text.
     """
 
     sent_s: float
     latency_s: float
-    outcome: Outcome
+    outcome: RequestOutcome
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class OverloadSettings:
-    """How much and how long.
+    """Load and duration of an overload.
 
     Attributes:
         factor: Requests offered, in saturated rates.
         saturate_s: Seconds to find the saturated rate.
-        offer_s: Seconds of overload; longer where the queue's limit could not be reached in it.
-        in_flight: Requests under way while the saturated rate is found.
+        offer_s: Seconds of overload; longer where these would not fill the queue.
+        in_flight: Requests in flight while the saturated rate is found.
         timeout_s: Deadline of every request.
     """
 
@@ -85,17 +85,17 @@ class OverloadSettings:
 
 @dataclass(frozen=True)
 class OverloadResult:
-    """What was measured.
+    """Measurements of an overload.
 
     Attributes:
-        settings: As it was asked for.
-        variant: Of the detector.
-        max_queue_size: Of the detector, requests.
-        largest_batch: That the detector makes of requests from its queue.
+        settings: Load and duration.
+        variant: Variant of the detector.
+        max_queue_size: Limit of the detector's queue, requests.
+        largest_batch: Largest batch that the detector makes of its queue.
         unloaded_s: Latencies of single requests before.
-        saturated_per_s: Images a second with some requests under way.
-        requests: Those of the overload, in the order in which they were sent.
-        first_answer_s: From the end of the overload to the first answer of a request sent after it.
+        saturated_per_s: Images a second at the saturated rate.
+        requests: Requests of the overload, in the order in which they were sent.
+        first_answer_s: Time from the end of the overload to the first answer of a request sent after it.
         recovered_s: Latencies of the single requests after that.
         samples: Memory over time.
     """
@@ -106,13 +106,13 @@ class OverloadResult:
     largest_batch: int
     unloaded_s: Sequence[float]
     saturated_per_s: float
-    requests: Sequence[Request]
+    requests: Sequence[TimedRequest]
     first_answer_s: float
     recovered_s: Sequence[float]
-    samples: Sequence[Sample]
+    samples: Sequence[ProcessSample]
 
-    def latencies_s(self, outcome: Outcome) -> list[float]:
-        """Of the overload's requests with this outcome."""
+    def latencies_s(self, outcome: RequestOutcome) -> list[float]:
+        """Latencies of the overload's requests with this outcome."""
         return [one.latency_s for one in self.requests if one.outcome is outcome]
 
     @property
@@ -123,14 +123,14 @@ class OverloadResult:
     @property
     def goodput_per_s(self) -> float:
         """Answers a second, from the first request of the overload until the last answer."""
-        ends_s = [one.sent_s + one.latency_s for one in self.requests if one.outcome is Outcome.ANSWERED]
+        ends_s = [one.sent_s + one.latency_s for one in self.requests if one.outcome is RequestOutcome.ANSWERED]
         return len(ends_s) / (max(ends_s) - self.requests[0].sent_s) if ends_s else 0.0
 
     def failures(self) -> list[str]:
         """Why the server has not stood the overload, a line each."""
         found = []
-        accepted_s, refused_s = self.latencies_s(Outcome.ANSWERED), self.latencies_s(Outcome.REFUSED)
-        failed = [one for one in self.requests if one.outcome is Outcome.FAILED]
+        accepted_s, refused_s = self.latencies_s(RequestOutcome.ANSWERED), self.latencies_s(RequestOutcome.REFUSED)
+        failed = [one for one in self.requests if one.outcome is RequestOutcome.FAILED]
         if failed:
             found.append(f"{len(failed)} requests failed: {failed[0].problem}")
         if not refused_s:
@@ -162,22 +162,22 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
     """
     batching = server.repository.detector(server.variant).dynamic_batching
     max_queue_size = batching.default_queue_policy.max_queue_size
-    watch = Watch(server)
+    monitor = ProcessMonitor(server)
     load = _Load(server, image, settings.timeout_s)
     try:
         unloaded_s = [load.must_answer().latency_s for _ in range(_PROBES)]
-        watch.take(0, {})
+        monitor.take(0, {})
         saturated_per_s = load.saturate(settings)
         requests_per_s = settings.factor * saturated_per_s
         count = max(round(settings.offer_s * requests_per_s), _LEAST_QUEUES * max_queue_size)
-        requests = load.offer(count, requests_per_s, watch)
+        requests = load.offer(count, requests_per_s, monitor)
         end_s = load.now_s()
-        while load.ask().outcome is not Outcome.ANSWERED:
+        while load.ask().outcome is not RequestOutcome.ANSWERED:
             time.sleep(0.05)
         first_answer_s = load.now_s() - end_s
         done = [future.result() for future in requests]
         recovered_s = [load.must_answer().latency_s for _ in range(_PROBES)]
-        watch.take(len(done), {})
+        monitor.take(len(done), {})
     finally:
         load.close()
     return OverloadResult(
@@ -190,15 +190,15 @@ def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSet
         done,
         first_answer_s,
         recovered_s,
-        watch.samples,
+        monitor.samples,
     )
 
 
 class _Load:
-    """Sends the same image, and tells what became of it; nothing is sent twice."""
+    """Sends one image many times and records the outcomes; no request is retried."""
 
     def __init__(self, server: EmbeddedServer, image: bytes, timeout_s: float) -> None:
-        self._transport = GrpcTransport(server.url("grpc"))
+        self._transport = GrpcTransport(server.url("grpc"), timeout_s)
         self._tensor = np.array([[image]], np.object_)
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="overload")
@@ -211,27 +211,27 @@ class _Load:
     def now_s(self) -> float:
         return time.monotonic() - self._start_s
 
-    def ask(self) -> Request:
+    def ask(self) -> TimedRequest:
         sent_s = self.now_s()
-        outcome, problem = Outcome.ANSWERED, ""
+        outcome, problem = RequestOutcome.ANSWERED, ""
         try:
             self._transport.infer(MODEL, "IMAGE", self._tensor, OUTPUTS, self._timeout_s)
         except ServerOverloadedError as error:
-            outcome, problem = Outcome.REFUSED, str(error)
+            outcome, problem = RequestOutcome.REFUSED, str(error)
         except DeadlineExceededError as error:
-            outcome, problem = Outcome.LATE, str(error)
+            outcome, problem = RequestOutcome.LATE, str(error)
         except ClientError as error:
-            outcome, problem = Outcome.FAILED, str(error)
-        return Request(sent_s, self.now_s() - sent_s, outcome, problem)
+            outcome, problem = RequestOutcome.FAILED, str(error)
+        return TimedRequest(sent_s, self.now_s() - sent_s, outcome, problem)
 
-    def must_answer(self) -> Request:
+    def must_answer(self) -> TimedRequest:
         request = self.ask()
-        if request.outcome is not Outcome.ANSWERED:
+        if request.outcome is not RequestOutcome.ANSWERED:
             raise OverloadError(f"a single request was {request.outcome.value}: {request.problem}")
         return request
 
     def saturate(self, settings: OverloadSettings) -> float:
-        """Images a second, with so many requests always under way."""
+        """Measure the images a second with ``in_flight`` requests always in flight."""
         over = threading.Event()
         start_s = self.now_s()
 
@@ -247,8 +247,8 @@ class _Load:
         over.set()
         return sum(worker.result() for worker in workers) / (self.now_s() - start_s)
 
-    def offer(self, count: int, requests_per_s: float, watch: Watch) -> list[Future[Request]]:
-        """Send requests at even distances, and take samples meanwhile."""
+    def offer(self, count: int, requests_per_s: float, monitor: ProcessMonitor) -> list[Future[TimedRequest]]:
+        """Send requests at even intervals, and take samples meanwhile."""
         start_s, futures = self.now_s(), []
         sampled_s = -_SAMPLE_S
         for number in progress(range(count), total=count, description="overload", unit="requests"):
@@ -256,5 +256,5 @@ class _Load:
             futures.append(self._pool.submit(self.ask))
             if self.now_s() - sampled_s >= _SAMPLE_S:
                 sampled_s = self.now_s()
-                watch.take(number, {})
+                monitor.take(number, {})
         return futures

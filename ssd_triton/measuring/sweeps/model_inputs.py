@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ssd_triton.common.files import relative_to_cwd
-from ssd_triton.detector.export.samples import IMAGE_SUFFIXES, sample_photograph
-from ssd_triton.detector.postprocessing.reference import preprocess
+from ssd_triton.detector.export.samples import sample_photograph
+from ssd_triton.detector.protocol import preprocess
 from ssd_triton.measuring.sweeps.errors import SweepError
 from ssd_triton.measuring.sweeps.perf_analyzer import bytes_element
+from ssd_triton.media.images import list_images
 
 _MAX_FRAMES = 4
 """Different frames: each is megabytes, which ``perf_analyzer`` reads as text."""
@@ -39,7 +40,7 @@ def read_images(folder: Path | None, count: int) -> list[bytes]:
     """
     if folder is None:
         return [sample_photograph()]
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = list_images(folder)
     if len(paths) < count:
         raise SweepError(f"got {len(paths)} images in {relative_to_cwd(folder)}, expected num_images ({count}) or more")
     return [path.read_bytes() for path in paths[:count]]
