@@ -96,13 +96,13 @@ def test_no_interrupt_is_lost_and_none_comes_inside() -> None:
 
 ANSWERING = """
 import sys
-from ssd_triton import cli
+from ssd_triton.commands import runner
 def main():
     print("ready", flush=True)
     for line in sys.stdin:
         print("still here", flush=True)
     return 0
-cli.run(main)
+runner.run(main)
 """
 
 
