@@ -92,6 +92,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
     fine, whole = args.real_shares
     fine_tuning = InitialWeights(config.backbone, checkpoint=args.checkpoint)
+    imagenet = InitialWeights(config.backbone, backbone_weights=args.backbone_weights)
     plan = WeightsPlan(
         photographs=Source(*photographs),
         validation=Source(*validation),
