@@ -23,7 +23,7 @@ from ssd_triton.serving.repository.generated import outdated_files
 from ssd_triton.serving.repository.repository import ModelRepository
 
 REPOSITORY = ROOT / "model_repository"
-MODELS = ("ssd", "ssd_frames", "ssd_preprocess", "ssd_detector", "ssd_postprocess")
+MODELS = ("ssd", "ssd_frames", "ssd_preprocess", "ssd_preprocess_frames", "ssd_detector", "ssd_postprocess")
 ENSEMBLES = ("ssd", "ssd_frames")
 MODEL_REPOSITORY = ModelRepository(REPOSITORY)
 VARIANT_NAMES = MODEL_REPOSITORY.variants
