@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ssd_triton.common.files import ROOT
+from tests.documented import shown_commands
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,25 @@ def test_links_of_the_readme_lead_somewhere() -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", (ROOT / target).read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, anchor
+
+
+def test_paths_in_the_documentation_exist() -> None:
+    """Paths from the root of the clone; those of the architecture from that of the package, too."""
+    folders = "|".join(path.name for base in (ROOT, ROOT / "ssd_triton") for path in base.iterdir() if path.is_dir())
+    named = [
+        (shown, path.rstrip("/"))
+        for shown in shown_commands()
+        if shown.is_inline and "results" not in shown.page.parts and shown.page.name != "CHANGELOG.md"
+        for path in re.findall(rf"^(?:{folders})/[\w./-]+$", shown.text)
+    ]
+    assert len(named) > 80
+    made = ("reports", "site", "weights/downloads", "ssd_triton/_data")
+    missing = [
+        str(shown)
+        for shown, path in named
+        if not ((ROOT / path).exists() or (ROOT / "ssd_triton" / path).exists() or path.startswith(made))
+    ]
+    assert missing == []
 
 
 def _rows(report: str) -> list[dict[str, str]]:
