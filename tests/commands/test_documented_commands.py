@@ -15,7 +15,8 @@ from ssd_triton.common.files import ROOT
 from tests.documented import Shown, shown_commands
 
 COMMANDS = list(shown_commands())
-TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))
 PROGRAM = re.compile(r"(?:^|[ /(])(ssd-triton|make|python (?:tools|clients|perf)/\w+\.py)(?= |$)")
 
 
@@ -96,3 +97,10 @@ def test_a_wrong_command_is_noticed() -> None:
             check(words_of(text)[0], is_inline=False)
     with pytest.raises(AssertionError):
         check(["make", "tea"], is_inline=True)
+
+
+def test_make_help_lists_what_there_is() -> None:
+    listed = set(re.findall(r"^# make (\w+)", MAKEFILE, re.MULTILINE))
+    # The others are steps of these.
+    assert TARGETS - listed == {"help", "lint", "repository", "unit"}
+    assert listed <= TARGETS
