@@ -13,7 +13,7 @@ PAGES = sorted(page for folder in ("", "docs", "weights") for page in (ROOT / fo
 PAGES += sorted((ROOT / "perf/results").rglob("*.md"))
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`([^`\n]+)`")
+_INLINE = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def shown_commands() -> Iterator[Shown]:
             if language == "console":
                 joined = re.sub(r"\\\n\s*", "", block)
                 yield from (Shown(page, line[2:]) for line in joined.splitlines() if line.startswith("$ "))
-        yield from (Shown(page, code, is_inline=True) for code in _INLINE.findall(_BLOCK.sub("", text)))
+        for code in _INLINE.findall(_BLOCK.sub("", text)):
+            yield Shown(page, " ".join(code.split()), is_inline=True)
 
 
 def shown_programs(language: str, page: Path) -> list[str]:

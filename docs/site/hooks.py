@@ -32,6 +32,7 @@ PUBLISHED = {".csv", ".md", ".png"}
 
 _INCLUDE = re.compile(r"^<!-- include: (\w+) ?(.*?) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[([^]]+)\]\(((?:\.\./)+)([^)]+)\)")
+_ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -71,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return found.group() if is_report else text
 
     return _LINK.sub(linked, _INCLUDE.sub(included, markdown).replace("](../perf/results/", "](results/"))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Drop the marks of reStructuredText that docstrings have and Markdown does not know."""
+    return _ROLE.sub("<code>", html).replace("::</p>", ":</p>")
 
 
 def table(file: str, number: str = "1") -> str:

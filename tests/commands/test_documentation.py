@@ -56,7 +56,9 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 def test_nothing_generated_is_left_out(site: Path) -> None:
     for page in site.rglob("*.html"):
-        assert "<!-- include:" not in page.read_text(encoding="utf-8"), page
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- include:" not in text, page
+        assert re.findall(r":\w+:<code>|::</p>", text) == [], page
 
 
 def test_readme_is_short() -> None:
