@@ -1,7 +1,7 @@
 # make demo                  annotate a rendered drive through an embedded Triton server
 # make demo VIDEO=clip.mp4   the same with a clip of yours
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
-# make check                 linters, types, import rules and the tests that need no server
+# make check                 linters, types, import rules and the quick tests that need no server
 # make test                  make check, the documentation, and the tests against real servers
 # make docs                  the documentation as a site in site/
 # make audit                 licences and known vulnerabilities of what is installed
@@ -61,7 +61,7 @@ check:
 	@$(MAKE) --no-print-directory --jobs 2 lint unit
 
 unit: $(DEVELOPER) repository
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/served
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/served -m "not slow"
 
 docs: $(DEVELOPER)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -27,6 +27,7 @@ from tests.detector.quantized import TENSORS
 
 
 @pytest.mark.parametrize("method", get_args(CalibrationMethod))
+@pytest.mark.slow
 def test_every_method_stays_within_what_was_seen(
     tiny: Path, images: Path, weights: WeightsFile, method: CalibrationMethod
 ) -> None:

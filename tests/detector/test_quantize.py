@@ -258,6 +258,7 @@ def detections(path: Path, provider: str, photograph: bytes) -> Detections:
 
 
 @pytest.mark.parametrize("provider", [CPU, OPENVINO])
+@pytest.mark.slow
 def test_real_detections_are_those_of_fp32(int8: Path, fp32: Path, photograph: bytes, provider: str) -> None:
     assert int8.stat().st_size < 0.3 * fp32.stat().st_size
     expected = detections(fp32, CPU, photograph)

@@ -111,6 +111,7 @@ def own(config: Config, tmp_path: Path) -> Callable[..., Config]:
     return change
 
 
+@pytest.mark.slow
 def test_a_killed_builder_leaves_neither_lock_nor_half_an_engine(
     contended: tuple[Path, list[list[str]]], config: Config
 ) -> None:
@@ -126,6 +127,7 @@ def test_only_one_of_two_starters_builds(contended: tuple[Path, list[list[str]]]
     assert [link.resolve() for link in links] == [plan, plan]
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_fit_is_built_again(own: Callable[..., Config], cache: Path, config: Config) -> None:
     [metadata] = cache.glob("*/*.engine.json")
     values = json.loads(metadata.read_text(encoding="utf-8"))

@@ -129,6 +129,7 @@ def test_a_configuration_of_the_user_s_must_have_the_same_thresholds(tree: Path,
         outdated_files(ModelRepository(tree), labels)
 
 
+@pytest.mark.slow
 def test_changed_thresholds_rebuild_both_forms_of_the_post_processing(config: Config, tmp_path: Path) -> None:
     skip = shutil.ignore_patterns("onnx_int8*", "tensorrt_*", "*.plan")
     ensure_built(config, lambda line: None, only=["pytorch_fp32", "onnx_fp32"])

@@ -148,6 +148,7 @@ def test_judging_of_contacts_and_warnings(config: Config, labels: tuple[str, ...
     assert judge(replace(run, scenario=strict)) == ["warning 0.00 s before braking, expected at least 0.8 s"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_drive_bit_for_bit(config: Config, labels: tuple[str, ...]) -> None:
     seen: dict[int, list[bytes]] = {}
     for attempt, seed in enumerate((3, 3, 4)):
