@@ -2,4 +2,5 @@
 
 DETECTOR = "ssd_detector"
 PREPROCESS = "ssd_preprocess"
+PREPROCESS_FRAMES = "ssd_preprocess_frames"
 POSTPROCESS = "ssd_postprocess"

@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 
-def start_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
-    """Start all processes of a pool. They ignore Ctrl-C; the caller shuts them down.
+@contextmanager
+def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes start at once and ignore Ctrl-C; at the end, work that has not begun is cancelled.
 
     Args:
         workers: Number of processes.
@@ -21,21 +23,17 @@ def start_pool(workers: int, initializer: Callable[[], None] | None = None) -> P
     """
     # Spawned, not forked: neither CUDA nor threads survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer)
-    # Ctrl-C reaches the whole process group, but only the parent shall react. Processes inherit an ignored signal.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for _ in range(workers):
-            pool.submit(os.getpid)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return pool
-
-
-@contextmanager
-def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of :func:`start_pool` for a block; at its end, work that has not begun is cancelled."""
-    pool = start_pool(workers, initializer)
-    try:
+        # Started by the first process otherwise, and then unblocks the signal that is blocked below.
+        resource_tracker.ensure_running()
+        # Ctrl-C reaches the whole process group, but only the parent shall react. Processes inherit a blocked signal;
+        # the parent gets it afterwards.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(workers):
+                pool.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,1 +1,1 @@
-"""Training: images and boxes on the device, augmentation, matching, loss, the loop, snapshots and what is written."""
+"""Training: data and augmentation on the device, matching, loss, the loop, snapshots, model cards."""

@@ -1,4 +1,4 @@
-"""Batches of augmented images, made on the device from sources that lie there."""
+"""Batches of augmented images, made on the device from source images there."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssd_triton.config import AugmentationConfig
-from ssd_triton.training.colour import change_colours
-from ssd_triton.training.constants import WHOLE, constant, mean_rgb, std_rgb
-from ssd_triton.training.crop import zoom_in, zoom_out
-from ssd_triton.training.erasing import erase
+from ssd_triton.training.colour_jitter import jitter_colours
+from ssd_triton.training.device_constants import WHOLE, constant, mean_rgb, std_rgb
 from ssd_triton.training.geometry import TILES, Placement, largest_first, move_boxes, sample, sample_mosaic
+from ssd_triton.training.random_crop import zoom_in, zoom_out
+from ssd_triton.training.random_erasing import erase
 
 _MEETING_POINT = (0.4, 0.6)
-"""Between which fractions of its sides a mosaic's four images meet; further out they would be stretched too much."""
+"""Range of the point where a mosaic's four images meet, as fractions of its sides; beyond, they are too distorted."""
 _MAX_BOXES = 128
-"""Boxes an image at most, the largest ones; COCO's fullest images have about 90."""
+"""Largest number of boxes in an image; the largest are kept. COCO's fullest images have about 90."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step takes.
+    """The input of a training step.
 
     Attributes:
         images: FP32 [N, 3, 300, 300], normalised, channels last.
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G], as :class:`ssd_triton.training.examples.Examples` has them.
-        taught: BOOL [N], made of nothing but sources that are.
+        taught: BOOL [N], true for images made of taught sources only.
     """
 
     images: Tensor
@@ -47,8 +47,8 @@ class Sources:
         pixels: UINT8 [M, 3, S, S] RGB.
         boxes_xyxy: FP32 [M, G, 4], fractions of the images.
         labels: INT64 [M, G].
-        weights: FP64 [M], the probability of each.
-        taught: BOOL [M], whose outputs a teacher gives, see :class:`ssd_triton.training.teacher.Teacher`.
+        weights: FP64 [M], the probability of each image.
+        taught: BOOL [M], true for images with a teacher's outputs, see :class:`ssd_triton.training.teacher.Teacher`.
     """
 
     pixels: Tensor
@@ -59,7 +59,7 @@ class Sources:
 
 
 class _Images(NamedTuple):
-    """Images of one kind: FP32 [N, 3, 300, 300] less ImageNet's mean, boxes, labels, and which are taught."""
+    """Images of one kind: FP32 [N, 3, 300, 300] less ImageNet's mean, their boxes and labels; which are taught."""
 
     pixels: Tensor
     boxes_xyxy: Tensor
@@ -70,31 +70,31 @@ class _Images(NamedTuple):
 class Augmentation:
     """Draws sources and makes batches of them.
 
-    All randomness is the generator's, so that its state is all that a resumed training needs.
+    All random numbers come from the generator: a resumed training only needs its state.
     """
 
     def __init__(self, sources: Sources, settings: AugmentationConfig, generator: torch.Generator) -> None:
-        """Take the sources; they lie on the generator's device."""
+        """The sources are on the generator's device."""
         self._sources = sources
-        # Summed on the CPU: a GPU may add in another order each time.
+        # Summed on the CPU: a GPU may add in a different order each time.
         self._cumulative = sources.weights.cpu().cumsum(0).to(sources.weights.device)
         self._settings = settings
         self._generator = generator
         self._max_boxes = min(TILES * sources.labels.shape[1], _MAX_BOXES)
 
     def batch(self, size: int) -> Batch:
-        """Draw a batch, whose first images are mosaics."""
+        """Draw a batch; its first images are mosaics."""
         settings, generator = self._settings, self._generator
         mosaics = round(size * settings.mosaic_fraction)
         kinds = ((self._mosaic, mosaics), (self._single, size - mosaics))
         parts = [make(count) for make, count in kinds if count]
         images, boxes, labels, taught = (torch.cat([part[index] for part in parts]) for index in range(4))
-        centered, labels = erase(change_colours(images, settings, generator), boxes, labels, settings, generator)
+        centered, labels = erase(jitter_colours(images, settings, generator), boxes, labels, settings, generator)
         normalised = centered / std_rgb(centered.device)
         return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels, taught)
 
     def _single(self, count: int) -> _Images:
-        """One source an image: zoomed in or out, or whole."""
+        """Images of one source each: zoomed in or out, or whole."""
         index = self._draw(count)
         region = self._zoomed(index)
         out = zoom_out(count, self._settings.zoom_out_max_ratio, self._generator)
@@ -106,7 +106,7 @@ class Augmentation:
         return _Images(images, boxes, labels, self._sources.taught[index])
 
     def _mosaic(self, count: int) -> _Images:
-        """Four sources an image, which meet at a random point."""
+        """Images of four sources each that meet at a random point."""
         index = self._draw(count * TILES)
         low, high = _MEETING_POINT
         x, y = (low + (high - low) * self._uniform(count, 2)).unbind(dim=1)
@@ -121,7 +121,7 @@ class Augmentation:
         return _Images(sample_mosaic(_centered(sources), placement), boxes, labels, taught)
 
     def _place(self, index: Tensor, placement: Placement) -> tuple[Placement, Tensor, Tensor]:
-        """Mirror some of the sources, and move the boxes of all: where they go, boxes, labels."""
+        """Mirror some of the sources, and move all boxes: placement, boxes, labels."""
         placement = placement.mirrored(self._chance(len(index), self._settings.flip_fraction)[:, 0])
         boxes, labels = move_boxes(
             self._sources.boxes_xyxy[index],
@@ -133,14 +133,14 @@ class Augmentation:
         return placement, boxes, labels
 
     def _zoomed(self, index: Tensor) -> Tensor:
-        """Regions of sources, some of them zoomed in, the others whole: FP32 [N, 4]."""
+        """Regions of sources, FP32 [N, 4]: some zoomed in, the others whole."""
         boxes, labels = self._sources.boxes_xyxy[index], self._sources.labels[index]
         patch = zoom_in(boxes, labels > 0, self._settings.zoom_in_min_side, self._generator)
         whole = constant(WHOLE, patch.device)
         return torch.where(self._chance(len(index), self._settings.zoom_in_fraction), patch, whole)
 
     def _draw(self, count: int) -> Tensor:
-        """Indices of sources by their weights, INT64 [count]; unlike torch.multinomial, the host does not wait."""
+        """Random sources by their weights, INT64 [count]; unlike in torch.multinomial, the host does not wait."""
         places = torch.rand(count, dtype=torch.float64, device=self._cumulative.device, generator=self._generator)
         drawn = torch.searchsorted(self._cumulative, places * self._cumulative[-1], right=True)
         return drawn.clamp(max=len(self._cumulative) - 1)
@@ -149,11 +149,11 @@ class Augmentation:
         return torch.rand(*shape, device=self._cumulative.device, generator=self._generator)
 
     def _chance(self, count: int, fraction: float) -> Tensor:
-        """BOOL [count, 1], true with a probability."""
+        """BOOL [count, 1], true with the given probability."""
         return self._uniform(count, 1) < fraction
 
     def _fixed_rows(self, boxes_xyxy: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The same number of rows for every kind of image."""
+        """Cut or pad to the same number of rows for every kind of image."""
         boxes_xyxy, labels = largest_first(boxes_xyxy, labels, self._max_boxes)
         missing = self._max_boxes - labels.shape[1]
         return F.pad(boxes_xyxy, (0, 0, 0, missing)), F.pad(labels, (0, missing))

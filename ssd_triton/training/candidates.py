@@ -1,4 +1,4 @@
-"""Weights to choose among: their figures on photographs and on rendered traffic."""
+"""Candidates for publication: weights, judged on photographs and on rendered traffic."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ssd_triton.training.validation import ValidationSet, Validator, figures
 
 @dataclass(frozen=True)
 class Candidate:
-    """The figures of some weights.
+    """Figures of one set of weights.
 
     Attributes:
-        name: For tables.
-        share: Of the second network, in [0, 1]; None for weights that are no mixture.
-        metrics: On each set.
-        visibility: On each set: what is seen of rendered traffic, or None where the set is of photographs.
-        score: The mean AP of the sets by their weights.
+        name: Name for tables.
+        share: Share of the second network, in [0, 1]; None for weights that are no average.
+        metrics: COCO figures on each validation set.
+        visibility: Detected road users on each validation set; None on photographs.
+        score: Weighted mean AP of the validation sets.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Judge:
     """Evaluates candidates, all on the same sets."""
 
     def __init__(self, validator: Validator, labels: Sequence[str], criteria: Criteria) -> None:
-        """Look which sets are rendered.
+        """Find out which sets are rendered.
 
         Args:
-            validator: Holds the sets.
+            validator: Evaluates networks on the sets.
             labels: Class names by id, the background first.
-            criteria: What counts on rendered sets.
+            criteria: Criteria for rendered sets.
         """
         self.sets: tuple[ValidationSet, ...] = validator.sets
         self.rendered = tuple(_rendered_truth(one) for one in self.sets)
@@ -65,7 +65,7 @@ class Judge:
         self._validator, self._labels = validator, labels
 
     def evaluate(self, name: str, share: float | None, network: SSD300) -> Candidate:
-        """The figures of a network, which lies on the sets' device."""
+        """The figures of a network on the sets' device."""
         found = self._validator.detections(network)
         metrics = tuple(figures(one, detections) for one, detections in zip(self.sets, found, strict=True))
         visibility = tuple(
@@ -76,11 +76,11 @@ class Judge:
 
 
 def choose(candidates: Sequence[Candidate], max_loss: float) -> Candidate:
-    """The candidate of the best score that keeps what the first one reaches on photographs.
+    """The candidate with the best score that is about as good on photographs as the first one.
 
     Args:
         candidates: One or more.
-        max_loss: So much AP it may lose on each set of photographs.
+        max_loss: AP that it may lose on each set of photographs.
     """
     first = candidates[0]
     photographs = [place for place, seen in enumerate(first.visibility) if seen is None]
@@ -93,7 +93,7 @@ def choose(candidates: Sequence[Candidate], max_loss: float) -> Candidate:
 
 
 def _rendered_truth(one: ValidationSet) -> RenderedAnnotations | None:
-    """The annotations of a rendered set; None of one of photographs, which lacks what only a rendering knows."""
+    """The annotations of a rendered set; None for photographs, whose annotations know less."""
     try:
         return read_rendered(one.source.annotations)
     except EvaluationError:

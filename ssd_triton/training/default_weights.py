@@ -1,8 +1,8 @@
-"""Everything from photographs and a checkpoint to weights that see photographs and rendered traffic alike.
+"""All steps from photographs and a checkpoint to weights that detect in photographs and in rendered traffic.
 
-Rendered sets are drawn; the checkpoint is fine-tuned on photographs and rendered traffic, and averaged with itself;
-where an ImageNet backbone is given, a whole training is made from it, to compare; and the best weights are put into one
-folder with their card, figures and pictures. What an earlier run has finished is not done again.
+Renders training and validation images, fine-tunes the checkpoint on photographs and rendered traffic, and averages the
+result with the checkpoint. Given an ImageNet backbone, also trains a whole network from it, for comparison. Puts the
+best weights into one folder with their card, figures and pictures. Steps that an earlier run has finished are skipped.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from ssd_triton.simulation.dataset import write_dataset
 from ssd_triton.simulation.judging.visibility import Criteria, JudgedFrame
 from ssd_triton.simulation.judging.visibility_report import describe, write_report
 from ssd_triton.training.candidates import Candidate, choose
+from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.examples import Source
+from ssd_triton.training.initial_network import InitialWeights
 from ssd_triton.training.interpolate import Mixture, interpolate
 from ssd_triton.training.interpolation_report import candidates_table
 from ssd_triton.training.model_card import CARD
-from ssd_triton.training.run import WEIGHTS, Begin, Request, train
+from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
 from ssd_triton.training.trainer import SNAPSHOT
 
 _TRAINING_SEED, _VALIDATION_SEED = 1, 902
 _TRAINING_SIZES_PX = ((512, 288), (992, 300), (512, 288), (512, 384))
-"""Half of 16:9, as most dash cams have it, the others of KITTI's 3.3:1 and of 4:3: squeezed into the network's square,
-what is the same in the world looks different in each, and the lower edge of a box, from which ranges come, is learnt
-for the shapes that were seen."""
+"""Half 16:9, as in most dash cams, the others KITTI's 3.3:1 and 4:3. Each shape is squeezed differently into the
+network's square, and the lower edge of a box, from which ranges come, is only learnt for shapes in the training."""
 _VALIDATION_SIZES_PX = ((640, 360),)
 _RENDERED_WEIGHT = 0.3
-"""Of AP on rendered traffic in the choice; that on photographs has 1."""
+"""Weight of AP on rendered traffic in the choice; AP on photographs has weight 1."""
 _WORST = 8
 _log = logging.getLogger(__name__)
 
@@ -52,35 +53,35 @@ class Branch:
     """One training.
 
     Attributes:
-        name: Of its folder.
+        name: Name of its folder.
         settings: Its recipe.
-        begin: Weights to begin with.
-        real_share: Part of the draws that are photographs, in (0, 1).
-        taught: Train on what the checkpoint sees in photographs, instead of on their annotations.
+        initial: Weights to start with.
+        real_share: Fraction of the drawn images that are photographs, in (0, 1).
+        taught: Train on the checkpoint's detections in photographs, instead of on their annotations.
     """
 
     name: str
     settings: TrainingConfig
-    begin: Begin
+    initial: InitialWeights
     real_share: float
     taught: bool = False
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to make.
+class WeightsPlan:
+    """Data and settings of all steps.
 
     Attributes:
-        photographs: To train on.
-        validation: Photographs to choose by.
-        checkpoint: To fine-tune.
+        photographs: Photographs to train on.
+        validation: Photographs that choose the weights.
+        checkpoint: Weights to fine-tune.
         fine_tuning: The training from the checkpoint.
         whole: A training from an ImageNet backbone, or None.
-        drive: A folder of images that nobody has annotated, to look at; or None.
-        rendered: How many images to draw for training and for validation.
-        processes: That draw.
-        criteria: What counts on rendered images.
-        shares: Of the fine-tuned network, to average by.
+        drive: A folder of images without annotations, for a look at the detections; or None.
+        rendered: Number of images to render for training and for validation.
+        processes: Number of processes that render.
+        criteria: Criteria for rendered images.
+        shares: Shares of the fine-tuned network in the averages.
         max_loss: AP on photographs that may be lost against the checkpoint.
         notes: Lines for the model cards.
     """
@@ -99,25 +100,28 @@ class Plan:
     notes: Sequence[str] = ()
 
 
-class Maker:
-    """Follows a plan, in one folder."""
+class WeightsMaker:
+    """Makes weights by a plan, in one folder."""
 
-    def __init__(self, plan: Plan, config: Config, labels: Sequence[str], output: Path, device: torch.device) -> None:
+    def __init__(
+        self, plan: WeightsPlan, config: Config, labels: Sequence[str], output: Path, device: torch.device
+    ) -> None:
         """Do nothing yet.
 
         Args:
-            plan: What to make.
-            config: The network's backbone, and names of the data that are called otherwise in ``labels``.
+            plan: Data and settings.
+            config: Its backbone and ``coco.name_map`` are used.
             labels: Class names by id, the background first.
-            output: Gets everything.
-            device: To train and evaluate on.
+            output: Folder for everything.
+            device: Device to train and evaluate on.
         """
         self._plan, self._config, self._labels, self._output, self._device = plan, config, labels, output, device
+        self._classes = ClassMap(labels, labels, config.coco.name_map)
         self._chosen = output / "chosen"
         self._branches = [branch for branch in (plan.fine_tuning, plan.whole) if branch is not None]
 
     def make(self) -> str:
-        """Do what is not done yet; ``chosen`` in the folder gets the best weights and what belongs to them.
+        """Do what is not done yet; the folder ``chosen`` gets the best weights, their card, figures and pictures.
 
         Returns:
             All figures as Markdown.
@@ -142,30 +146,28 @@ class Maker:
 
     def _rendered(self, name: str, count: int, seed: int, sizes_px: Sequence[tuple[int, int]]) -> Source:
         folder = self._output / "rendered" / name
-        # The annotations come last: a folder without them is not whole.
+        # The annotations are written last: without them, the folder is incomplete.
         if not (folder / "annotations.json").exists():
-            _log.info("drawing %d images into %s", count, relative_to_cwd(folder))
+            _log.info("rendering %d images into %s", count, relative_to_cwd(folder))
             write_dataset(folder, count, seed, sizes_px, self._labels, processes=self._plan.processes)
         return Source(folder / "images", folder / "annotations.json")
 
     def _train(self, branch: Branch, training: tuple[Source, Source], validation: Sequence[Source]) -> None:
-        """Train, or go on, or do nothing where the training is finished."""
+        """Train or resume, unless the training is finished."""
         folder = self._output / branch.name
         if _last_step(folder) >= branch.settings.steps:
             _log.info("%s is finished already", relative_to_cwd(folder))
             return
         _log.info("training: %s", branch.name)
         photographs, rendered = training
-        request = Request(
+        request = TrainingRequest(
             training=[
                 replace(photographs, weight=branch.real_share, taught=branch.taught),
                 replace(rendered, weight=1 - branch.real_share),
             ],
             validation=validation,
-            labels=self._labels,
-            known=self._labels,
-            name_map=self._config.coco.name_map,
-            begin=branch.begin,
+            classes=self._classes,
+            initial=branch.initial,
             notes=self._plan.notes,
         )
         settings = branch.settings.model_copy(update={"output": folder})
@@ -182,15 +184,14 @@ class Maker:
             shares=plan.shares,
             others=[] if plan.whole is None else [self._weights_of(plan.whole)],
             validation=validation,
-            labels=self._labels,
-            name_map=self._config.coco.name_map,
+            classes=self._classes,
             backbone=self._config.backbone,
             criteria=plan.criteria,
             max_loss=plan.max_loss,
         )
 
     def _collect(self, best: Candidate) -> None:
-        """Put the best weights, their card, and what tells of the way to them into one folder."""
+        """Copy the best weights, their card, and the figures of all steps into one folder."""
         mixed = self._output / "interpolated"
         whole = self._plan.whole
         origin = mixed if whole is None or best.share is not None else self._output / whole.name
@@ -204,7 +205,7 @@ class Maker:
                 shutil.copyfile(source, temporary)
 
     def _report_rendered(self, best: Candidate, rendered: Source) -> None:
-        """Tables and pictures of what the best weights see of rendered traffic."""
+        """Write tables and pictures of the best weights' detections in rendered traffic."""
         seen = best.visibility[1]
         if seen is None:
             return
@@ -229,7 +230,7 @@ class Maker:
 
 
 def _last_step(folder: Path) -> int:
-    """Of a training's last validation, which its last step has too."""
+    """The step of a training's last validation; its last step ends with one."""
     path = folder / "validations.csv"
     if not path.exists():
         return 0

@@ -1,4 +1,4 @@
-"""What a user can mend about a training."""
+"""Errors of a training that a user can correct."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ssd_triton.common.errors import UserError
 
 
 class TrainingError(UserError):
-    """Data, a checkpoint, a snapshot or the memory of the device do not allow to train."""
+    """Data, a checkpoint, a snapshot or the memory of the device make a training impossible."""

@@ -1,7 +1,7 @@
-"""Which part of which source image fills which part of an augmented one: pixels and boxes by the same mapping.
+"""The mapping from source images to augmented ones, the same for pixels and boxes.
 
-Everything is batched tensor arithmetic in fractions of images, without a loop over images and without a wait of the
-host for the device.
+All of it is batched tensor arithmetic in fractions of images: without loops over images, and without the host waiting
+for the device.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.training.examples import IGNORED, PADDING
 
 SUPERSAMPLING = 2
-"""Samples a pixel along each side: a bilinear sample alone aliases where the source is shrunk."""
+"""Samples along each side of a pixel: a single bilinear sample aliases where the source is shrunk."""
 TILES = 4
-"""Sources of a mosaic."""
+"""Number of sources in a mosaic."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where sources go; all FP32 [N, 4] in fractions.
+    """Where sources go: FP32 [N, 4], fractions of images.
 
     Attributes:
-        region: Left, top, right, bottom of the part of the source that is seen; beyond [0, 1] lies nothing. A mirrored
-            source has its right before its left.
-        target: Left, top, right, bottom of the part of the result that it fills.
+        region: Left, top, right, bottom of the visible part of the source; may exceed [0, 1]. Left and right are
+            swapped for a mirrored source.
+        target: Left, top, right, bottom of the part of the result that the region fills.
     """
 
     region: Tensor
     target: Tensor
 
     def mirrored(self, chosen: Tensor) -> Placement:
-        """The same with left and right swapped where ``chosen``, BOOL [N], is true."""
+        """Swap left and right of the regions where ``chosen``, BOOL [N], is true."""
         swapped = self.region[:, [2, 1, 0, 3]]
         return Placement(torch.where(chosen[:, None], swapped, self.region), self.target)
 
 
 def sample(pixels: Tensor, placement: Placement) -> Tensor:
-    """Draw every source's region; what lies beyond a source is 0.
+    """Draw the region of each source; pixels outside a source are 0.
 
     Args:
         pixels: FP32 [N, 3, S, S].
-        placement: Of each source; beyond its target, what lies beyond its region is drawn.
+        placement: One for each source; the drawing continues beyond the target.
 
     Returns:
         FP32 [N, 3, 300, 300].
@@ -58,19 +58,19 @@ def sample(pixels: Tensor, placement: Placement) -> Tensor:
 
 
 def sample_mosaic(pixels: Tensor, placement: Placement) -> Tensor:
-    """Draw four sources into one image each, with one sample a pixel whichever source it comes from.
+    """Draw images of four sources each; each sample is taken from its own source only.
 
     Args:
-        pixels: FP32 [N, 3, 4 * S, S]: the sources below each other.
-        placement: Of all sources, [4 * N, 4], an image's four in a row: top left, top right, bottom left, bottom
-            right. Their targets meet at a point, and their regions lie within the sources.
+        pixels: FP32 [N, 3, 4 * S, S]: four sources below each other.
+        placement: [4 * N, 4], for each image top left, top right, bottom left and bottom right. The four targets meet
+            at a point; the regions are within the sources.
 
     Returns:
         FP32 [N, 3, 300, 300].
     """
     side, source_px = IMAGE_SIZE_PX * SUPERSAMPLING, pixels.shape[3]
     centers = (torch.arange(side, device=pixels.device, dtype=torch.float32) + 0.5) / side
-    # [N, 4, side]: of each place along an axis, the place in each of the four sources. Half a pixel from a source's
+    # [N, 4, side]: for each place along an axis, the place in each of the four sources; half a pixel or more from the
     # border, so that a sample takes nothing from the source above or below.
     border = 0.5 / source_px
     x, y = (_to_source(centers, placement, axis).reshape(-1, TILES, side).clamp(border, 1 - border) for axis in (0, 1))
@@ -82,7 +82,7 @@ def sample_mosaic(pixels: Tensor, placement: Placement) -> Tensor:
         torch.where(right, x[:, 3, None, :], x[:, 2, None, :]),
         torch.where(right, x[:, 1, None, :], x[:, 0, None, :]),
     )
-    # Stacked sources: each one's place in the stack comes before the place in it.
+    # The integer part is the source's place in the stack.
     left_y = torch.where(below, 2 + y[:, 2, :, None], y[:, 0, :, None])
     right_y = torch.where(below, 3 + y[:, 3, :, None], 1 + y[:, 1, :, None])
     source_y = torch.where(right, right_y, left_y) / TILES
@@ -100,17 +100,17 @@ def _to_source(places: Tensor, placement: Placement, axis: int) -> Tensor:
 def move_boxes(
     boxes_xyxy: Tensor, labels: Tensor, placement: Placement, *, min_visible: float, min_side_px: float
 ) -> tuple[Tensor, Tensor]:
-    """Take boxes to the result, cut at the border of their target.
+    """Move boxes to the result, and cut them at the border of their target.
 
     Args:
         boxes_xyxy: FP32 [N, G, 4], fractions of the sources.
         labels: INT64 [N, G].
-        placement: Of each source.
-        min_visible: An object of which a smaller part of the box stays is ignored.
-        min_side_px: One that is thinner than this in the result is ignored.
+        placement: One for each source.
+        min_visible: Objects with a smaller visible fraction of their box are ignored.
+        min_side_px: Objects that are thinner in the result are ignored.
 
     Returns:
-        Boxes and labels of the same shapes; those that are not seen at all become padding.
+        Boxes and labels of the same shapes; invisible ones become padding.
     """
     scale = (placement.target[:, 2:] - placement.target[:, :2]) / (placement.region[:, 2:] - placement.region[:, :2])
     corners = boxes_xyxy.reshape(*labels.shape, 2, 2)
@@ -122,7 +122,7 @@ def move_boxes(
     sides = cut_bottom_right - cut_top_left
     visible = sides.prod(dim=-1) / (bottom_right - top_left).prod(dim=-1).clamp(min=1e-12)
     seen = (labels != PADDING) & (sides > 0).all(dim=-1)
-    # A box that fills its side's border exactly differs from 1 by rounding only.
+    # Rounding may take a box with just the least visible fraction below it.
     whole_enough = (visible >= min_visible - 1e-6) & (sides >= min_side_px / IMAGE_SIZE_PX).all(dim=-1)
     kept = torch.where(whole_enough, labels, torch.full_like(labels, IGNORED))
     boxes = torch.cat([cut_top_left, cut_bottom_right], dim=-1)
@@ -130,7 +130,7 @@ def move_boxes(
 
 
 def largest_first(boxes_xyxy: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Cut [N, G] boxes to the ``most`` largest of each image; padding goes last."""
+    """Keep the ``most`` largest of [N, G] boxes of each image; padding comes last."""
     area = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
     area = torch.where(labels == PADDING, torch.full_like(area, -1.0), area)
     order = area.sort(dim=1, descending=True, stable=True).indices[:, :most]

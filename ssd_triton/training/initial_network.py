@@ -1,9 +1,10 @@
-"""The network that a training begins with: an ImageNet backbone or a checkpoint, and new layers."""
+"""The network at the start of a training: an ImageNet backbone or a checkpoint, and new layers."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,45 @@ import torch
 from torch import Tensor, nn
 
 from ssd_triton.common.errors import listing
-from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.training.errors import TrainingError
 
 STAGE_OF = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6}
-"""Places in the checkpoint's backbone of the modules of an ImageNet ResNet, by torchvision's names."""
+"""Index in the checkpoint's backbone of each module of an ImageNet ResNet, by torchvision's name."""
 _BACKBONE = "feature_extractor.feature_extractor"
 
 
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights that a training starts with.
+
+    Attributes:
+        backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
+        backbone_weights: ImageNet weights of the backbone, or None.
+        checkpoint: A whole network to fine-tune, or None; at most one of both is given.
+        new_heads: Replace the checkpoint's class heads by random ones.
+    """
+
+    backbone: str
+    backbone_weights: Path | None = None
+    checkpoint: Path | None = None
+    new_heads: bool = False
+
+    def describe(self) -> str:
+        """Words for the model card."""
+        if self.checkpoint is not None:
+            heads = ", with new class heads" if self.new_heads else ""
+            return f"the checkpoint `{self.checkpoint.name}` (SHA-256 `{sha256_of(self.checkpoint)[:16]}`){heads}"
+        if self.backbone_weights is not None:
+            path = self.backbone_weights
+            return f"the ImageNet backbone `{path.name}` (SHA-256 `{sha256_of(path)[:16]}`) and random new layers"
+        return "random weights"
+
+
 def new_network(backbone: str, num_labels: int, seed: int) -> SSD300:
-    """A network whose additional blocks and heads are random as NVIDIA DeepLearningExamples' (Xavier, uniform)."""
+    """A network with random weights; additional blocks and heads as NVIDIA DeepLearningExamples (Xavier, uniform)."""
     torch.manual_seed(seed)
     network = SSD300(backbone, num_labels)
     for part in (network.additional_blocks, network.loc, network.conf):
@@ -31,16 +59,15 @@ def new_network(backbone: str, num_labels: int, seed: int) -> SSD300:
 
 
 def load_backbone(network: SSD300, path: Path) -> None:
-    """Take the convolutions and batch norms of an ImageNet ResNet, up to conv4.
+    """Load the convolutions and batch norms of an ImageNet ResNet, up to conv4.
 
-    They must take RGB pixels normalised by ImageNet's mean and standard deviation. In weights that come from Caffe, the
-    stride of a stage lies on its first 1x1 convolution, and here on the 3x3 one: such weights load as well, and the
-    stage adapts as it is trained.
+    They must expect RGB pixels normalised by ImageNet's mean and standard deviation. Weights from Caffe have the stride
+    of a stage in its first 1x1 convolution instead of the 3x3 one: they load, and the stage adapts in training.
 
     Args:
-        network: Takes them.
-        path: ``.npz`` (as :func:`numpy.savez` writes it), ``.safetensors`` or ``.pt``, in torchvision's names
-            (``layer1.0.conv1.weight``); what comes after conv4 is passed over.
+        network: Changed in place.
+        path: ``.npz`` (as :func:`numpy.savez` writes it), ``.safetensors`` or ``.pt``, with torchvision's names
+            (``layer1.0.conv1.weight``); layers after conv4 are ignored.
 
     Raises:
         TrainingError: The file is no such archive, or does not fit the backbone.
@@ -56,16 +83,16 @@ def load_backbone(network: SSD300, path: Path) -> None:
 
 
 def load_checkpoint(network: SSD300, path: Path, *, new_heads: bool) -> None:
-    """Take a checkpoint in the names of NVIDIA's published one.
+    """Load a checkpoint with the parameter names of NVIDIA's published one.
 
     Args:
-        network: Takes it.
+        network: Changed in place.
         path: ``.safetensors`` or ``.pt``.
-        new_heads: Keep the network's own heads for classes, for other classes than the checkpoint's.
+        new_heads: Keep the network's own class heads, for classes that differ from the checkpoint's.
 
     Raises:
         WeightsError: The file cannot be read.
-        TrainingError: It is of another number of classes or of another backbone.
+        TrainingError: The number of classes or the backbone differs.
     """
     state = WeightsFile(path).read_state_dict()
     head, own_head = state.get("conf.0.weight"), network.state_dict()["conf.0.weight"]
@@ -73,7 +100,7 @@ def load_checkpoint(network: SSD300, path: Path, *, new_heads: bool) -> None:
         per_class = len(own_head) // network.num_labels
         raise TrainingError(
             f"{relative_to_cwd(path)}: got {len(head) // per_class} classes with the background, expected "
-            f"{network.num_labels}; give the labels it was trained with, or --new-heads to begin its class heads anew"
+            f"{network.num_labels}; give its own labels, or --new-heads for new class heads"
         )
     kept = [name for name in network.state_dict() if not (new_heads and name.startswith("conf."))]
     _load(network, state, path, kept)
@@ -100,9 +127,9 @@ def _read_npz(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load(network: SSD300, state: Mapping[str, Tensor], path: Path, names: Sequence[str]) -> None:
-    """Load these parameters, all of them, or say what does not fit."""
+    """Load all of these parameters, or raise an error that lists what does not fit."""
     own = network.state_dict()
-    # A counter that nothing reads here; older checkpoints lack it.
+    # An unused counter; older checkpoints lack it.
     wanted = [name for name in names if not name.endswith("num_batches_tracked")]
     missing = [name for name in wanted if name not in state]
     misshaped = [name for name in wanted if name in state and state[name].shape != own[name].shape]
@@ -113,7 +140,5 @@ def _load(network: SSD300, state: Mapping[str, Tensor], path: Path, names: Seque
         if found
     ]
     if problems:
-        raise TrainingError(
-            f"{relative_to_cwd(path)}: {'; '.join(problems)}; give other weights, or the --backbone that they are of"
-        )
+        raise TrainingError(f"{relative_to_cwd(path)}: {'; '.join(problems)}; give other weights, or their --backbone")
     network.load_state_dict({name: state[name] for name in wanted}, strict=False)

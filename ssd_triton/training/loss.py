@@ -1,7 +1,7 @@
 """The multibox loss: smooth L1 of offsets and cross-entropy of classes, with hard negatives.
 
-Source: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2. It is divided by the positives of the
-whole batch, so that an image with one object weighs no more than its object.
+Source: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2. It is divided by the number of
+positives in the whole batch, so that each object has the same weight.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from ssd_triton.training.matching import Targets
 
 
 class Loss(NamedTuple):
-    """Both parts, FP32 scalars, each over the number of positives and by its weight."""
+    """Both parts, FP32 scalars: divided by the number of positives, times their weight."""
 
     boxes: Tensor
     classes: Tensor
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """The sum to minimise."""
         return self.boxes + self.classes
 
 
 def multibox_loss(loc: Tensor, conf: Tensor, targets: Targets, settings: LossConfig) -> Loss:
-    """Compare predictions with what was to be predicted.
+    """Compare predictions with their targets.
 
     Args:
         loc: [N, 4, D] offsets.
         conf: [N, num_labels, D] logits, the background first.
-        targets: For the same default boxes.
-        settings: How many negatives count, the smoothing of labels, and how much errors of boxes count.
+        targets: Targets of the same default boxes.
+        settings: Number of negatives, label smoothing, and weight of the boxes.
     """
     positive = targets.labels > 0
     count = positive.sum().clamp(min=1)
@@ -51,12 +51,12 @@ def multibox_loss(loc: Tensor, conf: Tensor, targets: Targets, settings: LossCon
 
 
 def hard_negatives(entropy: Tensor, labels: Tensor, settings: LossConfig) -> Tensor:
-    """The background boxes that count: in each image, those that are taken most wrongly.
+    """The background boxes that count: in each image, those with the highest loss.
 
     Args:
-        entropy: FP32 [N, D], what each box would add to the loss.
-        labels: INT64 [N, D], of :class:`Targets`.
-        settings: How many an image for each positive one, and at least.
+        entropy: FP32 [N, D], the loss of each box.
+        labels: INT64 [N, D], as in :class:`Targets`.
+        settings: Number of negatives for each positive, and the least number in an image.
 
     Returns:
         BOOL [N, D].
@@ -64,7 +64,7 @@ def hard_negatives(entropy: Tensor, labels: Tensor, settings: LossConfig) -> Ten
     background = labels == 0
     positives = (labels > 0).sum(dim=1)
     wanted = (positives * settings.negatives_per_positive).clamp(min=settings.min_negatives)
-    # Below every entropy: only background is ranked among the first.
+    # Below every entropy, so that only background ranks among the first.
     ranked = torch.where(background, entropy, torch.full_like(entropy, -1.0))
     order = ranked.sort(dim=1, descending=True, stable=True).indices
     rank = torch.empty_like(order)

@@ -1,10 +1,10 @@
-"""Which default box is to find which object, for whole batches on the device.
+"""Matching of default boxes with objects, for whole batches on the device.
 
 Source: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``, ``Encoder.encode``): a default box is
 matched with the object that it overlaps most, if their IoU is at least 0.5; and the best default box of every object is
-matched with it whatever their IoU. Objects that few default boxes fit, small ones above all, are matched with the few
-that overlap them most, as in Zhang et al., "S3FD: Single Shot Scale-invariant Face Detector" (2017), section 3.2.
-Objects to ignore are our own addition.
+matched with it, whatever their IoU. Objects that few default boxes fit, mostly small ones, are matched with those that
+overlap them most, as in Zhang et al., "S3FD: Single Shot Scale-invariant Face Detector" (2017), section 3.2. Ignored
+objects are our own addition.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ssd_triton.training.examples import IGNORED, PADDING
 
 MIN_IOU = 0.5
 MIN_FALLBACK_IOU = 0.1
-"""With less, a default box is no fallback for an object that none fits: Zhang et al., section 3.2."""
-MIN_IGNORED_PART = 0.5
-"""A default box of which this part lies in an ignored box is no background."""
+"""Least IoU of a fallback for an object that no default box fits: Zhang et al., section 3.2."""
+MIN_IGNORED_FRACTION = 0.5
+"""Fraction of a default box within an ignored box from which it is not background."""
 _NONE = -1
 
 
 class Targets(NamedTuple):
-    """What the network shall predict.
+    """The network's ideal predictions.
 
     Attributes:
         labels: INT64 [N, D]: the class id of the matched object, 0 for background,
             :data:`ssd_triton.training.examples.IGNORED` for neither.
-        offsets: FP32 [N, D, 4], of the matched objects; of no meaning where the label is not above 0.
+        offsets: FP32 [N, D, 4], of the matched objects; meaningless unless the label is above 0.
     """
 
     labels: Tensor
@@ -40,13 +40,13 @@ class Targets(NamedTuple):
 
 
 class BoxCount:
-    """How many boxes a batch has, on its way to the host.
+    """The number of boxes in a batch, copied to the host in the background.
 
-    The copy starts at once, so that :meth:`read`, called after more work was queued, does not wait for that work.
+    The copy starts at once: a later :meth:`read` does not wait for work that was queued in the meantime.
     """
 
     def __init__(self, labels: Tensor) -> None:
-        """Start counting; ``labels`` are those of :func:`match`."""
+        """Start counting; ``labels`` as in :func:`match`."""
         self._count = (labels != PADDING).sum().to("cpu", non_blocking=True)
         self._copied: torch.cuda.Event | None = None
         if labels.is_cuda:
@@ -54,7 +54,7 @@ class BoxCount:
             self._copied.record(torch.cuda.current_stream(labels.device))
 
     def read(self) -> int:
-        """The number, as soon as it is there."""
+        """Wait for the number."""
         if self._copied is not None:
             self._copied.synchronize()
         return int(self._count)
@@ -66,8 +66,8 @@ class _Rows(NamedTuple):
     Attributes:
         boxes_xyxy: FP32 [K, 4].
         labels: INT64 [K].
-        image: INT64 [K], which one each box is in.
-        lengths: INT64 [N], boxes of each image.
+        image: INT64 [K], index of each box's image.
+        lengths: INT64 [N], number of boxes in each image.
     """
 
     boxes_xyxy: Tensor
@@ -81,16 +81,16 @@ def match(
 ) -> Targets:
     """Match the objects of a batch with default boxes.
 
-    Of equal overlaps, the first object and the first default box count; where two objects have the same best default
-    box, the last object gets it.
+    Among equal overlaps, the first object and the first default box win; if two objects have the same best default box,
+    the last object gets it.
 
     Args:
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G]: class ids, padding, or ignored boxes.
         defaults_cxcywh: FP32 [D, 4].
-        fallback: An object gets this many default boxes, those of the highest IoU, even if that is less than
-            :data:`MIN_IOU`, but not less than :data:`MIN_FALLBACK_IOU`; 1 or more.
-        count: Of these labels; None counts them now, for which the host waits.
+        fallback: Number of default boxes, 1 or more, that an object gets even below :data:`MIN_IOU`: those with the
+            highest IoU, from :data:`MIN_FALLBACK_IOU` on.
+        count: The count of these labels; None counts them now, and the host waits.
     """
     rows = _without_padding(boxes_xyxy, labels, (count or BoxCount(labels)).read())
     overlap = _overlaps(rows, defaults_cxcywh)
@@ -99,11 +99,11 @@ def match(
     best_iou = _of_images(overlap, rows, "max")
     in_ignored = -_of_images(overlap, rows, "min")
     best_row = _first_row(overlap, best_iou, rows)
-    # What no row belongs to gets one behind the last, which is of no object.
+    # Default boxes without a row get an extra last one, of no object.
     row_labels, row_boxes = F.pad(rows.labels, (0, 1)), F.pad(rows.boxes_xyxy, (0, 0, 0, 1))
     positive = (forced != _NONE) | (best_iou >= F.pad(least_iou, (0, 1), value=MIN_IOU)[best_row])
     matched = torch.where(forced == _NONE, best_row, forced)
-    background = torch.where(in_ignored >= MIN_IGNORED_PART, IGNORED, 0)
+    background = torch.where(in_ignored >= MIN_IGNORED_FRACTION, IGNORED, 0)
     target_labels = torch.where(positive, row_labels[matched], background)
     return Targets(target_labels, encode(row_boxes[matched], defaults_cxcywh))
 
@@ -111,7 +111,7 @@ def match(
 def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
     """Offsets of boxes [..., D, 4] against default boxes [D, 4], as :func:`ssd_triton.detector.network.boxes.encode`.
 
-    Padding, which has no size, gives finite numbers of no meaning.
+    Padding has no size, and gives finite but meaningless numbers.
     """
     top_left, bottom_right = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
     center = ((top_left + bottom_right) / 2 - defaults_cxcywh[:, :2]) / defaults_cxcywh[:, 2:] / CENTER_VARIANCE
@@ -121,16 +121,16 @@ def encode(boxes_xyxy: Tensor, defaults_cxcywh: Tensor) -> Tensor:
 
 def _without_padding(boxes_xyxy: Tensor, labels: Tensor, count: int) -> _Rows:
     used = labels != PADDING
-    # A stable sort, as torch.nonzero would have the host wait.
+    # A stable sort, since torch.nonzero would make the host wait.
     chosen = used.flatten().byte().sort(descending=True, stable=True).indices[:count]
     image = chosen.div(max(labels.shape[1], 1), rounding_mode="floor")
     return _Rows(boxes_xyxy.flatten(0, 1)[chosen], labels.flatten()[chosen], image, used.sum(dim=1))
 
 
 def _overlaps(rows: _Rows, defaults_cxcywh: Tensor) -> Tensor:
-    """FP32 [K, D]: the IoU with objects; of ignored boxes, less the part of the default box that lies in them.
+    """FP32 [K, D]: the IoU with objects; for ignored boxes, minus the fraction of the default box within them.
 
-    Both signs share one matrix, since whatever reads it costs as much memory traffic as making it.
+    One matrix holds both, told apart by sign, since reading it costs as much memory traffic as making it.
     """
     low = defaults_cxcywh[:, :2] - defaults_cxcywh[:, 2:] / 2
     high = defaults_cxcywh[:, :2] + defaults_cxcywh[:, 2:] / 2
@@ -148,20 +148,20 @@ def _overlaps(rows: _Rows, defaults_cxcywh: Tensor) -> Tensor:
 
 
 def _least_iou(overlap: Tensor, fallback: int) -> Tensor:
-    """From which IoU on default boxes are matched with each object, [K]."""
+    """The IoU from which default boxes are matched with each object, [K]."""
     if fallback == 1:
         return torch.full_like(overlap[:, 0], MIN_IOU)
     return overlap.topk(min(fallback, overlap.shape[1]), dim=1).values[:, -1].clamp(MIN_FALLBACK_IOU, MIN_IOU)
 
 
 def _of_images(values: Tensor, rows: _Rows, reduce: str) -> Tensor:
-    """The largest or smallest of an image's rows and 0: [K, D] -> [N, D]."""
-    # The lengths are those of the rows: to check it would have the host wait.
+    """The maximum or minimum of 0 and each image's rows: [K, D] -> [N, D]."""
+    # Unsafe: the check that the lengths add up to the rows, as they do, would make the host wait.
     return torch.segment_reduce(values, reduce, lengths=rows.lengths, axis=0, unsafe=True, initial=0.0)
 
 
 def _first_row(overlap: Tensor, best_iou: Tensor, rows: _Rows) -> Tensor:
-    """INT64 [N, D]: the first row of its image that has the best IoU, K if none; changes ``overlap``."""
+    """INT64 [N, D]: the first row of the image with the best IoU, K if there is none; changes ``overlap``."""
     count = len(rows.labels)
     # FP32 counts rows exactly up to 2^24.
     from_end = torch.arange(count, 0, -1, device=overlap.device, dtype=overlap.dtype)
@@ -170,7 +170,7 @@ def _first_row(overlap: Tensor, best_iou: Tensor, rows: _Rows) -> Tensor:
 
 
 def _forced(best_default: Tensor, rows: _Rows, num_defaults: int) -> Tensor:
-    """The row of the object whose best default box each one is, [N, D]: the last of several, :data:`_NONE` of none."""
+    """INT64 [N, D]: the last row whose best default box this is, or :data:`_NONE`."""
     index = torch.arange(len(rows.labels), device=rows.labels.device)
     index = torch.where(rows.labels > 0, index, _NONE)
     none = torch.full((len(rows.lengths) * num_defaults,), _NONE, dtype=index.dtype, device=index.device)

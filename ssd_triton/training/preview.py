@@ -1,4 +1,4 @@
-"""A picture of what the network is trained on: the first augmented images with their boxes."""
+"""A picture of augmented training images with their boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssd_triton.common.files import atomic_output
 from ssd_triton.config import TrainingConfig
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.training.augmentation import Augmentation, Sources
-from ssd_triton.training.constants import mean_rgb, std_rgb
+from ssd_triton.training.device_constants import mean_rgb, std_rgb
 from ssd_triton.training.examples import IGNORED, PADDING
 
 _COLUMNS, _ROWS = 4, 3
@@ -20,7 +20,7 @@ _OBJECT_RGB, _IGNORED_RGB = (60, 220, 60), (230, 60, 60)
 
 
 def write_preview(path: Path, sources: Sources, settings: TrainingConfig, labels: Sequence[str]) -> None:
-    """Draw a batch of its own, so that the training's randomness is not touched; ignored boxes are red."""
+    """Draw a separate batch, which leaves the training's random numbers alone; ignored boxes are red."""
     device = sources.pixels.device
     generator = torch.Generator(device).manual_seed(settings.seed)
     batch = Augmentation(sources, settings.augmentation, generator).batch(_COLUMNS * _ROWS)

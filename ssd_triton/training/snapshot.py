@@ -1,4 +1,4 @@
-"""The whole state of a training in one file, from which it goes on exactly."""
+"""The whole state of a training in one file, from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -12,42 +12,45 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.history import Record
 
-_FORMAT = 1
+_FORMAT = 2
 _LISTED = 3
 _OF_TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""PyTorch's writer of archives has no error of its own kind: these are in its messages."""
+"""PyTorch's archive writer raises RuntimeError: its messages contain one of these."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that changes while a network trains, but the count of steps and the figures.
+    """Everything that changes in training, except the figures and the number of steps.
 
     Attributes:
-        network: The weights that are trained.
+        network: The trained weights.
         average: Their running average.
-        optimizer: With its moments.
-        generator: Of the augmentation and the drawing of images, which is the position in the data too.
-        device: Whose own generator dropout uses.
+        optimizer: The optimizer, with its moments.
+        schedule: Its learning rates.
+        generator: Randomness of augmentation and of the choice of images.
+        device: The device; dropout uses its default generator.
     """
 
     network: SSD300
     average: SSD300
     optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
     generator: torch.Generator
     device: torch.device
 
 
 def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint: Mapping[str, str]) -> None:
-    """Write the state; the file is whole at any moment, be it the last or this one.
+    """Replace the snapshot in one step: at any moment, the file is a whole one.
 
     Raises:
-        TrainingError: It cannot be written; the one before it is still there.
+        TrainingError: It cannot be written; the previous one is kept.
     """
     content = {
         "format": _FORMAT,
@@ -56,6 +59,7 @@ def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint:
         "network": _plain(state.network),
         "average": _plain(state.average),
         "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
         "generator": state.generator.get_state(),
         "host_generator": torch.get_rng_state(),
         "device_generator": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
@@ -66,25 +70,25 @@ def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write, such as a full disk, into a sentence.
+    """Report a failure to write, such as a full disk, as a user error.
 
     Raises:
-        TrainingError: In place of it.
+        TrainingError: A file in the folder could not be written.
     """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         if type(error) is RuntimeError and not any(part in str(error) for part in _OF_TORCH_SAVE):
             raise
-        reason = error.strerror if isinstance(error, OSError) else "the file broke off"
+        reason = error.strerror if isinstance(error, OSError) else "the file is incomplete"
         raise TrainingError(
-            f"cannot write to {relative_to_cwd(folder)} ({reason}): what lay there is still whole; make room, and go "
-            "on with --resume"
+            f"cannot write to {relative_to_cwd(folder)} ({reason}); its previous files are intact: make room, and "
+            "continue with --resume"
         ) from error
 
 
 def restore_snapshot(path: Path, state: TrainingState, fingerprint: Mapping[str, str]) -> Record:
-    """Put a training back into the state of a snapshot, and return its count of steps and figures.
+    """Restore the state of a snapshot, and return its record.
 
     Raises:
         TrainingError: There is none, it is damaged, or it is of other settings, data or weights.
@@ -98,12 +102,13 @@ def restore_snapshot(path: Path, state: TrainingState, fingerprint: Mapping[str,
     if differing:
         more = f" and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
         raise TrainingError(
-            f"{relative_to_cwd(path)} is of another training: {'; '.join(differing[:_LISTED])}{more}; give what it "
-            "began with, or train anew into another --output"
+            f"{relative_to_cwd(path)} is of another training: {'; '.join(differing[:_LISTED])}{more}; give the same "
+            "again, or start a new training in another --output"
         )
     state.network.load_state_dict(content["network"])
     state.average.load_state_dict(content["average"])
     state.optimizer.load_state_dict(content["optimizer"])
+    state.schedule.load_state_dict(content["schedule"])
     state.generator.set_state(content["generator"])
     torch.set_rng_state(content["host_generator"])
     if state.device.type == "cuda":
@@ -114,14 +119,14 @@ def restore_snapshot(path: Path, state: TrainingState, fingerprint: Mapping[str,
 def _read(path: Path) -> dict[str, Any]:
     name = relative_to_cwd(path)
     if not path.is_file():
-        raise TrainingError(f"nothing to resume: {name} not found; train without --resume")
+        raise TrainingError(f"nothing to resume: {name} not found; start without --resume")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise TrainingError(f"{name}: not a readable snapshot ({reason}); train anew without --resume") from error
+        raise TrainingError(f"{name}: not a readable snapshot ({reason}); start again without --resume") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise TrainingError(f"{name}: not a snapshot of this version's training; train anew without --resume")
+        raise TrainingError(f"{name}: not a snapshot of this version; start again without --resume")
     return content
 
 

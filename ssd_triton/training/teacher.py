@@ -1,8 +1,8 @@
-"""Learning from the outputs of a network instead of from annotations, so that what it can is kept.
+"""Learning from a network's own outputs instead of from annotations, to keep its skills.
 
 Source: Li and Hoiem, "Learning without Forgetting" (2017): a network that is fine-tuned on new data keeps its function
-on other images if it is trained to give there what it gave before. Unlike annotations of a small set, which a long
-training learns by heart, these outputs hold no more than the network that is to be kept.
+on other images if it is trained to repeat its earlier outputs there. A long training learns the annotations of a small
+set by heart; outputs contain no more than the network already knows.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ssd_triton.training.matching import Targets
 
 
 class Teacher:
-    """The network that a training begins with, as it is at the start."""
+    """A frozen copy of the network at the start of a training."""
 
     def __init__(self, network: SSD300, dtype: torch.dtype) -> None:
         """Copy a network.
 
         Args:
-            network: Stays as it is.
+            network: Unchanged.
             dtype: Precision of the copy.
         """
         frozen = copy.deepcopy(network).eval()
@@ -40,10 +40,10 @@ class Teacher:
         """Compare taught images with the teacher's outputs, and the others with their annotations.
 
         Args:
-            batch: What was predicted from.
+            batch: Input of the predictions.
             predicted: ``loc`` [N, 4, D] and ``conf`` [N, num_labels, D], logits.
-            targets: Of all images, by their annotations.
-            settings: Of the loss by annotations, and how much the teacher's weighs.
+            targets: Targets of all images by their annotations.
+            settings: Settings of the loss by annotations, and weight of the teacher.
         """
         with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
             loc, conf = self._network(batch.images.to(self._dtype))
@@ -55,17 +55,17 @@ class Teacher:
 
 
 def taught_loss(loc: Tensor, conf: Tensor, teacher_loc: Tensor, teacher_conf: Tensor, taught: Tensor) -> Loss:
-    """How far predictions are from a teacher's, over the objects that the teacher sees.
+    """The difference from a teacher's predictions, divided by the number of objects in these.
 
-    Every default box counts for its classes (Kullback-Leibler divergence), and for its offsets (smooth L1) as much as
-    the teacher takes it for an object.
+    Classes of all default boxes count (Kullback-Leibler divergence); offsets (smooth L1) count in proportion to the
+    teacher's score for any object.
 
     Args:
         loc: [N, 4, D] offsets.
         conf: [N, num_labels, D] logits, the background first.
-        teacher_loc: FP32, of the same shape.
-        teacher_conf: FP32, likewise.
-        taught: BOOL [N], the images that count.
+        teacher_loc: FP32, same shape as ``loc``.
+        teacher_conf: FP32, same shape as ``conf``.
+        taught: BOOL [N], true for images that count.
     """
     expected = teacher_conf.log_softmax(dim=1)
     objectness = (1 - expected[:, 0].exp()) * taught[:, None]

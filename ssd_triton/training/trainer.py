@@ -1,4 +1,4 @@
-"""The training loop: steps without a wait of the host for the device, and from time to time figures and snapshots."""
+"""The training loop: steps in which the host does not wait for the device; figures and snapshots at intervals."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ssd_triton.config import TrainingConfig
 from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.evaluation.metrics import Metrics
 from ssd_triton.training.augmentation import Augmentation, Sources
-from ssd_triton.training.constants import default_boxes
+from ssd_triton.training.cuda_graph import graphed
+from ssd_triton.training.device_constants import default_boxes
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.graph import graphed
+from ssd_triton.training.freezing import freeze_norms, freeze_stages
 from ssd_triton.training.history import LogRow, Record, ValidationRow
 from ssd_triton.training.loss import multibox_loss
 from ssd_triton.training.matching import BoxCount, match
-from ssd_triton.training.memory import out_of_memory
-from ssd_triton.training.schedule import rate_factor
+from ssd_triton.training.optimization import RunningAverage, make_optimizer, make_schedule, rate_factor
+from ssd_triton.training.out_of_memory import batch_too_large
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot, writing
 from ssd_triton.training.teacher import Teacher
-from ssd_triton.training.trainable import RunningAverage, freeze, freeze_norms, make_optimizer
 from ssd_triton.training.utilisation import DeviceBusy
 from ssd_triton.training.validation import Validator
 
@@ -37,12 +37,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Best:
-    """The best weights so far: what is published.
+    """The best weights so far, to publish.
 
     Attributes:
-        network: FP32, evaluation mode; changes as training goes on.
-        step: When they were.
-        metrics: Of each validation set.
+        network: FP32, in evaluation mode; changes with the next step.
+        step: Step of these weights.
+        metrics: Figures on each validation set.
     """
 
     network: SSD300
@@ -61,14 +61,14 @@ class Trainer:
         settings: TrainingConfig,
         fingerprint: Mapping[str, str],
     ) -> None:
-        """Take what lies on one device.
+        """Move the network to the device of the sources, and prepare its training there.
 
         Args:
-            network: With the weights to begin with.
+            network: Initial weights.
             sources: Images to train on.
             validator: Chooses the best snapshot; without sets, the last one is the best.
             settings: The recipe.
-            fingerprint: What a snapshot may only be resumed with.
+            fingerprint: Facts that must be the same when a snapshot is resumed.
         """
         self._settings = settings
         self._device = device = sources.pixels.device
@@ -83,31 +83,32 @@ class Trainer:
                 module.momentum = settings.batch_norm_momentum
         network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         frozen_dtype = torch.bfloat16 if is_cuda else torch.float32
-        # Before a training is resumed: the teacher is what it began with.
+        # Made before a snapshot is restored: the teacher has the initial weights.
         self._teacher = Teacher(network, frozen_dtype) if bool(sources.taught.any()) else None
-        self._trained = freeze(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
+        self._trained = freeze_stages(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
             device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         if settings.frozen_batch_norms:
             self._trained = freeze_norms(self._trained)
         self._parameters = [one for one in network.parameters() if one.requires_grad]
-        self._optimizer = make_optimizer(network, settings.optimizer)
         optimizer = settings.optimizer
+        self._optimizer = make_optimizer(network, optimizer)
+        self._schedule = make_schedule(self._optimizer, settings.steps, optimizer.warmup_steps)
         self._average = RunningAverage(network, optimizer.ema_decay, warmup=optimizer.ema_warmup)
         generator = torch.Generator(device).manual_seed(settings.seed)
         self._augmentation = Augmentation(sources, settings.augmentation, generator)
-        self._state = TrainingState(network, self._average.network, self._optimizer, generator, device)
+        self._state = TrainingState(network, self._average.network, self._optimizer, self._schedule, generator, device)
         self.record = Record()
         torch.manual_seed(settings.seed)
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.backends.cudnn.benchmark = not settings.deterministic
 
     def resume(self) -> None:
-        """Go on from the last snapshot in the output folder.
+        """Resume from the last snapshot in the output folder.
 
         Raises:
-            TrainingError: There is none that fits.
+            TrainingError: There is none, it is damaged, or it is of another training.
         """
         self.record = restore_snapshot(self._output / SNAPSHOT, self._state, self._fingerprint)
 
@@ -116,10 +117,10 @@ class Trainer:
 
         Args:
             publish: Called with weights that are better than all before.
-            stop_after: Stop after this step instead, with a snapshot to resume from.
+            stop_after: Step after which to stop early, with a snapshot to resume from.
 
         Raises:
-            TrainingError: The loss is not finite, or the GPU's memory is not enough.
+            TrainingError: The loss is not finite, the GPU's memory is not enough, or a file cannot be written.
         """
         last = min(self._settings.steps, stop_after or self._settings.steps)
         record, settings = self.record, self._settings
@@ -146,19 +147,16 @@ class Trainer:
             return self._step()
         except torch.cuda.OutOfMemoryError:
             pass
-        # Outside of the handler, whose traceback would keep the tensors of the failed step alive.
+        # Not in the handler: its traceback would keep the tensors of the failed step alive.
         self._optimizer.zero_grad(set_to_none=True)
-        raise out_of_memory(self._settings.batch, self._forward_backward, self._device)
+        raise batch_too_large(self._settings.batch, self._forward_backward, self._device)
 
     def _step(self) -> Tensor:
-        """One step; FP32 [2], both parts of the loss, on the device."""
-        optimizer, settings = self._optimizer, self._settings.optimizer
-        factor = rate_factor(self.record.step, self._settings.steps, settings.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+        """Train on one batch; returns both parts of the loss, FP32 [2], on the device."""
         losses = self._forward_backward(self._settings.batch)
-        torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
-        optimizer.step()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.optimizer.clip_norm)
+        self._optimizer.step()
+        self._schedule.step()
         self._average.update(self.record.step)
         return losses
 
@@ -167,7 +165,7 @@ class Trainer:
         count = BoxCount(batch.labels)
         self._optimizer.zero_grad(set_to_none=True)
         loc, conf = self._predict(batch.images)
-        # After the network: while the host waits for the count, the device has its work.
+        # After the network: the device is busy while the host waits for the count.
         fallback = self._settings.loss.fallback_default_boxes
         targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback, count=count)
         if self._teacher is None:
@@ -178,7 +176,7 @@ class Trainer:
         return torch.stack([loss.boxes, loss.classes]).detach()
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """FP32 [N, 3, 300, 300] -> ``loc`` and ``conf``; batches of the usual size as a graph on a GPU."""
+        """FP32 [N, 3, 300, 300] -> ``loc`` and ``conf``; on a GPU, batches of the usual size run as a graph."""
         network = self._trained
         if self._device.type == "cuda" and len(images) == self._settings.batch:
             if self._graphed is None:
@@ -194,8 +192,8 @@ class Trainer:
         loss = boxes_loss + classes_loss
         if not loss < float("inf"):
             raise TrainingError(
-                f"the loss is {loss} at step {record.step}: the learning rates are too high for these weights; lower "
-                f"training.optimizer in the configuration (the last snapshot is {self._output / SNAPSHOT}, if any)"
+                f"got a loss of {loss} at step {record.step}, expected a finite one; lower the learning rates "
+                f"(--backbone-lr, --head-lr); the last snapshot, if any, is {self._output / SNAPSHOT}"
             )
         factor = rate_factor(record.step - 1, self._settings.steps, settings.warmup_steps)
         images_per_s = steps * self._settings.batch / seconds
@@ -211,7 +209,7 @@ class Trainer:
         for one, figures in zip(self._validator.sets, metrics, strict=True):
             record.validations.append(ValidationRow.of(record.step, one.source.name, figures))
         score = self._validator.score(metrics)
-        self._tell(len(metrics))
+        self._log_validation(len(metrics))
         is_last = record.step == self._settings.steps
         if is_last if score is None else record.best_score is None or score > record.best_score:
             record.best_score, record.best_step = score, record.step
@@ -219,8 +217,8 @@ class Trainer:
                 publish(Best(network, record.step, metrics), record)
         record.seconds += time.perf_counter() - start_s
 
-    def _tell(self, sets: int) -> None:
-        """Log the last validation, and how fast the last steps were: there may be no terminal with a bar."""
+    def _log_validation(self, sets: int) -> None:
+        """Log the last validation and the speed of the last steps, also where no terminal shows a progress bar."""
         record = self.record
         parts = [f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - sets :]]
         parts += [f"{row.images_per_s:,.0f} images/s" for row in record.log[-1:]]
@@ -241,19 +239,19 @@ class _Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew; what came between does not count."""
+        """Start a new span; the time since the last one does not count."""
         self._sum.zero_()
         self._steps = 0
         self._start_s = time.perf_counter()
         self._busy.restart()
 
     def add(self, losses: Tensor) -> None:
-        """Take in a step, without waiting for it."""
+        """Add a step, without waiting for it."""
         self._sum += losses
         self._steps += 1
 
     def take(self) -> tuple[int, tuple[float, float], float, float | None]:
-        """Steps, mean losses, seconds and busy percent since the restart; begins anew."""
+        """End a span: its steps, mean losses, seconds and the percentage of time that the device was busy."""
         boxes_loss, classes_loss = (self._sum / self._steps).tolist()
         taken = self._steps, (boxes_loss, classes_loss), time.perf_counter() - self._start_s, self._busy.percent()
         self.restart()

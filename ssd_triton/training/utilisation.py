@@ -1,4 +1,4 @@
-"""How busy the device is: a GPU by its driver, a CPU by the time of this process."""
+"""The utilisation of the device: of a GPU by its driver, of a CPU by this process' time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SAMPLE_MS = 200
 
 
 class DeviceBusy:
-    """Part of the time, in percent, that a device worked since the last :meth:`restart`.
+    """Percentage of the time that a device was busy since the last :meth:`restart`.
 
-    A GPU's figure is the mean of ``nvidia-smi``'s ``utilization.gpu``: the part of the time in which a kernel ran. A
-    CPU's is this process' time on all cores. Without ``nvidia-smi`` there is none for a GPU.
+    For a GPU, the mean of ``nvidia-smi``'s ``utilization.gpu``: the fraction of the time in which a kernel ran. For a
+    CPU, this process' time on all cores.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class DeviceBusy:
     def __enter__(self) -> DeviceBusy:
         program = shutil.which("nvidia-smi")
         if self._device.type == "cuda" and program is not None:
-            # By its id: CUDA_VISIBLE_DEVICES gives GPUs other numbers than nvidia-smi does.
+            # By its id: CUDA_VISIBLE_DEVICES changes the numbers of GPUs.
             gpu = f"GPU-{torch.cuda.get_device_properties(self._device).uuid}"
             query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--loop-ms={_SAMPLE_MS}"]
             self._monitor = subprocess.Popen(
@@ -39,7 +39,7 @@ class DeviceBusy:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C is this process' own matter
+                start_new_session=True,  # Ctrl-C is for this process only
             )
             self._reader = threading.Thread(target=self._read, args=(self._monitor,), daemon=True)
             self._reader.start()
@@ -54,12 +54,12 @@ class DeviceBusy:
             self._reader.join()
 
     def restart(self) -> None:
-        """Begin a new span of time."""
+        """Start a new span of time."""
         self._samples.clear()
         self._wall_s, self._process_s = time.perf_counter(), time.process_time()
 
     def percent(self) -> float | None:
-        """Of the span so far; None where nothing could be measured."""
+        """The percentage so far; None for a GPU without ``nvidia-smi``, or before its first sample."""
         if self._device.type == "cuda":
             samples = list(self._samples)
             return sum(samples) / len(samples) if samples else None

@@ -1,4 +1,4 @@
-"""Validation while a network trains: the offline reference's protocol on images that are decoded once."""
+"""Validation during training: the offline reference's protocol on images that are decoded once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import listing
 from ssd_triton.common.machine import cores
-from ssd_triton.common.processes import start_pool
+from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
@@ -26,17 +27,17 @@ from ssd_triton.detector.protocol import preprocess
 from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
-from ssd_triton.training.classes import LEFT_OUT
+from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.examples import ClassMap, Source
+from ssd_triton.training.examples import Examples, Source
 
 _FEWEST_FOR_PROCESSES = 64
-"""Below so many images, starting processes takes longer than what they do."""
+"""With fewer images, the processes take longer to start than to do their work."""
 _MOST_PROCESSES = 16
 """Each one imports PyTorch."""
 _BATCH = 32
-_BATCHES_UNDER_WAY = 6
-"""Raw predictions take 3 MB an image: so many batches of them wait for the processes at most."""
+_BATCHES_IN_FLIGHT = 6
+"""Largest number of batches that wait for the processes; raw predictions take 3 MB an image."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class ValidationSet:
     """Images to validate on, as the network sees them.
 
     Attributes:
-        source: Where they come from; its weight is its part in the choice of the best snapshot.
+        source: The dataset; its weight counts in the choice of the best snapshot.
         dataset: Ground truth, whose category ids are class ids.
         pixels: UINT8 [N, 300, 300, 3] RGB, on the device.
         sizes_px: Width and height of each original.
-        content_sha256: Of the image files.
+        content_sha256: One for each image file.
     """
 
     source: Source
@@ -59,13 +60,11 @@ class ValidationSet:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Of the images."""
+        """One for each image."""
         return tuple(image.file_name for image in self.dataset.images)
 
 
-def load_validation(
-    source: Source, class_map: ClassMap, labels: Sequence[str], device: torch.device, *, skip_bad: bool
-) -> ValidationSet:
+def load_validation(source: Source, class_map: ClassMap, device: torch.device, *, skip_bad: bool) -> ValidationSet:
     """Read a dataset to validate on.
 
     Raises:
@@ -73,7 +72,7 @@ def load_validation(
         TrainingError: A category is unknown, or images are missing or damaged.
     """
     found = read_annotations(source.annotations)
-    classes = class_map(found.categories, source.name)
+    classes = class_map.class_ids(found.categories, source.name)
     images, pixels, sizes_px, sha256, bad = [], [], [], [], []
     for image in progress(found.images, total=len(found.images), description=f"read {source.name}", unit="images"):
         try:
@@ -90,53 +89,73 @@ def load_validation(
     if not images or (bad and not skip_bad):
         raise TrainingError(
             f"{source.name}: {len(bad)} of {len(found.images)} validation images are missing or damaged: "
-            f"{listing(bad)}; mend them, or leave them out with --skip-bad"
+            f"{listing(bad)}; repair them, or leave them out with --skip-bad"
         )
     boxes = [
         one.model_copy(update={"category_id": classes[one.category_id]})
         for one in found.annotations
         if classes[one.category_id] != LEFT_OUT
     ]
-    present = {one.category_id for one in boxes}
+    present = sorted({one.category_id for one in boxes})
     dataset = Dataset(
         DatasetSource(source.images, source.annotations),
         images=(),
         left_out=tuple(bad),
         annotations=tuple(boxes),
-        category_names={class_id: labels[class_id] for class_id in sorted(present)},
-        category_ids={class_id: class_id for class_id in sorted(present)},
+        category_names={class_id: class_map.labels[class_id] for class_id in present},
+        category_ids={class_id: class_id for class_id in present},
     ).restricted_to(images)
     return ValidationSet(source, dataset, torch.from_numpy(np.stack(pixels)).to(device), tuple(sizes_px), tuple(sha256))
 
 
+def refuse_overlap(training: Sequence[Examples], validation: ValidationSet) -> None:
+    """Refuse to train on validation images, found by name and by content.
+
+    COCO names an image by its number, so that a shrunk copy keeps its name; a renamed copy keeps its content.
+
+    Raises:
+        TrainingError: Some training images are validation images.
+    """
+    names, contents = {_stem(name) for name in validation.file_names}, set(validation.content_sha256)
+    for examples in training:
+        pairs = zip(examples.file_names, examples.content_sha256, strict=True)
+        same = [name for name, sha256 in pairs if _stem(name) in names or sha256 in contents]
+        if same:
+            raise TrainingError(
+                f"{len(same)} of {len(examples)} images of {examples.source.name} are validation images: "
+                f"{listing(same)}; remove them from the training set, or validate on another set"
+            )
+
+
+def _stem(file_name: str) -> str:
+    return Path(file_name).stem.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
+
+
+@contextmanager
+def open_validator(sets: Sequence[ValidationSet]) -> Iterator[Validator]:
+    """A validator, with processes for the post-processing of all but small sets."""
+    few = sum(len(one.sizes_px) for one in sets) < _FEWEST_FOR_PROCESSES
+    with nullcontext() if few else process_pool(min(cores(), _MOST_PROCESSES)) as pool:
+        yield Validator(sets, pool)
+
+
 class Validator:
-    """Evaluates networks on validation sets, with processes for the post-processing where it is worth them."""
+    """Evaluates networks on validation sets."""
 
-    def __init__(self, sets: Sequence[ValidationSet]) -> None:
-        self.sets = tuple(sets)
-        # FP32 as the offline reference; training takes bf16 anyway.
+    def __init__(self, sets: Sequence[ValidationSet], pool: ProcessPoolExecutor | None) -> None:
+        """See :func:`open_validator`."""
+        self.sets, self._pool = tuple(sets), pool
+        # FP32 as in the offline reference; training uses bf16 anyway.
         torch.backends.cudnn.allow_tf32 = False
-        self._pool: ProcessPoolExecutor | None = None
-        if sum(len(one.sizes_px) for one in sets) >= _FEWEST_FOR_PROCESSES:
-            self._pool = start_pool(min(cores(), _MOST_PROCESSES))
-
-    def __enter__(self) -> Validator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
 
     def evaluate(self, network: SSD300) -> list[Metrics]:
-        """Figures of a network on each set, in FP32."""
+        """A network's figures on each set, in FP32."""
         return [figures(one, found) for one, found in zip(self.sets, self.detections(network), strict=True)]
 
     def detections(self, network: SSD300) -> list[list[Detections]]:
-        """What a network detects in each set's images, in FP32."""
+        """A network's detections in each set, in FP32."""
         was_training, searches = network.training, torch.backends.cudnn.benchmark
-        # To search for the fastest algorithm for each size of batch would take longer than all of them.
+        # The search for the fastest algorithm for each batch size would take longer than the evaluation.
         torch.backends.cudnn.benchmark = False
         detector = ServedDetector(network).to(next(network.parameters()).device).eval()
         try:
@@ -146,14 +165,14 @@ class Validator:
             torch.backends.cudnn.benchmark = searches
 
     def score(self, metrics: Sequence[Metrics]) -> float | None:
-        """The mean AP of the sets by their weights, 1 where none is given; None without sets."""
+        """The weighted mean AP of the sets, where the default weight is 1; None without sets."""
         weights = [1.0 if one.source.weight is None else one.source.weight for one in self.sets]
         if not sum(weights):
             return None
         return sum(weight * one.ap for weight, one in zip(weights, metrics, strict=True)) / sum(weights)
 
     def _detect(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
-        """With a progress bar."""
+        """Detections of every image in order, with a progress bar."""
         return progress(
             self._detections(detector, one),
             total=len(one.sizes_px),
@@ -162,27 +181,27 @@ class Validator:
         )
 
     def _detections(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
-        """Detections of every image in order; the processes work on one batch while the network runs the next."""
-        under_way: deque[Future[Detections]] = deque()
+        """Detections of every image in order; processes finish one batch while the network runs the next."""
+        in_flight: deque[Future[Detections]] = deque()
         for start in range(0, len(one.sizes_px), _BATCH):
             with torch.no_grad():
                 loc, conf = (raw.cpu() for raw in detector(one.pixels[start : start + _BATCH]))
             if self._pool is not None:
-                # PyTorch hands tensors in shared memory to other processes without copying them.
+                # Tensors in shared memory reach other processes without a copy.
                 loc, conf = loc.share_memory_(), conf.share_memory_()
             for index, size_px in enumerate(one.sizes_px[start : start + _BATCH]):
                 if self._pool is None:
                     yield _postprocess(loc[index], conf[index], size_px)
                 else:
-                    under_way.append(self._pool.submit(_postprocess, loc[index], conf[index], size_px))
-            while len(under_way) > _BATCHES_UNDER_WAY * _BATCH:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+                    in_flight.append(self._pool.submit(_postprocess, loc[index], conf[index], size_px))
+            while len(in_flight) > _BATCHES_IN_FLIGHT * _BATCH:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
 
 
 def figures(one: ValidationSet, detections: Sequence[Detections]) -> Metrics:
-    """Figures of what was detected in a set's images."""
+    """Figures of the detections in a set's images."""
     results: list[CocoResult] = []
     for image, found in zip(one.dataset.images, detections, strict=True):
         results += to_coco(found, image.id, one.dataset.category_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from ssd_triton.common.interrupts import interrupts_deferred
-from ssd_triton.common.processes import end_group
+from ssd_triton.common.processes import end_group, process_pool
 from tests.interruptible import Interruptible, sigint
 
 HANDLERS = [signal.default_int_handler, signal.SIG_IGN]
@@ -93,6 +94,23 @@ def test_no_interrupt_is_lost_and_none_comes_inside() -> None:
 
 
 # --- A command ------------------------------------------------------------------------------------------------------
+
+
+class Interrupting:
+    """An initializer that interrupts the parent while a process starts: when it is pickled."""
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        signal.raise_signal(signal.SIGINT)
+        return functools.partial, (os.getpid,)
+
+
+def test_an_interrupt_while_processes_start_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), process_pool(2, Interrupting()):
+        pytest.fail("the block began")
+
 
 ANSWERING = """
 import sys

@@ -99,6 +99,41 @@ def run_length_bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + header + bytes(1024) + rows
 
 
+def jpeg_of_many_scans(scans: int, side_px: int) -> bytes:
+    """A progressive JPEG whose scans that refine DC are empty: 16 bytes each, and a pass over all of its pixels."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+    def scan(high: int, low: int) -> bytes:
+        return segment(0xDA, b"\1\1\0" + bytes([0, 0, high << 4 | low]))
+
+    frame = struct.pack(">BHHB", 8, side_px, side_px, 1) + b"\1\x11\0"
+    tables = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, frame)
+    tables += segment(0xC4, b"\0" + bytes([1] + [0] * 15) + b"\0")
+    return b"\xff\xd8" + tables + scan(0, 1) + scan(1, 0) * (scans - 1) + b"\xff\xd9"
+
+
+def tiff_of_overlapping_strips() -> bytes:
+    """Every strip is the same LZW data, which libtiff decodes again for each."""
+    count, data = 1_000, b"\x80" * 10_000
+    fixed = {256: 8, 257: count, 258: 8, 259: 5, 262: 1, 277: 1, 278: 1}
+    tags = [(tag, 4, 1, value) for tag, value in fixed.items()]
+    begin = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tags += [(273, 4, count, begin), (279, 4, count, begin + 4 * count)]
+    lists = struct.pack("<I", begin + 8 * count) * count + struct.pack("<I", len(data)) * count
+    return directory(tags, lists + data)
+
+
+def compressed_tiff(compression: int) -> bytes:
+    values = {256: 16, 257: 16, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: 16, 279: 8}
+    return directory([(tag, 4, 1, value) for tag, value in values.items()], bytes(64))
+
+
+def empty_webp(width: int, height: int) -> bytes:
+    return encode(Image.new("RGBA", (width, height)), "WEBP", lossless=True, quality=0, method=0)
+
+
 ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG of many chunks": (png_of_many_chunks, "more than 100000 pieces"),
     "JPEG of many segments": (jpeg_of_many_segments, "more than 100000 pieces"),
@@ -114,6 +149,11 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "PPM of odd depth": (lambda: b"P6 4000 4000 100\n" + bytes(48_000_000), "rare encoding of PPM"),
     "PPM of comments": (lambda: b"P6\n" + b"#a\n" * 500_000 + b"8 8 255\n" + bytes(192), "more than 100000 pieces"),
     "run-length BMP": (lambda: run_length_bmp(7000, 7000), "rare encoding of BMP"),
+    "JPEG of many scans": (lambda: jpeg_of_many_scans(101, 64), "101 scans, expected at most 100"),
+    "JPEG of scans over many pixels": (lambda: jpeg_of_many_scans(90, 7000), "got images of 269500000 pixels"),
+    "JPEG of as many scans as allowed": (lambda: jpeg_of_many_scans(100, 1000), ""),
+    "TIFF of overlapping strips": (tiff_of_overlapping_strips, "expected them not to overlap"),
+    "TIFF of a rare compression": (lambda: compressed_tiff(50_000), "got a TIFF of compression 50000"),
     "more bytes than allowed": (lambda: bytes(67_108_865), "got 67108865 bytes, expected at most 67108864"),
 }
 
@@ -163,21 +203,21 @@ def test_a_short_run_has_no_findings(model_folder: Path, tmp_path: Path) -> None
         assert picture.width > 1000
 
 
-BAD_MODEL = """
+BAD_DECODING = """
 import os, signal, time
 import numpy as np
 class RefusedInputError(ValueError): pass
-class TritonPythonModel:
-    kept = []
-    def initialize(self, args): pass
-    def _decode(self, data):
-        if data == b"crash": os.kill(os.getpid(), signal.SIGSEGV)
-        if data == b"hang": time.sleep(60)
-        if data == b"raise": raise KeyError("a bug")
-        if data == b"lines": raise RefusedInputError("two\\nlines")
-        if data == b"shape": return np.zeros((3, 300, 300), np.uint8), (8, 8)
-        if data == b"grow": self.kept.append(bytearray(os.urandom(1 << 20)))
-        return np.zeros((300, 300, 3), np.uint8), (8, 8)
+class DecodingLimits:
+    from_parameters = staticmethod(dict)
+kept = []
+def decode(data, limits):
+    if data == b"crash": os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"hang": time.sleep(60)
+    if data == b"raise": raise KeyError("a bug")
+    if data == b"lines": raise RefusedInputError("two\\nlines")
+    if data == b"shape": return np.zeros((3, 300, 300), np.uint8), (8, 8)
+    if data == b"grow": kept.append(bytearray(os.urandom(1 << 20)))
+    return np.zeros((300, 300, 3), np.uint8), (8, 8)
 """
 
 
@@ -185,7 +225,7 @@ class TritonPythonModel:
 def bad_model(tmp_path: Path, model_folder: Path) -> Path:
     folder = tmp_path / PREPROCESS
     (folder / "1").mkdir(parents=True)
-    (folder / "1/model.py").write_text(BAD_MODEL)
+    (folder / "1/decoding.py").write_text(BAD_DECODING)
     (folder / "config.pbtxt").write_text((model_folder / "config.pbtxt").read_text())
     return folder
 

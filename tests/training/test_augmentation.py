@@ -7,9 +7,9 @@ import torch
 
 from ssd_triton.config import Config
 from ssd_triton.training.augmentation import Augmentation
-from ssd_triton.training.erasing import erase
 from ssd_triton.training.examples import IGNORED, PADDING
 from ssd_triton.training.geometry import Placement, move_boxes, sample, sample_mosaic
+from ssd_triton.training.random_erasing import erase
 from tests.training.helpers import COLOURS_RGB, SIDE_PX, boxes_of, changed, rectangles
 
 

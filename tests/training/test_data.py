@@ -11,24 +11,22 @@ import torch
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.evaluation.annotations import Category
-from ssd_triton.training.classes import choose_labels, class_of_category
+from ssd_triton.training.class_map import ClassMap, choose_labels
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.examples import IGNORED, PADDING, Source, draw_weights, load_examples
+from ssd_triton.training.examples import IGNORED, PADDING, Source, load_examples
+from ssd_triton.training.sampling import draw_weights
 from ssd_triton.training.validation import load_validation
 from tests.training.helpers import LABELS, write_set
 
 CPU = torch.device("cpu")
-
-
-def by_name(categories: Any, source: str) -> dict[int, int]:
-    return class_of_category(categories, LABELS, LABELS, {}, source)
+BY_NAME = ClassMap(LABELS, LABELS, {})
 
 
 def test_bad_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
     boxes = [[-30, 10, 60, 20], [10, 10, 0, 20], [400, 10, 20, 20], [10, 10, 290.5, 20], [5, 5, 20, 20]]
     annotations = [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]
     annotations[4]["iscrowd"] = 1
-    examples = load_examples(write_set(tmp_path, "a", 1, annotations=annotations), by_name, 300, skip_bad=False)
+    examples = load_examples(write_set(tmp_path, "a", 1, annotations=annotations), BY_NAME, 300, skip_bad=False)
     assert (examples.problems.clipped, examples.problems.dropped) == (1, 2)
     assert examples.labels.tolist()[0] == [1, 1, IGNORED, PADDING, PADDING]
     assert examples.boxes_xyxy[0, 0].tolist() == pytest.approx([0, 10 / 300, 0.1, 0.1])
@@ -50,7 +48,7 @@ def test_bad_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
 def test_useless_boxes_are_refused(tmp_path: Path, annotation: dict[str, Any], words: str) -> None:
     source = write_set(tmp_path, "a", 1, annotations=[annotation])
     with pytest.raises(UserError, match=words):
-        load_examples(source, by_name, 300, skip_bad=False)
+        load_examples(source, BY_NAME, 300, skip_bad=False)
 
 
 def test_missing_and_damaged_images(tmp_path: Path) -> None:
@@ -58,8 +56,8 @@ def test_missing_and_damaged_images(tmp_path: Path) -> None:
     (source.images / "a1.png").unlink()
     (source.images / "a2.png").write_bytes((source.images / "a2.png").read_bytes()[:100])
     with pytest.raises(TrainingError, match=r"2 of 4 images are missing or damaged: a1\.png \(missing\), a2\.png"):
-        load_examples(source, by_name, 300, skip_bad=False)
-    examples = load_examples(source, by_name, 300, skip_bad=True)
+        load_examples(source, BY_NAME, 300, skip_bad=False)
+    examples = load_examples(source, BY_NAME, 300, skip_bad=True)
     assert examples.file_names == ("a0.png", "a3.png")
     assert len(examples.problems.bad_images) == 2
 
@@ -69,14 +67,14 @@ def test_missing_and_damaged_validation_images(tmp_path: Path) -> None:
     (source.images / "a1.png").unlink()
     (source.images / "a2.png").write_bytes(b"no image")
     with pytest.raises(TrainingError, match=r"2 of 4 validation images are missing or damaged: a1\.png, a2\.png"):
-        load_validation(source, by_name, LABELS, CPU, skip_bad=False)
-    validation = load_validation(source, by_name, LABELS, CPU, skip_bad=True)
+        load_validation(source, BY_NAME, CPU, skip_bad=False)
+    validation = load_validation(source, BY_NAME, CPU, skip_bad=True)
     assert validation.file_names == ("a0.png", "a3.png")
     assert {box.image_id for box in validation.dataset.annotations} == {1, 4}
     for image in source.images.iterdir():
         image.unlink()
     with pytest.raises(TrainingError, match="4 of 4 validation images"):
-        load_validation(source, by_name, LABELS, CPU, skip_bad=True)
+        load_validation(source, BY_NAME, CPU, skip_bad=True)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +91,12 @@ def test_missing_and_damaged_validation_images(tmp_path: Path) -> None:
 )
 def test_categories_by_name(names: list[str], name_map: dict[str, str], expected: dict[int, int] | str) -> None:
     categories = [Category(id=index, name=name) for index, name in enumerate(names, start=1)]
-    known = (*LABELS, "green")
+    class_map = ClassMap(LABELS, (*LABELS, "green"), name_map)
     if isinstance(expected, dict):
-        assert class_of_category(categories, LABELS, known, name_map, "a.json") == expected
+        assert class_map.class_ids(categories, "a.json") == expected
         return
     with pytest.raises(TrainingError, match=expected):
-        class_of_category(categories, LABELS, known, name_map, "a.json")
+        class_map.class_ids(categories, "a.json")
 
 
 def test_class_subset() -> None:
@@ -111,8 +109,8 @@ def test_class_subset() -> None:
 def test_rare_classes_and_weighted_sets_are_drawn_more(tmp_path: Path) -> None:
     red = [{"image_id": index, "category_id": 1, "bbox": [1, 1, 50, 50]} for index in (1, 2, 3, 4)]
     blue = {"image_id": 4, "category_id": 2, "bbox": [90, 90, 50, 50]}
-    first = load_examples(write_set(tmp_path, "a", annotations=[*red, blue]), by_name, 300, skip_bad=False)
-    second = load_examples(write_set(tmp_path, "b", 1, annotations=red[:1]), by_name, 300, skip_bad=False)
+    first = load_examples(write_set(tmp_path, "a", annotations=[*red, blue]), BY_NAME, 300, skip_bad=False)
+    second = load_examples(write_set(tmp_path, "b", 1, annotations=red[:1]), BY_NAME, 300, skip_bad=False)
     assert draw_weights([first, second], 3, {}, rare=0.0).tolist() == pytest.approx([0.2] * 5)
     rare = draw_weights([first], 3, {}, rare=1.0).tolist()
     assert rare[3] / rare[0] == pytest.approx(2.0)  # blue is in a quarter of the images: sqrt(1 / 0.25)

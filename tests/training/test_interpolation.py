@@ -25,10 +25,11 @@ from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import Metrics
 from ssd_triton.simulation.judging.visibility import Criteria, Visibility
 from ssd_triton.training.candidates import Candidate, choose
-from ssd_triton.training.half_safe import LARGEST_FP16, convolutions_with_norms, make_half_safe, match_scales
+from ssd_triton.training.fp16_range import LARGEST_FP16, convolutions_with_norms, match_scales, rescale_for_fp16
 from ssd_triton.training.initial_network import new_network
 from ssd_triton.training.interpolate import interpolated, shift_classes
-from ssd_triton.training.run import CARD, WEIGHTS
+from ssd_triton.training.model_card import CARD
+from ssd_triton.training.train import WEIGHTS
 from tests.conftest import assert_one_line_error
 
 LABELS = ("background", "person", "car", "bus", "truck")
@@ -72,7 +73,7 @@ def test_channels_rescaled_for_fp16_in_one_network_only_are_averaged_as_the_same
         stem.norm.running_mean[:8] = 200.0  # type: ignore[index]
         stem.norm.running_var[:8] = 90_000.0  # type: ignore[index]
     rescaled, image = copy.deepcopy(plain), torch.rand(1, 3, 300, 300)
-    assert make_half_safe(rescaled) == 8
+    assert rescale_for_fp16(rescaled) == 8
     wrong = interpolated(rescaled, plain, 0.5)
     assert not torch.allclose(after_the_stem(wrong, image), after_the_stem(plain, image), atol=0.1)
     assert match_scales(rescaled, plain) == 8
@@ -80,7 +81,7 @@ def test_channels_rescaled_for_fp16_in_one_network_only_are_averaged_as_the_same
     average = interpolated(rescaled, plain, 0.5)
     torch.testing.assert_close(after_the_stem(average, image), after_the_stem(plain, image), atol=1e-3, rtol=1e-3)
     assert convolutions_with_norms(average)[0].norm.running_var.max() > LARGEST_FP16  # type: ignore[union-attr, operator]
-    assert make_half_safe(average) == 8
+    assert rescale_for_fp16(average) == 8
     torch.testing.assert_close(after_the_stem(average, image), after_the_stem(plain, image), atol=1e-3, rtol=1e-3)
 
 

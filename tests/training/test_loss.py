@@ -11,7 +11,7 @@ import torch
 from ssd_triton.training.examples import IGNORED
 from ssd_triton.training.loss import hard_negatives, multibox_loss
 from ssd_triton.training.matching import Targets
-from ssd_triton.training.schedule import rate_factor
+from ssd_triton.training.optimization import make_schedule
 from tests.training.helpers import loss_settings
 
 
@@ -76,8 +76,32 @@ def test_hard_negatives(labels: list[int], per_positive: int, least: int, expect
     assert chosen[0].nonzero().flatten().tolist() == expected
 
 
+def learning_rates(steps: int, warmup_steps: int) -> list[float]:
+    """The rates of all steps, at a peak of 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, rates = make_schedule(optimizer, steps, warmup_steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup_steps", "expected"),
+    [
+        (8, 4, [0.25, 0.5, 0.75, 1, 1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5]),  # (1 + cos 45 degrees) / 2
+        (3, 0, [1, 0.75, 0.25]),
+        (2, 4, [0.25, 0.5]),
+        (2, 1, [1, 1]),
+    ],
+)
+def test_learning_rates_by_hand(steps: int, warmup_steps: int, expected: list[float]) -> None:
+    assert learning_rates(steps, warmup_steps) == pytest.approx(expected)
+
+
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:
-    factors = [rate_factor(step, 100, 10) for step in range(100)]
+    factors = learning_rates(100, 10)
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)

@@ -13,13 +13,14 @@ import torch
 from ssd_triton.common.machine import available_memory_bytes
 from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.training import initial_network as start
-from ssd_triton.training import memory
+from ssd_triton.training import out_of_memory
+from ssd_triton.training.cuda_graph import graphed
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.graph import graphed
-from ssd_triton.training.half_safe import LARGEST_FP16, make_half_safe
+from ssd_triton.training.fp16_range import LARGEST_FP16, rescale_for_fp16
+from ssd_triton.training.freezing import freeze_norms, freeze_stages
 from ssd_triton.training.history import Record
+from ssd_triton.training.optimization import RunningAverage, make_schedule
 from ssd_triton.training.snapshot import TrainingState, restore_snapshot, save_snapshot
-from ssd_triton.training.trainable import RunningAverage, freeze, freeze_norms
 from ssd_triton.training.trainer import SNAPSHOT
 from tests.training.helpers import LABELS
 
@@ -39,12 +40,12 @@ def test_half_safe_weights_are_the_same_function() -> None:
     with torch.inference_mode():
         before = network(image)
         assert stem[1].running_var.max() > LARGEST_FP16
-        assert make_half_safe(network) > 0
+        assert rescale_for_fp16(network) > 0
         after = network(image)
     assert all(torch.isfinite(value.half()).all() for value in network.state_dict().values())
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(other, one, atol=1e-3, rtol=1e-3)
-    assert make_half_safe(network) == 0
+    assert rescale_for_fp16(network) == 0
 
 
 def test_frozen_stages_compute_the_same_and_do_not_train() -> None:
@@ -53,7 +54,7 @@ def test_frozen_stages_compute_the_same_and_do_not_train() -> None:
     image = torch.rand(1, 3, 300, 300)
     with torch.inference_mode():
         expected = network(image)
-    trained = freeze(network, 2, torch.float32, dropout=0.0).eval()
+    trained = freeze_stages(network, 2, torch.float32, dropout=0.0).eval()
     loc, conf = trained(image)
     torch.testing.assert_close(loc, expected[0], atol=1e-4, rtol=1e-4)
     (loc.sum() + conf.sum()).backward()
@@ -167,19 +168,19 @@ def test_backbone_archives(tmp_path: Path) -> None:
 def test_the_batch_that_fits_memory() -> None:
     # 1 GiB that every batch takes, and 0.5 GiB an image.
     used = {size: int((1 + 0.5 * size) * 2**30) for size in (2, 4, 8)}
-    assert memory.largest_batch(used, 20 * 2**30) == 36
-    error = memory.refusal(64, used, 20 * 2**30, "a GPU")
+    assert out_of_memory.largest_batch(used, 20 * 2**30) == 36
+    error = out_of_memory.refusal(64, used, 20 * 2**30, "a GPU")
     assert "batch of 64" in str(error)
     assert "--batch 36" in str(error)
-    assert "not even 2 images" in str(memory.refusal(64, used, 2**29, "a GPU"))
-    assert "not even a few" in str(memory.refusal(64, {}, 2**29, "a GPU"))
+    assert "not even 2 images" in str(out_of_memory.refusal(64, used, 2**29, "a GPU"))
+    assert "not even a few" in str(out_of_memory.refusal(64, {}, 2**29, "a GPU"))
 
 
 def test_more_images_than_memory_holds_are_refused_before_they_are_read() -> None:
     # COCO's train2017: 118,287 * 3 * 352² bytes, twice.
     with pytest.raises(TrainingError, match=r"118,287 images of 352 px take 81\.9 GiB of memory, 16\.0 GiB are free"):
-        memory.check_images_fit(118_287, 352, 16 * 2**30, "train2017.json")
-    memory.check_images_fit(118_287, 352, 82 * 2**30, "train2017.json")
+        out_of_memory.check_images_fit(118_287, 352, 16 * 2**30, "train2017.json")
+    out_of_memory.check_images_fit(118_287, 352, 82 * 2**30, "train2017.json")
     assert 2**20 < available_memory_bytes() < 2**50
 
 
@@ -187,7 +188,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_snapshot_before(tmp_path: Path) 
     """A limit on the size of files fails as a full disk does, in the middle of writing."""
     network = SSD300("resnet18", len(LABELS))
     optimizer, generator = torch.optim.AdamW(network.parameters()), torch.Generator()
-    state = TrainingState(network, network, optimizer, generator, CPU)
+    state = TrainingState(network, network, optimizer, make_schedule(optimizer, 9, 0), generator, CPU)
     path = tmp_path / SNAPSHOT
     save_snapshot(path, state, Record(step=7), {})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

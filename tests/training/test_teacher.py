@@ -11,7 +11,7 @@ import torch
 from ssd_triton.config import Config
 from ssd_triton.training import initial_network as start
 from ssd_triton.training.augmentation import Augmentation
-from ssd_triton.training.constants import default_boxes
+from ssd_triton.training.device_constants import default_boxes
 from ssd_triton.training.matching import match
 from ssd_triton.training.teacher import Teacher, taught_loss
 from tests.training.helpers import changed, rectangles

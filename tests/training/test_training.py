@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ from ssd_triton.config import Config, TrainingConfig
 from ssd_triton.detector.network.ssd import ServedDetector
 from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset
+from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.run import CARD, WEIGHTS, Begin, Request, train
+from ssd_triton.training.examples import Source
+from ssd_triton.training.initial_network import InitialWeights
+from ssd_triton.training.model_card import CARD
+from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
 from ssd_triton.training.trainer import SNAPSHOT
 from tests.conftest import assert_one_line_error, group_members
 from tests.evaluation.helpers import evaluate_network
@@ -35,15 +39,18 @@ def tiny(config: Config, output: Path, **changes: Any) -> TrainingConfig:
     return config.training.model_copy(update={"output": output, "source_px": 300, "log_every": 1, **changes})
 
 
-def two_sets(folder: Path) -> Request:
+def request_of(training: Sequence[Source], validation: Sequence[Source]) -> TrainingRequest:
+    return TrainingRequest(training, validation, ClassMap(LABELS, LABELS, {}), InitialWeights("resnet18"))
+
+
+def two_sets(folder: Path) -> TrainingRequest:
     """The validation set has the same pixels under other names and in other files, to show how well they are learnt."""
     sets = [write_set(folder, "train"), write_set(folder, "val", compress=1)]
-    return Request(sets[:1], sets[1:], LABELS, LABELS, {}, Begin("resnet18"))
+    return request_of(sets[:1], sets[1:])
 
 
 def test_resumed_training_is_the_same_bit_for_bit(config: Config, tmp_path: Path) -> None:
-    request = two_sets(tmp_path)
-    request = Request(request.training, (), LABELS, LABELS, {}, Begin("resnet18"))
+    request = request_of(two_sets(tmp_path).training, ())
     whole, parts = (
         tiny(config, tmp_path / name, steps=2, batch=2, validate_every=100, dropout=0.2) for name in ("whole", "parts")
     )
@@ -58,6 +65,7 @@ def test_resumed_training_is_the_same_bit_for_bit(config: Config, tmp_path: Path
     resumed = train(request, parts, CPU, resume=True)
     assert [row.step for row in resumed.log] == [1, 2]
     one, other = (torch.load(each.output / SNAPSHOT, weights_only=True) for each in (whole, parts))
+    assert one["schedule"] == other["schedule"]
     for part in ("network", "average"):
         assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
     published = [safetensors.torch.load_file(each.output / WEIGHTS) for each in (whole, parts)]
@@ -101,7 +109,7 @@ def test_four_images_are_learnt_by_heart(config: Config, tmp_path: Path) -> None
 def test_validation_images_are_never_trained_on(config: Config, tmp_path: Path) -> None:
     request = two_sets(tmp_path)
     settings = tiny(config, tmp_path / "out", steps=1, batch=2)
-    same_name = Request(request.training, request.training, LABELS, LABELS, {}, Begin("resnet18"))
+    same_name = request_of(request.training, request.training)
     with pytest.raises(TrainingError, match=r"4 of 4 images of .* are validation images: train0"):
         train(same_name, settings, CPU)
     (tmp_path / "val" / "val2.png").write_bytes((tmp_path / "train" / "train1.png").read_bytes())

@@ -1,16 +1,25 @@
 """Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
-megabytes in millions of pieces would block the whole model for minutes. Needs Pillow, and nothing of this project.
+megabytes in millions of pieces would block the whole model for minutes. Its decoders in C take time for every pixel
+and every pass over the image, and a file of 34 bytes can hold 50 million pixels. Needs Pillow, and nothing of this
+project.
 """
 
 import io
+import threading
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Decoders that an image may reach: the fewer, the less there is to attack."""
 JPEG_MAGIC = b"\xff\xd8\xff"
+START_OF_SCAN = b"\xff\xda"
+"""Marker in a JPEG; the pixels' own bytes cannot hold it, since a zero follows every 0xff in them."""
+MAX_SCANS = 100
+"""Scans of a JPEG; cameras and optimisers write 10 or 12, and libtiff has the same limit."""
+SCANS_PER_DECODING = 20
+"""Scans that take as long as everything else in decoding a JPEG: 0.35 and 8 ns a pixel were measured."""
 MAX_READS = 100_000
 """Pieces that PIL may read of a file, each some 5 µs of Python; a PNG of 64 MiB in chunks of 8 KiB has 33,000."""
 MAX_HEADER_BYTES = 8 << 20
@@ -21,12 +30,51 @@ MAX_STRIPS = 65_536
 """Strips or tiles of a TIFF, each some 20 µs of Python; of one row each they make a tall image."""
 MAX_PYTHON_PIXELS = 100_000
 """Pixels of an image whose decoder PIL has in Python: plain PPM, PPM of odd depths, run-length coded BMP."""
+TIFF_COMPRESSIONS = {
+    1: "none",
+    2: "CCITT",
+    3: "CCITT",
+    4: "CCITT",
+    5: "LZW",
+    7: "JPEG",
+    8: "Deflate",
+    32773: "PackBits",
+}
+"""Compressions of a TIFF (TIFF 6.0 and its supplement 2), with Adobe's own number of Deflate below."""
+TIFF_COMPRESSIONS[32946] = "Deflate"
+TIFF_JPEG = 7
 BIG_TIFF = 43
 STRIP_TAGS = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
+STRIP_BYTES_TAGS = (TiffImagePlugin.STRIPBYTECOUNTS, TiffImagePlugin.TILEBYTECOUNTS)
 
 
 class RefusedInputError(ValueError):
     """An element that cannot be turned into an image."""
+
+
+class PixelBudget:
+    """Pixels that the images of one request may still have; threads may share it."""
+
+    def __init__(self, max_pixels):
+        """Take nothing yet."""
+        self.max_pixels = max_pixels
+        self.taken = 0
+        self.lock = threading.Lock()
+
+    def take(self, pixels):
+        """Take the pixels of one image.
+
+        Raises:
+            RefusedInputError: There are not so many left.
+        """
+        with self.lock:
+            self.taken += pixels
+            taken = self.taken
+        if taken > self.max_pixels:
+            raise RefusedInputError(
+                f"got images of {taken} pixels in one request up to here, expected at most {self.max_pixels}: send "
+                "fewer or smaller images in each (every 20 scans of a JPEG count as another image of its size)"
+            )
 
 
 def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
@@ -38,6 +86,9 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
         min_side_px: Pixels that each side must have.
         max_pixels: Pixels it may have.
 
+    Returns:
+        The image, and its work in pixels: a JPEG of 20 scans counts twice.
+
     Raises:
         RefusedInputError: It is not a single image within these limits, with the reason. On damaged files PIL raises
             almost anything else.
@@ -48,7 +99,7 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
         raise RefusedInputError(f"got {len(data)} bytes, expected at most {max_file_bytes}")
     file = _BoundedFile(data)
     if data[:4] in TiffImagePlugin.PREFIXES:
-        _check_strips(file)
+        _check_tiff(file, len(data))
     try:
         image = _Jpeg(file) if data[:3] == JPEG_MAGIC else Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError:
@@ -65,7 +116,7 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
             f"got {image.width} x {image.height} px in a rare encoding of {image.format}, expected at most "
             f"{MAX_PYTHON_PIXELS} pixels of it"
         )
-    return image
+    return image, _work_px(image, data)
 
 
 def check_size(width, height, *, min_side_px, max_pixels):
@@ -76,23 +127,57 @@ def check_size(width, height, *, min_side_px, max_pixels):
         raise RefusedInputError(f"got {width} x {height} px, expected at most {max_pixels} pixels")
 
 
-def _check_strips(file):
-    """Refuse a TIFF whose first image has too many parts, and leave the file at its beginning."""
+def _work_px(image, data):
+    """Give the pixels that decoding an image has to work on, and refuse a JPEG of too many scans.
+
+    An embedded preview may have scans of its own, which are counted as well.
+    """
+    pixels = image.width * image.height
+    is_jpeg = data[:3] == JPEG_MAGIC
+    if not (is_jpeg or (image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.COMPRESSION) == TIFF_JPEG)):
+        return pixels
+    scans = bytes(data).count(START_OF_SCAN)
+    if not is_jpeg:  # Every strip or tile is a JPEG of its own.
+        scans = scans // max(1, len(_first(image.tag_v2, STRIP_TAGS)))
+    if scans > MAX_SCANS:
+        raise RefusedInputError(f"got a JPEG of {scans} scans, expected at most {MAX_SCANS}")
+    return pixels * (SCANS_PER_DECODING + scans) // SCANS_PER_DECODING
+
+
+def _check_tiff(file, file_bytes):
+    """Refuse a TIFF by the parts and the compression of its first image, and leave the file at its beginning.
+
+    libtiff reads the strips from memory, past the limits of the bounded file: they may not overlap.
+    """
     header = file.read(8)
     directory = TiffImagePlugin.ImageFileDirectory_v2(header + (file.read(8) if header[2] == BIG_TIFF else b""))
     file.seek(directory.next)
     directory.load(file)
-    strips = max(len(directory.get(tag, ())) for tag in STRIP_TAGS)
+    strips = len(_first(directory, STRIP_TAGS))
     if strips > MAX_STRIPS:
         raise RefusedInputError(f"got a TIFF in {strips} strips or tiles, expected at most {MAX_STRIPS}")
+    strip_bytes = sum(_first(directory, STRIP_BYTES_TAGS))
+    if strip_bytes > file_bytes:
+        raise RefusedInputError(
+            f"got a TIFF of {file_bytes} bytes whose strips or tiles have {strip_bytes}, expected them not to overlap"
+        )
+    compression = directory.get(TiffImagePlugin.COMPRESSION, 1)
+    if compression not in TIFF_COMPRESSIONS:
+        names = ", ".join(dict.fromkeys(TIFF_COMPRESSIONS.values()))
+        raise RefusedInputError(f"got a TIFF of compression {compression}, expected one of {names}")
     file.seek(0)
 
 
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose EXIF is not read; of several pictures (MPO) the first one.
+def _first(directory, tags):
+    """Give the values of the first of some tags that a TIFF has."""
+    return next((values for tag in tags if (values := directory.get(tag))), ())
 
-    PIL would look there for a resolution: EXIF of half a megabyte whose tags are all the same part of it makes that
-    take gigabytes.
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose EXIF is never read; of several pictures (MPO), the first.
+
+    PIL would look there for a resolution: EXIF of half a megabyte whose tags are all the same part of it would take
+    gigabytes.
     """
 
     def getexif(self):
@@ -100,7 +185,7 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 
 
 class _BoundedFile(io.BytesIO):
-    """A file of which PIL may read a limited number of pieces, of bytes, and of bytes until the image is open."""
+    """A file of which PIL may read so many pieces and bytes, and so many bytes until it is open."""
 
     def __init__(self, data):
         super().__init__(data)

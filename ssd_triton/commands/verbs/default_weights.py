@@ -23,7 +23,7 @@ from ssd_triton.config.layers import dotted_layer, merge, with_file
 
 if TYPE_CHECKING:
     from ssd_triton.training.default_weights import Branch
-    from ssd_triton.training.run import Begin
+    from ssd_triton.training.initial_network import InitialWeights
 
 EXAMPLE = """ssd-triton default-weights --photographs coco/train coco/instances_train.json \\
       --validation coco/val coco/instances_val.json --backbone-weights resnet50.npz --output reports/default_weights"""
@@ -86,19 +86,24 @@ def run(args: argparse.Namespace, config: Config) -> int:
     [validation] = sets_of("--validation", [args.validation])
     from ssd_triton.common.labels import load_labels
     from ssd_triton.detector.device import choose_device
-    from ssd_triton.training.default_weights import Maker, Plan
+    from ssd_triton.training.default_weights import WeightsMaker, WeightsPlan
     from ssd_triton.training.examples import Source
-    from ssd_triton.training.run import Begin
+    from ssd_triton.training.initial_network import InitialWeights
 
     fine, whole = args.real_shares
-    fine_tuning = Begin(config.backbone, checkpoint=args.checkpoint)
-    plan = Plan(
+    fine_tuning = InitialWeights(config.backbone, checkpoint=args.checkpoint)
+    imagenet = InitialWeights(config.backbone, backbone_weights=args.backbone_weights)
+    plan = WeightsPlan(
         photographs=Source(*photographs),
         validation=Source(*validation),
         checkpoint=args.checkpoint,
         fine_tuning=_branch(args, "fine_tune", "fine_tuned", fine_tuning, fine, taught=not args.learn_annotations),
         whole=_branch(
-            args, "whole", "from_imagenet", Begin(config.backbone, backbone_weights=args.backbone_weights), whole
+            args,
+            "whole",
+            "from_imagenet",
+            InitialWeights(config.backbone, backbone_weights=args.backbone_weights),
+            whole,
         )
         if args.backbone_weights
         else None,
@@ -110,14 +115,20 @@ def run(args: argparse.Namespace, config: Config) -> int:
         max_loss=args.max_loss,
         notes=args.data_note,
     )
-    maker = Maker(plan, config, load_labels(config.labels_path), args.output, choose_device(args.device))
+    maker = WeightsMaker(plan, config, load_labels(config.labels_path), args.output, choose_device(args.device))
     print(maker.make())
     print(f"\n{relative_to_cwd(args.output / 'chosen')}: weights.safetensors, for weights_path, and its model card")
     return 0
 
 
 def _branch(
-    args: argparse.Namespace, option: str, name: str, begin: Begin, real_share: float, *, taught: bool = False
+    args: argparse.Namespace,
+    option: str,
+    name: str,
+    initial: InitialWeights,
+    real_share: float,
+    *,
+    taught: bool = False,
 ) -> Branch:
     """One of the trainings; its recipe overrides configuration files, and flags override the recipe."""
     from ssd_triton.training.default_weights import Branch
@@ -125,4 +136,4 @@ def _branch(
     flags = {"training.steps": getattr(args, f"{option}_steps"), "training.batch": args.batch}
     given = dotted_layer("flags", ((key, value) for key, value in flags.items() if value is not None))
     settings = merge([*with_file(args.layers, getattr(args, f"{option}_recipe")), given]).training
-    return Branch(name, settings, begin, real_share, taught)
+    return Branch(name, settings, initial, real_share, taught)

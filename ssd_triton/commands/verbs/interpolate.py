@@ -68,6 +68,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     validation = sets_of("--validation", args.validation)
     from ssd_triton.common.labels import load_labels
     from ssd_triton.detector.device import choose_device
+    from ssd_triton.training.class_map import ClassMap
     from ssd_triton.training.examples import Source
     from ssd_triton.training.interpolate import Mixture, interpolate
     from ssd_triton.training.interpolation_report import candidates_table
@@ -79,8 +80,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         shares=args.shares,
         others=args.also,
         validation=[Source(*values) for values in validation],
-        labels=labels,
-        name_map=config.coco.name_map,
+        classes=ClassMap(labels, labels, config.coco.name_map),
         backbone=config.backbone,
         criteria=criteria_of(args, config),
         max_loss=args.max_loss,

@@ -76,18 +76,17 @@ def run(args: argparse.Namespace, config: Config) -> int:
     taught = sets_of("--taught-data", args.taught_data)
     from ssd_triton.common.labels import load_labels
     from ssd_triton.detector.device import choose_device
-    from ssd_triton.training.classes import choose_labels
+    from ssd_triton.training.class_map import ClassMap, choose_labels
     from ssd_triton.training.examples import Source
-    from ssd_triton.training.run import WEIGHTS, Begin, Request, train
+    from ssd_triton.training.initial_network import InitialWeights
+    from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
 
     labels = load_labels(config.labels_path)
-    request = Request(
+    request = TrainingRequest(
         training=[*(Source(*values) for values in training), *(Source(*values, taught=True) for values in taught)],
         validation=[Source(*values) for values in validation],
-        labels=choose_labels(labels, args.classes),
-        known=labels,
-        name_map={**config.coco.name_map, **dict(args.name_map)},
-        begin=Begin(config.backbone, args.backbone_weights, args.checkpoint, args.new_heads),
+        classes=ClassMap(choose_labels(labels, args.classes), labels, {**config.coco.name_map, **dict(args.name_map)}),
+        initial=InitialWeights(config.backbone, args.backbone_weights, args.checkpoint, args.new_heads),
         skip_bad=args.skip_bad,
         notes=args.data_note,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import multiprocessing
 import multiprocessing.connection
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,13 +53,9 @@ class DecoderProcess:
         Args:
             model_folder: ``ssd_preprocess`` of a model repository.
             timeout_s: Limit for an input.
-
-        Raises:
-            ServerError: The wheel with Triton's python backend is not installed.
         """
         self._model_folder = model_folder
         self._timeout_s = timeout_s
-        self._backend_folder = _python_backend_folder()
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: multiprocessing.connection.Connection[Any, Any] | None = None
 
@@ -89,9 +85,7 @@ class DecoderProcess:
         # A fresh interpreter: the parent's libraries and threads are none of the decoder's business.
         context = multiprocessing.get_context("spawn")
         near, far = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(far, str(self._model_folder), str(self._backend_folder)), daemon=True
-        )
+        process = context.Process(target=_serve, args=(far, str(self._model_folder)), daemon=True)
         process.start()
         far.close()
         self._process, self._connection = process, near
@@ -116,22 +110,14 @@ class DecoderProcess:
             process.join()
 
 
-def _python_backend_folder() -> Path:
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or spec.origin is None:
-        raise ServerError("Triton's python backend is not installed: pip install -e '.[server]'")
-    return Path(spec.origin).parent / "tritonserver" / "backends" / "python"
-
-
-def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str, backend_folder: str) -> None:
+def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str) -> None:
     """Decode inputs until the other side is gone."""
-    sys.path[:0] = [str(Path(model_folder) / "1"), backend_folder]
-    model = importlib.import_module("model")
-
-    decoder = model.TritonPythonModel()
+    sys.path.insert(0, str(Path(model_folder) / "1"))
+    decoding = importlib.import_module("decoding")
     parameters = load_model_config(Path(model_folder) / "config.pbtxt").parameters
-    values = {key: {"string_value": parameters[key].string_value} for key in parameters}
-    decoder.initialize({"model_config": json.dumps({"parameters": values}), "model_name": Path(model_folder).name})
+    limits = decoding.DecodingLimits.from_parameters(
+        {key: {"string_value": parameters[key].string_value} for key in parameters}
+    )
     connection.send_bytes(_READY)
     while True:
         try:
@@ -139,15 +125,15 @@ def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_fo
         except (EOFError, KeyboardInterrupt):
             return
         start_s = time.perf_counter()
-        outcome, reason = _decode(decoder, model.RefusedInputError, data)
+        outcome, reason = _decode(lambda data: decoding.decode(data, limits), decoding.RefusedInputError, data)
         answer = (outcome, reason, time.perf_counter() - start_s, *_memory_bytes())
         # JSON: the parent unpickles nothing of a process that has seen such inputs.
         connection.send_bytes(json.dumps(answer).encode())
 
 
-def _decode(decoder: Any, refusal: type[Exception], data: bytes) -> tuple[DecodeOutcome, str]:
+def _decode(decode: Callable[[bytes], Any], refusal: type[Exception], data: bytes) -> tuple[DecodeOutcome, str]:
     try:
-        image, (width, height) = decoder._decode(data)
+        image, (width, height) = decode(data)
     except refusal as error:
         text = str(error)
         if "\n" in text or len(text) > _MAX_REASON_CHARACTERS:

@@ -6,7 +6,8 @@
 - ``ssd_detector/config.pbtxt`` is the configuration of the variant that Triton loads unless told otherwise.
 - The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
   first of the dims of several tensors.
-- ``ssd_preprocess/1/structured_log.py`` is that of the backends: a model imports nothing from outside its folder.
+- ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
+- ``structured_log.py`` of both is that of the backends: a model imports nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
 it is refused, not overwritten.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import SHIPPED, atomic_output, relative_to_cwd
-from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS
+from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS, PREPROCESS_FRAMES
 from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
 from ssd_triton.serving.repository.model_config import (
     ModelConfig,
@@ -36,13 +37,22 @@ from ssd_triton.serving.repository.repository import ModelRepository
 
 _BUILD = "python tools/build_repository.py"
 _SHARED = {
-    PREPROCESS: ("max_file_bytes", "max_pixels", "min_side_px", "reduced_decode_ratio"),
+    PREPROCESS: (
+        "max_file_bytes",
+        "max_pixels",
+        "max_request_pixels",
+        "max_cpu_s",
+        "min_side_px",
+        "reduced_decode_ratio",
+    ),
     POSTPROCESS: ("score_thresh", "topk_candidates", "nms_thresh", "detections_per_img"),
 }
 """Parameters that all configurations of a model must agree on."""
 _FIRST_LINE = re.compile(r"# Written from .*, do not edit\. Digest: (?P<digest>[0-9a-f]{16})")
 _DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
 _LOG = "structured_log.py"
+_SHARED_CODE = ("answering.py", "decoding.py", "untrusted.py")
+"""Of the preprocessing of files, for that of frames."""
 
 _Texts = dict[Path, str]
 
@@ -87,7 +97,14 @@ def write_files(texts: Mapping[Path, str]) -> None:
 
 def _sources(root: Path) -> Iterator[Path]:
     """Every configuration that people write."""
-    for path in sorted({*root.glob("*/config.pbtxt"), *root.glob("*/gpu.pbtxt"), *root.glob("*/configs/*.pbtxt")}):
+    for path in sorted(
+        {
+            *root.glob("*/config.pbtxt"),
+            *root.glob("*/gpu.pbtxt"),
+            *root.glob("*/frames.pbtxt"),
+            *root.glob("*/configs/*.pbtxt"),
+        }
+    ):
         if not _FIRST_LINE.fullmatch(read_config_text(path).partition("\n")[0]):
             yield path
 
@@ -150,17 +167,42 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
     default = root / DETECTOR / "configs" / f"{RECOMMENDED['cpu']}.pbtxt"
     if default in texts:
         yield root / DETECTOR / "config.pbtxt", f"configs/{default.name}", texts[default]
-    for model in (PREPROCESS, POSTPROCESS):
+    on_gpu = [name for name in repository.variants if name in VARIANTS and "gpu" in VARIANTS[name].precisions]
+    frames = root / PREPROCESS_FRAMES / "frames.pbtxt"
+    for model, folder, overlays in (
+        (PREPROCESS, root / PREPROCESS, ()),
+        (POSTPROCESS, root / POSTPROCESS, ()),
+        (PREPROCESS, root / PREPROCESS_FRAMES, (frames,)),
+    ):
         main, gpu = root / model / "config.pbtxt", root / model / "gpu.pbtxt"
-        if main not in texts or gpu not in texts:
+        if not {main, gpu, *overlays} <= texts.keys():
             continue
-        body = to_text(overlaid(parse_model_config(texts[main], main), parse_model_config(texts[gpu], gpu)))
-        for name in repository.variants:
-            if name in VARIANTS and "gpu" in VARIANTS[name].precisions:
-                yield root / model / "configs" / f"{name}.pbtxt", "config.pbtxt and gpu.pbtxt", body
-    log = SHIPPED / "backends" / _LOG
-    if log.is_file() and (root / PREPROCESS / "1").is_dir():
-        yield root / PREPROCESS / "1" / _LOG, f"backends/{_LOG}", log.read_text(encoding="utf-8")
+        if overlays:
+            yield folder / "config.pbtxt", *_combined(folder, texts, (main, *overlays))
+        for name in on_gpu:
+            yield folder / "configs" / f"{name}.pbtxt", *_combined(folder, texts, (main, gpu, *overlays))
+    yield from _copied_code(root)
+
+
+def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, str]:
+    """Name configurations in words, as seen from a model's folder, and lay each over those before it."""
+    combined = parse_model_config(texts[paths[0]], paths[0])
+    for path in paths[1:]:
+        combined = overlaid(combined, parse_model_config(texts[path], path))
+    names = [path.name if path.parent == folder else f"{path.parent.name}/{path.name}" for path in paths]
+    return " and ".join(names), to_text(combined)
+
+
+def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Code that several models share: each has its own copy, since a model imports nothing from outside its folder."""
+    shared = root / PREPROCESS / "1"
+    sources = {shared / _LOG: SHIPPED / "backends" / _LOG}
+    sources |= {root / PREPROCESS_FRAMES / "1" / name: shared / name for name in _SHARED_CODE}
+    sources[root / PREPROCESS_FRAMES / "1" / _LOG] = SHIPPED / "backends" / _LOG
+    for copy, source in sources.items():
+        if source.is_file() and copy.parent.is_dir():
+            name = source.relative_to(source.parents[2] if source.parent == shared else SHIPPED).as_posix()
+            yield copy, name, source.read_text(encoding="utf-8")
 
 
 def _is_current(path: Path, source: str, body: str) -> bool:

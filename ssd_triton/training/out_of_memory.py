@@ -1,4 +1,4 @@
-"""What to say when memory is not enough: a GPU's for a batch or the images, or the machine's for the images."""
+"""Errors for too little memory: a GPU's for a batch or the images, or the machine's for the images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ssd_triton.training.errors import TrainingError
 
 _MEASURED_BATCHES = (2, 4, 8)
 _USABLE = 0.95
-"""The rest of the free memory is lost between blocks."""
+"""Usable fraction of the free memory; the rest is lost between blocks."""
 
 
 def check_images_fit(count: int, side_px: int, free_bytes: int, name: str) -> None:
-    """Refuse a dataset that would not fit into the machine's memory, before it is read.
+    """Refuse a dataset that does not fit into the machine's memory, before it is read.
 
     Args:
-        count: Images.
-        side_px: Of the square that each is kept at.
-        free_bytes: Of memory.
-        name: Of the dataset, for the message.
+        count: Number of images.
+        side_px: Side of the square that each image is resized to.
+        free_bytes: Free memory.
+        name: Name of the dataset, for the message.
 
     Raises:
-        TrainingError: They take more: each once as it is read, and once among the images of all sets.
+        TrainingError: They need more: space for each image as it is read, and again in the tensor of all sets.
     """
     needed = 2 * count * 3 * side_px**2
     if needed > free_bytes:
@@ -33,8 +33,8 @@ def check_images_fit(count: int, side_px: int, free_bytes: int, name: str) -> No
         )
 
 
-def images_too_many(pixels_bytes: int, device: torch.device) -> TrainingError:
-    """The error to raise after the images did not fit on a GPU."""
+def images_too_large(pixels_bytes: int, device: torch.device) -> TrainingError:
+    """The error for images that did not fit on a GPU."""
     free = torch.cuda.mem_get_info(device)[0]
     return TrainingError(
         f"out of memory: the training images take {pixels_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
@@ -43,11 +43,11 @@ def images_too_many(pixels_bytes: int, device: torch.device) -> TrainingError:
 
 
 def largest_batch(used_bytes: Mapping[int, int], free_bytes: int) -> int:
-    """The batch that fits, from the memory that some small batches took: a line through the smallest and the largest.
+    """The largest batch that fits, by a line through the memory of the smallest and the largest measured batch.
 
     Args:
-        used_bytes: By batch size, of at least two; how much memory each took beyond what always lies there.
-        free_bytes: Beyond what always lies there.
+        used_bytes: Memory by batch size, for two or more sizes, beyond what is always allocated.
+        free_bytes: Free memory beyond that.
 
     Returns:
         0 if nothing fits.
@@ -58,30 +58,30 @@ def largest_batch(used_bytes: Mapping[int, int], free_bytes: int) -> int:
     return max(int((free_bytes * _USABLE - fixed) / per_image), 0)
 
 
-def out_of_memory(batch: int, run: Callable[[int], object], device: torch.device) -> TrainingError:
-    """The error to raise after a batch did not fit, with the batch that would.
+def batch_too_large(batch: int, run: Callable[[int], object], device: torch.device) -> TrainingError:
+    """The error for a batch that did not fit; it names the largest batch that would.
 
     Args:
-        batch: What did not fit.
-        run: Does what a training step does with a batch of the given size, and keeps nothing.
+        batch: The size that did not fit.
+        run: Runs a training step on a batch of the given size, and keeps nothing.
         device: The GPU.
     """
     used: dict[int, int] = {}
     torch.cuda.empty_cache()
-    lying = torch.cuda.memory_allocated(device)
+    allocated = torch.cuda.memory_allocated(device)
     free = torch.cuda.mem_get_info(device)[0]
     try:
         for size in (size for size in _MEASURED_BATCHES if size < batch):
             torch.cuda.reset_peak_memory_stats(device)
             run(size)
-            used[size] = torch.cuda.max_memory_allocated(device) - lying
+            used[size] = torch.cuda.max_memory_allocated(device) - allocated
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
     return refusal(batch, used, free, torch.cuda.get_device_name(device))
 
 
 def refusal(batch: int, used_bytes: Mapping[int, int], free_bytes: int, gpu: str) -> TrainingError:
-    """See :func:`out_of_memory`."""
+    """The error of :func:`batch_too_large`, by measurements as :func:`largest_batch` takes them."""
     got = f"out of memory with a batch of {batch} images on {gpu}, {free_bytes / 2**30:.1f} GiB free for it"
     if len(used_bytes) < 2:
         return TrainingError(f"{got}: not even a few images fit; free memory there, or give --device cpu")
@@ -90,4 +90,4 @@ def refusal(batch: int, used_bytes: Mapping[int, int], free_bytes: int, gpu: str
         return TrainingError(
             f"{got}: not even {_MEASURED_BATCHES[0]} images would fit; free memory there, or give --device cpu"
         )
-    return TrainingError(f"{got}: {fits} would fit by the memory that smaller batches took; give --batch {fits}")
+    return TrainingError(f"{got}: {fits} would fit, judging by smaller batches; give --batch {fits}")

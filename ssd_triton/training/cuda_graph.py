@@ -1,6 +1,6 @@
-"""The network's part of a training step as CUDA graphs.
+"""The network's forward and backward pass as CUDA graphs.
 
-Launching its thousand kernels one by one takes the host longer than a fast GPU takes to run them.
+Launching its thousand kernels one by one takes longer than a fast GPU takes to run them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ssd_triton.detector.network.ssd import SSD300
 
 
 def graphed(network: SSD300, batch: int, dtype: torch.dtype, device: torch.device) -> SSD300:
-    """A network whose forward and backward pass are two graphs, which share its parameters.
+    """A network with the same parameters whose forward and backward pass are two graphs.
 
-    The passes that are run for the recording leave the network's statistics and the random numbers as they were.
+    Recording changes neither the network's statistics nor the random numbers.
 
     Args:
-        network: In training mode, on the device; stays as it is, and takes other batches.
-        batch: Images that the result takes.
-        dtype: Of automatic mixed precision.
+        network: In training mode, on the device; unchanged, and still good for other batch sizes.
+        batch: Number of images that the result takes.
+        dtype: Type of automatic mixed precision.
         device: A CUDA device.
 
     Raises:
         torch.cuda.OutOfMemoryError: The batch is too large.
     """
-    # Recording replaces a module's forward: a shallow copy has the same layers, and a forward of its own.
+    # Recording replaces a module's forward: a shallow copy has the same layers and its own forward.
     recorded = copy.copy(network)
     shape = (batch, 3, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
     images = torch.full(shape, 0.5, device=device).contiguous(memory_format=torch.channels_last)
-    # Recorded on a stream of its own, which is meant and cost nothing that could be measured.
+    # Warns that it is recorded on its own stream: intended, and without measurable cost.
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(enabled=False)
-    # Casts that autocast keeps for its next use would be made while recording, and not again when replayed.
+    # Casts cached by autocast would be recorded once, and not repeated at each replay.
     with (
         _buffers_kept(network),
         torch.random.fork_rng(devices=[device]),
@@ -48,7 +48,7 @@ def graphed(network: SSD300, batch: int, dtype: torch.dtype, device: torch.devic
 
 @contextmanager
 def _buffers_kept(network: SSD300) -> Iterator[None]:
-    """What batch norms gather within is forgotten."""
+    """Restore the buffers at the end: the statistics of batch norms."""
     before: list[Tensor] = [one.clone() for one in network.buffers()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Small constant tensors, made once a device: making one anew would have the host wait for the device each time."""
+"""Constant tensors, cached on each device: copying one there would make the host wait for the device each time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ssd_triton.detector.network.boxes import default_boxes_cxcywh
 from ssd_triton.detector.network.ssd import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-"""Left, top, right and bottom of a whole image, in fractions of it."""
+"""A whole image: left, top, right and bottom, as fractions of it."""
 Nested = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 
 @cache
 def constant(values: Nested, device: torch.device) -> Tensor:
-    """FP32 numbers on a device; not to be changed in place."""
+    """FP32 numbers on a device; never change them in place."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 

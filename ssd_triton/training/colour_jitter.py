@@ -1,4 +1,4 @@
-"""Random colours: brightness, contrast, saturation and hue as one matrix an image, then noise."""
+"""Colour jitter: brightness, contrast, saturation and hue as one matrix for each image, then noise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ssd_triton.config import AugmentationConfig
-from ssd_triton.training.constants import constant, mean_rgb
+from ssd_triton.training.device_constants import constant, mean_rgb
 
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness: ITU-R BT.601."""
 
 
-def change_colours(centered: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Change the colours of images, FP32 [N, 3, H, W], pixels in [0, 1] less ImageNet's mean; the same range again."""
+def jitter_colours(centered: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
+    """Change the colours of images, FP32 [N, 3, H, W], in [0, 1] less ImageNet's mean before and after."""
     count, device = len(centered), centered.device
 
     def around(width: float) -> Tensor:
@@ -36,7 +36,7 @@ def change_colours(centered: Tensor, settings: AugmentationConfig, generator: to
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:
-    """Rotation of colours about the grey axis, [N, 3, 3], by an angle in radians, [N, 1, 1] (Rodrigues' formula)."""
+    """Rotations about the grey axis, [N, 3, 3], by angles in radians, [N, 1, 1] (Rodrigues' formula)."""
     device = angle.device
     third = torch.full((3, 3), 1 / 3, device=device)
     cross = constant(((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0)), device) / sqrt(3)

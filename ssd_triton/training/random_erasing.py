@@ -1,4 +1,4 @@
-"""Random erasing: a rectangle becomes the mean colour, so that no single part of an object decides its class.
+"""Random erasing: a rectangle gets the mean colour, so that no single part of an object decides its class.
 
 Source: Zhong et al., "Random Erasing Data Augmentation" (2017).
 """
@@ -11,8 +11,8 @@ from torch import Tensor
 from ssd_triton.config import AugmentationConfig
 from ssd_triton.training.examples import IGNORED
 
-_HIDDEN_PART = 0.6
-"""An object of which this part is erased can no longer be told, and is ignored."""
+_HIDDEN_FRACTION = 0.6
+"""Erased fraction of an object above which it is ignored, since it can hardly be recognised."""
 
 
 def erase(
@@ -24,11 +24,11 @@ def erase(
         centered: FP32 [N, 3, H, W], pixels less the mean.
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G].
-        settings: How many images, and how large the rectangles are.
-        generator: Of the images' device.
+        settings: Fraction of the images, and size of the rectangles.
+        generator: Generator on the images' device.
 
     Returns:
-        Images, and labels in which hidden objects are ignored.
+        Images, and labels with hidden objects ignored.
     """
     count, device = len(centered), centered.device
     chosen = torch.rand(count, 1, device=device, generator=generator) < settings.erase_fraction
@@ -42,10 +42,10 @@ def erase(
     erased = inside_x[:, None, None, :] & inside_y[:, None, :, None]
     common = torch.minimum(boxes_xyxy[..., 2:], end[:, None]) - torch.maximum(boxes_xyxy[..., :2], start[:, None])
     area = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
-    hidden = (labels > 0) & (common.clamp(min=0).prod(dim=-1) > _HIDDEN_PART * area)
+    hidden = (labels > 0) & (common.clamp(min=0).prod(dim=-1) > _HIDDEN_FRACTION * area)
     return torch.where(erased, 0.0, centered), torch.where(hidden, IGNORED, labels)
 
 
 def _centers(count: int, device: torch.device) -> Tensor:
-    """Centres of so many pixels along one side, as fractions of it."""
+    """Centres of the pixels along one side, as fractions of it."""
     return (torch.arange(count, device=device, dtype=torch.float32) + 0.5) / count

@@ -1,8 +1,8 @@
-"""Which part of a source image to show: zoomed in under a condition on the overlap with an object, or zoomed out.
+"""Random regions of source images: zoomed in with enough overlap with an object, or zoomed out.
 
 Source of the zoom-in: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2: a patch whose IoU with an
-object is at least 0.1, 0.3, 0.5, 0.7 or 0.9, or any patch, of aspect ratio 1/2 to 2. Here an image draws many patches
-at once and takes the first that fits.
+object is at least 0.1, 0.3, 0.5, 0.7 or 0.9, or any patch, of aspect ratio 1/2 to 2. Here many patches are drawn at
+once for each image, and the first that fits is taken.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from math import log
 import torch
 from torch import Tensor
 
-from ssd_triton.training.constants import WHOLE, constant
+from ssd_triton.training.device_constants import WHOLE, constant
 
 _MIN_IOU = (0.0, 0.1, 0.3, 0.5, 0.7)
-"""0.9 is left out: it is a whole image with one large object."""
+"""Without 0.9, which is nearly always a whole image with one large object."""
 _TRIALS = 24
-"""Patches that are drawn at once; where none fits, the whole image is taken."""
+"""Number of patches drawn for each image; if none fits, the whole image is taken."""
 _MAX_ASPECT = 2.0
 
 
 def zoom_in(boxes_xyxy: Tensor, is_object: Tensor, min_side: float, generator: torch.Generator) -> Tensor:
-    """A random patch of each image that holds the centre of an object and overlaps it enough.
+    """A random patch of each image that contains the centre of an object and overlaps it enough.
 
     Args:
         boxes_xyxy: FP32 [N, G, 4].
-        is_object: BOOL [N, G]: which boxes are objects.
+        is_object: BOOL [N, G], true for boxes of objects.
         min_side: Smallest side of a square patch, as a fraction of the image.
-        generator: Of the boxes' device.
+        generator: Generator on the boxes' device.
 
     Returns:
         FP32 [N, 4]: left, top, right, bottom in [0, 1].
@@ -52,7 +52,7 @@ def zoom_in(boxes_xyxy: Tensor, is_object: Tensor, min_side: float, generator: t
 
 
 def zoom_out(count: int, max_ratio: float, generator: torch.Generator) -> Tensor:
-    """A region up to ``max_ratio`` times as wide and high as the image, which lies anywhere in it: FP32 [N, 4]."""
+    """A region around each image, up to ``max_ratio`` times as wide and high: FP32 [N, 4]."""
     device = generator.device
     ratio = 1 + (max_ratio - 1) * torch.rand(count, 1, device=device, generator=generator)
     top_left = -torch.rand(count, 2, device=device, generator=generator) * (ratio - 1)
@@ -60,7 +60,7 @@ def zoom_out(count: int, max_ratio: float, generator: torch.Generator) -> Tensor
 
 
 def _overlaps(patches: Tensor, boxes_xyxy: Tensor, is_object: Tensor, min_iou: Tensor) -> Tensor:
-    """BOOL [N, T]: whether a patch holds the centre of an object that it overlaps by the image's ``min_iou``, [N]."""
+    """BOOL [N, T]: whether a patch contains the centre of an object and overlaps it by ``min_iou``, FP32 [N]."""
     patch, box = patches[:, :, None], boxes_xyxy[:, None]
     sides = torch.minimum(patch[..., 2:], box[..., 2:]) - torch.maximum(patch[..., :2], box[..., :2])
     intersection = sides.clamp(min=0).prod(dim=-1)

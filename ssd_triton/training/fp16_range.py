@@ -1,6 +1,6 @@
-"""Batch norms whose variance FP16 cannot hold: the same function in numbers that it can.
+"""Batch norms whose variance exceeds FP16: rescaled to the same function within its range.
 
-ImageNet's ResNet-50 has a running_var of 83,615 in its stem, above FP16's 65,504: cast to FP16 it is infinite, and its
+ImageNet's ResNet-50 has a running_var of 83,615 in its stem, above FP16's 65,504: as FP16 it is infinite, and its
 channel silently dead.
 """
 
@@ -19,66 +19,66 @@ _SCALE = 16.0
 
 
 class ConvolutionAndNorm(NamedTuple):
-    """A convolution, and the batch norm after it."""
+    """A convolution and the batch norm after it."""
 
     convolution: nn.Conv2d
     norm: nn.BatchNorm2d
 
 
-def make_half_safe(network: nn.Module) -> int:
-    """Rescale, in place, every channel whose running variance FP16 cannot hold with some reserve.
+def rescale_for_fp16(network: nn.Module) -> int:
+    """Rescale, in place, every channel whose running variance comes near the limit of FP16.
 
-    A batch norm gives the same output when its input and mean are divided by s, and its variance v replaced by
-    (v + eps) / s² - eps. Only channels of great variance are changed, for which that is positive.
+    A batch norm gives the same output when its input and mean are divided by s, and its variance v is replaced by
+    (v + eps) / s² - eps. That is positive for the large variances changed here.
 
     Returns:
-        How many channels were rescaled.
+        Number of rescaled channels.
     """
     changed = 0
     for pair in convolutions_with_norms(network):
         if pair.norm.running_var is None:
             continue
         large = pair.norm.running_var > LARGEST_FP16 / _SCALE
-        divide_channels(pair, torch.where(large, _SCALE, 1.0))
+        _divide_channels(pair, torch.where(large, _SCALE, 1.0))
         changed += int(large.sum())
     return changed
 
 
 def match_scales(network: nn.Module, other: nn.Module) -> int:
-    """Rescale, in place, every channel of a network that :func:`make_half_safe` has rescaled in one of both only.
+    """Rescale, in place, every channel that :func:`rescale_for_fp16` has rescaled in only one of two networks.
 
-    Between the two forms of a channel, which are the same function, lies none that is: before weights are averaged,
-    their channels must be of the same form.
+    The average of a channel with its rescaled form is another function: before weights are averaged, their channels
+    must have the same scales.
 
     Args:
-        network: Is changed, not in what it computes.
-        other: Of the same layers; stays as it is.
+        network: Changed, but computes the same.
+        other: A network with the same layers; unchanged.
 
     Returns:
-        How many channels were rescaled.
+        Number of rescaled channels.
     """
     changed = 0
     pairs = zip(convolutions_with_norms(network), convolutions_with_norms(other), strict=True)
     for own, wanted in pairs:
         if own.norm.running_var is None or wanted.norm.running_var is None:
             continue
-        # Variances differ a little between trainings: half of what was rescaled at once.
+        # Variances differ a little between trainings: half the limit of the rescaling.
         large = torch.maximum(own.norm.running_var, wanted.norm.running_var) > LARGEST_FP16 / _SCALE / 2
         sizes = [pair.convolution.weight.detach().flatten(1).norm(dim=1) for pair in (own, wanted)]
-        # Training changes the size of a channel's weights by much less than the root of the scale.
+        # Training changes the norm of a channel's weights by much less than the square root of the scale.
         power = torch.round(torch.log(sizes[0] / sizes[1]) / log(_SCALE))
         power = torch.where(large & torch.isfinite(power), power, 0.0)
-        divide_channels(own, _SCALE**power)
+        _divide_channels(own, _SCALE**power)
         changed += int((power != 0).sum())
     return changed
 
 
-def divide_channels(pair: ConvolutionAndNorm, scale: Tensor) -> None:
-    """Divide a convolution's output channels, in place, and correct the norm after it so that its output stays.
+def _divide_channels(pair: ConvolutionAndNorm, scale: Tensor) -> None:
+    """Divide a convolution's output channels, in place, and correct the norm after it to give the same output.
 
     Args:
-        pair: With a norm that keeps running statistics.
-        scale: FP32 [C]; where it is 1 nothing changes.
+        pair: Its norm keeps running statistics.
+        scale: FP32 [C]; 1 changes nothing.
     """
     convolution, norm = pair
     if norm.running_var is None or norm.running_mean is None:

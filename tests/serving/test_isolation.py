@@ -1,0 +1,84 @@
+"""Decoding in processes that can be stopped, as ssd_preprocess does with images that may take long."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_triton.common.model_names import PREPROCESS
+from ssd_triton.config import Config
+from tests.images import encode, noise
+
+MODULES = ("untrusted", "decoding", "isolation")
+
+
+@pytest.fixture
+def isolation(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(config.model_repository / PREPROCESS / "1")
+    yield importlib.import_module("isolation")
+    for name in MODULES:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def limits(isolation: ModuleType) -> Any:
+    return isolation.DecodingLimits(
+        max_file_bytes=1 << 26,
+        min_side_px=8,
+        max_pixels=50_000_000,
+        max_request_pixels=100_000_000,
+        reduced_decode_ratio=0.0,
+    )
+
+
+def test_pixels_are_those_of_the_same_process(isolation: ModuleType, limits: Any) -> None:
+    processes = isolation.DecoderProcesses(2, limits, max_cpu_s=5)
+    data = encode(noise(), "JPEG")
+    assert np.array_equal(processes.decode(data), isolation.decode(data, limits)[0])
+    with pytest.raises(isolation.RefusedInputError, match="got 3 bytes that begin with"):
+        processes.decode(b"abc")
+    processes.close()
+
+
+def test_an_image_that_takes_too_long_is_refused_alone(isolation: ModuleType, limits: Any) -> None:
+    processes = isolation.DecoderProcesses(1, limits, max_cpu_s=0.05)
+    pixels = np.random.default_rng(0).integers(0, 256, (4000, 3000, 3), np.uint8)
+    with pytest.raises(isolation.RefusedInputError, match=r"takes more than 0\.05 s of a core to decode"):
+        processes.decode(encode(Image.fromarray(pixels), "JPEG", quality=95))
+    assert processes.decode(encode(noise(), "PNG")).shape == (300, 300, 3)
+    processes.close()
+
+
+def test_an_image_that_ends_its_decoder_is_refused_alone(isolation: ModuleType, limits: Any) -> None:
+    processes = isolation.DecoderProcesses(1, limits, max_cpu_s=5)
+    processes.decode(encode(noise(), "PNG"))
+    process = processes.idle.get()
+    os.kill(process.pid, signal.SIGSEGV)
+    process.wait()
+    processes.idle.put(process)
+    with pytest.raises(isolation.RefusedInputError, match=r"ends its decoder \(code -11\)"):
+        processes.decode(encode(noise(), "PNG"))
+    assert processes.decode(encode(noise(), "PNG")).shape == (300, 300, 3)
+    processes.close()
+
+
+def test_the_images_of_a_request_share_a_budget(isolation: ModuleType, limits: Any) -> None:
+    decoding, budget = sys.modules["decoding"], sys.modules["untrusted"].PixelBudget(1000)
+    small = encode(noise(), "PNG")
+    for _ in range(3):
+        decoding.decode(small, limits, budget)
+    with pytest.raises(isolation.RefusedInputError, match="got images of 1024 pixels in one request up to here"):
+        decoding.decode(small, limits, budget)
+
+
+def test_reasons_hold_no_control_characters(isolation: ModuleType) -> None:
+    assert sys.modules["decoding"].printable(ValueError("a\x1b[31mb\n")) == "a\\x1b[31mb\\x0a"
