@@ -98,15 +98,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         validation=Source(*validation),
         checkpoint=args.checkpoint,
         fine_tuning=_branch(args, "fine_tune", "fine_tuned", fine_tuning, fine, taught=not args.learn_annotations),
-        whole=_branch(
-            args,
-            "whole",
-            "from_imagenet",
-            InitialWeights(config.backbone, backbone_weights=args.backbone_weights),
-            whole,
-        )
-        if args.backbone_weights
-        else None,
+        whole=_branch(args, "whole", "from_imagenet", imagenet, whole) if args.backbone_weights else None,
         drive=args.drive,
         rendered=(args.rendered[0], args.rendered[1]),
         processes=args.processes,
