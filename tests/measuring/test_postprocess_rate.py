@@ -49,7 +49,7 @@ def test_it_measures_with_pytorch_and_little_else(config: Config, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_missing_artefact_is_one_line(tmp_path: Path) -> None:
-    assert_one_line_error(run(tmp_path, "--module", "none.pt"), "none.pt is missing", "tools/build_repository.py")
+    assert_one_line_error(run(tmp_path, "--module", "none.pt"), "none.pt is missing", "ssd-triton build")
 
 
 def test_crowded_is_more_than_enters_suppression() -> None:

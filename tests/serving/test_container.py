@@ -171,7 +171,7 @@ def test_a_missing_artefact_is_named(own: Callable[..., Config], config: Config,
     link_repository(config.model_repository, tmp_path / "repository", None)
     (tmp_path / "repository/ssd_detector/1/onnx_fp32.onnx").unlink(missing_ok=True)
     lacking = own(variant="onnx_fp32").model_copy(update={"model_repository": tmp_path / "repository"})
-    with pytest.raises(UserError, match=r"onnx_fp32\.onnx is missing.*python tools/build_repository\.py"):
+    with pytest.raises(UserError, match=r"onnx_fp32\.onnx is missing.*ssd-triton build"):
         prepare(lacking, print)
 
 

@@ -82,7 +82,7 @@ def test_a_changed_limit_reaches_every_variant(
         (
             "ssd_postprocess/configs/tensorrt_int8.pbtxt",
             ('string_value: "0.05"', 'string_value: "0.5"'),
-            [r"score_thresh\.string_value is 0\.5, expected 0\.05", "delete the file and run 'python tools/build"],
+            [r"score_thresh\.string_value is 0\.5, expected 0\.05", "delete the file and run 'ssd-triton build"],
         ),
         (
             "ssd_detector/config.pbtxt",

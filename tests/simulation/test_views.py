@@ -101,7 +101,7 @@ def test_noise_misses_and_pitch(config: Config, labels: tuple[str, ...]) -> None
 def test_braking_dips_the_nose(config: Config, labels: tuple[str, ...]) -> None:
     run = drive(config, labels, alone(speed_kmh=60, duration_s=3), controller=brake_from(0.2))
     deepest = max(frame.camera.pitch_deg for frame in run.frames)
-    full = config.world.pitch.deg_per_mps2 * config.world.brakes.max_deceleration_mps2
+    full = config.simulation.pitch.deg_per_mps2 * config.simulation.brakes.max_deceleration_mps2
     assert full < deepest < 1.6 * full
     assert run.frames[0].camera.pitch_deg == 0
 
