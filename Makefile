@@ -4,8 +4,8 @@
 # make demo VIDEO=clip.mp4   the same with a clip of yours
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
 # make format                mend what ruff can mend
-# make check                 linters, types, import rules, the documentation, and the tests that need no server
-# make test                  make check, and the tests against real servers
+# make check                 linters, types, import rules, the documentation, and the quick tests that need no server
+# make test                  make check, the slow tests, and the tests against real servers
 # make docs                  the documentation as a site in site/
 # make diagrams              the documentation's diagrams, after a change of their sources (needs Graphviz)
 # make audit                 licences and known vulnerabilities of what is installed
@@ -66,7 +66,7 @@ check:
 	@$(MAKE) --no-print-directory --jobs 2 lint unit
 
 unit: $(DEVELOPER) repository
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/served
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/served -m "not slow"
 
 docs: $(DEVELOPER)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
