@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import ImageSet
 from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations
 from ssd_triton.evaluation.categories import by_order, match_categories
 from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.media.images import read_served
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,15 @@ class Dataset:
         return self.source.images / image.file_name
 
     def read(self, image: Image) -> bytes:
-        """The encoded content of an image.
+        """The encoded content of an image, as a server takes it.
 
         Raises:
-            EvaluationError: It cannot be read.
+            EvaluationError: It cannot be read, or nothing reads its format.
         """
         try:
-            return self.path(image).read_bytes()
-        except OSError as error:
-            raise EvaluationError(
-                f"{relative_to_cwd(self.path(image))}: got no readable image ({error.strerror}), expected the one that "
-                f"{relative_to_cwd(self.source.annotations)} names"
-            ) from error
+            return read_served(self.path(image))
+        except ImageError as error:
+            raise EvaluationError(f"{error} ({relative_to_cwd(self.source.annotations)} names it)") from error
 
     def restricted_to(self, images: Sequence[Image]) -> Dataset:
         """Restrict the dataset to some of its images."""

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from ssd_triton.common.arrays import Float64Array, UInt8Array
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.machine import available_memory_bytes
 from ssd_triton.common.progress import progress
 from ssd_triton.evaluation import annotations as coco
+from ssd_triton.media.decoding import open_rgb
+from ssd_triton.media.images import read_image
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.out_of_memory import check_images_fit
@@ -191,16 +192,16 @@ def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> l
     """Every image, or why it cannot be read."""
 
     def decode(image: coco.Image) -> _Decoded | str:
-        try:
-            content = (source.images / image.file_name).read_bytes()
-            with Image.open(BytesIO(content)) as opened:
-                resized = opened.convert("RGB").resize((side_px, side_px), Image.Resampling.BILINEAR)
-                return _Decoded(np.array(resized), opened.size, hashlib.sha256(content).hexdigest())
-        except FileNotFoundError:
+        path = source.images / image.file_name
+        if not path.exists():
             return "missing"
-        # What PIL raises on damaged files; SyntaxError on PNGs.
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return " ".join(str(error).split())[:80]
+        try:
+            content = read_image(path)
+            opened = open_rgb(content, image.file_name)
+        except ImageError as error:
+            return str(error)
+        resized = opened.resize((side_px, side_px), Image.Resampling.BILINEAR)
+        return _Decoded(np.array(resized), opened.size, hashlib.sha256(content).hexdigest())
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:

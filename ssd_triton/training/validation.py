@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image as PillowImage
 from torch import Tensor
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.machine import cores
 from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
@@ -27,6 +26,7 @@ from ssd_triton.detector.protocol import preprocess
 from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.media.images import read_image
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import Examples, Source
@@ -76,10 +76,9 @@ def load_validation(source: Source, class_map: ClassMap, device: torch.device, *
     images, pixels, sizes_px, sha256, bad = [], [], [], [], []
     for image in progress(found.images, total=len(found.images), description=f"read {source.name}", unit="images"):
         try:
-            content = (source.images / image.file_name).read_bytes()
+            content = read_image(source.images / image.file_name)
             resized, size_px = preprocess(content)
-        # What PIL raises on damaged files; SyntaxError on PNGs.
-        except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError):
+        except ImageError:
             bad.append(image.file_name)
             continue
         images.append(image)

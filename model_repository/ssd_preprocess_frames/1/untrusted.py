@@ -1,4 +1,4 @@
-# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 33fb6f9dc6cd8ecd
+# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 708cbd468f27604b
 """Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
@@ -51,7 +51,7 @@ TIFF_COMPRESSIONS = {
 """Compressions of a TIFF (TIFF 6.0 and its supplement 2), with Adobe's own number of Deflate below."""
 TIFF_COMPRESSIONS[32946] = "Deflate"
 TIFF_JPEG = 7
-BASE64_STARTS = (b"/9j/", b"iVBORw0KGgo", b"R0lGODlh", b"UklGR", b"SUkqA", b"TU0AK", b"data:image/")
+BASE64_STARTS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK", b"data:image/")
 """How JPEG, PNG, GIF, WebP and TIFF begin in base64, and a data URL."""
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
 """PIL's modes for 16-bit grey; its own conversion would clip them at 255."""
@@ -89,7 +89,9 @@ class PixelBudget:
             )
 
 
-def open_untrusted(data: bytes, *, max_file_bytes: int, min_side_px: int, max_pixels: int) -> tuple[Image.Image, int]:
+def open_untrusted(
+    data: bytes, *, max_file_bytes: int, min_side_px: int, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> tuple[Image.Image, int]:
     """Open one encoded image whose pixels are still to be decoded.
 
     Args:
@@ -97,6 +99,7 @@ def open_untrusted(data: bytes, *, max_file_bytes: int, min_side_px: int, max_pi
         max_file_bytes: Bytes it may have.
         min_side_px: Pixels that each side must have.
         max_pixels: Pixels it may have.
+        formats: Decoders that it may reach.
 
     Returns:
         The image, and its work in pixels: a JPEG of 20 scans counts twice.
@@ -113,7 +116,7 @@ def open_untrusted(data: bytes, *, max_file_bytes: int, min_side_px: int, max_pi
     if data[:4] in TiffImagePlugin.PREFIXES:
         _check_tiff(file, len(data))
     try:
-        image = _Jpeg(file) if data[:3] == JPEG_MAGIC else Image.open(file, formats=FORMATS)
+        image = _Jpeg(file) if data[:3] == JPEG_MAGIC else Image.open(file, formats=formats)
     except UnidentifiedImageError:
         raise RefusedInputError(_unknown_format(data)) from None
     file.is_open = True
