@@ -122,10 +122,12 @@ def test_what_is_beside_the_frames_takes_no_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_an_image_is_no_video(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "clip.mp4").write_bytes(encode(Image.fromarray(quarters()), kind))
-    with pytest.raises(VideoError, match=r"clip\.mp4: one image \(.*\); expected a video file.*folder of images"):
-        open_source(str(tmp_path / "clip.mp4"), image_folder_fps=1)
+def test_an_image_is_a_video_of_one_frame(tmp_path: Path, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind != "AVIF" else 1
+    (tmp_path / "clip.mp4").write_bytes(encode(Image.fromarray(quarters(1100, 700)), kind, exif=exif))
+    (frame,) = read(tmp_path / "clip.mp4")
+    assert frame.image_rgb.shape == (700, 1100, 3)
 
 
 # --- Names and addresses ----------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def is_address(spec: str) -> bool:
 
 
 def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
-    """Open a video file, an address, a folder of images, or a camera.
+    """Open a video file, an address, a folder of images, an image, or a camera.
 
     Opening decodes the first frame of a video, and reads the header of every image in a folder, so that most errors
     appear before slow work begins.
@@ -132,11 +132,12 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
         raise _refusal(printable_name(spec), "an address of another kind", "download it first")
     path = Path(spec)
     if path.is_dir():
-        return _ImageFolder(path, image_folder_fps)
+        return _folder_source(path, image_folder_fps)
     name = relative_to_cwd(path)
     if not path.exists():
         raise _refusal(name, "no such file", "give another --video")
-    _refuse_image(path, name)
+    if _is_still(path, name):
+        return _Images(name, (path,), image_folder_fps)
     # With FFmpeg's own scheme, since a name such as 12:30.mp4 would be taken for an address.
     return _VideoFile(f"file:{path}", name)
 
@@ -255,18 +256,22 @@ class _VideoFile(VideoSource):
         return max(0, min(stream.frames - self._packets, round((stated_end_s - self._end_s) * self.fps)))
 
 
-class _ImageFolder(VideoSource):
-    """Images of one size in order of their names, decoded as in the evaluation protocol: without EXIF orientation.
+def _folder_source(folder: Path, fps: float) -> VideoSource:
+    found = list_images(folder)
+    if not found.paths:
+        raise VideoError(f"{found.nothing_found()}; give another --video")
+    found.warn_of_skipped()
+    return _Images(relative_to_cwd(folder), found.paths, fps, found.skipped)
+
+
+class _Images(VideoSource):
+    """Images of one size, decoded as in the evaluation protocol: without EXIF orientation.
 
     A damaged image counts as an undecodable frame and leaves a gap in time.
     """
 
-    def __init__(self, folder: Path, fps: float) -> None:
-        found = list_images(folder)
-        self._paths = found.paths
-        if not self._paths:
-            raise VideoError(f"{found.nothing_found()}; give another --video")
-        found.warn_of_skipped()
+    def __init__(self, name: str, paths: tuple[Path, ...], fps: float, skipped: tuple[str, ...] = ()) -> None:
+        self._paths = paths
         sizes_px: list[tuple[int, int]] = []
         damage: ImageError | None = None
         for path in self._paths:
@@ -280,8 +285,8 @@ class _ImageFolder(VideoSource):
                 raise VideoError(_size_message(file, sizes_px[-1], sizes_px[0]))
         if not sizes_px:
             raise VideoError(f"none of {len(self._paths)} images can be read; the first: {damage}") from damage
-        super().__init__(relative_to_cwd(folder), sizes_px[0], fps, len(self._paths))
-        self.skipped = found.skipped
+        super().__init__(name, sizes_px[0], fps, len(self._paths))
+        self.skipped = skipped
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -335,15 +340,14 @@ class _Camera(VideoSource):
         self._capture.release()
 
 
-def _refuse_image(path: Path, name: str) -> None:
-    """Refuse an image by its content; an animated GIF is a video."""
+def _is_still(path: Path, name: str) -> bool:
+    """Whether a file is an image by its content; a GIF may be an animation."""
     try:
         with path.open("rb") as file:
             kind = image_format(file.read(64))
     except OSError as error:
         raise _refusal(name, f"cannot be read ({error.strerror})", "check its permissions") from error
-    if kind and kind != "GIF":
-        raise _refusal(name, f"one image ({kind})", "give a folder of images, or another --video")
+    return kind not in (None, "GIF")
 
 
 def _size_message(what: str, got_px: tuple[int, int], expected_px: tuple[int, int]) -> str:
