@@ -67,7 +67,7 @@ def test_loopback_needs_no_proxy(stuck_url: str, monkeypatch: pytest.MonkeyPatch
 def test_nothing_at_the_address(protocol: Protocol, photograph: bytes) -> None:
     with DetectorClient(free_url(), protocol=protocol, timeout_s=1) as client:
         with pytest.raises(
-            ServerUnreachableError, match=r"no Triton server answers at 127\.0\.0\.1:\d+ .*tools/serve\.py"
+            ServerUnreachableError, match=r"no Triton server answers at 127\.0\.0\.1:\d+ .*ssd-triton serve"
         ):
             client.wait_ready(timeout_s=0)
         with pytest.raises(ServerUnreachableError):
