@@ -13,7 +13,7 @@ from PIL import Image, features
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ImageError
-from ssd_triton.media.images import LOCAL_FORMATS, MAX_FILE_BYTES, as_served, exif_orientation, image_format
+from ssd_triton.media.images import LOCAL_FORMATS, MAX_FILE_BYTES, exif_orientation, image_format, refuse_foreign
 from ssd_triton.media.untrusted import (
     FORMATS,
     MAX_READINGS,
@@ -134,7 +134,8 @@ def _open(encoded: bytes, name: str) -> Image.Image:
 
 def _open_served(encoded: bytes, name: str) -> tuple[Image.Image, int]:
     """Open an image of a format that a server decodes, and give its work in pixels."""
-    return _open_within_limits(as_served(encoded, name), FORMATS)
+    refuse_foreign(encoded, name)
+    return _open_within_limits(encoded, FORMATS)
 
 
 def _open_within_limits(encoded: bytes, formats: tuple[str, ...]) -> tuple[Image.Image, int]:

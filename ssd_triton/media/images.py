@@ -150,23 +150,37 @@ def read_image(path: Path) -> bytes:
 
 
 def read_served(path: Path) -> bytes:
-    """Return an image file as a server takes it; see :func:`read_image` and :func:`as_served`."""
-    return as_served(read_image(path), relative_to_cwd(path))
+    """Return an image file as a server takes it; see :func:`as_served`.
+
+    Raises:
+        ImageError: It cannot be read, is too large, of a format that nothing reads, or nothing installed decodes it.
+    """
+    name, encoded = relative_to_cwd(path), read_image(path)
+    refuse_foreign(encoded, name)
+    return as_served(encoded, name)
+
+
+def refuse_foreign(encoded: bytes, name: str) -> None:
+    """Refuse what people take for an image and nothing reads, such as JPEG XL.
+
+    Raises:
+        ImageError: It is of such a format.
+    """
+    foreign = _match(_FOREIGN, encoded[:_HEAD_BYTES])
+    if foreign:
+        raise ImageError(f"{name}: got {foreign}, expected one of {EXPECTED}; convert it")
 
 
 def as_served(encoded: bytes, name: str) -> bytes:
     """Return an encoded image as a server takes it: unchanged, or as PNG where only this side decodes its format.
 
     Raises:
-        ImageError: Its format is one that nothing reads, or that nothing installed decodes.
+        ImageError: Nothing installed decodes its format, or it is damaged.
     """
     if image_format(encoded[:_HEAD_BYTES]) in LOCAL_FORMATS:
         from ssd_triton.media.decoding import as_png
 
         return as_png(encoded, name)
-    foreign = _match(_FOREIGN, encoded[:_HEAD_BYTES])
-    if foreign:
-        raise ImageError(f"{name}: got {foreign}, expected one of {EXPECTED}; convert it")
     return encoded
 
 

@@ -1,7 +1,7 @@
 """Detect objects in images, folders of images, or a video, through a Triton server.
 
-Writes detections.json and annotated pictures (or an annotated MP4). Images are sent as they are; the frames of a video
-go through shared memory when the server is on this machine.
+Writes detections.json and annotated pictures (or an annotated MP4). Images are recognised by their content and sent as
+they are, EXIF not applied; the frames of a video go through shared memory when the server is on this machine.
 """
 
 from __future__ import annotations
