@@ -34,6 +34,7 @@ _EXTRAS = {
     "psutil": "server",
     "pytriton": "server",
     "pycocotools": "eval",
+    "pyarrow": "parquet",
     "filelock": "container",
     "polygraphy": "container",
 }

@@ -129,6 +129,15 @@ class DetectConfig(Section):
     """lowest score of detections that are kept, 0 to 1"""
 
 
+class BulkConfig(Section):
+    """Detections in the images of a list: ``ssd-triton detect --manifest``."""
+
+    part_images: int = Field(default=1000, ge=1, le=1_000_000)
+    """images in each file of results; a run that is killed repeats at most as many"""
+    retry_s: Seconds = 120
+    """time for which a request is sent again while the server is away"""
+
+
 class DemoConfig(Section):
     """The braking demonstration: ``ssd-triton demo``."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ssd_triton.commands.bulk import add_bulk_options, run_bulk
 from ssd_triton.commands.options import add_option
 from ssd_triton.commands.shared import add_connection_options
 from ssd_triton.common.files import relative_to_cwd
@@ -20,16 +21,19 @@ EXAMPLE = "ssd-triton detect street.jpg --serve --output reports/street"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="images, folders of images, or one video: a file, http(s) or rtsp"
+        "inputs", nargs="*", metavar="INPUT", help="images, folders of images, or one video: a file, http(s) or rtsp"
     )
     add_option(parser, config, "--output", "detect.output")
     add_option(parser, config, "--score-thresh", "detect.score_thresh")
     add_option(parser, config, "--labels-path", "labels_path")
+    add_bulk_options(parser)
     add_connection_options(parser, config)
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Detect; exit code 1 when a file was refused or a frame could not be decoded."""
+    if args.manifest is not None:
+        return run_bulk(args, config)
     from ssd_triton.client import detect
     from ssd_triton.common.labels import load_labels
     from ssd_triton.serving.connect import connect

@@ -1,0 +1,273 @@
+"""Detecting in one shard of a long list of images, with results in parts that survive a kill.
+
+Shard 3 of 16 has the lines 3, 19, 35, ... of the list. Lists are often sorted by folder: so large and small images
+spread over all shards, and no shard has to know the length of the list. The images of a shard form parts by their
+position alone. A part is written whole or not at all. So a part that exists is done, and any other is computed: a run
+that was killed resumes when it is started again, and repeats at most the part that it was writing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import count, groupby
+from pathlib import Path
+
+from ssd_triton.client.client import DetectorClient
+from ssd_triton.client.errors import RequestRefusedError
+from ssd_triton.client.parts import LineResult, PartFormat, PartWriter, part_writer
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.common.in_flight import submit_ahead
+from ssd_triton.common.journal import differences, open_journal, read_fingerprint
+
+_log = logging.getLogger(__name__)
+_LONGEST_LINE_BYTES = 1 << 16
+"""No path is as long: Linux takes 4096 bytes."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_AHEAD = 8
+"""Images that may be answered before an earlier one is, for each request in flight: one that is tried again does not
+stop the others."""
+_REPORT_S = 10.0
+"""Time between two lines of progress."""
+
+
+class BulkError(UserError):
+    """A list of images, or a folder of results, cannot be used."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of a list that are worked on independently.
+
+    Attributes:
+        number: From 1 to ``count``.
+        count: Shards of the list.
+    """
+
+    number: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """How the names of its files begin."""
+        return f"shard-{self.number:05d}-of-{self.count:05d}"
+
+    def has(self, line: int) -> bool:
+        """Whether a line of the list, counted from 1, belongs to it."""
+        return line % self.count == self.number % self.count
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """A shard of a list, and what becomes of it.
+
+    Attributes:
+        manifest: The list: one path a line, relative to the folder of the list; blank lines do not count.
+        shard: The shard.
+        output: Folder of the results, which all shards may share.
+        kind: Format of the parts.
+        part_images: Images in a part.
+        labels: Class names by id.
+        score_thresh: Keeps detections with a higher score.
+    """
+
+    manifest: Path
+    shard: Shard
+    output: Path
+    kind: PartFormat
+    part_images: int
+    labels: tuple[str, ...]
+    score_thresh: float
+
+    def part(self, index: int) -> Path:
+        """The file of a part, counted from 0."""
+        return self.output / f"{self.shard.name}.part-{index:06d}.{self.kind}"
+
+    def images(self) -> Iterator[LineResult]:
+        """Yield the images of the shard, one at a time, each as yet without detections.
+
+        Raises:
+            BulkError: The list cannot be read, or is none.
+        """
+        for line, file in _lines(self.manifest):
+            if self.shard.has(line):
+                yield LineResult(line, file, Detections.empty())
+
+
+@dataclass
+class BulkSummary:
+    """What became of a shard.
+
+    Attributes:
+        images: In the shard.
+        earlier: Those that an earlier run had done.
+        refused: Those that this run could not read, or that the server refused.
+    """
+
+    images: int
+    earlier: int
+    refused: int = 0
+
+
+def detect_bulk(client: DetectorClient, bulk: Bulk, models: Mapping[str, object], *, restart: bool) -> BulkSummary:
+    """Detect in the images of a shard that have no result yet.
+
+    Files are sent as they are; EXIF is not applied. A missing, unreadable or refused file is a result with its reason.
+
+    Args:
+        client: Of a ready server.
+        bulk: What to do.
+        models: JSON values that identify the served models: results of others are not mixed.
+        restart: Drop the results of the shard first.
+
+    Raises:
+        BulkError: The list cannot be read, or has changed; or the folder has results of something else.
+        JournalError: The same for the results of this shard; or another process works on it.
+        ClientError: The server fails for another reason than an image. Whole parts are kept.
+    """
+    write = part_writer(bulk.kind, bulk.labels)
+    fingerprint = _fingerprint(bulk, models)
+    _check_other_shards(bulk, fingerprint)
+    if restart:
+        # Before the fingerprint is replaced: killed in between, the parts that are left still belong to it.
+        for part in bulk.output.glob(f"{bulk.shard.name}.part-*"):
+            part.unlink()
+    with open_journal(_journal(bulk), fingerprint, restart=restart):
+        for torn in bulk.output.glob(f".{bulk.shard.name}.part-*"):
+            torn.unlink()
+        summary = _detect_missing_parts(client, bulk, write)
+    if sha256_of(bulk.manifest) != fingerprint["manifest_sha256"]:
+        raise BulkError(f"{relative_to_cwd(bulk.manifest)} has changed during the run; run again with --restart")
+    return summary
+
+
+def _detect_missing_parts(client: DetectorClient, bulk: Bulk, write: PartWriter) -> BulkSummary:
+    total = sum(1 for _ in bulk.images())
+    starts = range(0, total, bulk.part_images)
+    sizes = {index: min(bulk.part_images, total - start) for index, start in enumerate(starts)}
+    done = {index for index in sizes if bulk.part(index).exists()}
+    summary = BulkSummary(total, sum(sizes[index] for index in done))
+    positions = ((number // bulk.part_images, image) for number, image in enumerate(bulk.images()))
+    todo = ((index, image) for index, image in positions if index not in done)
+
+    def submit(one: tuple[int, LineResult]) -> Future[Detections]:
+        file = one[1].file
+        # The client refuses addresses, and says so; joined to a folder they would be none.
+        return client.submit(file if "://" in file else bulk.manifest.parent / file)
+
+    def results() -> Iterator[tuple[int, LineResult]]:
+        progress = _Progress(summary)
+        for (index, image), future in submit_ahead(todo, submit, _AHEAD * client.in_flight):
+            try:
+                result = replace(image, found=future.result().filter(score_thresh=bulk.score_thresh))
+            except RequestRefusedError as error:
+                result = replace(image, found=str(error))
+                summary.refused += 1
+            progress.count()
+            yield index, result
+
+    for index, part in groupby(results(), key=lambda one: one[0]):
+        with atomic_output(bulk.part(index)) as temporary:
+            write(temporary, (result for _, result in part))
+            _sync(temporary)
+        _sync(bulk.output)
+    return summary
+
+
+class _Progress:
+    """Logs how far a shard is, now and then, with the rate of this run and the time that is left."""
+
+    def __init__(self, summary: BulkSummary) -> None:
+        self._summary = summary
+        self._done = 0
+        self._start_s = self._reported_s = time.monotonic()
+        if summary.earlier:
+            _log.info("resuming: %d of %d images were done before", summary.earlier, summary.images)
+
+    def count(self) -> None:
+        """Count one more image."""
+        self._done += 1
+        now_s = time.monotonic()
+        left = self._summary.images - self._summary.earlier - self._done
+        if now_s - self._reported_s < _REPORT_S and left:
+            return
+        self._reported_s = now_s
+        rate = self._done / max(now_s - self._start_s, 1e-6)
+        _log.info(
+            "%d of %d images (%d refused), %.1f images/s, %s left",
+            self._summary.images - left,
+            self._summary.images,
+            self._summary.refused,
+            rate,
+            timedelta(seconds=round(left / rate)),
+        )
+
+
+def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines of a list that are not blank; only one of them is in memory."""
+    name = relative_to_cwd(manifest)
+    try:
+        with manifest.open("rb") as file:
+            for number in count(1):
+                line = file.readline(_LONGEST_LINE_BYTES)
+                if not line:
+                    return
+                if len(line) == _LONGEST_LINE_BYTES or b"\0" in line:
+                    raise BulkError(f"{name}:{number} is no text, expected a list of images in UTF-8, one path a line")
+                text = os.fsdecode((line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n"))
+                if text.strip():
+                    yield number, text
+    except OSError as error:
+        raise BulkError(f"cannot read {name} ({error.strerror}); give a list of images with --manifest") from error
+
+
+def _fingerprint(bulk: Bulk, models: Mapping[str, object]) -> dict[str, object]:
+    """What the results of all shards depend on."""
+    name = relative_to_cwd(bulk.manifest)
+    if not bulk.manifest.is_file():
+        raise BulkError(f"{name}: got no file, expected a list of images, one path a line; it is read several times")
+    if next(_lines(bulk.manifest), None) is None:
+        raise BulkError(f"{name}: got an empty list, expected one path a line")
+    return {
+        "manifest_sha256": sha256_of(bulk.manifest),
+        "shards": bulk.shard.count,
+        "format": bulk.kind,
+        "part_images": bulk.part_images,
+        "score_thresh": bulk.score_thresh,
+        "labels": list(bulk.labels),
+        "models": models,
+    }
+
+
+def _journal(bulk: Bulk) -> Path:
+    """Holds the fingerprint of a shard's results, and its lock."""
+    return bulk.output / f"{bulk.shard.name}.journal"
+
+
+def _check_other_shards(bulk: Bulk, fingerprint: Mapping[str, object]) -> None:
+    """Refuse a folder in which another shard has results of something else: one is enough to compare with."""
+    own = _journal(bulk)
+    others = (path for path in bulk.output.glob("shard-*.journal") if path != own and path.stat().st_size)
+    other = next(others, None)
+    changed = [] if other is None else differences(read_fingerprint(other), fingerprint)
+    if other is not None and changed:
+        raise BulkError(
+            f"{relative_to_cwd(other)} belongs to results of something else: {changed[0]}; give another folder with "
+            "--output"
+        )
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

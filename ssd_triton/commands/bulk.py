@@ -1,0 +1,72 @@
+"""Bulk detection: the options ``--manifest`` and ``--shard`` of ``ssd-triton detect``, and what they do."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from pathlib import Path
+
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.config import Config
+
+
+def add_bulk_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of bulk detection."""
+    group = parser.add_argument_group("bulk")
+    group.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="list of images instead of INPUT, one path a line, relative to the list's folder; results are written in "
+        "parts, without pictures; a killed run resumes; exit code 0 once each line has a result or a reason",
+    )
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="N/COUNT",
+        help="part of the list for this run: 3/16 takes the lines 3, 19, 35, ... (default: 1/1, all lines)",
+    )
+    group.add_argument(
+        "--format", choices=("jsonl", "parquet"), default="jsonl", help="format of the parts: JSON lines or Parquet"
+    )
+    group.add_argument("--restart", action="store_true", help="drop the results of this shard first")
+
+
+def run_bulk(args: argparse.Namespace, config: Config) -> int:
+    """Detect in a shard of a list; exit code 0 when each of its lines has a result, which may be a refusal."""
+    if args.inputs:
+        raise UserError(f"got --manifest and '{args.inputs[0]}', expected one of both; add it to the list")
+    from ssd_triton.client.bulk import Bulk, Shard, detect_bulk
+    from ssd_triton.common.labels import load_labels
+    from ssd_triton.evaluation.fingerprint import check_classes, served_models
+    from ssd_triton.serving.connect import connect
+
+    bulk = Bulk(
+        manifest=args.manifest,
+        shard=Shard(*args.shard),
+        output=config.detect.output,
+        kind=args.format,
+        part_images=config.bulk.part_images,
+        labels=load_labels(config.labels_path),
+        score_thresh=config.detect.score_thresh,
+    )
+    with connect(config, serve=args.serve, retry_s=config.bulk.retry_s) as client:
+        models = served_models(client, "ssd")
+        check_classes(models, len(bulk.labels))
+        summary = detect_bulk(client, bulk, models, restart=args.restart)
+    logging.info(
+        "%d images, %d of them done before; refused in this run: %d", summary.images, summary.earlier, summary.refused
+    )
+    print(relative_to_cwd(bulk.output))
+    return 0
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    number, shards = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= shards:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected N/COUNT such as 3/16, the first is 1/16")
+    return number, shards
