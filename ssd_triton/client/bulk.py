@@ -132,7 +132,7 @@ def detect_bulk(client: DetectorClient, bulk: Bulk, models: Mapping[str, object]
         JournalError: The same for the results of this shard; or another process works on it.
         ClientError: The server fails for another reason than an image. Whole parts are kept.
     """
-    write = part_writer(bulk.kind, bulk.labels)
+    write = part_writer(bulk.kind)
     fingerprint = _fingerprint(bulk, models)
     _check_other_shards(bulk, fingerprint)
     if restart:
@@ -166,7 +166,8 @@ def _detect_missing_parts(client: DetectorClient, bulk: Bulk, write: PartWriter)
         progress = _Progress(summary)
         for (index, image), future in submit_ahead(todo, submit, _AHEAD * client.in_flight):
             try:
-                result = replace(image, found=future.result().filter(score_thresh=bulk.score_thresh))
+                found = future.result().filter(score_thresh=bulk.score_thresh).with_labels(bulk.labels)
+                result = replace(image, found=found)
             except RequestRefusedError as error:
                 result = replace(image, found=str(error))
                 summary.refused += 1

@@ -121,7 +121,9 @@ def detect_images(
         with atomic_output(picture) as temporary:
             Image.fromarray(draw_detections(image_rgb, found, labels)).save(temporary, "JPEG", quality=92)
         summary.written.append(picture)
-        summary.results.append({"file": str(path), "annotated": picture.name, "detections": found.to_json(labels)})
+        summary.results.append(
+            {"file": str(path), "annotated": picture.name, "detections": found.with_labels(labels).to_json()}
+        )
     _write_json(summary, output)
     return summary
 
@@ -173,7 +175,11 @@ def detect_video(
         for frame, future in progress(answers, total=source.frame_count, description="detect", unit="frames"):
             found = future.result().filter(score_thresh=score_thresh)
             summary.results.append(
-                {"frame": frame.index, "time_s": round(frame.time_s, 6), "detections": found.to_json(labels)}
+                {
+                    "frame": frame.index,
+                    "time_s": round(frame.time_s, 6),
+                    "detections": found.with_labels(labels).to_json(),
+                }
             )
             writer.write(draw_detections(frame.image_rgb, found, labels), frame.time_s)
         summary.undecodable_frames = source.undecodable_frames

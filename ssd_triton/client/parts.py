@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ssd_triton.common.detections import Detections
 
 PartFormat = Literal["jsonl", "parquet"]
-PART_FORMATS: tuple[PartFormat, ...] = get_args(PartFormat)
 _ROWS_AT_ONCE = 1000
 """Rows of a group in a Parquet file: no more are in memory at once."""
 
@@ -23,43 +22,40 @@ class LineResult:
     Attributes:
         line: Its number in the list, from 1; no other result has it.
         file: The image, as the list names it.
-        found: The detections, or why the image was refused.
+        found: The detections, with class names, or why the image was refused.
     """
 
     line: int
     file: str
     found: Detections | str
 
-    def to_json(self, labels: tuple[str, ...]) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """``line``, ``file``, and ``detections`` or ``error``."""
         record: dict[str, object] = {"line": self.line, "file": self.file}
         if isinstance(self.found, str):
             return record | {"error": self.found}
-        return record | {"detections": self.found.to_json(labels)}
+        return record | {"detections": self.found.to_json()}
 
 
 PartWriter = Callable[[Path, Iterable[LineResult]], None]
 """Writes results to a new file as they come; few of them are in memory at once."""
 
 
-def part_writer(kind: PartFormat, labels: tuple[str, ...]) -> PartWriter:
+def part_writer(kind: PartFormat) -> PartWriter:
     """Return the writer of a format.
 
     Raises:
         ModuleNotFoundError: The format is Parquet and PyArrow is not installed.
     """
-    return _json_lines_writer(labels) if kind == "jsonl" else _parquet_writer(labels)
+    return _write_json_lines if kind == "jsonl" else _parquet_writer()
 
 
-def _json_lines_writer(labels: tuple[str, ...]) -> PartWriter:
-    def write(path: Path, results: Iterable[LineResult]) -> None:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(result.to_json(labels))}\n" for result in results)
-
-    return write
+def _write_json_lines(path: Path, results: Iterable[LineResult]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(result.to_json())}\n" for result in results)
 
 
-def _parquet_writer(labels: tuple[str, ...]) -> PartWriter:
+def _parquet_writer() -> PartWriter:
     """Rows have the keys of the JSON lines; ``detections`` is null where an image was refused."""
     import pyarrow
     from pyarrow import parquet
@@ -83,7 +79,7 @@ def _parquet_writer(labels: tuple[str, ...]) -> PartWriter:
         with parquet.ParquetWriter(path, schema) as file:
             rows: list[dict[str, Any]] = []
             for result in results:
-                rows.append({key: _utf8(value) for key, value in result.to_json(labels).items()})
+                rows.append({key: _utf8(value) for key, value in result.to_json().items()})
                 if len(rows) == _ROWS_AT_ONCE:
                     file.write_table(pyarrow.Table.from_pylist(rows, schema))
                     rows = []
