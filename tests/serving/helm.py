@@ -25,6 +25,8 @@ EVERYTHING = [
     *("imagePullSecrets[0].name=registry", "extraOptions[0]=--log-verbose=1", "podAnnotations.a=b"),
     *("engineCache.storageClassName=fast", "nodeSelector.gpu=l4", "podMonitor.labels.release=prometheus"),
     *("serviceAccount.annotations.a=b", "networkPolicy.clients[0].podSelector.matchLabels.app=camera"),
+    *("bulk.enabled=true", "bulk.existingClaim=images", "bulk.shards=12", "bulk.extraOptions[0]=--score-thresh=0.3"),
+    *("bulk.nodeSelector.pool=clients", "bulk.tolerations[0].key=batch"),
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].key=a",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].operator=Exists",
 ]

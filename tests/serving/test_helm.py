@@ -45,6 +45,7 @@ def test_manifests_have_the_schema_of_kubernetes(case: str, version: str) -> Non
             kubernetes_validate.validate(manifest, version, strict=True)
             kinds.add(manifest["kind"])
     assert {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"} <= kinds
+    assert ("Job" in kinds) == (case == "everything")
     if case == "everything":
         assert {"HorizontalPodAutoscaler", "PersistentVolumeClaim", "ConfigMap"} <= kinds
 
@@ -152,6 +153,48 @@ def test_pods_are_confined(case: str) -> None:
     written = {mount["mountPath"]: mount["name"] for mount in container(case)["volumeMounts"]}
     assert {"/var/cache/ssd-triton", "/run/ssd-triton", "/tmp", "/dev/shm"} == set(written)
     assert set(written.values()) == {volume["name"] for volume in pod(case)["volumes"]}
+
+
+def test_the_job_detects_in_every_shard(tmp_path: Path) -> None:
+    """Its command is run as the container would, by a shell, with a Python that prints its arguments."""
+    job = the("everything", "Job")["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 12, 4)
+    assert job["template"]["spec"]["restartPolicy"] == "OnFailure"
+    [detect] = job["template"]["spec"]["containers"]
+    (tmp_path / "python3").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    shards = []
+    for index in range(12):
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": str(index)}
+        command = [*detect["command"], *detect["args"]]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        flag, code, verb, *arguments = result.stdout.splitlines()
+        assert (flag, verb) == ("-c", "detect")
+        compile(code, "command", "exec")
+        _, args, config = parse_verb("detect", arguments)
+        assert args.manifest == Path("/data/images.txt")
+        assert config.detect.output == Path("/data/detections")
+        assert (config.detect.score_thresh, config.client.in_flight) == (0.3, 16)
+        assert config.client.url == "dns:///ssd-grpc:8001"
+        shards.append(args.shard)
+    assert shards == [(number, 12) for number in range(1, 13)]
+
+
+def test_no_requests_go_to_the_job_s_pods_and_theirs_are_let_in() -> None:
+    labels = the("everything", "Job")["spec"]["template"]["metadata"]["labels"].items()
+    services = [service for service in render("everything") if service["kind"] == "Service"]
+    deployment = the("everything", "Deployment")["spec"]["selector"]["matchLabels"]
+    for selector in (deployment, *(service["spec"]["selector"] for service in services)):
+        assert not selector.items() <= labels
+    clients, _ = the("everything", "NetworkPolicy")["spec"]["ingress"]
+    allowed = [one["podSelector"]["matchLabels"].items() for one in clients["from"]]
+    assert any(selector <= labels for selector in allowed)
+
+
+def test_the_job_needs_a_volume() -> None:
+    result = run_helm("template", "ssd", str(CHART), "--set", "bulk.enabled=true")
+    assert result.returncode != 0
+    assert "bulk.existingClaim is needed" in result.stderr
 
 
 def test_gpu_and_cpu_differ_where_they_must() -> None:

@@ -14,6 +14,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{- define "ssd-triton.detect-labels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-detect
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
 {{- define "ssd-triton.claim" -}}
 {{- .Values.engineCache.existingClaim | default (printf "%s-engines" (include "ssd-triton.name" .)) -}}
 {{- end -}}
