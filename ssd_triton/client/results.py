@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.files import atomic_output
+from ssd_triton.common.result_format import ResultFormat
 
-Format = Literal["json", "jsonl", "csv", "coco", "yolo"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-NEED_SIZE: tuple[Format, ...] = ("coco", "yolo")
+NEED_SIZE: tuple[ResultFormat, ...] = ("coco", "yolo")
 """Formats whose results need ``size_px``."""
 CSV_COLUMNS = (
     *("file", "frame", "time_s", "class_id", "class_name", "score"),
@@ -59,8 +58,6 @@ class Result:
         record: dict[str, object] = {"file": self.file}
         if self.frame is not None and self.time_s is not None:
             record |= {"frame": self.frame, "time_s": round(self.time_s, 6)}
-        if self.size_px is not None:
-            record["size_px"] = list(self.size_px)
         if self.annotated is not None:
             record["annotated"] = self.annotated
         if self.detections is None:
@@ -72,9 +69,9 @@ Write = Callable[[Result], None]
 """Takes the next result."""
 
 
-def results_path(folder: Path, kind: Format) -> Path:
+def results_path(folder: Path, kind: ResultFormat) -> Path:
     """Where :func:`open_results` writes: a file, or the folder of YOLO's labels."""
-    names: dict[Format, str] = {
+    names: dict[ResultFormat, str] = {
         "json": "detections.json",
         "jsonl": "detections.jsonl",
         "csv": "detections.csv",
@@ -84,7 +81,7 @@ def results_path(folder: Path, kind: Format) -> Path:
     return folder / names[kind]
 
 
-def open_results(folder: Path, kind: Format, labels: tuple[str, ...]) -> AbstractContextManager[Write]:
+def open_results(folder: Path, kind: ResultFormat, labels: tuple[str, ...]) -> AbstractContextManager[Write]:
     """Write results to a folder in a format; the file appears when the block ends without an error.
 
     Args:
