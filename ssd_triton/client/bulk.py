@@ -11,19 +11,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import count, groupby
 from pathlib import Path
+from typing import Literal
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
-from ssd_triton.client.parts import LineResult, PartFormat, PartWriter, part_writer
+from ssd_triton.client.results import Result, Write, write_json_lines
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError
-from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
+from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.journal import differences, open_journal, read_fingerprint
 
@@ -36,6 +39,11 @@ _AHEAD = 8
 stop the others."""
 _REPORT_S = 10.0
 """Time between two lines of progress."""
+
+
+PartFormat = Literal["jsonl", "parquet"]
+OpenPart = Callable[[Path], AbstractContextManager[Write]]
+"""Starts a part; it is on the disk when the block ends."""
 
 
 class BulkError(UserError):
@@ -76,6 +84,7 @@ class Bulk:
         part_images: Images in a part.
         labels: Class names by id.
         score_thresh: Keeps detections with a higher score.
+        class_ids: Keeps detections of these classes; None keeps all.
     """
 
     manifest: Path
@@ -85,20 +94,21 @@ class Bulk:
     part_images: int
     labels: tuple[str, ...]
     score_thresh: float
+    class_ids: Collection[int] | None = None
 
     def part(self, index: int) -> Path:
         """The file of a part, counted from 0."""
         return self.output / f"{self.shard.name}.part-{index:06d}.{self.kind}"
 
-    def images(self) -> Iterator[LineResult]:
-        """Yield the images of the shard, one at a time, each as yet without detections.
+    def images(self) -> Iterator[Result]:
+        """Yield the images of the shard, one at a time, each without an answer yet.
 
         Raises:
             BulkError: The list cannot be read, or is none.
         """
         for line, file in _lines(self.manifest):
             if self.shard.has(line):
-                yield LineResult(line, file, Detections.empty())
+                yield Result(file, stem="", line=line)
 
 
 @dataclass
@@ -129,10 +139,11 @@ def detect_bulk(client: DetectorClient, bulk: Bulk, models: Mapping[str, object]
 
     Raises:
         BulkError: The list cannot be read, or has changed; or the folder has results of something else.
+        ModuleNotFoundError: The format is Parquet and PyArrow is not installed.
         JournalError: The same for the results of this shard; or another process works on it.
         ClientError: The server fails for another reason than an image. Whole parts are kept.
     """
-    write = part_writer(bulk.kind)
+    open_part = _part_writer(bulk.kind)
     fingerprint = _fingerprint(bulk, models)
     _check_other_shards(bulk, fingerprint)
     if restart:
@@ -142,13 +153,13 @@ def detect_bulk(client: DetectorClient, bulk: Bulk, models: Mapping[str, object]
     with open_journal(_journal(bulk), fingerprint, restart=restart):
         for torn in bulk.output.glob(f".{bulk.shard.name}.part-*"):
             torn.unlink()
-        summary = _detect_missing_parts(client, bulk, write)
+        summary = _detect_missing_parts(client, bulk, open_part)
     if sha256_of(bulk.manifest) != fingerprint["manifest_sha256"]:
         raise BulkError(f"{relative_to_cwd(bulk.manifest)} has changed during the run; run again with --restart")
     return summary
 
 
-def _detect_missing_parts(client: DetectorClient, bulk: Bulk, write: PartWriter) -> BulkSummary:
+def _detect_missing_parts(client: DetectorClient, bulk: Bulk, open_part: OpenPart) -> BulkSummary:
     total = sum(1 for _ in bulk.images())
     starts = range(0, total, bulk.part_images)
     sizes = {index: min(bulk.part_images, total - start) for index, start in enumerate(starts)}
@@ -157,28 +168,28 @@ def _detect_missing_parts(client: DetectorClient, bulk: Bulk, write: PartWriter)
     positions = ((number // bulk.part_images, image) for number, image in enumerate(bulk.images()))
     todo = ((index, image) for index, image in positions if index not in done)
 
-    def submit(one: tuple[int, LineResult]) -> Future[Detections]:
+    def submit(one: tuple[int, Result]) -> Future[Detections]:
         file = one[1].file
         # The client refuses addresses, and says so; joined to a folder they would be none.
         return client.submit(file if "://" in file else bulk.manifest.parent / file)
 
-    def results() -> Iterator[tuple[int, LineResult]]:
+    def results() -> Iterator[tuple[int, Result]]:
         progress = _Progress(summary)
         for (index, image), future in submit_ahead(todo, submit, _AHEAD * client.in_flight):
             try:
-                found = future.result().filter(score_thresh=bulk.score_thresh).with_labels(bulk.labels)
-                result = replace(image, found=found)
+                found = future.result().filter(score_thresh=bulk.score_thresh, class_ids=bulk.class_ids)
+                found = found.with_labels(bulk.labels)
+                result = replace(image, detections=found)
             except RequestRefusedError as error:
-                result = replace(image, found=str(error))
+                result = replace(image, error=str(error))
                 summary.refused += 1
             progress.count()
             yield index, result
 
     for index, part in groupby(results(), key=lambda one: one[0]):
-        with atomic_output(bulk.part(index)) as temporary:
-            write(temporary, (result for _, result in part))
-            _sync(temporary)
-        _sync(bulk.output)
+        with open_part(bulk.part(index)) as write:
+            for _, result in part:
+                write(result)
     return summary
 
 
@@ -243,8 +254,17 @@ def _fingerprint(bulk: Bulk, models: Mapping[str, object]) -> dict[str, object]:
         "part_images": bulk.part_images,
         "score_thresh": bulk.score_thresh,
         "labels": list(bulk.labels),
+        "class_ids": None if bulk.class_ids is None else sorted(bulk.class_ids),
         "models": models,
     }
+
+
+def _part_writer(kind: PartFormat) -> OpenPart:
+    if kind == "jsonl":
+        return partial(write_json_lines, durable=True)
+    from ssd_triton.client.parquet import write_parquet
+
+    return partial(write_parquet, durable=True)
 
 
 def _journal(bulk: Bulk) -> Path:
@@ -263,12 +283,3 @@ def _check_other_shards(bulk: Bulk, fingerprint: Mapping[str, object]) -> None:
             f"{relative_to_cwd(other)} belongs to results of something else: {changed[0]}; give another folder with "
             "--output"
         )
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

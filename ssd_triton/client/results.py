@@ -1,4 +1,4 @@
-"""Results of images and frames in files: JSON, JSON lines, CSV, a COCO data set, YOLO labels.
+"""Results of images and frames in files: JSON, JSON lines, CSV, a COCO data set, YOLO labels, Parquet.
 
 Each writer takes results one by one and keeps none of them. A file is whole or absent; after an error the old one is
 still in place. Boxes are those of the server, except in COCO and YOLO: data sets hold no box beyond its image.
@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.files import atomic_output
+from ssd_triton.common.result_format import ResultFormat
 
-Format = Literal["json", "jsonl", "csv", "coco", "yolo"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-NEED_SIZE: tuple[Format, ...] = ("coco", "yolo")
+NEED_SIZE: tuple[ResultFormat, ...] = ("coco", "yolo")
 """Formats whose results need ``size_px``."""
 CSV_COLUMNS = (
     *("file", "frame", "time_s", "class_id", "class_name", "score"),
@@ -43,6 +42,7 @@ class Result:
         time_s: Time of the frame in seconds from the first one.
         annotated: Name of the annotated picture, relative to the folder of the results.
         error: Why it was refused.
+        line: Number of its line in a list of images, from 1; None without a list.
     """
 
     file: str
@@ -53,14 +53,15 @@ class Result:
     time_s: float | None = None
     annotated: str | None = None
     error: str | None = None
+    line: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """What JSON and JSON lines hold: ``file`` and ``detections`` or ``error``, and what else is known."""
         record: dict[str, object] = {"file": self.file}
+        if self.line is not None:
+            record["line"] = self.line
         if self.frame is not None and self.time_s is not None:
             record |= {"frame": self.frame, "time_s": round(self.time_s, 6)}
-        if self.size_px is not None:
-            record["size_px"] = list(self.size_px)
         if self.annotated is not None:
             record["annotated"] = self.annotated
         if self.detections is None:
@@ -72,19 +73,20 @@ Write = Callable[[Result], None]
 """Takes the next result."""
 
 
-def results_path(folder: Path, kind: Format) -> Path:
+def results_path(folder: Path, kind: ResultFormat) -> Path:
     """Where :func:`open_results` writes: a file, or the folder of YOLO's labels."""
-    names: dict[Format, str] = {
+    names: dict[ResultFormat, str] = {
         "json": "detections.json",
         "jsonl": "detections.jsonl",
         "csv": "detections.csv",
         "coco": "detections.coco.json",
         "yolo": "labels",
+        "parquet": "detections.parquet",
     }
     return folder / names[kind]
 
 
-def open_results(folder: Path, kind: Format, labels: tuple[str, ...]) -> AbstractContextManager[Write]:
+def open_results(folder: Path, kind: ResultFormat, labels: tuple[str, ...]) -> AbstractContextManager[Write]:
     """Write results to a folder in a format; the file appears when the block ends without an error.
 
     Args:
@@ -101,13 +103,22 @@ def open_results(folder: Path, kind: Format, labels: tuple[str, ...]) -> Abstrac
         return _write_csv(path)
     if kind == "coco":
         return _write_coco(path, labels)
+    if kind == "parquet":
+        from ssd_triton.client.parquet import write_parquet
+
+        return write_parquet(path)
     return _write_yolo(path, labels)
 
 
 @contextmanager
-def write_json_lines(path: Path) -> Iterator[Write]:
-    """Write a JSON object on a line for each result."""
-    with _whole_file(path) as file:
+def write_json_lines(path: Path, *, durable: bool = False) -> Iterator[Write]:
+    """Write a JSON object on a line for each result.
+
+    Args:
+        path: The file, whole or absent.
+        durable: Whether it is on the disk when the block ends.
+    """
+    with _whole_file(path, durable=durable) as file:
         yield lambda result: _print(file, json_line(result))
 
 
@@ -195,10 +206,10 @@ def _write_yolo(folder: Path, labels: tuple[str, ...]) -> Iterator[Write]:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[IO[str]]:
+def _whole_file(path: Path, *, durable: bool = False) -> Iterator[IO[str]]:
     """Open a text file that appears when the block succeeds; what is not UTF-8 in names is escaped."""
     with (
-        atomic_output(path) as temporary,
+        atomic_output(path, durable=durable) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         yield file

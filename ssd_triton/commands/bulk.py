@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from ssd_triton.common.errors import UserError
@@ -19,8 +20,9 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="list of images instead of INPUT, one path a line, relative to the list's folder; results are written in "
-        "parts, without pictures; a killed run resumes; exit code 0 once each line has a result or a reason",
+        help="list of images instead of INPUT, one path a line, relative to the list's folder; results are JSON lines "
+        "or Parquet, in parts, without pictures; a killed run resumes; exit code 0 once each line has a result, which "
+        "may be a refusal",
     )
     group.add_argument(
         "--shard",
@@ -29,29 +31,42 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         metavar="N/COUNT",
         help="part of the list for this run: 3/16 takes the lines 3, 19, 35, ... (default: 1/1, all lines)",
     )
-    group.add_argument(
-        "--format", choices=("jsonl", "parquet"), default="jsonl", help="format of the parts: JSON lines or Parquet"
-    )
     group.add_argument("--restart", action="store_true", help="drop the results of this shard first")
 
 
-def run_bulk(args: argparse.Namespace, config: Config) -> int:
-    """Detect in a shard of a list; exit code 0 when each of its lines has a result, which may be a refusal."""
+def run_bulk(
+    args: argparse.Namespace, config: Config, labels: tuple[str, ...], class_ids: Collection[int] | None
+) -> int:
+    """Detect in a shard of a list; exit code 0 when each of its lines has a result, which may be a refusal.
+
+    Args:
+        args: Of the verb.
+        config: In force.
+        labels: Class names by id.
+        class_ids: Classes to keep; None: all.
+
+    Raises:
+        UserError: Options do not fit a list.
+    """
     if args.inputs:
-        raise UserError(f"got --manifest and '{args.inputs[0]}', expected one of both; add it to the list")
+        raise UserError(f"got --manifest and '{args.inputs[0]}', expected one of them; add it to the list")
+    if args.recursive or config.detect.crops:
+        raise UserError("got --recursive or --crops with --manifest, expected files in the list and results alone")
     from ssd_triton.client.bulk import Bulk, Shard, detect_bulk
-    from ssd_triton.common.labels import load_labels
     from ssd_triton.evaluation.fingerprint import check_classes, served_models
     from ssd_triton.serving.connect import connect
 
+    if config.detect.format not in ("json", "jsonl", "parquet"):
+        raise UserError(f"got the format {config.detect.format} with --manifest, expected --format jsonl or parquet")
     bulk = Bulk(
         manifest=args.manifest,
         shard=Shard(*args.shard),
         output=config.detect.output,
-        kind=args.format,
+        kind="parquet" if config.detect.format == "parquet" else "jsonl",
         part_images=config.bulk.part_images,
-        labels=load_labels(config.labels_path),
+        labels=labels,
         score_thresh=config.detect.score_thresh,
+        class_ids=class_ids,
     )
     with connect(config, serve=args.serve, retry_s=config.bulk.retry_s) as client:
         models = served_models(client, "ssd")

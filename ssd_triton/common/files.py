@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ or the copy that a wheel carries."""
 ROOT = _user_folder() if _IN_WHEEL.is_dir() else _PACKAGE.parent
 """The same folders where commands may write to them: the top of a clone; for a package installed from a wheel, a folder
 of the user's, once :func:`fill_root` has run."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 PART = ".*.part*"
 """Matches what :func:`atomic_output` writes to until it is whole; only a killed process leaves it behind."""
 
@@ -59,19 +61,36 @@ def fill_root() -> None:
 
 
 @contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``, and move it there once the block has succeeded.
 
     The suffix is kept, since many writers choose a format by it. After an exception or Ctrl-C the old file, if
     there was one, is still in place and nothing else is left behind.
+
+    Args:
+        path: The file.
+        durable: Whether it is on the disk when the block ends, and survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
+        if durable:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:
@@ -89,6 +108,11 @@ def relative_to_cwd(path: Path) -> str:
         return printable_name(str(path.resolve().relative_to(Path.cwd())))
     except ValueError:
         return printable_name(str(path))
+
+
+def printable_address(address: str) -> str:
+    """An address without user name and password, printable."""
+    return _CREDENTIALS.sub("", printable_name(address))
 
 
 def printable_name(name: str) -> str:

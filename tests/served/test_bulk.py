@@ -116,7 +116,18 @@ def test_parquet_has_what_json_lines_have(
     (tmp_path / "short.txt").write_bytes("\n".join([*manifest.read_text("utf-8-sig").split("\n")[:12]]).encode())
     (tmp_path / "short.txt").open("ab").write(b"\nin/caf\xe9.png\n")
     for kind in ("jsonl", "parquet"):
-        options = ["--manifest", "short.txt", "--output", kind, "--url", light_server.url("grpc"), "--format", kind]
+        options = [
+            "--manifest",
+            "short.txt",
+            "--output",
+            kind,
+            "--url",
+            light_server.url("grpc"),
+            "--format",
+            kind,
+            "--classes",
+            "person",
+        ]
         result = run_script("clients/detect.py", *options)
         assert result.returncode == 0, result.stderr
     [part] = (tmp_path / "parquet").glob("*.parquet")

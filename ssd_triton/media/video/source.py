@@ -18,14 +18,13 @@ import cv2
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ImageError, VideoError
-from ssd_triton.common.files import printable_name, relative_to_cwd
+from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
 from ssd_triton.media.decoding import MAX_PIXELS, decode_rgb, image_size_px
 from ssd_triton.media.images import image_format, list_images, read_image
 from ssd_triton.media.video.upright import pixel_aspect, upright_rgb, upright_size_px
 
 _ADDRESS = re.compile(r"(https?|rtsps?)://", re.IGNORECASE)
 """What FFmpeg reads from a network."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 _NETWORK_TIMEOUT_S = (10.0, 10.0)
 """Longest wait for a connection, and for data."""
 
@@ -127,7 +126,7 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
     if spec.isdecimal():
         return _Camera(int(spec))
     if is_address(spec):
-        return _VideoFile(spec, _CREDENTIALS.sub("", printable_name(spec)), timeout=_NETWORK_TIMEOUT_S)
+        return _VideoFile(spec, printable_address(spec), timeout=_NETWORK_TIMEOUT_S)
     if "://" in spec:
         raise _refusal(printable_name(spec), "an address of another kind", "download it first")
     path = Path(spec)
