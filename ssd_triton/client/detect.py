@@ -6,6 +6,7 @@ they are used.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from collections import Counter
@@ -106,7 +107,10 @@ def detect(client: DetectorClient, sources: Sequence[Source], options: DetectOpt
         VideoError: The only source is a video, and it cannot be read.
         ClientError: The server fails for another reason than an input.
         UserError: The results cannot be written without Pillow.
+        ModuleNotFoundError: Videos need PyAV and OpenCV, which are not installed.
     """
+    if any(isinstance(source, VideoSpec) for source in sources):
+        importlib.import_module("ssd_triton.media.video")  # what is missing shows before any work is done
     options = options.that_can_be_written()
     with open_results(options.output, options.format, options.labels) as write:
         run = _Run(client, options, write, fails_early=len(sources) == 1)

@@ -99,10 +99,12 @@ def _sources(given: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
 
 def _matches(pattern: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
     """The files and folders of a pattern, as a shell expands it; folders that ``**`` itself matches are none."""
-    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 -- Path.glob takes no absolute pattern
-    found = sorted(map(Path, names), key=lambda path: images.natural_key(str(path)))
+    found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 -- Path.glob: relative ones only
     if "**" in pattern:
-        found = [path for path in found if not path.is_dir()]
+        # A link to a folder above leads to the same files again: the shortest way counts.
+        longest_first = sorted(found, key=lambda path: -len(path.parts))
+        found = list({path.resolve(): path for path in longest_first if not path.is_dir()}.values())
+    found.sort(key=lambda path: images.natural_key(str(path)))
     if not found:
         raise UserError(f"{printable_name(pattern)}: got a pattern that matches nothing; {_NEXT}")
     for path in found:
