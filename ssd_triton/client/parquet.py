@@ -29,7 +29,6 @@ _SCHEMA = pyarrow.schema(
         "line": pyarrow.int64(),
         "frame": pyarrow.int64(),
         "time_s": pyarrow.float64(),
-        "size_px": pyarrow.list_(pyarrow.int32()),
         "annotated": pyarrow.string(),
         "detections": pyarrow.list_(pyarrow.struct(_DETECTION)),
         "error": pyarrow.string(),

@@ -31,6 +31,8 @@ def results() -> list[Result]:
 
 
 def write(folder: Path, kind: ResultFormat, items: list[Result]) -> Path:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="needs PyArrow: pip install 'ssd-triton[parquet]'")
     with open_results(folder, kind, LABELS) as write_one:
         for item in items:
             write_one(item)
@@ -92,6 +94,22 @@ def test_yolo(tmp_path: Path) -> None:
     assert (tmp_path / "classes.txt").read_text() == "person\ntraffic light\n"
 
 
+def test_parquet(tmp_path: Path) -> None:
+    path = write(tmp_path, "parquet", [*results(), Result("c.jpg", "", results()[0].detections, line=7)] * 400)
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    assert set(table.column_names) == {key for one in results() for key in one.to_json()} | {"line"}
+    rows = table.to_pylist()
+    assert len(rows) == 1600
+    named, refused, frame, in_list = rows[-4:]
+    assert (named["file"], named["annotated"]) == ("a/caf\\udce9.jpg", "caf.annotated.jpg")
+    assert [one["class_name"] for one in named["detections"]] == ["person", "traffic light", "traffic light"]
+    assert named["detections"][0]["box_xyxy"] == [-1.0, 2.0, 30.0, 40.0]
+    assert named["detections"][0]["score"] == pytest.approx(0.9)
+    assert (refused["detections"], refused["error"]) == (None, 'damaged, "very"')
+    assert (frame["detections"], frame["frame"], frame["time_s"]) == ([], 12, 0.48)
+    assert (in_list["line"], named["line"]) == (7, None)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_nothing_found_at_all(tmp_path: Path, kind: ResultFormat) -> None:
     path = write(tmp_path, kind, [])
@@ -99,6 +117,8 @@ def test_nothing_found_at_all(tmp_path: Path, kind: ResultFormat) -> None:
         assert json.loads(path.read_text())["annotations"] == []
     elif kind == "json":
         assert json.loads(path.read_text()) == []
+    elif kind == "parquet":
+        assert pytest.importorskip("pyarrow.parquet").read_table(path).num_rows == 0
     elif kind != "yolo":
         assert len(path.read_text().splitlines()) == (kind == "csv")
 
