@@ -22,7 +22,7 @@ from ssd_triton.client import (
 from ssd_triton.config import Config
 from ssd_triton.measuring.overload.report import write_report
 from ssd_triton.measuring.overload.run import OverloadSettings, RequestOutcome, measure_overload
-from ssd_triton.measuring.soak.traffic import same_detections
+from ssd_triton.measuring.traffic import same_detections
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import copy_repository
 from tests.served.helpers import executed
