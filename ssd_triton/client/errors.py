@@ -12,6 +12,7 @@ The tree; ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by
         ├── DeadlineExceededError            * with retry_s
         ├── SharedMemoryUnavailableError
         ├── SharedMemoryForgottenError *
+        ├── SpoiledBatchError *
         ├── TlsError
         └── ServerFailedError
             ├── BackendProcessDiedError      * with retry_s
@@ -63,6 +64,10 @@ class SharedMemoryUnavailableError(ClientError):
 
 class SharedMemoryForgottenError(ClientError):
     """The server has restarted and no longer knows a region. A retry registers the region again."""
+
+
+class SpoiledBatchError(ClientError):
+    """Another client's broken request was in the same batch, and Triton refused them all. A retry is safe."""
 
 
 class TlsError(ClientError):

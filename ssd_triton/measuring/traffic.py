@@ -14,7 +14,6 @@ import numpy as np
 
 from ssd_triton.client import ClientError, DetectorClient, RequestRefusedError
 from ssd_triton.client.transport import Outputs, Transport
-from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError
 from ssd_triton.measuring.request_cases import Case
@@ -90,13 +89,13 @@ class Tally:
 
 def image_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
     """Encoded images through the ensemble ``ssd``."""
-    return RequestStream("ssd", good, bad, lambda case: client.detect(_encoded(case)), same_detections, workers)
+    return RequestStream("ssd", good, bad, lambda case: client.detect(case.encoded), same_detections, workers)
 
 
 def frame_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
     """Raw frames through the ensemble ``ssd_frames``, in shared memory where the server is on this machine."""
     return RequestStream(
-        "ssd_frames", good, bad, lambda case: client.detect_frame(_frame(case)), same_detections, workers
+        "ssd_frames", good, bad, lambda case: client.detect_frame(case.frame), same_detections, workers
     )
 
 
@@ -106,7 +105,7 @@ def preprocess_stream(
     """Encoded images straight to ``ssd_preprocess``; answers must agree to the bit."""
 
     def ask(case: Case) -> Outputs:
-        image = np.array([[_encoded(case)]], np.object_)
+        image = np.array([[case.encoded]], np.object_)
         return transport.infer("ssd_preprocess", "IMAGE", image, PREPROCESS_OUTPUTS, timeout_s=300.0)
 
     return RequestStream(name, good, bad, ask, same_tensors, _PREPROCESS_WORKERS, requests_per_s)
@@ -240,15 +239,3 @@ def _first_answer(stream: RequestStream, case: Case) -> Any:
         return stream.ask(case)
     except ClientError as error:
         raise TrafficError(f"{stream.name}: {case.name} is not answered: {error}") from error
-
-
-def _encoded(case: Case) -> bytes:
-    if not isinstance(case.image, bytes):
-        raise TypeError(f"{case.name}: got a frame, expected an encoded image")
-    return case.image
-
-
-def _frame(case: Case) -> UInt8Array:
-    if isinstance(case.image, bytes):
-        raise TypeError(f"{case.name}: got an encoded image, expected a frame")
-    return case.image

@@ -44,8 +44,8 @@ def _png_of_many_chunks() -> bytes:
 
 
 def _png_of_inflating_text() -> bytes:
-    """A comment of 200 kB that would inflate to 200 MB."""
-    plain, body = encode(noise(), "PNG"), b"zTXta\0\0" + zlib.compress(bytes(200_000_000), 9)
+    """A comment of 100 kB that would inflate to 100 MB."""
+    plain, body = encode(noise(), "PNG"), b"zTXta\0\0" + zlib.compress(bytes(100_000_000), 9)
     return plain[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
 
 
