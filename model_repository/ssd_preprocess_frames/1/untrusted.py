@@ -1,22 +1,24 @@
-# Written from ssd_preprocess/1/untrusted.py by the build, do not edit. Digest: 9ddd67cd33ce6945
+# Written from ssd_preprocess/1/untrusted.py by the build, do not edit. Digest: c35ee454c5cf717b
 """Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
 megabytes in millions of pieces would block the whole model for minutes. Its decoders in C take time for every pixel
-and every pass over the image, and a file of 34 bytes can hold 50 million pixels. Needs Pillow, and nothing of this
-project.
+and every pass over the image, and a file of 34 bytes can hold 50 million pixels. Needs NumPy and Pillow, and
+nothing of this project.
 """
 
 import io
 import threading
 
+import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Decoders that an image may reach: the fewer, the less there is to attack."""
 JPEG_MAGIC = b"\xff\xd8\xff"
-START_OF_SCAN = b"\xff\xda"
-"""Marker in a JPEG; the pixels' own bytes cannot hold it, since a zero follows every 0xff in them."""
+START_OF_SCAN = 0xDAFF
+"""Marker in a JPEG, ff da, as a number whose first byte is the lower; the pixels' own bytes cannot hold it, since a
+zero follows every ff in them."""
 MAX_SCANS = 100
 """Scans of a JPEG; cameras and optimisers write 10 or 12, and libtiff has the same limit."""
 SCANS_PER_DECODING = 20
@@ -137,12 +139,18 @@ def _work_px(image, data):
     is_jpeg = data[:3] == JPEG_MAGIC
     if not (is_jpeg or (image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.COMPRESSION) == TIFF_JPEG)):
         return pixels
-    scans = bytes(data).count(START_OF_SCAN)
+    scans = _scans(data)
     if not is_jpeg:  # Every strip or tile is a JPEG of its own.
         scans = scans // max(1, len(_first(image.tag_v2, STRIP_TAGS)))
     if scans > MAX_SCANS:
         raise RefusedInputError(f"got a JPEG of {scans} scans, expected at most {MAX_SCANS}")
     return pixels * (SCANS_PER_DECODING + scans) // SCANS_PER_DECODING
+
+
+def _scans(data):
+    """Count the markers of scans: as pairs of bytes that begin at even and at odd places, for a third of the time."""
+    pairs = (np.frombuffer(data, "<u2", (len(data) - first) // 2, first) for first in (0, 1))
+    return sum(int(np.count_nonzero(pair == START_OF_SCAN)) for pair in pairs)
 
 
 def _check_tiff(file, file_bytes):
