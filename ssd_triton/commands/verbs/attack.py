@@ -1,6 +1,6 @@
 """Send hostile requests of all kinds to a server of this machine, beside good ones whose answers are checked.
 
-The server must listen on loopback; --serve starts one for this run. Images that cost much, shapes that wrap, compressed
+The server must listen on loopback; --serve starts one for this run, as 'ssd-triton serve' does. Images that cost much, shapes that wrap, compressed
 bodies, broken requests, cancelled calls, idle connections and mutated images come by turns, after a calm phase. Writes
 attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request got a wrong answer or none, or
 the server broke a limit of latency, CPU time, memory or restarts.
@@ -9,13 +9,23 @@ the server broke a limit of latency, CPU time, memory or restarts.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-from contextlib import ExitStack
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssd_triton.commands.options import COUNT, FRACTION, POSITIVE, POSITIVE_NUMBER, add_option
 from ssd_triton.commands.shared import add_output_option
-from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.errors import ServerError
+from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.config import Config
+
+if TYPE_CHECKING:
+    from ssd_triton.measuring.attack.sending import Target
 
 EXAMPLE = "ssd-triton attack --serve --minutes 30 --min-requests 20000"
 
@@ -57,7 +67,6 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.measuring.attack.result import AttackSettings
     from ssd_triton.measuring.attack.run import attack
     from ssd_triton.measuring.attack.sending import Target
-    from ssd_triton.serving.connect import serve_for_one_run
 
     if args.list:
         print("\n".join(kind.name for kind in all_kinds()))
@@ -71,12 +80,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
         kinds=tuple(args.kinds),
         seed=args.seed,
     )
-    target, pid = Target(config.server.host, config.server.grpc_port, config.server.http_port), args.pid
-    with ExitStack() as stack:
-        if args.serve:
-            server = stack.enter_context(serve_for_one_run(config, config.variant))
-            target, pid = Target(server.config.host, server.grpc_port, server.http_port), server.pid
-        result = attack(target, settings, pid)
+    target = Target(config.server.host, config.server.grpc_port, config.server.http_port)
+    with _served(config, args.output) if args.serve else nullcontext((target, args.pid)) as (attacked, pid):
+        result = attack(attacked, settings, pid)
     paths = write_report(args.output, result)
     print(attack_markdown(result), end="")
     for path in paths:
@@ -84,3 +90,39 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if result.ending is not None and "Ctrl-C" in result.ending:
         return 130
     return 0 if result.passed else 1
+
+
+@contextmanager
+def _served(config: Config, output: Path) -> Iterator[tuple[Target, int]]:
+    """Run 'ssd-triton serve' on free ports of loopback, and give its address and process.
+
+    Raises:
+        ServerError: It did not start.
+    """
+    from ssd_triton.common.interrupts import interrupts_deferred
+    from ssd_triton.common.processes import end_group
+    from ssd_triton.measuring.attack.sending import Target
+    from ssd_triton.serving.server.process import free_port
+
+    ports = {name: free_port("127.0.0.1") for name in ("grpc_port", "http_port", "metrics_port")}
+    server = config.server.model_copy(update={"host": "127.0.0.1", **ports})
+    values = config.model_copy(update={"server": server}).model_dump(mode="json", exclude_defaults=True)
+    log = output / "tritonserver.log"
+    with atomic_output(output / "served.yml") as path:
+        path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+    program = "import sys; sys.argv[0] = 'ssd-triton'; from ssd_triton.commands import main; main()"
+    options = ["--config", str(output / "served.yml"), "--log", str(log)]
+    # An interrupt before the block would leave the server to itself.
+    with interrupts_deferred():
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "serve", *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        if not any(line.startswith("ready: ") for line in process.stdout or ()):
+            raise ServerError(f"'ssd-triton serve' did not start: see {relative_to_cwd(log)} and the lines above")
+        yield Target("127.0.0.1", ports["grpc_port"], ports["http_port"]), process.pid
+    finally:
+        end_group(process, config.server.shutdown_timeout_s + 5)

@@ -51,6 +51,8 @@ _IDLE_CONNECTIONS, _IDLE_S = 200, 1.0
 _CANCELLING_THREADS, _CANCELLED_CALLS, _CANCELLING_S = 8, 250, 1.0
 """Threads, most calls of each, and most seconds, in one burst."""
 _OPEN_STREAMS = 20
+_RESTART_APART_S = 300.0
+"""Between two of a kind that may end the server: more than five restarts in ten minutes are its limit."""
 _DRIP_S = 1.0
 
 Send = Callable[[Target, random.Random], Answer]
@@ -157,7 +159,7 @@ def _shape_kinds() -> Iterator[Kind]:
         "both",
         _shapes(frames),
         _REFUSED_OR_CLOSED,
-        apart_s=60,
+        apart_s=_RESTART_APART_S,
         may_restart=True,
         model=FRAMES,
     )
@@ -238,7 +240,12 @@ def _call_kinds() -> Iterator[Kind]:
     yield Kind("registration of shared memory", "both", _registration, _TOLD, weight=3)
     yield Kind("large legal frame", "gRPC", _large_frame, frozenset({Outcome.ANSWERED}), apart_s=30, model=FRAMES)
     yield Kind(
-        "cancelled calls", "gRPC", _cancelled, frozenset({Outcome.LEFT, Outcome.CLOSED}), apart_s=60, may_restart=True
+        "cancelled calls",
+        "gRPC",
+        _cancelled,
+        frozenset({Outcome.LEFT, Outcome.CLOSED}),
+        apart_s=_RESTART_APART_S,
+        may_restart=True,
     )
     yield Kind("streams left open", "gRPC", _streams, frozenset({Outcome.LEFT, Outcome.CLOSED, *_REFUSED}), apart_s=5)
 
