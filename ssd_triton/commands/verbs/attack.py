@@ -1,9 +1,9 @@
 """Send hostile requests of all kinds to a server of this machine, beside good ones whose answers are checked.
 
-The server must listen on loopback; --serve starts one for this run, as 'ssd-triton serve' does. Images that cost much, shapes that wrap, compressed
-bodies, broken requests, cancelled calls, idle connections and mutated images come by turns, after a calm phase. Writes
-attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request got a wrong answer or none, or
-the server broke a limit of latency, CPU time, memory or restarts.
+The server must listen on loopback; --serve runs 'ssd-triton serve' for it. Images that cost much, shapes that wrap,
+compressed bodies, broken requests, cancelled calls, idle connections and mutated images come by turns, after a calm
+phase. Writes attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request got a wrong answer
+or none, or the server broke a limit of latency, CPU time, memory or restarts.
 """
 
 from __future__ import annotations
