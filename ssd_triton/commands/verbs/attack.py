@@ -2,8 +2,8 @@
 
 The server must listen on loopback; --serve runs 'ssd-triton serve' for it. Images that cost much, shapes that wrap,
 compressed bodies, broken requests, cancelled calls, idle connections and mutated images come by turns, after a calm
-phase. Writes attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request got a wrong answer
-or none, or the server broke a limit of latency, CPU time, memory or restarts.
+phase. Writes attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request got a wrong
+answer or none, or the server broke a limit of latency, CPU time, memory or restarts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from ssd_triton.config import Config
 if TYPE_CHECKING:
     from ssd_triton.measuring.attack.sending import Target
 
+_READY = re.compile(r"ready: .* gRPC \S+:(?P<grpc>\d+), HTTP \S+:(?P<http>\d+),")
+"""What 'ssd-triton serve' prints once all models are ready."""
 EXAMPLE = "ssd-triton attack --serve --minutes 30 --min-requests 20000"
 
 
@@ -102,9 +105,8 @@ def _served(config: Config, output: Path) -> Iterator[tuple[Target, int]]:
     from ssd_triton.common.interrupts import interrupts_deferred
     from ssd_triton.common.processes import end_group
     from ssd_triton.measuring.attack.sending import Target
-    from ssd_triton.serving.server.process import free_port
 
-    ports = {name: free_port("127.0.0.1") for name in ("grpc_port", "http_port", "metrics_port")}
+    ports = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
     server = config.server.model_copy(update={"host": "127.0.0.1", **ports})
     values = config.model_copy(update={"server": server}).model_dump(mode="json", exclude_defaults=True)
     log = output / "tritonserver.log"
@@ -121,8 +123,9 @@ def _served(config: Config, output: Path) -> Iterator[tuple[Target, int]]:
             start_new_session=True,
         )
     try:
-        if not any(line.startswith("ready: ") for line in process.stdout or ()):
+        found = next((match for line in process.stdout or () if (match := _READY.match(line))), None)
+        if found is None:
             raise ServerError(f"'ssd-triton serve' did not start: see {relative_to_cwd(log)} and the lines above")
-        yield Target("127.0.0.1", ports["grpc_port"], ports["http_port"]), process.pid
+        yield Target("127.0.0.1", int(found["grpc"]), int(found["http"])), process.pid
     finally:
         end_group(process, config.server.shutdown_timeout_s + 5)
