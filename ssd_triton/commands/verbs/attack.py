@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--kinds", nargs="+", default=["*"], metavar="PATTERN", help="kinds to send, such as '*JPEG*'; all by default"
     )
+    parser.add_argument("--without", nargs="+", default=[], metavar="PATTERN", help="kinds to leave out")
     parser.add_argument("--list", action="store_true", help="list of all kinds, without an attack")
     parser.add_argument("--seed", type=COUNT, default=0, help="seed of the requests")
     add_output_option(parser, "reports/attack")
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Attack and report; exit code 1 when a check failed, 130 when Ctrl-C ended it."""
     from ssd_triton.measuring.attack.kinds import all_kinds
-    from ssd_triton.measuring.attack.report import attack_markdown, write_report
+    from ssd_triton.measuring.attack.report import write_report
     from ssd_triton.measuring.attack.result import AttackSettings
     from ssd_triton.measuring.attack.run import attack
     from ssd_triton.measuring.attack.sending import Target
@@ -81,13 +82,14 @@ def run(args: argparse.Namespace, config: Config) -> int:
         good_per_s=args.good_per_s,
         min_requests=args.min_requests,
         kinds=tuple(args.kinds),
+        without=tuple(args.without),
         seed=args.seed,
     )
     target = Target(config.server.host, config.server.grpc_port, config.server.http_port)
     with _served(config, args.output) if args.serve else nullcontext((target, args.pid)) as (attacked, pid):
         result = attack(attacked, settings, pid)
     paths = write_report(args.output, result)
-    print(attack_markdown(result), end="")
+    print(paths[0].read_text(encoding="utf-8"), end="")
     for path in paths:
         logging.info("%s", relative_to_cwd(path))
     if result.ending is not None and "Ctrl-C" in result.ending:

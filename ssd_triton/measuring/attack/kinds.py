@@ -19,6 +19,7 @@ from ssd_triton.measuring.attack.bodies import (
     compressed_body,
     nested_json,
     wrapping_shapes,
+    wrong_shapes,
 )
 from ssd_triton.measuring.attack.files import HOSTILE_FILES, empty_picture
 from ssd_triton.measuring.attack.sending import (
@@ -48,7 +49,7 @@ _BODY_BYTES = 20_000_000
 _LARGE_FRAME_PX = 5000
 """Side of a frame of the largest legal kind: half of ``max_pixels``."""
 _IDLE_CONNECTIONS, _IDLE_S = 200, 1.0
-_CANCELLING_THREADS, _CANCELLED_CALLS, _CANCELLING_S = 8, 250, 1.0
+_CANCELLING_THREADS, _CANCELLED_CALLS, _CANCELLING_S = 8, 5000, 5.0
 """Threads, most calls of each, and most seconds, in one burst."""
 _OPEN_STREAMS = 20
 _RESTART_APART_S = 300.0
@@ -150,25 +151,26 @@ def _batch_kinds() -> Iterator[Kind]:
 
 
 def _shape_kinds() -> Iterator[Kind]:
-    models = ((IMAGES, "IMAGE", "BYTES"), (PREPROCESS, "IMAGE", "BYTES"))
+    images = ((IMAGES, "IMAGE", "BYTES"), (PREPROCESS, "IMAGE", "BYTES"))
     frames = ((FRAMES, "FRAME", "UINT8"), (PREPROCESS_FRAMES, "FRAME", "UINT8"))
-    yield Kind("wrapping shape", "both", _shapes(models), _TOLD, weight=5)
-    # Nothing in Triton can refuse what its own count takes for no elements at all.
+    yield Kind("wrong shape", "both", _shapes(images, wrong_shapes()), _TOLD, weight=5)
+    yield Kind("wrapping shape", "both", _shapes(images, wrapping_shapes()), _TOLD, weight=5)
+    # Triton refuses none of these for a model with open dims, and dies of some.
     yield Kind(
         "wrapping shape of a frame",
         "both",
-        _shapes(frames),
-        _REFUSED_OR_CLOSED,
+        _shapes(frames, [*wrapping_shapes(), *wrong_shapes()]),
+        _TOLD,
         apart_s=_RESTART_APART_S,
         may_restart=True,
         model=FRAMES,
     )
 
 
-def _shapes(models: Sequence[tuple[str, str, str]]) -> Send:
+def _shapes(models: Sequence[tuple[str, str, str]], shapes: Sequence[list[int]]) -> Send:
     def send(target: Target, rng: random.Random) -> Answer:
         model, name, datatype = rng.choice(models)
-        shape = rng.choice(wrapping_shapes())
+        shape = rng.choice(shapes)
         if rng.random() < 0.5:
             return target.grpc(infer_request(model, name, datatype, shape, rng.choice((b"", b"\0" * 4))))
         tensor = {"name": name, "shape": shape, "datatype": datatype, "data": []}

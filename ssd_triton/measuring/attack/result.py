@@ -11,9 +11,6 @@ from ssd_triton.measuring.attack.server_watch import SAMPLE_S, Restart, ServerSa
 from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.traffic import Tally
 
-_END_FRACTION = 0.02
-"""Part of the samples that are the end of a run."""
-
 
 @dataclass(frozen=True)
 class AttackLimits:
@@ -45,6 +42,7 @@ class AttackSettings:
         good_per_s: Good requests a second, at most.
         min_requests: Least number of hostile requests.
         kinds: Patterns of the names of the kinds, as for files.
+        without: Patterns of the names of kinds that are left out.
         seed: Seed of all random numbers.
         limits: What the server must keep to.
     """
@@ -55,6 +53,7 @@ class AttackSettings:
     good_per_s: float = 4.0
     min_requests: int = 0
     kinds: tuple[str, ...] = ("*",)
+    without: tuple[str, ...] = ()
     seed: int = 0
     limits: AttackLimits = field(default_factory=AttackLimits)
 
@@ -104,6 +103,7 @@ class AttackResult:
         kinds: Kinds that the server was to get.
         begin_s: Beginning of the attack, on the monotonic clock.
         end_s: End of the attack.
+        settled_s: Time when the server had been left alone with the good requests for a moment.
         requests: Hostile requests.
         good: Counts of the good requests, by protocol.
         calm_ms: Latencies of good requests before the attack.
@@ -119,6 +119,7 @@ class AttackResult:
     kinds: Sequence[Kind]
     begin_s: float
     end_s: float
+    settled_s: float
     requests: Sequence[HostileRequest]
     good: Mapping[str, Tally]
     calm_ms: Sequence[float]
@@ -147,9 +148,8 @@ class AttackResult:
 
     @property
     def end_rss_mib(self) -> float:
-        """Resident memory at the end of the attack."""
-        samples = self.attack_samples()
-        return percentile([one.rss_mib for one in samples[-max(1, round(len(samples) * _END_FRACTION)) :]], 50)
+        """Resident memory at the end, once the last hostile request has its outcome."""
+        return next((one.rss_mib for one in reversed(self.samples) if one.time_s <= self.settled_s), 0.0)
 
     @property
     def passed(self) -> bool:

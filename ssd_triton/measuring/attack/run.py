@@ -30,6 +30,7 @@ _MOST_RSS_MIB = 6144.0
 """Resident memory at which an attack ends: the machine must outlive it."""
 _RETURN_S = 60.0
 """Longest wait for a server that died."""
+_SETTLE_S = 3.0
 _SUSPECTS = 20
 """Most requests that are sent again, alone, to see how long each keeps the server busy."""
 
@@ -48,7 +49,7 @@ def attack(target: Target, settings: AttackSettings, pid: int | None = None) -> 
         AttackError: The server is not one of this machine, or not ready; no kind has such a name.
         TrafficError: A good request is not answered at the beginning.
     """
-    kinds = _chosen(target, settings.kinds)
+    kinds = _chosen(target, settings)
     for kind in progress(kinds, total=len(kinds), description="making requests", unit="kinds"):
         kind.prepare()
     attackers = _Attackers(target, kinds, settings.seed)
@@ -64,9 +65,14 @@ def attack(target: Target, settings: AttackSettings, pid: int | None = None) -> 
     return run.result(kinds)
 
 
-def _chosen(target: Target, patterns: Sequence[str]) -> list[Kind]:
+def _chosen(target: Target, settings: AttackSettings) -> list[Kind]:
     """The kinds whose names match, of those whose models are served."""
-    kinds = [kind for kind in all_kinds() if any(fnmatchcase(kind.name, pattern) for pattern in patterns)]
+
+    def matches(kind: Kind, patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(kind.name, pattern) for pattern in patterns)
+
+    patterns = settings.kinds
+    kinds = [kind for kind in all_kinds() if matches(kind, patterns) and not matches(kind, settings.without)]
     if not kinds:
         raise AttackError(
             f"got --kinds {' '.join(patterns)}, expected patterns such as '*JPEG*': --list shows all kinds"
@@ -103,7 +109,8 @@ class _Run:
         self._calm_ms: list[float] = []
         self._attacked_ms: list[float] = []
         self._curve: list[tuple[float, float]] = []
-        self._begin_s = self._end_s = time.monotonic()
+        self._begin_s = time.monotonic()
+        self._end_s = self._settled_s = float("inf")
         self._alone_s: dict[HostileRequest, float] = {}
 
     def phases(self, streams: Sequence[RequestStream]) -> None:
@@ -118,6 +125,9 @@ class _Run:
                 while self._attackers.unsent and not self._must_end():
                     self._wait(_TICK_S, "attack", self._attacked_ms)
             self._end_s = time.monotonic()
+            # Memory in use for the last requests is given back; what is left then has been kept.
+            self._wait(_SETTLE_S, "settling", [])
+            self._settled_s = time.monotonic()
 
     def _wait(self, seconds: float, phase: str, latencies_ms: list[float]) -> None:
         """Let the threads work, and collect the latencies of good requests."""
@@ -138,7 +148,6 @@ class _Run:
                     return
         finally:
             latencies_ms += self._new_latencies()
-            self._end_s = time.monotonic()
 
     def _new_latencies(self) -> list[float]:
         if self._traffic is None:
@@ -181,7 +190,8 @@ class _Run:
             settings=self._settings,
             kinds=kinds,
             begin_s=self._begin_s,
-            end_s=self._end_s,
+            end_s=min(self._end_s, time.monotonic()),
+            settled_s=self._settled_s,
             requests=requests,
             good=self._traffic.tallies if self._traffic else {},
             calm_ms=self._calm_ms,
