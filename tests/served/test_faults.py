@@ -43,7 +43,7 @@ def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subpro
     """``tools/serve.py`` as a supervisor runs it."""
     flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
     # What waits for a dead process is never answered: its server need not wait for that when it ends.
-    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
+    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build", "--max-restarts", "0"]
     command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags, "--set", "server.shutdown_timeout_s=1"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

@@ -26,6 +26,8 @@ _LOCK_NAME = "owner"
 _SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory is, not a temporary file
 _PYTHON_ENV_PARENT = Path("/tmp")  # noqa: S108 - the python backend always makes its folder there
 _PYTHON_ENV = re.compile(r"python_env_\w{6}")
+_LOADING_S = 300.0
+"""A server without a claim may own any folder that was made so soon after its start: it makes them with its backends."""
 _CLOCK_TICK_S = 0.02
 """Start times of processes are multiples of a clock tick, those of files are exact."""
 
@@ -80,11 +82,11 @@ def sweep() -> None:
             _remove(folder)
     claims = _claims()
     claimed = {name for names in claims.values() for name in names}
-    # A server without a claim may own any folder that was made since it started.
-    oldest_s = min(_unclaiming_servers(claims).values(), default=float("inf")) - _CLOCK_TICK_S
+    starts_s = _unclaiming_servers(claims).values()
     for path in _python_envs():
         with contextlib.suppress(OSError):
-            if path.name not in claimed and path.stat().st_ctime < oldest_s:
+            made_s = path.stat().st_ctime + _CLOCK_TICK_S
+            if path.name not in claimed and not any(start <= made_s <= start + _LOADING_S for start in starts_s):
                 path.rmdir()
 
 
