@@ -27,7 +27,7 @@ _SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory
 _PYTHON_ENV_PARENT = Path("/tmp")  # noqa: S108 - the python backend always makes its folder there
 _PYTHON_ENV = re.compile(r"python_env_\w{6}")
 _LOADING_S = 300.0
-"""A server without a claim may own any folder that was made so soon after its start: it makes them with its backends."""
+"""A server without a claim may own any folder that was made so soon after it started."""
 _CLOCK_TICK_S = 0.02
 """Start times of processes are multiples of a clock tick, those of files are exact."""
 
