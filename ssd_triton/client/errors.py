@@ -13,6 +13,7 @@ The tree; ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by
         ├── SharedMemoryUnavailableError
         ├── SharedMemoryForgottenError *
         ├── SpoiledBatchError *
+        ├── FramesNotServedError
         ├── TlsError
         └── ServerFailedError
             ├── BackendProcessDiedError      * with retry_s
@@ -68,6 +69,10 @@ class SharedMemoryForgottenError(ClientError):
 
 class SpoiledBatchError(ClientError):
     """Another client's broken request was in the same batch, and Triton refused them all. A retry is safe."""
+
+
+class FramesNotServedError(ClientError):
+    """The server serves files and no raw frames. The client then sends frames as files by itself."""
 
 
 class TlsError(ClientError):
