@@ -1,7 +1,7 @@
 """JSON lines in Triton's log about requests, with their ids. Needs nothing of this project.
 
 Triton puts its own prefix before each line, and Triton 24 quotes the line once more: ``sed 's/^[^]]*] //' LOG | jq -R
-'fromjson? | fromjson?'`` leaves the JSON, and so does ``tools/status.py --log LOG``.
+'fromjson? | fromjson?'`` leaves the JSON, and so does ``ssd-triton status --log LOG``.
 """
 
 import contextlib

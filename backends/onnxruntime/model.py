@@ -41,7 +41,7 @@ class TritonPythonModel:
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if not path.is_file():
-            raise pb_utils.TritonModelException(f"{path} not found: build it with 'python tools/build_repository.py'")
+            raise pb_utils.TritonModelException(f"{path} not found: build it with 'ssd-triton build'")
         providers = _providers(config, args)
         available = ort.get_available_providers()
         missing = {name for name, _ in providers} - set(available)

@@ -45,7 +45,7 @@ class TritonPythonModel:
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if not path.is_file():
-            raise pb_utils.TritonModelException(f"{path} not found: build it with 'python tools/build_repository.py'")
+            raise pb_utils.TritonModelException(f"{path} not found: build it with 'ssd-triton build'")
         on_gpu = args["model_instance_kind"] == "GPU"
         self.device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         self.model = torch.jit.load(path, map_location=self.device)

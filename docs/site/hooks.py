@@ -3,13 +3,16 @@
 A line ``<!-- include: KIND ARGUMENTS -->`` in a page is replaced:
 
 - ``table FILE [NUMBER]``: a table of a Markdown file below ``perf/results``, the first one by default;
+- ``pivot FILE ROWS COLUMNS VALUES``: a table of a CSV file there, from the names of three of its columns;
 - ``reports``: links to all those files;
 - ``configuration SECTION``: the keys of a section of the configuration with unit, default and meaning, or of ``all``;
+- ``readme HEADING``: a section of the README;
 - ``commands``: every verb with its options.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from itertools import groupby
@@ -29,6 +32,7 @@ PUBLISHED = {".csv", ".md", ".png"}
 
 _INCLUDE = re.compile(r"^<!-- include: (\w+) ?(.*?) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[([^]]+)\]\(((?:\.\./)+)([^)]+)\)")
+_ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -70,6 +74,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(linked, _INCLUDE.sub(included, markdown).replace("](../perf/results/", "](results/"))
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Drop the marks of reStructuredText that docstrings have and Markdown does not know."""
+    return _ROLE.sub("<code>", html).replace("::</p>", ":</p>")
+
+
 def table(file: str, number: str = "1") -> str:
     """A table of a report."""
     lines = (RESULTS / file).read_text(encoding="utf-8").splitlines()
@@ -77,10 +86,27 @@ def table(file: str, number: str = "1") -> str:
     return tables[int(number) - 1]
 
 
+def pivot(file: str, rows: str, columns: str, values: str) -> str:
+    """A table of a CSV file: a line for each value of one column, a column for each value of another."""
+    with (RESULTS / file).open(encoding="utf-8", newline="") as lines:
+        cells = {(line[rows], line[columns]): line[values] for line in csv.DictReader(lines)}
+    names, heads = dict.fromkeys(row for row, _ in cells), dict.fromkeys(column for _, column in cells)
+    table = [[f"{rows}, {columns}", *heads], ["---"] * (len(heads) + 1)]
+    table += [[name, *(f"{float(cells[name, head]):,.0f}" for head in heads)] for name in names]
+    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
 def reports() -> str:
     """Links to all reports."""
     paths = sorted(RESULTS.rglob("*.md"))
     return "\n".join(f"- [{_title(path)}](results/{path.relative_to(RESULTS).as_posix()})" for path in paths)
+
+
+def readme(*heading: str) -> str:
+    """A section of the README, without its heading."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [section] = re.findall(rf"^## {' '.join(heading)}\n\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    return str(section).replace("](docs/", "](").rstrip()
 
 
 def configuration(section: str) -> str:
@@ -90,7 +116,9 @@ def configuration(section: str) -> str:
 
 INCLUDES: dict[str, Callable[..., str]] = {
     "table": table,
+    "pivot": pivot,
     "reports": reports,
+    "readme": readme,
     "configuration": configuration,
     "commands": commands_reference,
 }

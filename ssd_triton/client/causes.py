@@ -123,7 +123,7 @@ def unreachable(url: str, reason: str) -> ServerUnreachableError:
     """The error for an address where nothing answers; ``reason`` is the library's."""
     return ServerUnreachableError(
         f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
-        "'python tools/serve.py', or give --url or --serve"
+        "'ssd-triton serve', or give --url or --serve"
     )
 
 

@@ -15,8 +15,8 @@ from ssd_triton.config.driving import (
     DetectionNoiseConfig,
     EgoPitchConfig,
     ObjectSizeConfig,
+    SimulationConfig,
     TrackingConfig,
-    WorldConfig,
 )
 from ssd_triton.config.layers import load_config
 from ssd_triton.config.model import Config
@@ -41,10 +41,10 @@ __all__ = [
     "RuntimeName",
     "ServerConfig",
     "ServerTlsConfig",
+    "SimulationConfig",
     "TensorRTConfig",
     "TrackingConfig",
     "TrainingConfig",
     "WeightBits",
-    "WorldConfig",
     "load_config",
 ]

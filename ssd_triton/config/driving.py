@@ -186,7 +186,7 @@ class DetectionNoiseConfig(Section):
     """smallest height of a box that is detected"""
 
 
-class WorldConfig(Section):
+class SimulationConfig(Section):
     """The simulated world: ``ssd-triton evaluate-braking``, ``render-scenario`` and ``render-dataset``."""
 
     step_s: float = Field(default=0.005, gt=0, le=0.1)

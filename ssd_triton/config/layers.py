@@ -27,7 +27,7 @@ DEFAULT = "default"
 SET, FLAGS = "--set", "flags"
 """Origins of what a command line says; it is above all files."""
 
-_CHANGED_KEYS: Mapping[str, str] = {}
+_CHANGED_KEYS: Mapping[str, str] = {"world": "renamed to 'simulation'"}
 """What became of keys that earlier versions had: 'renamed to NEW', or why there is none any more."""
 
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config.artefacts import BackboneName, CocoConfig, ParityConfig, QuantizationConfig, TensorRTConfig
-from ssd_triton.config.driving import BrakingConfig, CameraConfig, TrackingConfig, WorldConfig
+from ssd_triton.config.driving import BrakingConfig, CameraConfig, SimulationConfig, TrackingConfig
 from ssd_triton.config.section import Section
 from ssd_triton.config.serving import ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig
 from ssd_triton.config.training import TrainingConfig
@@ -51,7 +51,7 @@ class Config(Section):
     braking: BrakingConfig = BrakingConfig()
     tracking: TrackingConfig = TrackingConfig()
     training: TrainingConfig = TrainingConfig()
-    world: WorldConfig = WorldConfig()
+    simulation: SimulationConfig = SimulationConfig()
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:

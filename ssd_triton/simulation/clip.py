@@ -122,7 +122,7 @@ def render_clip(
     run = simulate(
         scenario,
         camera,
-        config.world,
+        config.simulation,
         labels,
         front_overhang_m=overhang_m,
         controller=controller,
@@ -161,14 +161,14 @@ def pipeline_controller(
     Args:
         camera: As calibrated, for a level car.
         labels: Class names by id.
-        config: Uses ``braking``, ``tracking`` and, with ``truth``, ``world``.
+        config: Uses ``braking``, ``tracking`` and, with ``truth``, ``simulation``.
         latency_s: From a frame to its decision.
-        truth: Whether detections are the ground truth with the noise of ``config.world``; tracking then expects that
-            noise. Otherwise they come from a detector with the noise of ``config.tracking``.
+        truth: Whether detections are the ground truth with the noise of ``config.simulation``; tracking then expects
+            that noise. Otherwise they come from a detector with the noise of ``config.tracking``.
     """
     tracking = config.tracking
     if truth:
-        tracking = tracking.with_box_noise(max(config.world.noise.box_px, _LEAST_NOISE_PX), 0.0)
+        tracking = tracking.with_box_noise(max(config.simulation.noise.box_px, _LEAST_NOISE_PX), 0.0)
     pipeline = BrakingPipeline(camera, labels, config.braking, tracking, latency_s)
 
     def decide(time_s: float, detections: Detections | None, ego: EgoMotion) -> State:
@@ -212,7 +212,7 @@ def _fingerprint(config: Config) -> str:
     if config.camera.file is not None and config.camera.file.is_file():
         digest.update(config.camera.file.read_bytes())
     sections = {
-        name: getattr(config, name).model_dump(mode="json") for name in ("camera", "braking", "tracking", "world")
+        name: getattr(config, name).model_dump(mode="json") for name in ("camera", "braking", "tracking", "simulation")
     }
     digest.update(json.dumps(sections, sort_keys=True).encode())
     return json.dumps({"sha256": digest.hexdigest()})

@@ -1,7 +1,7 @@
 """Simulate a scenario in closed loop with a controller, or without braking.
 
     run = simulate(
-        find_scenario("ccrs-40"), camera, config.world, labels, front_overhang_m=1.5, controller=controller, seed=1
+        find_scenario("ccrs-40"), camera, config.simulation, labels, front_overhang_m=1.5, controller=controller, seed=1
     )
     print(run.impact_kmh, judge(run))
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from ssd_triton.common.arrays import Float64Array
 from ssd_triton.common.detections import Detections
-from ssd_triton.config import DetectionNoiseConfig, WorldConfig
+from ssd_triton.config import DetectionNoiseConfig, SimulationConfig
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
@@ -67,7 +67,7 @@ class Disturbance:
 def simulate(
     scenario: Scenario,
     camera: Camera,
-    settings: WorldConfig,
+    settings: SimulationConfig,
     labels: Sequence[str],
     *,
     front_overhang_m: float,
@@ -132,7 +132,7 @@ class _Drive:
         self,
         scenario: Scenario,
         camera: Camera,
-        settings: WorldConfig,
+        settings: SimulationConfig,
         *,
         front_overhang_m: float,
         latency_s: float,

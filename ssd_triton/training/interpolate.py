@@ -42,7 +42,7 @@ class Mixture:
         second: Weights that were fine-tuned from the first.
         shares: Shares of the second network, above 0 and below 1; 0 and 1 are always evaluated.
         others: Weights to evaluate, but not to average.
-        validation: Validation sets; on sets of ``tools/render_dataset.py``, detected road users are counted too.
+        validation: Validation sets; on sets of ``ssd-triton render-dataset``, detected road users are counted too.
         classes: Classes of the networks.
         backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
         criteria: Criteria for rendered sets.

@@ -160,7 +160,7 @@ def write_card(weights_path: Path, interpolation: Interpolation) -> None:
     """Write ``MODEL_CARD.md`` beside weights that exist, with the cards of both origins below."""
     chosen, judge = interpolation.chosen, interpolation.judge
     text = markdown(
-        *head(weights_path, interpolation.backbone, len(interpolation.labels), "tools/interpolate_weights.py"),
+        *head(weights_path, interpolation.backbone, len(interpolation.labels), "ssd-triton interpolate"),
         _origin(interpolation),
         *(block for one, found in zip(judge.sets, chosen.metrics, strict=True) for block in accuracy(one, found)),
         f"**Chosen among** these; AP may fall by {interpolation.max_loss:g} on photographs.",

@@ -64,7 +64,7 @@ def write_card(weights_path: Path, subject: Subject, settings: TrainingConfig, r
         best: The snapshot and its figures.
     """
     text = markdown(
-        *head(weights_path, subject.backbone, len(subject.labels), "tools/train.py"),
+        *head(weights_path, subject.backbone, len(subject.labels), "ssd-triton train"),
         *_data(subject),
         *(block for one, found in zip(subject.validation, best.metrics, strict=True) for block in accuracy(one, found)),
         *_training(subject, settings, record),

@@ -58,7 +58,7 @@ def stuck_url() -> Iterator[str]:
 def test_nothing_at_the_address(protocol: Protocol, photograph: bytes) -> None:
     with DetectorClient(free_url(), protocol=protocol, timeout_s=1) as client:
         with pytest.raises(
-            ServerUnreachableError, match=r"no Triton server answers at 127\.0\.0\.1:\d+ .*tools/serve\.py"
+            ServerUnreachableError, match=r"no Triton server answers at 127\.0\.0\.1:\d+ .*ssd-triton serve"
         ):
             client.wait_ready(timeout_s=0)
         with pytest.raises(ServerUnreachableError):

@@ -1,7 +1,8 @@
-"""The documentation site: it builds strictly, loads nothing from elsewhere, and its diagrams fit their sources."""
+"""The documentation: a short README that quotes the reports, and a site built strictly from this project alone."""
 
 from __future__ import annotations
 
+import csv
 import html
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ssd_triton.common.files import ROOT
+from tests.documented import shown_commands
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,81 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 def test_nothing_generated_is_left_out(site: Path) -> None:
     for page in site.rglob("*.html"):
-        assert "<!-- include:" not in page.read_text(encoding="utf-8"), page
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- include:" not in text, page
+        assert re.findall(r":\w+:<code>|::</p>", text) == [], page
+
+
+def test_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1200
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#([^)]*))?\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 20
+    for target, anchor in links:
+        assert (ROOT / target).is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (ROOT / target).read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, anchor
+
+
+def test_paths_in_the_documentation_exist() -> None:
+    """Paths from the root of the clone; those of the architecture from that of the package, too."""
+    folders = "|".join(path.name for base in (ROOT, ROOT / "ssd_triton") for path in base.iterdir() if path.is_dir())
+    named = [
+        (shown, path.rstrip("/"))
+        for shown in shown_commands()
+        if shown.is_inline and "results" not in shown.page.parts and shown.page.name != "CHANGELOG.md"
+        for path in re.findall(rf"^(?:{folders})/[\w./-]+$", shown.text)
+    ]
+    assert len(named) > 80
+    made = ("reports", "site", "weights/downloads", "ssd_triton/_data")
+    missing = [
+        str(shown)
+        for shown, path in named
+        if not ((ROOT / path).exists() or (ROOT / "ssd_triton" / path).exists() or path.startswith(made))
+    ]
+    assert missing == []
+
+
+def _rows(report: str) -> list[dict[str, str]]:
+    """The first table of a report."""
+    lines = (ROOT / "perf/results" / report).read_text(encoding="utf-8").split("\n| ", 1)[1].split("\n\n")[0]
+    head, _, *rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines.splitlines()]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_figures_of_the_readme_are_those_of_the_reports() -> None:
+    cars, no_brake = _rows("braking/cars.md"), _rows("braking/no_brake.md")
+    results = ROOT / "perf/results"
+    with (results / "h200/benchmark.csv").open(encoding="utf-8", newline="") as lines:
+        bare = {(row["variant"], row["batch"]): float(row["images_per_s"]) for row in csv.DictReader(lines)}
+    capacity, cpu = (results / f"{name}/summary.md" for name in ("h200_capacity", "cpu"))
+    soak = _rows("soak/soak.md")
+    [at_best] = re.findall(
+        r"\| `onnx_int8` \| best \|.* (\d+%) \| \d+% \|$", cpu.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    [ensemble] = re.findall(r"\| 64 \| 12 \| grpc \| ([\d,]+) ", capacity.read_text(encoding="utf-8"))
+    card = (ROOT / "weights/MODEL_CARD.md").read_text(encoding="utf-8")
+    [reference] = re.findall(r"\| all classes \| (\S+) \|", card)
+    [served] = re.findall(r"`onnx_int8` on a\s+CPU AP is (\S+)", card)
+    false_brakes = sum(
+        int(number) for row in no_brake for number in re.findall(r"\b\d+(?!\.?\d*°)\b", row["false brakes"])
+    )
+    total, wrong = (sum(int(row[name].replace(",", "")) for row in soak) for name in ("requests", "wrong"))
+    figures = [
+        f"{reference}; {served}",
+        at_best,
+        f"{bare['pytorch_fused_fp16', '64']:,.0f}; {ensemble}",
+        f"{total:,} requests, {wrong} wrong answers",
+        f"{sum(int(row['contacts']) for row in cars)} contacts in {sum(int(row['runs']) for row in cars)} drives",
+        f"{false_brakes} false brakes in {sum(int(row['runs']) for row in no_brake):,} drives",
+    ]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [figure for figure in figures if f"| {figure} (" not in text] == []
 
 
 @pytest.mark.parametrize("source", sorted((ROOT / "docs/diagrams").glob("*.dot")), ids=lambda path: path.stem)

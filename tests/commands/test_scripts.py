@@ -76,7 +76,7 @@ def test_broken_configuration_is_one_line(run_main: RunScript, tmp_path: Path) -
 def test_detect_without_a_server(run_script: RunScript, tmp_path: Path, photograph: bytes) -> None:
     (tmp_path / "person.jpg").write_bytes(photograph)
     result = run_script("clients/detect.py", "person.jpg", "--url", "127.0.0.1:9", "--timeout-s", 1)
-    assert_one_line_error(result, "no Triton server answers at 127.0.0.1:9", "tools/serve.py")
+    assert_one_line_error(result, "no Triton server answers at 127.0.0.1:9", "ssd-triton serve")
 
 
 @pytest.mark.parametrize(("argument", "words"), [("nope.jpg", "not found: nope.jpg"), ("empty", "no images in empty")])

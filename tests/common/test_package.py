@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -77,6 +78,19 @@ def test_wheel_brings_what_the_verbs_need(wheel: zipfile.ZipFile) -> None:
     assert "ssd_triton/py.typed" in names
     assert f"ssd_triton-{__version__}.dist-info/licenses/LICENSE" in names
     assert {name.split("/")[0] for name in names} == {"ssd_triton", f"ssd_triton-{__version__}.dist-info"}
+
+
+def test_files_that_cannot_read_the_version_have_it_too() -> None:
+    files = [
+        "deploy/helm/ssd-triton/Chart.yaml",
+        "deploy/kserve/inferenceservice.yaml",
+        "Dockerfile.triton",
+        "docs/deployment.md",
+    ]
+    for file in files:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        named = re.findall(r"(?:ssd-triton:|^(?:app)?[vV]ersion: \"?)(\d+\.\d+\.\d+)", text, re.MULTILINE)
+        assert set(named) == {__version__}, file
 
 
 def test_installed_package_fills_a_folder_of_the_user(site_packages: Path, tmp_path: Path) -> None:

@@ -118,10 +118,11 @@ def test_every_problem_names_its_own_place(tmp_path: Path) -> None:
         merge(wrong)
 
 
-def test_keys_of_earlier_versions_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_CHANGED_KEYS", {"server.port": "renamed to 'server.grpc_port'"})
-    with pytest.raises(ConfigError, match=r"'server\.port' of an earlier version: renamed to 'server\.grpc_port'"):
-        load_config(write(tmp_path, "server: {port: 1}"))
+def test_keys_of_earlier_versions_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.yml: key 'world' of an earlier version: renamed to 'simulation'"):
+        load_config(write(tmp_path, "world: {step_s: 0.005}"))
+    with pytest.raises(ConfigError, match="--set: key 'world' of an earlier version"):
+        merge([dotted_layer("--set", [assignment("world.step_s=0.005")])])
 
 
 def test_missing_file_names_the_option(tmp_path: Path) -> None:

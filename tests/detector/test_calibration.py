@@ -27,6 +27,7 @@ from tests.detector.quantized import TENSORS
 
 
 @pytest.mark.parametrize("method", get_args(CalibrationMethod))
+@pytest.mark.slow
 def test_every_method_stays_within_what_was_seen(
     tiny: Path, images: Path, weights: WeightsFile, method: CalibrationMethod
 ) -> None:
@@ -122,7 +123,7 @@ def test_refuses_ranges_of_other_weights(tmp_path: Path, ranges: CalibrationRang
     weights = WeightsFile(weights.path)
     with pytest.raises(CalibrationError) as error:
         load_ranges(path, weights)
-    for word in (ranges.weights_sha256, weights.sha256, "mine.safetensors", "tools/quantize_onnx.py --calibrate"):
+    for word in (ranges.weights_sha256, weights.sha256, "mine.safetensors", "ssd-triton quantize --calibrate"):
         assert word in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -146,13 +147,13 @@ def test_refuses_a_damaged_file(
     path = tmp_path / "ranges.json"
     save_ranges(ranges, path)
     path.write_text(change(json.loads(path.read_text())))
-    with pytest.raises(CalibrationError, match=r"does not hold calibration ranges .* tools/quantize_onnx\.py") as error:
+    with pytest.raises(CalibrationError, match=r"does not hold calibration ranges .* .ssd-triton quantize") as error:
         load_ranges(path, weights)
     assert "\n" not in str(error.value)
 
 
 def test_names_what_is_missing(tmp_path: Path, ranges: CalibrationRanges, weights: WeightsFile) -> None:
-    with pytest.raises(CalibrationError, match=r"ranges not found: .*none\.json; .* tools/quantize_onnx\.py"):
+    with pytest.raises(CalibrationError, match=r"ranges not found: .*none\.json; .* .ssd-triton quantize"):
         load_ranges(tmp_path / "none.json", weights)
     path = tmp_path / "ranges.json"
     save_ranges(ranges, path)

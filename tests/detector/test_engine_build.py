@@ -49,6 +49,7 @@ FP16_MAX_RELATIVE_ERROR = 5e-3
         for gpu, capability in enumerate(CAPABILITIES)
     ],
 )
+@pytest.mark.slow
 def test_every_precision_builds_for_every_gpu(
     buildable: Engine, onnx_fp32: Path, onnx_int8: Path, precision: Any, capability: str
 ) -> None:
@@ -148,6 +149,7 @@ def test_asking_an_engine_for_its_layers_needs_a_gpu(buildable: Engine) -> None:
 
 
 @needs_rtx
+@pytest.mark.slow
 def test_command_prints_the_layers(run_script: Callable[..., Any], onnx_fp32: Path, tmp_path: Path) -> None:
     arguments = ("--runtime", "tensorrt-rtx", "--compute-capability", "8.9", "--output", "my.plan", "--onnx", onnx_fp32)
     result = run_script("tools/build_engine.py", "--precision", "fp16", *arguments)

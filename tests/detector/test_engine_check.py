@@ -93,7 +93,7 @@ def test_mismatch_is_refused(plan: Path, changes: dict[str, Any], words: list[st
         load(plan, **changes)
     message = str(error.value)
     assert "\n" not in message
-    for word in ("build it again: python tools/build_engine.py --precision", "detector.plan", *words):
+    for word in ("build it again: ssd-triton engine --precision", "detector.plan", *words):
         assert word in message
 
 
@@ -118,7 +118,7 @@ def test_damage_is_refused(plan: Path, damage: Callable[[Path], object], words: 
     for check in (load, inspect_engine):
         with pytest.raises(EngineError) as error:
             check(plan)
-        for word in ("tools/build_engine.py", *words):
+        for word in ("ssd-triton engine", *words):
             assert word in str(error.value)
 
 

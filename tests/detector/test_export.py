@@ -19,7 +19,7 @@ RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def test_export_of_missing_weights(run_main: RunScript, tmp_path: Path) -> None:
     result = run_main("tools/export_onnx.py", "out.onnx", "--weights-path", "none.pt")
-    assert_one_line_error(result, "weights not found", "tools/fetch_weights.py")
+    assert_one_line_error(result, "weights not found", "ssd-triton fetch-weights")
     assert list(tmp_path.iterdir()) == []
 
 

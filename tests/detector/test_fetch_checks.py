@@ -112,7 +112,7 @@ def test_a_file_without_its_recorded_digest_is_not_read(site: Site, output: Path
     site.content = buffer.getvalue()
     assert list(quick(site, output).read_state_dict()) == ["conv.0.bias"]
     torch.save({"conv.0.bias": torch.zeros(3)}, output)
-    with pytest.raises(WeightsError, match=r"got SHA-256 \w{64}, expected \w{64}; run 'python tools/fetch_weights"):
+    with pytest.raises(WeightsError, match=r"got SHA-256 \w{64}, expected \w{64}; run 'ssd-triton fetch-weights"):
         WeightsFile(output).read_state_dict()
     output.with_name("model.pt.sha256").unlink()
     assert list(WeightsFile(output).read_state_dict()) == ["conv.0.bias"]

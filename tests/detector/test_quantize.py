@@ -109,7 +109,7 @@ def test_a_channel_and_an_activation_of_zeros_get_a_scale(tiny: Path, ranges: Ca
 
 def test_refuses_ranges_that_do_not_fit(tiny: Path, ranges: CalibrationRanges) -> None:
     fewer = ranges.model_copy(update={"ranges": {"pixels": (0.0, 1.0)}})
-    with pytest.raises(CalibrationError, match=r"3 of 4 tensors: stem_relu, skip_out, map; .*tools/quantize_onnx\.py"):
+    with pytest.raises(CalibrationError, match=r"3 of 4 tensors: stem_relu, skip_out, map; .*.ssd-triton quantize"):
         quantize(onnx.load(tiny), fewer, exclude=(), name="tiny")
     with pytest.raises(CalibrationError, match=r"no layer stam to exclude, expected some of stem, main"):
         quantize(onnx.load(tiny), ranges, exclude=["stam"], name="tiny")
@@ -227,7 +227,7 @@ def test_average_precision_of_a_perfect_and_of_a_blind_detector(tmp_path: Path) 
 def fp32(config: Config) -> Path:
     path = config.model_repository / "ssd_detector" / "1" / "onnx_fp32.onnx"
     if not path.is_file():
-        pytest.skip(f"{path.name} is not built: run 'python tools/build_repository.py'")
+        pytest.skip(f"{path.name} is not built: run 'ssd-triton build'")
     return path
 
 
@@ -258,6 +258,7 @@ def detections(path: Path, provider: str, photograph: bytes) -> Detections:
 
 
 @pytest.mark.parametrize("provider", [CPU, OPENVINO])
+@pytest.mark.slow
 def test_real_detections_are_those_of_fp32(int8: Path, fp32: Path, photograph: bytes, provider: str) -> None:
     assert int8.stat().st_size < 0.3 * fp32.stat().st_size
     expected = detections(fp32, CPU, photograph)

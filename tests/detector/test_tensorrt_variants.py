@@ -51,6 +51,7 @@ def plan(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({}, {}, ["runs on a GPU, got the device 'cpu'"]),
     ],
 )
+@pytest.mark.slow
 def test_a_plan_that_does_not_fit_is_not_loaded(
     plan: Path, tmp_path: Path, asked: dict[str, Any], changed: dict[str, Any], words: list[str]
 ) -> None:

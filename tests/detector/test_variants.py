@@ -69,6 +69,7 @@ DEEP = ("resnet101", "resnet152")  # resnet50's blocks, more often
 @pytest.mark.parametrize(
     "backbone", [pytest.param(name, marks=long if name in DEEP else ()) for name in get_args(BackboneName)]
 )
+@pytest.mark.slow
 def test_fused_equals_plain(backbone: str) -> None:
     detector = small_detector(backbone)
     images = border_images()[: 3 if backbone in ("resnet18", "resnet50") else 1]
@@ -91,6 +92,7 @@ def test_fusing_does_not_change_its_source() -> None:
     assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
 
 
+@pytest.mark.slow
 def test_fused_script_takes_every_batch_size(tmp_path: Path) -> None:
     detector = small_detector()
     torchscript.export_fused(detector, tmp_path / "fused.pt", border_images())
@@ -119,6 +121,7 @@ def test_eager_script_keeps_fp32_from_becoming_tf32(tmp_path: Path, monkeypatch:
     assert {list(node.inputs())[-1].toIValue() for node in convolutions} == {False}
 
 
+@pytest.mark.slow
 def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     """ImageNet's stem has a variance of 83,615; a plain cast would silently kill its channel."""
     detector = small_detector()
@@ -132,6 +135,7 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["fused.pt"]
 
 
+@pytest.mark.slow
 def test_parity_passes_and_fails_as_it_should(config: Config, reference_detector: ServedDetector) -> None:
     images = photographs(None, 1)
     plain = torch_variants(reference_detector, CPU)
@@ -151,6 +155,7 @@ def test_parity_passes_and_fails_as_it_should(config: Config, reference_detector
     assert result.conf_error < 1e-4
 
 
+@pytest.mark.slow
 def test_fused_fp16_on_a_cpu_is_judged_as_the_fp32_that_it_is(
     config: Config, reference_detector: ServedDetector
 ) -> None:
@@ -163,6 +168,7 @@ def test_fused_fp16_on_a_cpu_is_judged_as_the_fp32_that_it_is(
 
 
 @pytest.mark.parametrize("name", [one.name for one in VARIANTS.values() if "cpu" in one.precisions])
+@pytest.mark.slow
 def test_every_variant_for_a_cpu_can_be_measured_there(
     config: Config, reference_detector: ServedDetector, name: str
 ) -> None:
@@ -198,6 +204,7 @@ def test_the_table_is_whole() -> None:
     assert variant_name("mine.onnx") == "mine.onnx"
 
 
+@pytest.mark.slow
 def test_benchmark_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_SLICE_S", 0.05)
     detector = small_detector()
@@ -219,6 +226,7 @@ def test_benchmark_measures_and_reports(tmp_path: Path, monkeypatch: pytest.Monk
     assert record["rows"][0]["images_per_s"] == pytest.approx(1e3 / rows[0].p50_ms, abs=0.01)
 
 
+@pytest.mark.slow
 def test_arithmetic_of_the_published_network(reference_detector: ServedDetector) -> None:
     assert benchmark_run.measure_limit(reference_detector, CPU).gflop_per_image == pytest.approx(40.3, abs=0.1)
 

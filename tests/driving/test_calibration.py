@@ -213,6 +213,7 @@ def clutter(rng: np.random.Generator) -> UInt8Array:
     ],
     ids=["empty", "two", "grey", "noise", "clutter"],
 )
+@pytest.mark.slow
 def test_a_clip_without_lanes(draw: Callable[[np.random.Generator], UInt8Array], frames: int, words: str) -> None:
     rng = np.random.default_rng(5)
     segments = [find_segments(draw(rng), Camera.from_fov((960, 540), 60, 1.3)) for _ in range(frames)]
@@ -222,6 +223,7 @@ def test_a_clip_without_lanes(draw: Callable[[np.random.Generator], UInt8Array],
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_lane_lines_of_a_real_clip(data: Data) -> None:
     with open_source(str(data("clips/udacity_solidWhiteRight.mp4")), image_folder_fps=10) as source:
         found = calibrate_from_clip(Camera.from_fov((960, 540), 60, 1.3), source, 15).camera

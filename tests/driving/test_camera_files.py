@@ -60,7 +60,7 @@ def test_a_camera_file_is_checked(tmp_path: Path, before: str, after: str, words
 
 
 def test_a_missing_camera_file(tmp_path: Path) -> None:
-    with pytest.raises(CameraError, match=r"cannot read .*none\.yml.*calibrate_camera"):
+    with pytest.raises(CameraError, match=r"cannot read .*none\.yml.*ssd-triton calibrate"):
         load_camera(tmp_path / "none.yml")
 
 

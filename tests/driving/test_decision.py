@@ -230,12 +230,12 @@ class Driver:
         pitch_error_deg: float = 0.0,
         road: Road | None = None,
     ) -> Run:
-        world = self._config.world
-        noise = world.noise.model_copy(update={"box_px": 2.0, "miss_rate": 0.0})
+        simulation = self._config.simulation
+        noise = simulation.noise.model_copy(update={"box_px": 2.0, "miss_rate": 0.0})
         return simulate(
             Scenario("test", speed_mps / KMH, targets, Criterion("none", "none"), duration_s, road or Road()),
             CAMERA,
-            world,
+            simulation,
             self._labels,
             front_overhang_m=self._config.braking.front_overhang_m,
             controller=self,

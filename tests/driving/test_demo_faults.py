@@ -18,6 +18,7 @@ from tests.driving.demo import Detector, demo_settings, evenly, frames_of, run, 
 # --- Slow readers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_slow_encoder_drops_frames_in_real_time_and_holds_few(
     tmp_path: Path, config: Config, labels: tuple[str, ...]
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_slow_encoder_drops_frames_in_real_time_and_holds_few(
 
 
 @pytest.mark.parametrize("real_time", [False, True])
+@pytest.mark.slow
 def test_a_clock_that_jumps_forward(tmp_path: Path, config: Config, labels: tuple[str, ...], real_time: bool) -> None:
     """By an hour: every frame is there once, with its time, and nobody waits for that hour."""
     times_s = [*evenly(8), *(3600 + time_s for time_s in evenly(8))]
@@ -55,6 +57,7 @@ def test_a_clock_that_jumps_forward(tmp_path: Path, config: Config, labels: tupl
     assert set(summary.state_counts) <= {State.NO_DATA, State.SAFE}
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
     """Two recordings joined as they are: the second begins at zero again."""
     clip = write_clip(tmp_path / "clip.mp4", evenly(10))

@@ -15,6 +15,7 @@ from ssd_triton.config import Config
 from tests.driving.demo import SIZE_PX, Detector, evenly, events_of, frames_of, raw_stream, run, write_clip
 
 
+@pytest.mark.slow
 def test_a_slow_detector_drops_frames_in_real_time(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
     clip = write_clip(tmp_path / "clip.mp4", evenly(40))
     summary = run(config, labels, clip, Detector(delay_s=0.16), real_time=True, real_time_in_flight=2)
@@ -32,6 +33,7 @@ def test_a_slow_detector_drops_frames_in_real_time(tmp_path: Path, config: Confi
     assert np.diff(times_s).max() < 0.5
 
 
+@pytest.mark.slow
 def test_a_quick_detector_drops_nothing_in_real_time(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
     clip = write_clip(tmp_path / "clip.mp4", evenly(8, fps=10))
     summary = run(config, labels, clip, Detector(), real_time=True)
@@ -39,6 +41,7 @@ def test_a_quick_detector_drops_nothing_in_real_time(tmp_path: Path, config: Con
     assert summary.wall_s > 0.65
 
 
+@pytest.mark.slow
 def test_a_detector_that_hangs_is_no_data_and_ends_the_run(
     tmp_path: Path, config: Config, labels: tuple[str, ...]
 ) -> None:
@@ -65,6 +68,7 @@ def test_a_detector_that_hangs_is_no_data_and_ends_the_run(
 
 
 @pytest.mark.parametrize("real_time", [False, True])
+@pytest.mark.slow
 def test_a_source_that_stops_ends_the_run(
     tmp_path: Path, config: Config, labels: tuple[str, ...], real_time: bool
 ) -> None:

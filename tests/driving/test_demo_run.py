@@ -131,6 +131,7 @@ def test_frames_without_an_answer_are_no_data(tmp_path: Path, config: Config, la
     assert summary.failure is None
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_for_good_ends_the_run(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
     def answering(index: int) -> Detections:
         if index >= 6:

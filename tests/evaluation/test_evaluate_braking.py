@@ -38,6 +38,7 @@ def test_refusals(setup, names, options, word):  # type: ignore[no-untyped-def] 
         evaluate(setup, [find_scenario(name) for name in names], **{"seeds": 1, **options})
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(setup):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     rows = [find_scenario("ccrs-20"), find_scenario("curve-right-oncoming")]
     alone = evaluate(setup, rows, seeds=2, pitch_offsets_deg=(0.0, 0.5))
@@ -45,6 +46,7 @@ def test_processes_change_nothing(setup):  # type: ignore[no-untyped-def]  # noq
     assert evaluate(setup, rows, seeds=2, pitch_offsets_deg=(0.0, 0.5), jobs=2) == alone
 
 
+@pytest.mark.slow
 def test_a_blind_detector_fails_and_is_reported(setup, tmp_path):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     blind = replace(setup, camera=CAMERA, fps=5.0)
     scenarios = [find_scenario(name) for name in ("ccrs-40", "cpnc-50-40", "curve-left-oncoming")]
@@ -69,6 +71,7 @@ def test_a_blind_detector_fails_and_is_reported(setup, tmp_path):  # type: ignor
     assert "| ccrs-40 |" in results_table(rows)
 
 
+@pytest.mark.slow
 def test_command(run_script, tmp_path):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     tool = "tools/evaluate_braking.py"
     result = run_script(tool, "--scenario", "ccrs-40", "--seeds", 1, "--jobs", 1, "--output", tmp_path)

@@ -89,6 +89,7 @@ def test_classes_that_the_file_lacks_do_not_count(tmp_path: Path) -> None:
     assert [(one.name, one.objects) for one in metrics.classes] == [("pedestrian", 1)]
 
 
+@pytest.mark.slow
 def test_real_ground_truth_as_detections_has_ap_1(
     data: Callable[[str], Path], config: Config, labels: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +108,7 @@ def test_real_ground_truth_as_detections_has_ap_1(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_reference_in_batches_is_the_reference(
     data: Callable[[str], Path], config: Config, labels: tuple[str, ...], reference_detector: ServedDetector
 ) -> None:

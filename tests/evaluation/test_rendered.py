@@ -159,7 +159,7 @@ def test_other_annotations_are_refused(labels: tuple[str, ...], tmp_path: Path) 
     content = json.loads(path.read_text())
     del content["annotations"][0]["offset_m"]
     path.write_text(json.dumps(content))
-    with pytest.raises(EvaluationError, match=r"lacks 'annotations\.0\.offset_m'.*tools/render_dataset\.py"):
+    with pytest.raises(EvaluationError, match=r"lacks 'annotations\.0\.offset_m'.*ssd-triton render-dataset"):
         read_rendered(path)
 
 

@@ -29,6 +29,7 @@ def test_kinds_hold_the_same_image() -> None:
     assert {kind for kind, image in kinds.items() if "progressive" in image.info} == {PROGRESSIVE}
 
 
+@pytest.mark.slow
 def test_it_measures(run_main: RunScript, tmp_path: Path) -> None:
     result = run_main("perf/decode_rate.py", "--processes", 1, 2, "--turns", 1, "--seconds", 0.1, "--output", tmp_path)
     assert result.returncode == 0, result.stderr

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from ssd_triton.common.files import ROOT
@@ -30,6 +31,7 @@ def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_it_measures_with_pytorch_and_little_else(config: Config, tmp_path: Path) -> None:
     ensure_built(config, lambda line: None, only=["pytorch_fp32"])
     result = run(tmp_path, "--device", "cpu", "--batch", 1, "--turns", 1, "--num-images", 1, "--output", "out")
@@ -45,8 +47,9 @@ def test_it_measures_with_pytorch_and_little_else(config: Config, tmp_path: Path
     assert (tmp_path / "out/postprocess_rate.md").read_text() == result.stdout
 
 
+@pytest.mark.slow
 def test_a_missing_artefact_is_one_line(tmp_path: Path) -> None:
-    assert_one_line_error(run(tmp_path, "--module", "none.pt"), "none.pt is missing", "tools/build_repository.py")
+    assert_one_line_error(run(tmp_path, "--module", "none.pt"), "none.pt is missing", "ssd-triton build")
 
 
 def test_crowded_is_more_than_enters_suppression() -> None:

@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_sweep_is_one_line(
 def test_the_commands_print_their_errors(run_main: RunScript, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(SMALL.replace("rounds", "round"), encoding="utf-8")
     assert_one_line_error(run_main("perf/sweep.py", "mine.yml"), "mine.yml", "did you mean 'rounds'")
-    assert_one_line_error(run_main("perf/report.py", "nowhere"), "no results", "perf/sweep.py")
+    assert_one_line_error(run_main("perf/report.py", "nowhere"), "no results", "ssd-triton sweep")
 
 
 def test_a_setting_changes_what_it_names_and_nothing_else(config: Config, tmp_path: Path) -> None:

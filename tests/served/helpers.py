@@ -82,10 +82,10 @@ def executed(server: EmbeddedServer, model: str) -> int:
     return int(statistics.model_stats[0].inference_count)
 
 
-def seconds_until_asked(server: EmbeddedServer, timeout_s: float = 60) -> float:
-    """How long a server that has just become ready waits for its first image."""
+def seconds_until_asked(server: EmbeddedServer, model: str = "ssd_preprocess", timeout_s: float = 60) -> float:
+    """How long a server that has just become ready waits for the first image of a model."""
     start_s = time.monotonic()
-    url = f"http://{server.url('http')}/v2/models/ssd_preprocess/stats"
+    url = f"http://{server.url('http')}/v2/models/{model}/stats"
     while time.monotonic() - start_s < timeout_s:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:
             if json.load(response)["model_stats"][0]["execution_count"] > 0:

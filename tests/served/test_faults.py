@@ -144,7 +144,7 @@ def test_a_server_killed_under_the_demo_loses_nothing(
             os.kill(first.pid, signal.SIGKILL)
         ports = {name: getattr(first, name) for name in ("grpc_port", "http_port", "metrics_port")}
         with client, EmbeddedServer(light_repository, "onnx_fp32", settings.model_copy(update=ports)) as second:
-            lost_s = seconds_until_asked(second)
+            lost_s = seconds_until_asked(second, "ssd_preprocess_frames")
             summary = future.result(timeout=120)
     assert client.retries > 0
     assert lost_s < LOST_S

@@ -76,7 +76,7 @@ def test_missing_artefact_is_named(with_variant: Path, settings: ServerConfig) -
         pass
     message = str(error.value)
     assert "ssd_detector" in message
-    assert "onnx_fp32.onnx not found: build it with 'python tools/build_repository.py'" in message
+    assert "onnx_fp32.onnx not found: build it with 'ssd-triton build'" in message
     assert "\n" not in message
     assert "NVML" not in message
 

@@ -26,7 +26,7 @@ from tests.conftest import free_url
 from tests.interruptible import Interruptible
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
-MODELS = {"ssd", "ssd_frames", "ssd_preprocess", "ssd_detector", "ssd_postprocess"}
+MODELS = {"ssd", "ssd_frames", "ssd_preprocess", "ssd_preprocess_frames", "ssd_detector", "ssd_postprocess"}
 
 
 def status_of(run_script: RunScript, server: EmbeddedServer, protocol: str, *more: str) -> dict[str, object]:

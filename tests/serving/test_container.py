@@ -111,6 +111,7 @@ def own(config: Config, tmp_path: Path) -> Callable[..., Config]:
     return change
 
 
+@pytest.mark.slow
 def test_a_killed_builder_leaves_neither_lock_nor_half_an_engine(
     contended: tuple[Path, list[list[str]]], config: Config
 ) -> None:
@@ -126,6 +127,7 @@ def test_only_one_of_two_starters_builds(contended: tuple[Path, list[list[str]]]
     assert [link.resolve() for link in links] == [plan, plan]
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_fit_is_built_again(own: Callable[..., Config], cache: Path, config: Config) -> None:
     [metadata] = cache.glob("*/*.engine.json")
     values = json.loads(metadata.read_text(encoding="utf-8"))
@@ -169,7 +171,7 @@ def test_a_missing_artefact_is_named(own: Callable[..., Config], config: Config,
     link_repository(config.model_repository, tmp_path / "repository", None)
     (tmp_path / "repository/ssd_detector/1/onnx_fp32.onnx").unlink(missing_ok=True)
     lacking = own(variant="onnx_fp32").model_copy(update={"model_repository": tmp_path / "repository"})
-    with pytest.raises(UserError, match=r"onnx_fp32\.onnx is missing.*python tools/build_repository\.py"):
+    with pytest.raises(UserError, match=r"onnx_fp32\.onnx is missing.*ssd-triton build"):
         prepare(lacking, print)
 
 

@@ -82,7 +82,7 @@ def test_a_changed_limit_reaches_every_variant(
         (
             "ssd_postprocess/configs/tensorrt_int8.pbtxt",
             ('string_value: "0.05"', 'string_value: "0.5"'),
-            [r"score_thresh\.string_value is 0\.5, expected 0\.05", "delete the file and run 'python tools/build"],
+            [r"score_thresh\.string_value is 0\.5, expected 0\.05", "delete the file and run 'ssd-triton build"],
         ),
         (
             "ssd_detector/config.pbtxt",
@@ -129,6 +129,7 @@ def test_a_configuration_of_the_user_s_must_have_the_same_thresholds(tree: Path,
         outdated_files(ModelRepository(tree), labels)
 
 
+@pytest.mark.slow
 def test_changed_thresholds_rebuild_both_forms_of_the_post_processing(config: Config, tmp_path: Path) -> None:
     skip = shutil.ignore_patterns("onnx_int8*", "tensorrt_*", "*.plan")
     ensure_built(config, lambda line: None, only=["pytorch_fp32", "onnx_fp32"])

@@ -154,6 +154,7 @@ def test_requirements_bring_what_they_require() -> None:
                 assert canonicalize_name(needed.name) in ours, f"{name} requires {line}"
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_with_the_image_s_packages_only(image_files: Path, tmp_path: Path) -> None:
     """What a real build imports is in the requirements, but for TensorRT itself."""
     if importlib.util.find_spec("tensorrt_rtx") is None:

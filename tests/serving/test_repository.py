@@ -313,6 +313,6 @@ def test_weights_without_calibration_ranges_build_all_but_int8(config: Config, t
     unavailable = {artefact.path.name: artefact.unavailable_because() for artefact in artefacts(mine)}
     reason = unavailable.pop("onnx_int8.onnx")
     assert reason is not None
-    assert "mine.calibration.json; measure ranges for these weights with 'python tools/quantize_onnx.py" in reason
+    assert "mine.calibration.json; measure ranges for these weights with 'ssd-triton quantize" in reason
     assert reason.endswith("or choose a variant other than INT8")
     assert {name for name, why in unavailable.items() if why is None} >= {"onnx_fp32.onnx", "pytorch_fp16.pt"}

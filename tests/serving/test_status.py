@@ -14,7 +14,7 @@ RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def test_status_without_a_server(run_script: RunScript) -> None:
     result = run_script("tools/status.py", "--url", free_url(), "--no-metrics", "--timeout-s", 1)
-    assert_one_line_error(result, "no Triton server answers", "tools/serve.py")
+    assert_one_line_error(result, "no Triton server answers", "ssd-triton serve")
 
 
 # --- Logs -------------------------------------------------------------------------------------------------------------

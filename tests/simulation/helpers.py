@@ -17,7 +17,7 @@ NOTHING_ASKED = Criterion("none", "none")
 
 
 def drive(config: Config, labels: tuple[str, ...], scenario: Scenario, **options: object) -> Run:
-    return simulate(scenario, CAMERA, config.world, labels, front_overhang_m=OVERHANG_M, **options)  # type: ignore[arg-type]
+    return simulate(scenario, CAMERA, config.simulation, labels, front_overhang_m=OVERHANG_M, **options)  # type: ignore[arg-type]
 
 
 def alone(*targets: Target, speed_kmh: float = 0.0, duration_s: float = 0.1, road: Road | None = None) -> Scenario:

@@ -37,6 +37,7 @@ def test_clip_with_annotations_and_tables(config: Config, labels: tuple[str, ...
     assert load_ego_csv(clip.ego_table, max_gap_s=1).at(0.2).speed_mps == pytest.approx(50 / 3.6, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_dataset(labels: tuple[str, ...], tmp_path: Path) -> None:
     sets = [
         write_dataset(tmp_path / name, 3, seed, [(160, 120)], labels, processes=processes)
@@ -56,6 +57,7 @@ def test_dataset(labels: tuple[str, ...], tmp_path: Path) -> None:
         assert 0 < box["visibility"] <= 1
 
 
+@pytest.mark.slow
 def test_worlds_of_a_dataset_take_turns_in_their_size(run_script, tmp_path: Path) -> None:  # noqa: ANN001
     sizes = ["--size", "96", "72", "--size", "128", "64"]
     result = run_script("tools/render_dataset.py", tmp_path, "--count", "9", "--processes", "2", *sizes)

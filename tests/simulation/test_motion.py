@@ -80,10 +80,10 @@ def test_gap_of_rectangles(first: np.ndarray, second: np.ndarray, gap: float) ->
 @pytest.mark.parametrize("speed_kmh", [0, 5, 30, 60])
 def test_ego_stops_where_the_closed_form_says(config: Config, labels: tuple[str, ...], speed_kmh: float) -> None:
     run = drive(config, labels, alone(speed_kmh=speed_kmh, duration_s=8), controller=brake_from(1.0), latency_s=0.1)
-    expected_m = speed_kmh / 3.6 * 1.1 + stopping_distance_m(speed_kmh / 3.6, config.world.brakes)
+    expected_m = speed_kmh / 3.6 * 1.1 + stopping_distance_m(speed_kmh / 3.6, config.simulation.brakes)
     assert run.frames[-1].ego_speed_mps == 0
     assert run.frames[-1].ego_along_m == pytest.approx(expected_m, abs=0.03 + 0.01 * speed_kmh / 3.6)
-    assert run.max_deceleration_mps2 <= config.world.brakes.max_deceleration_mps2 + 1e-9
+    assert run.max_deceleration_mps2 <= config.simulation.brakes.max_deceleration_mps2 + 1e-9
 
 
 def test_contact_happens_when_and_as_fast_as_it_must(config: Config, labels: tuple[str, ...]) -> None:
@@ -148,6 +148,7 @@ def test_judging_of_contacts_and_warnings(config: Config, labels: tuple[str, ...
     assert judge(replace(run, scenario=strict)) == ["warning 0.00 s before braking, expected at least 0.8 s"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_drive_bit_for_bit(config: Config, labels: tuple[str, ...]) -> None:
     seen: dict[int, list[bytes]] = {}
     for attempt, seed in enumerate((3, 3, 4)):

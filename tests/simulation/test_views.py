@@ -101,7 +101,7 @@ def test_noise_misses_and_pitch(config: Config, labels: tuple[str, ...]) -> None
 def test_braking_dips_the_nose(config: Config, labels: tuple[str, ...]) -> None:
     run = drive(config, labels, alone(speed_kmh=60, duration_s=3), controller=brake_from(0.2))
     deepest = max(frame.camera.pitch_deg for frame in run.frames)
-    full = config.world.pitch.deg_per_mps2 * config.world.brakes.max_deceleration_mps2
+    full = config.simulation.pitch.deg_per_mps2 * config.simulation.brakes.max_deceleration_mps2
     assert full < deepest < 1.6 * full
     assert run.frames[0].camera.pitch_deg == 0
 
@@ -133,6 +133,7 @@ def test_what_is_drawn_fills_the_annotated_box(
 
 
 @pytest.mark.parametrize("weather", list(WEATHERS))
+@pytest.mark.slow
 def test_pictures_of_all_weathers(config: Config, labels: tuple[str, ...], weather: str) -> None:
     frame = replace(drive(config, labels, find_scenario("town")).frames[10], camera=SMALL)
     picture = Renderer(frame.scenario, SMALL, weather=weather, seed=1).draw(frame)
@@ -140,6 +141,7 @@ def test_pictures_of_all_weathers(config: Config, labels: tuple[str, ...], weath
     assert picture.std() > 15
 
 
+@pytest.mark.slow
 def test_pictures_repeat_and_seeds_differ(config: Config, labels: tuple[str, ...]) -> None:
     frame = replace(drive(config, labels, find_scenario("town")).frames[10], camera=SMALL)
     first, again, other = (Renderer(frame.scenario, SMALL, seed=seed).draw(frame) for seed in (1, 1, 2))

@@ -197,6 +197,7 @@ def write_photographs(folder: Path, name: str, seed: int, count: int = 2) -> tup
 
 
 @pytest.mark.timeout(600)  # on busy cores; under a minute alone
+@pytest.mark.slow
 def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     """Every stage on a few images: the figures mean nothing, what is written does."""
     train, val = write_photographs(tmp_path, "train", 0), write_photographs(tmp_path, "val", 1, count=1)

@@ -31,6 +31,7 @@ def test_taught_loss_by_hand() -> None:
     assert same.total.item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_taught_images_are_those_of_taught_sources_only(config: Config) -> None:
     sources = replace(rectangles(4, 300), taught=torch.tensor([True, True, True, False]))
     settings = changed(config, mosaic_fraction=0.5)

@@ -49,6 +49,7 @@ def two_sets(folder: Path) -> TrainingRequest:
     return request_of(sets[:1], sets[1:])
 
 
+@pytest.mark.slow
 def test_resumed_training_is_the_same_bit_for_bit(config: Config, tmp_path: Path) -> None:
     request = request_of(two_sets(tmp_path).training, ())
     whole, parts = (
@@ -73,20 +74,21 @@ def test_resumed_training_is_the_same_bit_for_bit(config: Config, tmp_path: Path
 
 
 @pytest.mark.timeout(600)  # on busy cores; under a minute alone
+@pytest.mark.slow
 def test_four_images_are_learnt_by_heart(config: Config, tmp_path: Path) -> None:
     settings = tiny(
         config,
         tmp_path / "out",
-        steps=32,
+        steps=48,
         batch=2,
-        validate_every=32,
+        validate_every=48,
         frozen_stages=3,
         dropout=0.0,
         batch_norm_momentum=0.3,  # statistics of the last steps are good after few of them
         augmentation=changed(config),
         loss=loss_settings(),
         optimizer=config.training.optimizer.model_copy(
-            update={"backbone_lr": 3e-3, "head_lr": 3e-3, "weight_decay": 0.0, "warmup_steps": 4, "ema_decay": 0.5}
+            update={"backbone_lr": 2e-3, "head_lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 4, "ema_decay": 0.5}
         ),
     )
     request = two_sets(tmp_path)
@@ -136,6 +138,7 @@ def test_wrong_usage_is_one_line(run_main: Run, arguments: list[str], words: lis
     assert_one_line_error(run_main("tools/train.py", *arguments, "--backbone", "resnet18"), *words)
 
 
+@pytest.mark.slow
 def test_interrupted_training_leaves_a_whole_snapshot(config: Config, tmp_path: Path) -> None:
     source = write_set(tmp_path, "train")
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))

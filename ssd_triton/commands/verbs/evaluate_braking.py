@@ -1,8 +1,8 @@
 """Drive the scenarios of UN R152 and Euro NCAP with braking in the loop, and print the results as a Markdown table.
 
-Detections are the ground truth with the noise of world.noise in the configuration. With --serve or --url the full stack
-is driven: each frame is rendered and goes through the server. Those runs come one after the other, at about 0.2 s a
-frame on a CPU: choose some with --scenario, and a lower --fps. Exit code 1 when a row fails; rows that are 'reported'
+Detections are the ground truth with the noise of simulation.noise in the configuration. With --serve or --url the full
+stack is driven: each frame is rendered and goes through the server. Those runs come one after the other, at about 0.2 s
+a frame on a CPU: choose some with --scenario, and a lower --fps. Exit code 1 when a row fails; rows that are 'reported'
 are not judged.
 """
 

@@ -10,7 +10,7 @@ drives both. The post-processing is no engine: TensorRT-RTX parses its graph but
 TensorRT accepts a UINT8 input only straight into a Cast, so the graph of
 :class:`ssd_triton.detector.network.ssd.ServedDetector` begins with one.
 
-    python tools/build_engine.py --precision fp16 --runtime tensorrt-rtx --compute-capability 8.9
+    ssd-triton engine --precision fp16 --runtime tensorrt-rtx --compute-capability 8.9
 """
 
 from __future__ import annotations

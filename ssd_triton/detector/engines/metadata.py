@@ -68,7 +68,7 @@ def metadata_path(plan: Path) -> Path:
 
 def build_command(precision: str, runtime: str, compute_capability: str, plan: Path) -> str:
     """Give the command line that builds a plan."""
-    words = ["python", "tools/build_engine.py", "--precision", precision, "--runtime", runtime]
+    words = ["ssd-triton", "engine", "--precision", precision, "--runtime", runtime]
     # TensorRT builds for the GPU it runs on; only TensorRT-RTX can be told another one.
     words += ["--compute-capability", compute_capability] if runtime == "tensorrt-rtx" else []
     return shlex.join([*words, "--output", relative_to_cwd(plan)])
@@ -146,7 +146,7 @@ def read_metadata(plan: Path, precision: Precision | None = None) -> EngineMetad
         EngineError: The plan or its metadata is missing or damaged, or the metadata belong to another plan.
     """
     words = ["--precision", precision] if precision else []
-    command = shlex.join(["python", "tools/build_engine.py", *words, "--output", relative_to_cwd(plan)])
+    command = shlex.join(["ssd-triton", "engine", *words, "--output", relative_to_cwd(plan)])
     advice = f"build it again: {command}"
     digest = _digest(plan, "engine", advice)
     path = metadata_path(plan)

@@ -36,9 +36,9 @@ def detector_onnx(path: Path, precision: Precision, num_labels: int) -> bytes:
     try:
         model = onnx.load(path)
     except OSError as error:
-        raise EngineError(f"cannot read {name} ({error.strerror}): make it with tools/build_repository.py") from error
+        raise EngineError(f"cannot read {name} ({error.strerror}): make it with ssd-triton build") from error
     except DecodeError as error:
-        raise EngineError(f"{name} is not an ONNX file ({error}): make it with tools/build_repository.py") from error
+        raise EngineError(f"{name} is not an ONNX file ({error}): make it with ssd-triton build") from error
     check_interface(
         path,
         inputs={IMAGE: (np.dtype(np.uint8), (None, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3))},

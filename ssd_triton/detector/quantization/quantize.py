@@ -109,7 +109,7 @@ def quantize(
     if unknown:
         raise CalibrationError(
             f"{name} has no layer {listing(unknown)} to exclude, expected some of {listing(known)}; choose them with "
-            "'python tools/quantize_onnx.py --sensitivity'"
+            "'ssd-triton quantize --sensitivity'"
         )
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -120,7 +120,7 @@ def quantize(
     if missing:
         raise CalibrationError(
             f"the calibration ranges do not fit {name}: got none for {len(missing)} of {len(consumers)} tensors: "
-            f"{listing(missing)}; measure them with 'python tools/quantize_onnx.py --calibrate --images "
+            f"{listing(missing)}; measure them with 'ssd-triton quantize --calibrate --images "
             "FOLDER_OF_TRAINING_IMAGES'"
         )
     pairs = _quantize_activations(graph, consumers, ranges)

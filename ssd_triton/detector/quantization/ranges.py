@@ -49,7 +49,7 @@ class CalibrationRanges(_StrictModel):
         num_images: Number of calibration images.
         images_sha256: Digest of the calibration images' names and contents.
         ranges: Lowest and highest value of each activation, by the tensor's name in the FP32 ONNX file.
-        exclude: Names of layers that stay in FP32, as measured by ``tools/quantize_onnx.py --sensitivity``.
+        exclude: Names of layers that stay in FP32, as measured by ``ssd-triton quantize --sensitivity``.
         gate: The measurement behind ``exclude``; None if nothing was measured.
         versions: Versions of Python and of the packages used.
         created: Time of the calibration, ISO 8601, UTC.
@@ -113,6 +113,6 @@ def save_ranges(ranges: CalibrationRanges, path: Path) -> None:
 
 def _advice(weights: WeightsFile) -> str:
     return (
-        "measure ranges for these weights with 'python tools/quantize_onnx.py --calibrate --images FOLDER_OF_TRAINING_"
+        "measure ranges for these weights with 'ssd-triton quantize --calibrate --images FOLDER_OF_TRAINING_"
         f"IMAGES --weights-path {relative_to_cwd(weights.path)}', or choose a variant other than INT8"
     )

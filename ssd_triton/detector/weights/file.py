@@ -150,7 +150,7 @@ class WeightsFile:
     def _check_exists(self) -> None:
         if not self.path.is_file():
             raise WeightsError(
-                f"weights not found: {relative_to_cwd(self.path)}; run 'python tools/fetch_weights.py' or set "
+                f"weights not found: {relative_to_cwd(self.path)}; run 'ssd-triton fetch-weights' or set "
                 "weights_path in config.yml"
             )
 
@@ -159,7 +159,7 @@ class WeightsFile:
         if expected is not None and self.sha256 != expected:
             name = relative_to_cwd(self.path)
             raise WeightsError(
-                f"{name}: got SHA-256 {self.sha256}, expected {expected}; run 'python tools/fetch_weights.py --output "
+                f"{name}: got SHA-256 {self.sha256}, expected {expected}; run 'ssd-triton fetch-weights --output "
                 f"{name}'"
             )
 

@@ -60,7 +60,7 @@ def load_camera(path: Path) -> Camera:
     Raises:
         CameraError: The file is missing or not YAML, or a key is unknown, repeated, missing or out of range.
     """
-    next_step = "expected a camera file; run: python tools/calibrate_camera.py --help"
+    next_step = "expected a camera file; run: ssd-triton calibrate --help"
     values = read_yaml(path, _CameraFile, error_type=CameraError, next_step=next_step)
     return Camera(**values.model_dump())
 

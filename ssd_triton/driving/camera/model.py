@@ -194,7 +194,7 @@ class Camera:
         if abs(scale_x / scale_y - 1) > _ASPECT_TOLERANCE:
             raise CameraError(
                 f"got images of {width_px}x{height_px} pixels, expected {self.width_px}x{self.height_px} as the "
-                "camera was calibrated for, or the same aspect; run: python tools/calibrate_camera.py --help"
+                "camera was calibrated for, or the same aspect; run: ssd-triton calibrate --help"
             )
         return replace(
             self,

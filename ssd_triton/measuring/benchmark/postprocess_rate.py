@@ -70,7 +70,7 @@ def load_script(path: Path, device: torch.device) -> Any:
         UserError: It is missing.
     """
     if not path.is_file():
-        raise UserError(f"{relative_to_cwd(path)} is missing: build it with 'python tools/build_repository.py'")
+        raise UserError(f"{relative_to_cwd(path)} is missing: build it with 'ssd-triton build'")
     return torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
 
 

@@ -147,6 +147,4 @@ def _latest(path: Path, records: Iterable[Record]) -> list[Measurement]:
 
 
 def _no_results(folder: Path, reason: str) -> SweepError:
-    return SweepError(
-        f"no results of a sweep in {relative_to_cwd(folder)} ({reason}): run 'python perf/sweep.py' first"
-    )
+    return SweepError(f"no results of a sweep in {relative_to_cwd(folder)} ({reason}): run 'ssd-triton sweep' first")

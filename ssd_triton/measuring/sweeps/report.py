@@ -96,7 +96,7 @@ def write_comparison(folder: Path, changes: Sequence[Change]) -> str:
 
 
 def read_benchmark(path: Path) -> dict[tuple[str, int], float]:
-    """Read images a second by variant and batch size from ``benchmark.csv`` of ``tools/benchmark.py``.
+    """Read images a second by variant and batch size from ``benchmark.csv`` of ``ssd-triton benchmark``.
 
     Raises:
         SweepError: It is missing or something else.
@@ -106,12 +106,12 @@ def read_benchmark(path: Path) -> dict[tuple[str, int], float]:
             return {(row["variant"], int(row["batch"])): float(row["images_per_s"]) for row in csv.DictReader(file)}
     except (OSError, KeyError, ValueError) as error:
         raise SweepError(
-            f"expected benchmark.csv of tools/benchmark.py, got {relative_to_cwd(path)}: {error}"
+            f"expected benchmark.csv of ssd-triton benchmark, got {relative_to_cwd(path)}: {error}"
         ) from error
 
 
 def read_accuracy(folder: Path) -> dict[str, float]:
-    """Read COCO AP by variant from the folder of ``tools/compare_accuracy.py``.
+    """Read COCO AP by variant from the folder of ``ssd-triton compare-accuracy``.
 
     Raises:
         SweepError: It holds no figures.
@@ -123,9 +123,7 @@ def read_accuracy(folder: Path) -> dict[str, float]:
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise SweepError(f"cannot read AP from {relative_to_cwd(path)}: {error}") from error
     if not found:
-        raise SweepError(
-            f"no VARIANT/metrics.json in {relative_to_cwd(folder)}: run 'python tools/compare_accuracy.py'"
-        )
+        raise SweepError(f"no VARIANT/metrics.json in {relative_to_cwd(folder)}: run 'ssd-triton compare-accuracy'")
     return found
 
 

@@ -138,7 +138,7 @@ def _variants_here(sweep: Sweep, config: Config) -> tuple[list[str], dict[str, s
         else:
             raise SweepError(f"variants: {variant} does not run here: {reason}")
     if not available:
-        raise SweepError("no variant runs here: build the artefacts with 'python tools/build_repository.py'")
+        raise SweepError("no variant runs here: build the artefacts with 'ssd-triton build'")
     return available, skipped
 
 
@@ -150,7 +150,7 @@ def _unavailable_because(config: Config, variant: str) -> str | None:
         return reason
     ensure_built_if_possible(config, variant, _log.info)
     path = ModelRepository(config.model_repository).detector_file(variant)
-    missing = f"{relative_to_cwd(path)} is missing: build it with 'python tools/build_repository.py'"
+    missing = f"{relative_to_cwd(path)} is missing: build it with 'ssd-triton build'"
     return None if path.is_file() else missing
 
 

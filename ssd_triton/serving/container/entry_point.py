@@ -80,7 +80,7 @@ def _check_built(file: Path, variant: str) -> None:
     if not file.is_file():
         raise UserError(
             f"{relative_to_cwd(file)} is missing, which variant '{variant}' serves: run "
-            "'python tools/build_repository.py' before the image is built"
+            "'ssd-triton build' before the image is built"
         )
 
 

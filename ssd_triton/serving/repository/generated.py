@@ -35,7 +35,7 @@ from ssd_triton.serving.repository.model_config import (
 )
 from ssd_triton.serving.repository.repository import ModelRepository
 
-_BUILD = "python tools/build_repository.py"
+_BUILD = "ssd-triton build"
 _SHARED = {
     PREPROCESS: (
         "max_file_bytes",

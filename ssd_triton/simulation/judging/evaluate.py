@@ -250,7 +250,7 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> DriveOutcome:
     run = simulate(
         task.scenario,
         setup.camera,
-        config.world,
+        config.simulation,
         setup.labels,
         front_overhang_m=overhang_m,
         controller=pipeline_controller(setup.camera, setup.labels, config, setup.latency_s, truth=detect is None),

@@ -33,7 +33,7 @@ def describe_setup(setup: Setup, server: str | None) -> dict[str, object]:
         setup: Settings that all drives share.
         server: Variant or address of the detector; None for the ground truth with noise.
     """
-    noise, camera = setup.config.world.noise, setup.camera
+    noise, camera = setup.config.simulation.noise, setup.camera
     truth = f"truth, box sides +- {noise.box_px:g} px (1 sigma), {noise.miss_rate:.0%} missed"
     machine = environment()
     return {

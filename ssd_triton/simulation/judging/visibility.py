@@ -162,7 +162,7 @@ def read_rendered(path: Path) -> RenderedAnnotations:
             older rendering.
     """
     return read_annotations_as(
-        path, RenderedAnnotations, "the annotations.json of tools/render_dataset.py or tools/render_scenario.py"
+        path, RenderedAnnotations, "the annotations.json of ssd-triton render-dataset or ssd-triton render-scenario"
     )
 
 

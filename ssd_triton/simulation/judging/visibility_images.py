@@ -52,7 +52,7 @@ class RenderedImages:
         self._source = images
         if not images.exists():
             raise EvaluationError(
-                f"images not found: {relative_to_cwd(images)}; draw them with tools/render_dataset.py"
+                f"images not found: {relative_to_cwd(images)}; draw them with ssd-triton render-dataset"
             )
         self._frames: dict[str, bytes] = {} if images.is_dir() else self._read_clip(len(found.images))
         missing = [] if self._frames else [one.file_name for one in chosen if not (images / one.file_name).is_file()]
