@@ -18,6 +18,7 @@ from ssd_triton.client.endpoint import is_loopback
 from ssd_triton.client.errors import (
     ClientError,
     DeadlineExceededError,
+    FramesNotServedError,
     RequestRefusedError,
     ServerNotReadyError,
     ServerUnreachableError,
@@ -26,7 +27,7 @@ from ssd_triton.client.errors import (
 from ssd_triton.client.retries import Retries
 from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.tls import Tls
-from ssd_triton.client.transport import Outputs, make_transport
+from ssd_triton.client.transport import Outputs, SharedInput, make_transport
 from ssd_triton.common.arrays import AnyArray
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.in_flight import submit_ahead
@@ -108,6 +109,7 @@ class DetectorClient:
         self._may_submit = threading.BoundedSemaphore(in_flight)
         self._shared_memory_required = use_shared_memory is True
         wanted = is_loopback(url.rsplit(":", 1)[0]) if use_shared_memory is None else use_shared_memory
+        self._frames_as_files = False
         # detect_frame may run on the caller's thread besides the executor's.
         self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None
 
@@ -133,8 +135,8 @@ class DetectorClient:
         return self._retries.count
 
     def is_ready(self) -> bool:
-        """Whether the server and both ensembles are ready; raises ServerUnreachableError when nothing answers."""
-        return self._transport.is_ready(self._model) and self._transport.is_ready(self._frames_model)
+        """Whether the server and its ensemble for files are ready; raises ServerUnreachableError if nothing answers."""
+        return self._transport.is_ready(self._model)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until the server is ready.
@@ -150,8 +152,7 @@ class DetectorClient:
                 if self.is_ready():
                     return
                 problem: ClientError = ServerNotReadyError(
-                    f"{self._url}: '{self._model}' or '{self._frames_model}' is not ready after {timeout_s:g} s: see "
-                    "the server's log"
+                    f"{self._url}: '{self._model}' is not ready after {timeout_s:g} s: see the server's log"
                 )
             except (ServerUnreachableError, DeadlineExceededError) as error:
                 problem = error
@@ -188,6 +189,8 @@ class DetectorClient:
     def detect_frame(self, frame_rgb: AnyArray) -> Detections:
         """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
 
+        A server that serves no raw frames (``serve --expose``) gets the frame as a file with the same pixels.
+
         Raises:
             RequestRefusedError: The frame has another rank or dtype, or is empty; it was not sent.
             ClientError: The subclass for another cause.
@@ -197,15 +200,21 @@ class DetectorClient:
                 f"got a frame of {frame_rgb.dtype} {list(frame_rgb.shape)}, expected uint8 [height, width, 3] RGB"
             )
         frames = np.ascontiguousarray(frame_rgb)[np.newaxis]
-        if self._frame_pool is not None:
-            try:
-                return _to_detections(self._infer_shared(self._frame_pool, frames))[0]
-            except SharedMemoryUnavailableError as error:
-                if self._shared_memory_required:
-                    raise
-                logging.info("sending frames over the connection: %s", error)
-                self._frame_pool = None
-        return _to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
+        try:
+            if self._frame_pool is not None:
+                try:
+                    return _to_detections(self._infer_shared(self._frame_pool, frames))[0]
+                except SharedMemoryUnavailableError as error:
+                    if self._shared_memory_required:
+                        raise
+                    logging.info("sending frames over the connection: %s", error)
+                    self._frame_pool = None
+            if not self._frames_as_files:
+                return _to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
+        except FramesNotServedError as error:
+            logging.info("sending frames as files: %s", error)
+            self._frames_as_files, self._frame_pool = True, None
+        return self.detect(_as_ppm(frame_rgb))
 
     def submit(self, encoded: bytes) -> Future[Detections]:
         """Start :meth:`detect` and return at once; waits only while ``in_flight`` requests are in flight."""
@@ -271,19 +280,37 @@ class DetectorClient:
 
     def _infer(self, model: str, input_name: str, value: AnyArray, outputs: Sequence[str] = OUTPUTS) -> Outputs:
         return self._send(
-            lambda timeout_s, request_id: self._transport.infer(
+            lambda timeout_s, request_id: self._infer_once(
                 model, input_name, value, outputs, timeout_s, request_id=request_id
             )
         )
+
+    def _infer_once(
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+        *,
+        request_id: str,
+    ) -> Outputs:
+        try:
+            return self._transport.infer(model, input_name, value, outputs, timeout_s, request_id=request_id)
+        except ServerNotReadyError as error:
+            # A server that is starting or stopping has neither ensemble; a retry shows.
+            if model != self._frames_model or not self._transport.is_ready(self._model):
+                raise
+            if self._transport.is_ready(model):
+                raise
+            raise FramesNotServedError(str(error)) from error
 
     def _infer_shared(self, pool: FramePool, frames: AnyArray) -> Outputs:
         """Place the frames anew for each try: a restarted server needs the region registered again."""
 
         def infer(timeout_s: float, request_id: str) -> Outputs:
             with pool.place(frames) as shared:
-                return self._transport.infer(
-                    self._frames_model, "FRAME", shared, OUTPUTS, timeout_s, request_id=request_id
-                )
+                return self._infer_once(self._frames_model, "FRAME", shared, OUTPUTS, timeout_s, request_id=request_id)
 
         return self._send(infer)
 
@@ -307,6 +334,12 @@ def _to_detections(outputs: Outputs) -> list[Detections]:
         Detections.from_padded(int(count[0]), boxes, scores, classes)
         for count, boxes, scores, classes in zip(*(outputs[name] for name in OUTPUTS), strict=True)
     ]
+
+
+def _as_ppm(frame_rgb: AnyArray) -> bytes:
+    """Give a frame as a file without compression: binary PPM, a header and the pixels."""
+    height, width, _ = frame_rgb.shape
+    return b"P6 %d %d 255\n" % (width, height) + frame_rgb.tobytes()
 
 
 def _result_or_refusal(future: Future[Detections]) -> Detections | RequestRefusedError:

@@ -12,6 +12,7 @@ The tree; ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by
         ├── DeadlineExceededError            * with retry_s
         ├── SharedMemoryUnavailableError
         ├── SharedMemoryForgottenError *
+        ├── FramesNotServedError
         ├── TlsError
         └── ServerFailedError
             ├── BackendProcessDiedError      * with retry_s
@@ -63,6 +64,10 @@ class SharedMemoryUnavailableError(ClientError):
 
 class SharedMemoryForgottenError(ClientError):
     """The server has restarted and no longer knows a region. A retry registers the region again."""
+
+
+class FramesNotServedError(ClientError):
+    """The server serves files and no raw frames. The client then sends frames as files by itself."""
 
 
 class TlsError(ClientError):

@@ -142,7 +142,7 @@ def test_a_server_killed_under_the_demo_loses_nothing(
                 assert not future.done()
                 time.sleep(0.01)
             os.kill(first.pid, signal.SIGKILL)
-        ports = {name: getattr(first, name) for name in ("grpc_port", "http_port", "metrics_port")}
+        ports = {name: getattr(first.config, name) for name in ("grpc_port", "http_port", "metrics_port")}
         with client, EmbeddedServer(light_repository, "onnx_fp32", settings.model_copy(update=ports)) as second:
             lost_s = seconds_until_asked(second, "ssd_preprocess_frames")
             summary = future.result(timeout=120)
