@@ -212,7 +212,7 @@ def test_one_model_is_exposed(case: str) -> None:
 
 def test_an_image_is_named_by_its_digest_if_there_is_one() -> None:
     assert container("everything")["image"] == f"ssd-triton@{DIGEST}"
-    assert container("defaults")["image"] == "ssd-triton:0.1.0"
+    assert container("defaults")["image"] == "ssd-triton:0.2.0"
 
 
 def test_only_labelled_pods_and_prometheus_are_let_in() -> None:
