@@ -99,7 +99,7 @@ def test_execution_accelerators_are_honoured(
     server: EmbeddedServer, with_variant: Path, settings: ServerConfig, photograph: bytes, config: Config
 ) -> None:
     """Triton's own syntax selects OpenVINO for the detector, and nothing else does."""
-    for name in ("ssd", "ssd_frames", "ssd_preprocess"):
+    for name in ("ssd", "ssd_frames", "ssd_preprocess", "ssd_preprocess_frames"):
         shutil.copytree(ROOT / "model_repository" / name, with_variant / name)
     shutil.copy(config.model_repository / "ssd_detector/1/onnx_fp32.onnx", with_variant / "ssd_detector/1")
     configs = with_variant / "ssd_detector/configs"

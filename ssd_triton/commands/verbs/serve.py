@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ssd_triton.commands.options import add_option
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.interrupts import interrupt_once
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton serve --variant onnx_fp32 --grpc-port 0"
@@ -55,5 +56,6 @@ def run(args: argparse.Namespace, config: Config) -> int:
     if not args.no_build:
         ensure_built_if_possible(config, config.variant, logging.info)
     with contextlib.suppress(KeyboardInterrupt):
+        interrupt_once()
         Supervisor(config.model_repository, config.variant, config.server, args.log).run(report_ready)
     return 0

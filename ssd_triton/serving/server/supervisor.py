@@ -99,7 +99,7 @@ class Supervisor:
         deaths, limit = len(self._deaths_s), self._config.max_restarts
         if deaths > limit:
             raise ServerError(
-                f"{error}; not restarted: {deaths} deaths in {WINDOW_S / 60:.0f} minutes, server.max_restarts is {limit}"
+                f"{error}; not restarted: {deaths} deaths in {WINDOW_S / 60:.0f} minutes, server.max_restarts: {limit}"
             ) from error
         pause_s = min(_FIRST_PAUSE_S * 2**self._hurried_deaths, _LONGEST_PAUSE_S) if self._hurried_deaths else 0.0
         self._hurried_deaths += 1
