@@ -19,6 +19,7 @@ from ssd_triton.client.errors import (
     SharedMemoryUnavailableError,
     TlsError,
 )
+from ssd_triton.client.inputs import ImageInput
 from ssd_triton.client.tls import Tls
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ClientError",
     "DeadlineExceededError",
     "DetectorClient",
+    "ImageInput",
     "RequestRefusedError",
     "ServerFailedError",
     "ServerNotReadyError",

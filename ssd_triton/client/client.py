@@ -26,6 +26,7 @@ from ssd_triton.client.errors import (
     SharedMemoryUnavailableError,
     TlsError,
 )
+from ssd_triton.client.inputs import ImageInput, checked_frame, encoded
 from ssd_triton.client.retries import Retries
 from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.tls import Tls
@@ -57,7 +58,7 @@ class DetectorClient:
 
         with DetectorClient("127.0.0.1:8001") as client:
             client.wait_ready(timeout_s=60)
-            detections = client.detect(Path("street.jpg").read_bytes())
+            detections = client.detect("street.jpg")
 
     Attributes:
         in_flight: Requests in flight at once.
@@ -170,23 +171,26 @@ class DetectorClient:
         """The release of Triton, such as ``2.51.0``."""
         return self._transport.server_version()
 
-    def detect(self, encoded: bytes) -> Detections:
-        """Detect objects in one encoded image (JPEG, PNG, ...).
+    def detect(self, image: ImageInput) -> Detections:
+        """Detect objects in one image: a path, the bytes of an image file, an array or an image of Pillow.
+
+        Boxes are in the stored pixels: EXIF is not applied.
+
+        Raises:
+            RequestRefusedError: It is none of these, or the server refuses it.
+            ClientError: The subclass for the cause.
+        """
+        return self.detect_batch([image])[0]
+
+    def detect_batch(self, images: Sequence[ImageInput]) -> list[Detections]:
+        """Detect objects in several images with one request; one bad image fails the whole request.
 
         Raises:
             ClientError: The subclass for the cause.
         """
-        return self.detect_batch([encoded])[0]
-
-    def detect_batch(self, encoded: Sequence[bytes]) -> list[Detections]:
-        """Detect objects in several encoded images with one request; one bad image fails the whole request.
-
-        Raises:
-            ClientError: The subclass for the cause.
-        """
-        images = np.empty((len(encoded), 1), np.object_)
-        images[:, 0] = encoded
-        return _to_detections(self._infer(self._model, "IMAGE", images))
+        files = np.empty((len(images), 1), np.object_)
+        files[:, 0] = [encoded(image) for image in images]
+        return _to_detections(self._infer(self._model, "IMAGE", files))
 
     def detect_frame(self, frame_rgb: AnyArray) -> Detections:
         """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
@@ -194,14 +198,10 @@ class DetectorClient:
         A server that serves no raw frames (``serve --expose``) gets the frame as a file with the same pixels.
 
         Raises:
-            RequestRefusedError: The frame has another rank or dtype, or is empty; it was not sent.
+            RequestRefusedError: The frame has another type, rank or dtype, or is empty; it was not sent.
             ClientError: The subclass for another cause.
         """
-        if frame_rgb.dtype != np.uint8 or frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3 or not frame_rgb.size:
-            raise RequestRefusedError(
-                f"got a frame of {frame_rgb.dtype} {list(frame_rgb.shape)}, expected uint8 [height, width, 3] RGB"
-            )
-        frames = np.ascontiguousarray(frame_rgb)[np.newaxis]
+        frames = np.ascontiguousarray(checked_frame(frame_rgb))[np.newaxis]
         try:
             if self._frame_pool is not None:
                 try:
@@ -218,37 +218,37 @@ class DetectorClient:
             self._frames_as_files, self._frame_pool = True, None
         return self.detect(_as_ppm(frame_rgb))
 
-    def submit(self, encoded: bytes) -> Future[Detections]:
+    def submit(self, image: ImageInput) -> Future[Detections]:
         """Start :meth:`detect` and return at once; waits only while ``in_flight`` requests are in flight."""
-        return self._submit(lambda: self.detect(encoded))
+        return self._submit(lambda: self.detect(image))
 
-    def submit_batch(self, encoded: Sequence[bytes]) -> Future[list[Detections]]:
+    def submit_batch(self, images: Sequence[ImageInput]) -> Future[list[Detections]]:
         """Start :meth:`detect_batch`, as :meth:`submit`."""
-        return self._submit(lambda: self.detect_batch(encoded))
+        return self._submit(lambda: self.detect_batch(images))
 
     def submit_frame(self, frame_rgb: AnyArray) -> Future[Detections]:
         """Start :meth:`detect_frame`, as :meth:`submit`."""
         return self._submit(lambda: self.detect_frame(frame_rgb))
 
-    def submit_preprocess(self, encoded: bytes) -> Future[AnyArray]:
+    def submit_preprocess(self, file: bytes) -> Future[AnyArray]:
         """Start preprocessing alone, as :meth:`submit`: the decoded and resized image, UINT8 [300, 300, 3] RGB."""
 
         def preprocess() -> AnyArray:
-            image = np.array([[encoded]], np.object_)
+            image = np.array([[file]], np.object_)
             found: AnyArray = self._infer(PREPROCESS, "IMAGE", image, ("image",))["image"][0]
             return found
 
         return self._submit(preprocess)
 
-    def map(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
-        """Detect objects in many encoded images, ``in_flight`` at once; results come in the order of the images.
+    def map(self, images: Iterable[ImageInput]) -> Iterator[Detections | RequestRefusedError]:
+        """Detect objects in many images, ``in_flight`` at once; results come in the order of the images.
 
         A refused image yields its error in its place; every other error is raised.
         """
         for _, future in submit_ahead(images, self.submit, self.in_flight):
             yield _result_or_refusal(future)
 
-    def stream(self, images: Iterable[bytes]) -> Iterator[Detections | RequestRefusedError]:
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Detections | RequestRefusedError]:
         """As :meth:`map`, over one bidirectional gRPC stream; ``timeout_s`` applies between two answers.
 
         Raises:

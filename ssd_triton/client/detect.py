@@ -6,19 +6,18 @@ they are used.
 
 from __future__ import annotations
 
-import collections
-import io
+import itertools
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
+from urllib.parse import urlsplit
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
-from ssd_triton.common.errors import UserError
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.errors import ImageError, UserError
+from ssd_triton.common.files import atomic_output, printable_name, relative_to_cwd
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
 from ssd_triton.media import images
@@ -30,7 +29,7 @@ class DetectSummary:
 
     Attributes:
         results: The content of ``detections.json``.
-        refused: A line for each file that the server refused, with its reason.
+        refused: A line for each file that could not be read or that the server refused, with its reason.
         written: The files that were written.
         undecodable_frames: Frames of a video that were skipped because they could not be decoded.
     """
@@ -40,27 +39,45 @@ class DetectSummary:
     written: list[Path] = field(default_factory=list)
     undecodable_frames: int = 0
 
+    def refuse(self, path: Path, error: UserError) -> None:
+        """List a file as refused."""
+        name = relative_to_cwd(path)
+        reason = str(error).removeprefix(f"{name}: ")
+        self.refused.append(f"{name}: {reason}")
+        self.results.append({"file": str(path), "error": reason})
 
-def is_video(inputs: list[Path]) -> bool:
-    """Whether the inputs are a single file that is not an image."""
-    return len(inputs) == 1 and inputs[0].is_file() and not images.is_image(inputs[0])
+
+def is_video(inputs: Sequence[str]) -> bool:
+    """Whether the inputs are a single address, or a single file that is no image by its content."""
+    if len(inputs) != 1:
+        return False
+    return "://" in inputs[0] or (Path(inputs[0]).is_file() and not images.is_image(Path(inputs[0])))
 
 
-def list_images(inputs: list[Path]) -> list[Path]:
+def list_images(inputs: Sequence[str]) -> list[Path]:
     """The given files, with each folder replaced by its images in the order of their names.
 
+    What a folder holds beside images is logged.
+
     Raises:
-        UserError: A path does not exist, or a folder holds no images.
+        UserError: A path does not exist, a folder holds no images, or an input is an address.
     """
     files: list[Path] = []
-    for path in inputs:
+    for given in inputs:
+        path = Path(given)
         if path.is_dir():
             found = images.list_images(path)
-            if not found:
-                raise UserError(f"no images in {relative_to_cwd(path)}: expected {', '.join(images.IMAGE_SUFFIXES)}")
-            files += found
+            if not found.paths:
+                raise UserError(f"{found.nothing_found()}; give another folder")
+            found.warn_of_skipped()
+            files += found.paths
         elif path.is_file():
             files.append(path)
+        elif "://" in given:
+            raise UserError(
+                f"{printable_name(given)}: got an address among several inputs, expected it alone: it is read as a "
+                "video (http, https, rtsp); download images first"
+            )
         else:
             raise UserError(f"not found: {relative_to_cwd(path)}; give images, folders of images, or one video")
     return files
@@ -71,7 +88,8 @@ def detect_images(
 ) -> DetectSummary:
     """Detect in images, and write ``detections.json`` and an annotated JPEG for each.
 
-    Files are sent as they are, several at once. A refused file is listed and does not stop the others.
+    Files are sent as they are, several at once; what only this side decodes (HEIC, AVIF, JPEG 2000) as PNG. EXIF is not
+    applied: boxes and pictures are those of the stored pixels. A refused file is listed and does not stop the others.
 
     Args:
         client: A connected client.
@@ -85,38 +103,54 @@ def detect_images(
     """
     from PIL import Image
 
+    from ssd_triton.media.decoding import decode_rgb
     from ssd_triton.media.drawing import draw_detections
 
     summary = DetectSummary()
-    encoded = (path.read_bytes() for path in files)
-    answers = progress(client.map(encoded), total=len(files), description="detect", unit="images")
-    stems: collections.Counter[str] = collections.Counter()
-    for path, answer in zip(files, answers, strict=True):
-        if isinstance(answer, RequestRefusedError):
-            summary.refused.append(f"{relative_to_cwd(path)}: {answer}")
-            summary.results.append({"file": str(path), "error": str(answer)})
+    taken: set[str] = set()
+    readable = _readable(files, summary)
+    answers = submit_ahead(readable, lambda one: client.submit(one[1]), client.in_flight)
+    for (path, encoded), future in progress(answers, total=len(files), description="detect", unit="images"):
+        try:
+            found = future.result().filter(score_thresh=score_thresh)
+            image_rgb = decode_rgb(encoded, relative_to_cwd(path))
+        except (RequestRefusedError, ImageError) as error:
+            summary.refuse(path, error)
             continue
-        found = answer.filter(score_thresh=score_thresh)
-        summary.results.append({"file": str(path), "detections": found.to_json(labels)})
-        stems[path.stem] += 1
-        number = f".{stems[path.stem]}" if stems[path.stem] > 1 else ""
-        picture = output / f"{path.stem}{number}.annotated.jpg"
-        image_rgb = np.array(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+        picture = output / _unused_name(path.stem, taken)
         with atomic_output(picture) as temporary:
-            Image.fromarray(draw_detections(image_rgb, found, labels)).save(temporary, quality=92)
+            Image.fromarray(draw_detections(image_rgb, found, labels)).save(temporary, "JPEG", quality=92)
         summary.written.append(picture)
+        summary.results.append({"file": str(path), "annotated": picture.name, "detections": found.to_json(labels)})
     _write_json(summary, output)
     return summary
 
 
+def _readable(files: Iterable[Path], summary: DetectSummary) -> Iterator[tuple[Path, bytes]]:
+    """Each file with its content as the server takes it; those that cannot be read are listed as refused."""
+    for path in files:
+        try:
+            yield path, images.read_served(path)
+        except ImageError as error:
+            summary.refuse(path, error)
+
+
+def _unused_name(stem: str, taken: set[str]) -> str:
+    """The name of an annotated picture that no other input has; disks may ignore case."""
+    numbers = itertools.chain([""], map(".{}".format, itertools.count(2)))
+    name = next(name for number in numbers if (name := f"{stem}{number}.annotated.jpg").casefold() not in taken)
+    taken.add(name.casefold())
+    return name
+
+
 def detect_video(
-    client: DetectorClient, path: Path, output: Path, labels: tuple[str, ...], score_thresh: float
+    client: DetectorClient, spec: str, output: Path, labels: tuple[str, ...], score_thresh: float
 ) -> DetectSummary:
     """Detect in a video, and write ``detections.json`` and an annotated MP4.
 
     Args:
         client: A connected client.
-        path: A video file.
+        spec: A video file, or its address.
         output: The folder to write to.
         labels: Class names by id.
         score_thresh: Keeps detections with a higher score.
@@ -129,9 +163,11 @@ def detect_video(
     from ssd_triton.media.video import VideoWriter, open_source
 
     summary = DetectSummary()
+    # A file called 0 is no camera.
+    source_spec = spec if "://" in spec else str(Path(spec).absolute())
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(str(path), image_folder_fps=1))
-        target = output / f"{path.stem}.annotated.mp4"
+        source = stack.enter_context(open_source(source_spec, image_folder_fps=1))
+        target = output / f"{_stem(spec)}.annotated.mp4"
         writer = stack.enter_context(VideoWriter(target, source.size_px, source.fps))
         answers = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
         for frame, future in progress(answers, total=source.frame_count, description="detect", unit="frames"):
@@ -144,6 +180,11 @@ def detect_video(
     summary.written.append(target)
     _write_json(summary, output)
     return summary
+
+
+def _stem(spec: str) -> str:
+    """A name for what is made of a video: that of its file or of the last part of its address."""
+    return Path(urlsplit(spec).path if "://" in spec else spec).stem or "stream"
 
 
 def _write_json(summary: DetectSummary, output: Path) -> None:

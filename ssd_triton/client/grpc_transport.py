@@ -10,7 +10,7 @@ import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client.causes import from_grpc_error
-from ssd_triton.client.endpoint import GRPC_ADMIN_HEADER
+from ssd_triton.client.endpoint import GRPC_ADMIN_HEADER, is_loopback
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, Result, SharedInput, Transport, as_input, as_timeouts
 from ssd_triton.common.arrays import AnyArray
@@ -115,7 +115,11 @@ def open_channel(url: str, tls: Tls | None) -> Any:
             "certificate_chain": _text(tls.certificate),
             "private_key": _text(tls.private_key),
         }
-    return grpc_client.InferenceServerClient(url, channel_args=CHANNEL_ARGS, **arguments)
+    channel_args = [*CHANNEL_ARGS]
+    if all(is_loopback(address.rpartition(":")[0]) for address in url.removeprefix("ipv4:").split(",")):
+        # No proxy reaches this machine's own loopback; elsewhere http_proxy and no_proxy decide, as gRPC documents.
+        channel_args.append(("grpc.enable_http_proxy", 0))
+    return grpc_client.InferenceServerClient(url, channel_args=channel_args, **arguments)
 
 
 def _text(path: Path | None) -> str | None:

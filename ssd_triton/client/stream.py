@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 from ssd_triton.client.causes import from_stream_error
 from ssd_triton.client.errors import DeadlineExceededError, RequestRefusedError
 from ssd_triton.client.grpc_transport import open_channel
+from ssd_triton.client.inputs import ImageInput, encoded
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, as_input
 
@@ -23,14 +24,14 @@ def stream_detections(
     url: str,
     model: str,
     outputs: Sequence[str],
-    images: Iterable[bytes],
+    images: Iterable[ImageInput],
     *,
     in_flight: int,
     timeout_s: float,
     tls: Tls | None,
     next_request_id: Callable[[], str],
 ) -> Iterator[Outputs | RequestRefusedError]:
-    """Send encoded images over a new stream, and yield the answers in the same order.
+    """Send images over a new stream, and yield the answers in the same order.
 
     An error on a stream carries no request id. Its place shows which request it answers: unless a model is decoupled,
     Triton answers the requests of a stream in order.
@@ -39,7 +40,7 @@ def stream_detections(
         url: ``host:port``.
         model: The ensemble for encoded images.
         outputs: Names of the tensors to return.
-        images: Encoded images.
+        images: Images, as :meth:`DetectorClient.detect` takes them.
         in_flight: Requests in flight at once.
         timeout_s: Longest wait between two answers.
         tls: Certificates, for a port with TLS.
@@ -76,11 +77,18 @@ def stream_detections(
     try:
         client.start_stream(lambda result, error: answers.put((result, error)))
         waiting = 0
-        for encoded in images:
+        for given in images:
+            try:
+                image = np.array([[encoded(given)]], np.object_)
+            except RequestRefusedError as refusal:
+                for _ in range(waiting):
+                    yield next_answer()
+                waiting = 0
+                yield refusal
+                continue
             if waiting == in_flight:
                 yield next_answer()
                 waiting -= 1
-            image = np.array([[encoded]], np.object_)
             request_ids.append(next_request_id())
             client.async_stream_infer(
                 model, [as_input(grpc_client, "IMAGE", image)], outputs=requested, request_id=request_ids[-1]

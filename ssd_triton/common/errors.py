@@ -32,6 +32,10 @@ class ServerError(UserError):
     """The embedded server could not be found, started or kept running."""
 
 
+class ImageError(UserError):
+    """An image file could not be read or decoded."""
+
+
 class VideoError(UserError):
     """A video, image folder or camera could not be read, or a video could not be written."""
 

@@ -84,8 +84,15 @@ def sha256_of(path: Path) -> str:
 
 
 def relative_to_cwd(path: Path) -> str:
-    """The shorter of the absolute path and the one relative to the current folder, for messages."""
+    """The shorter of the absolute path and the one relative to the current folder, printable, for messages."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        return printable_name(str(path.resolve().relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return printable_name(str(path))
+
+
+def printable_name(name: str) -> str:
+    r"""A file name with what a terminal cannot show, or would obey, as ``\xNN``: bytes that are not UTF-8, escapes."""
+    return "".join(
+        letter if letter.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter)) for letter in name
+    )

@@ -5,7 +5,6 @@ Source: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``,
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,21 +13,29 @@ from PIL import Image
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
+from ssd_triton.media.decoding import open_rgb
 
 if TYPE_CHECKING:
     from ssd_triton.detector.network.ssd import ServedDetector
     from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 
 
-def preprocess(encoded: bytes) -> tuple[UInt8Array, tuple[int, int]]:
+def preprocess(encoded: bytes, name: str = "image") -> tuple[UInt8Array, tuple[int, int]]:
     """Decode and resize one image.
 
     EXIF orientation is not applied, the aspect ratio is not kept, and the filter is Pillow's antialiased bilinear one.
 
+    Args:
+        encoded: Content of an image file.
+        name: The file's name, for messages.
+
     Returns:
         UINT8 [300, 300, 3] RGB, and the original (width, height) in pixels.
+
+    Raises:
+        ImageError: It cannot be decoded, or is beyond the limits of a server.
     """
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = open_rgb(encoded, name)
     resized = image.resize((IMAGE_SIZE_PX, IMAGE_SIZE_PX), Image.Resampling.BILINEAR)
     return np.array(resized), image.size
 

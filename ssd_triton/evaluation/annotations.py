@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.files import printable_name, relative_to_cwd
 from ssd_triton.evaluation.errors import EvaluationError
 
 _Side = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -21,10 +22,12 @@ class _Record(BaseModel):
 
 
 class Image(_Record):
-    """An image; ``file_name`` is relative to the folder of images."""
+    """An image: ``file_name`` is relative to the folder of images; width and height in pixels are not always given."""
 
     id: int
     file_name: str
+    width: float | None = None
+    height: float | None = None
 
 
 class Category(_Record):
@@ -61,6 +64,13 @@ class Annotations(_Record):
 Content = TypeVar("Content", bound=Annotations)
 
 
+def used_categories(found: Annotations, known: Collection[str]) -> tuple[Category, ...]:
+    """The categories that have boxes or a known name of their own; the root that Roboflow writes has neither."""
+    used = {one.category_id for one in found.annotations}
+    expected = set(known) - {one.name for one in found.categories if one.id in used}
+    return tuple(one for one in found.categories if one.id in used or one.name in expected)
+
+
 def read_annotations(path: Path) -> Annotations:
     """Read and check an annotation file.
 
@@ -83,7 +93,7 @@ def read_annotations_as(path: Path, content: type[Content], expected: str) -> Co
     """
     name = relative_to_cwd(path)
     try:
-        found = content.model_validate_json(path.read_bytes())
+        found = content.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise EvaluationError(
             f"cannot read the annotations {name} ({error.strerror}); give a COCO instances_*.json with --annotations"
@@ -117,7 +127,12 @@ def _check_consistent(found: Annotations, name: str) -> None:
     _refuse(name, "has boxes in unknown images", {one.image_id for one in annotations} - images)
     _refuse(name, "has boxes of unknown categories", {one.category_id for one in annotations} - categories)
     outside = [image.file_name for image in found.images if _leads_outside(image.file_name)]
-    _refuse(name, "names files outside the folder of images", outside)
+    _refuse(
+        name,
+        "names files outside the folder of images",
+        outside,
+        expected="names relative to a folder that is given with --images",
+    )
 
 
 def _leads_outside(file_name: str) -> bool:
@@ -125,7 +140,8 @@ def _leads_outside(file_name: str) -> bool:
     return path.is_absolute() or ".." in path.parts
 
 
-def _refuse(name: str, problem: str, found: Iterable[object]) -> None:
+def _refuse(name: str, problem: str, found: Iterable[object], *, expected: str = "a valid COCO file") -> None:
     values = list(found)
     if values:
-        raise EvaluationError(f"{name} {problem} ({len(values)}, such as {values[0]}); expected a valid COCO file")
+        example = printable_name(str(values[0]))
+        raise EvaluationError(f"{name} {problem} ({len(values)}, such as {example}); expected {expected}")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import ImageSet
-from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations
+from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations, used_categories
 from ssd_triton.evaluation.categories import by_order, match_categories
 from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.evaluation.orientation import is_annotated_upright, upright_refusal
+from ssd_triton.media.images import read_image, read_served
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,15 @@ class Dataset:
         return self.source.images / image.file_name
 
     def read(self, image: Image) -> bytes:
-        """The encoded content of an image.
+        """The encoded content of an image, as a server takes it.
 
         Raises:
-            EvaluationError: It cannot be read.
+            EvaluationError: It cannot be read, or nothing reads its format.
         """
         try:
-            return self.path(image).read_bytes()
-        except OSError as error:
-            raise EvaluationError(
-                f"{relative_to_cwd(self.path(image))}: got no readable image ({error.strerror}), expected the one that "
-                f"{relative_to_cwd(self.source.annotations)} names"
-            ) from error
+            return read_served(self.path(image))
+        except ImageError as error:
+            raise EvaluationError(f"{error} ({relative_to_cwd(self.source.annotations)} names it)") from error
 
     def restricted_to(self, images: Sequence[Image]) -> Dataset:
         """Restrict the dataset to some of its images."""
@@ -122,7 +122,10 @@ def load_dataset(
         category_ids = by_order(found.categories)
     else:
         name = relative_to_cwd(source.annotations)
-        category_ids = match_categories(found.categories, labels, name_map or {}, name)
+        categories = found.categories
+        if len(categories) != len(labels) - 1:  # as many as classes map by their order
+            categories = used_categories(found, {*labels, *(name_map or {})})
+        category_ids = match_categories(categories, labels, name_map or {}, name)
     dataset = Dataset(
         source,
         images=(),
@@ -139,7 +142,7 @@ def only_present(dataset: Dataset, *, skip_missing: bool) -> Dataset:
 
     Raises:
         EvaluationError: There is no such folder or it holds none of them; or some are absent, and these are not to be
-            skipped.
+            skipped; or boxes are of images that EXIF has turned.
     """
     folder, count = relative_to_cwd(dataset.source.images), len(dataset.images)
     if not dataset.source.images.is_dir():
@@ -157,7 +160,24 @@ def only_present(dataset: Dataset, *, skip_missing: bool) -> Dataset:
         )
     absent = set(missing)
     present = [image for image in dataset.images if image.file_name not in absent]
+    _refuse_annotated_upright(dataset, present)
     return replace(dataset.restricted_to(present), left_out=tuple(missing))
+
+
+def _refuse_annotated_upright(dataset: Dataset, images: Sequence[Image]) -> None:
+    """Refuse boxes of images that EXIF has turned; an image that cannot be opened is refused later, by name."""
+    from ssd_triton.media.decoding import image_size_px
+
+    turned = []
+    for image in images:
+        if image.width is None or image.height is None or image.width == image.height:
+            continue
+        with contextlib.suppress(ImageError):
+            encoded = read_image(dataset.path(image))
+            if is_annotated_upright(image, image_size_px(encoded), encoded):
+                turned.append(image.file_name)
+    if turned:
+        raise EvaluationError(upright_refusal(relative_to_cwd(dataset.source.annotations), turned, len(images)))
 
 
 def _choose(found: Annotations, source: DatasetSource) -> list[Image]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from ssd_triton.common.arrays import UInt8Array
@@ -16,8 +15,9 @@ from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.progress import progress
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.offline import detect_each
+from ssd_triton.media.decoding import decode_rgb
 from ssd_triton.media.drawing import draw_detections
-from ssd_triton.media.images import IMAGE_SUFFIXES, list_images
+from ssd_triton.media.images import list_images, read_image
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,8 @@ def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thres
         score_thresh: Detections below are left out.
 
     Raises:
-        EvaluationError: There are no images, or one of them is damaged.
+        EvaluationError: There are no images.
+        ImageError: One of them is damaged.
     """
     from ssd_triton.detector.network.ssd import ServedDetector
 
@@ -111,28 +112,21 @@ def write_sheet(path: Path, drive: Path, found: Sequence[Detections], labels: Se
 def _preprocessed(path: Path) -> tuple[UInt8Array, tuple[int, int]]:
     from ssd_triton.detector.protocol import preprocess
 
-    try:
-        return preprocess(path.read_bytes())
-    # What PIL raises on damaged files; SyntaxError on PNGs.
-    except (OSError, SyntaxError) as error:
-        raise EvaluationError(
-            f"{relative_to_cwd(path)}: got no readable image ({error}), expected frames of a drive; give a folder of "
-            "whole images"
-        ) from error
+    return preprocess(read_image(path), relative_to_cwd(path))
 
 
-def _frames(drive: Path) -> list[Path]:
+def _frames(drive: Path) -> tuple[Path, ...]:
     """Its images in the order of their names.
 
     Raises:
         EvaluationError: There are none.
     """
     found = list_images(drive)
-    if not found:
-        raise EvaluationError(f"no images in {relative_to_cwd(drive)}, expected {', '.join(IMAGE_SUFFIXES)}")
-    return found
+    found.warn_of_skipped()
+    if not found.paths:
+        raise EvaluationError(f"{found.nothing_found()}; give the frames of a drive")
+    return found.paths
 
 
 def _pixels(frame: Path) -> UInt8Array:
-    with Image.open(frame) as image:
-        return np.array(image.convert("RGB"))
+    return decode_rgb(read_image(frame), relative_to_cwd(frame))

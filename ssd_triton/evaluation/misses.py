@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image as PilImage
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.metrics import CocoResult, Metrics
+from ssd_triton.media.decoding import decode_rgb
 from ssd_triton.media.drawing import draw_detections
 
 CLEAR_SCORE = 0.3
@@ -81,7 +80,7 @@ def worst_misses(
 
 def draw_miss(dataset: Dataset, results: Sequence[CocoResult], miss: Miss) -> UInt8Array:
     """Ground truth on the left and detections on the right, UINT8 [H, 2 W + gap, 3] RGB."""
-    image_rgb = np.asarray(PilImage.open(io.BytesIO(dataset.read(miss.image))).convert("RGB"))
+    image_rgb = decode_rgb(dataset.read(miss.image), miss.image.file_name)
     class_ids = {category_id: class_id for class_id, category_id in dataset.category_ids.items()}
     labels = {class_id: dataset.category_names[category_id] for class_id, category_id in dataset.category_ids.items()}
     names = [labels.get(class_id, "") for class_id in range(max(labels) + 1)]

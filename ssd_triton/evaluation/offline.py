@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ImageError
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.common.in_flight import submit_ahead
 from ssd_triton.common.progress import progress
@@ -123,8 +124,7 @@ def _readable(dataset: Dataset, image: Image, call: Callable[[], Any]) -> Any:
     """Call, and turn a damaged image into an EvaluationError."""
     try:
         return call()
-    # What PIL raises on damaged files; SyntaxError on PNGs.
-    except (OSError, SyntaxError) as error:
+    except ImageError as error:
         raise EvaluationError(
             f"{relative_to_cwd(dataset.path(image))}: got no readable image ({error}), expected the one that "
             f"{relative_to_cwd(dataset.source.annotations)} names"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ssd_triton.common.errors import UserError
+from ssd_triton.common.errors import ImageError, UserError
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.common.machine import cores, processor
 from ssd_triton.common.processes import process_pool
@@ -27,6 +27,8 @@ from ssd_triton.common.report import ReportFolder, Table, markdown
 from ssd_triton.detector.export.samples import first_images, sample_photograph
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.detector.protocol import preprocess
+from ssd_triton.media.decoding import open_rgb
+from ssd_triton.media.images import read_served
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +79,7 @@ def kinds_of(folder: Path | None, count: int) -> dict[str, list[bytes]]:
     if folder is None:
         files = {"sample": sample_photograph()}
     else:
-        files = {relative_to_cwd(path): path.read_bytes() for path in first_images(folder, count)}
+        files = {relative_to_cwd(path): read_served(path) for path in first_images(folder, count)}
     images = [_decoded(file, name) for name, file in files.items()]
     large = [_encoded(_with_longer_side(image, _LARGE_PX)) for image in images]
     return {
@@ -190,12 +192,9 @@ def _preprocess_reduced(encoded: bytes) -> object:
 
 def _decoded(encoded: bytes, name: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(encoded)).convert("RGB")
-    # What PIL raises on damaged files; SyntaxError on PNGs.
-    except (OSError, SyntaxError) as error:
-        raise UserError(
-            f"{name}: got no readable image ({error}), expected a whole one; give other images with --images"
-        ) from error
+        return open_rgb(encoded, name)
+    except ImageError as error:
+        raise ImageError(f"{error}, or give other images with --images") from error
 
 
 def _encoded(image: Image.Image, *, progressive: bool = False) -> bytes:

@@ -27,6 +27,7 @@ from ssd_triton.evaluation.metrics import CocoResult, evaluate, to_coco
 from ssd_triton.measuring.sweeps.server_statistics import ServerStatistics, stages
 from ssd_triton.measuring.sweeps.sweep_file import ModelTuning
 from ssd_triton.measuring.sweeps.tuning import tuned_repository
+from ssd_triton.media.decoding import open_rgb
 from ssd_triton.serving.server import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _evaluate(config: Config, variant: str, dataset: Dataset, side_px: int, rati
 
 def enlarged(encoded: bytes, side_px: int) -> tuple[bytes, float]:
     """A JPEG file of the same image with the given smaller side, and how many times as large it is."""
-    image = PilImage.open(io.BytesIO(encoded)).convert("RGB")
+    image = open_rgb(encoded)
     scale = side_px / min(image.size)
     buffer = io.BytesIO()
     larger = image.resize((round(image.width * scale), round(image.height * scale)), PilImage.Resampling.LANCZOS)

@@ -1,18 +1,237 @@
-"""Image files, recognised by their suffix."""
+"""The door for pictures: what a file holds, the images of a folder, and their bytes as a server takes them.
+
+What a file is, its content decides. Pixels come from :mod:`ssd_triton.media.decoding`.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import re
+import stat
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
-"""Lower case; files may also have them in upper case."""
+from ssd_triton.common.errors import ImageError, listing
+from ssd_triton.common.files import printable_name, relative_to_cwd
+
+MAX_FILE_BYTES = 64 << 20
+"""Bytes that an image file may have, as in ``model_repository/ssd_preprocess/config.pbtxt``."""
+SERVED_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WebP", "PPM")
+"""Formats that a server decodes."""
+LOCAL_FORMATS = ("AVIF", "HEIC", "JPEG 2000")
+"""Formats that only this side decodes; a server gets them as PNG."""
+EXPECTED = ", ".join((*SERVED_FORMATS, *LOCAL_FORMATS))
+"""For messages."""
+_HEAD_BYTES = 64
+_MAGIC = (
+    (rb"\xff\xd8\xff", "JPEG"),  # JFIF and MPO too
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"GIF8[79]a", "GIF"),
+    # The sizes that a bitmap's second header has tell it from text that begins with BM.
+    (rb"BM.{4}.{8}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
+    (rb"II[*+]\0|MM\0[*+]", "TIFF"),
+    (rb"RIFF.{4}WEBP", "WebP"),
+    (rb"P[1-6]\s+[0-9#]", "PPM"),
+    (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG 2000"),
+    (rb".{4}ftyp(avif|avis|(mif1|msf1).{4}(.{4})*?avif)", "AVIF"),
+    (rb".{4}ftyp(he[iv][cmsx]|mif1|msf1)", "HEIC"),
+)
+"""How image files begin, from the formats' own specifications; the first that matches counts."""
+_FOREIGN = (
+    (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (rb"8BPS", "Photoshop"),
+    (rb"\x00\x00\x01\x00[^\x00]\x00", "Windows icon"),
+    (rb"v/1\x01", "OpenEXR"),
+    (rb"#\?RADIANCE", "Radiance HDR"),
+    (rb"\s*<svg|\s*<\?xml", "SVG or other XML"),
+    (rb"%PDF", "PDF"),
+)
+"""What people take for images, and nothing here reads."""
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+"""RFC 1740: what macOS writes beside a file on other systems' disks."""
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k"),
+)
+_EXIF = re.compile(rb"(?:Exif\0\0|eXIf|EXIF.{4})(?=II\*\0|MM\0\*)", re.DOTALL)
+"""What precedes EXIF in a JPEG, a PNG and a WebP."""
+_ORIENTATION_TAG = 0x0112
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images of a folder.
+
+    Attributes:
+        folder: The folder.
+        paths: Its images, numbers in their names in the order of their values: 1, 2, 10.
+        skipped: Name and reason of everything else that could be taken for an image.
+    """
+
+    folder: Path
+    paths: tuple[Path, ...]
+    skipped: tuple[str, ...]
+
+    def warn_of_skipped(self) -> None:
+        """Log one line that counts and names what was skipped, if anything was."""
+        if self.skipped:
+            count = f"{len(self.skipped)} of {len(self.skipped) + len(self.paths)} entries"
+            _log.warning(
+                "warning: %s: %s are no images and were skipped: %s",
+                relative_to_cwd(self.folder),
+                count,
+                listing(self.skipped),
+            )
+
+    def nothing_found(self) -> str:
+        """Got and expected, for the refusal of a folder without images."""
+        skipped = f" but {listing(self.skipped)}" if self.skipped else ""
+        return f"{relative_to_cwd(self.folder)}: got no image{skipped}, expected {EXPECTED}"
+
+
+def image_format(head: bytes) -> str | None:
+    """Return the format of an image by its first 64 bytes: one of SERVED_FORMATS or LOCAL_FORMATS, or None."""
+    return _match(_MAGIC, head)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path has the suffix of an image; its content is not read."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    """Whether a file is an image by its content.
+
+    A file with an image's suffix and unknown content is taken for a damaged image, not for something else.
+    """
+    return path.is_file() and _reason_to_skip(path) is None
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the images of a folder, sorted by name; other files are skipped; none if it is missing."""
-    return sorted(path for path in folder.glob("*") if is_image(path))
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sort key by which 2 comes before 10."""
+    return (*(int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)), name)
+
+
+def list_images(folder: Path) -> ImageFolder:
+    """Find the images of a folder by their content; none if the folder is missing.
+
+    Subfolders and hidden files are not looked into. A file with an image's suffix and unknown content is listed as
+    well: it is a damaged image, and in a series it keeps its place.
+    """
+    paths: list[Path] = []
+    skipped: list[str] = []
+    for path in sorted(folder.glob("*"), key=lambda path: natural_key(path.name)):
+        reason = _reason_to_skip(path)
+        if reason is None:
+            paths.append(path)
+        elif reason:
+            skipped.append(f"{printable_name(path.name)} ({reason})")
+    return ImageFolder(folder, tuple(paths), tuple(skipped))
+
+
+def read_image(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        ImageError: It cannot be read or is too large.
+    """
+    name = relative_to_cwd(path)
+    try:
+        # Opened without waiting: a pipe would block for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{name}: got something other than a file, expected an image; give another")
+            if status.st_size > MAX_FILE_BYTES:
+                size = f"got {status.st_size} bytes, expected an image of at most {MAX_FILE_BYTES}"
+                raise ImageError(f"{name}: {size}; make it smaller")
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise ImageError(_unreadable(name, error)) from error
+
+
+def read_served(path: Path) -> bytes:
+    """Return an image file as a server takes it; see :func:`as_served`.
+
+    Raises:
+        ImageError: It cannot be read, is too large, of a format that nothing reads, or nothing installed decodes it.
+    """
+    name, encoded = relative_to_cwd(path), read_image(path)
+    refuse_foreign(encoded, name)
+    return as_served(encoded, name)
+
+
+def refuse_foreign(encoded: bytes, name: str) -> None:
+    """Refuse what people take for an image and nothing reads, such as JPEG XL.
+
+    Raises:
+        ImageError: It is of such a format.
+    """
+    foreign = _match(_FOREIGN, encoded[:_HEAD_BYTES])
+    if foreign:
+        raise ImageError(f"{name}: got {foreign}, expected one of {EXPECTED}; convert it")
+
+
+def as_served(encoded: bytes, name: str) -> bytes:
+    """Return an encoded image as a server takes it: unchanged, or as PNG where only this side decodes its format.
+
+    Raises:
+        ImageError: Nothing installed decodes its format, or it is damaged.
+    """
+    if image_format(encoded[:_HEAD_BYTES]) in LOCAL_FORMATS:
+        from ssd_triton.media.decoding import as_png
+
+        return as_png(encoded, name)
+    return encoded
+
+
+def exif_orientation(encoded: bytes) -> int:
+    """Return the orientation in an image's EXIF, 1 to 8; 1, upright, without any. Nothing else of EXIF is parsed."""
+    found = _EXIF.search(encoded)
+    if found is None:
+        return 1
+    exif = encoded[found.end() : found.end() + (64 << 10)]
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}4xI", exif)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", exif, place)
+            if (tag, kind, values) == (_ORIENTATION_TAG, 3, 1):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1
+
+
+def _reason_to_skip(path: Path) -> str | None:
+    """Why a folder's entry is no image; empty where nobody would take it for one; None for an image."""
+    if path.is_dir():
+        return "a folder" if path.suffix.lower() in _SUFFIXES else ""
+    if not path.exists():
+        return "a link to nothing"
+    if not path.is_file():
+        return "not a file"
+    if path.name.startswith("."):
+        return "hidden, macOS's metadata" if path.name.startswith("._") else "hidden"
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        head, reason = b"", error.strerror or "cannot be read"
+    else:
+        reason = "empty" if not head else _match(_FOREIGN, head) or "not an image"
+    if head.startswith(_APPLE_DOUBLE):
+        return "macOS's metadata"
+    return None if image_format(head) or path.suffix.lower() in _SUFFIXES else reason
+
+
+def _match(table: tuple[tuple[bytes, str], ...], head: bytes) -> str | None:
+    return next((name for magic, name in table if re.match(magic, head, re.DOTALL)), None)
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    if error.errno == errno.EISDIR:
+        return f"{name}: got a folder, expected an image; give a file"
+    if error.errno == errno.ENOENT:
+        return f"{name}: got no such file, expected an image; check the name"
+    return f"{name}: got a file that cannot be read ({error.strerror}), expected an image; check its permissions"

@@ -47,6 +47,11 @@ class ClassMap:
     known: Collection[str]
     name_map: Mapping[str, str]
 
+    @property
+    def names(self) -> set[str]:
+        """Every name that a category may have."""
+        return {*self.labels, *self.known, *self.name_map}
+
     def class_ids(self, categories: Sequence[Category], source: str) -> dict[int, int]:
         """The class id of every category.
 

@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.files import atomic_output, relative_to_cwd
@@ -24,6 +22,8 @@ from ssd_triton.common.report import Block, Heading, ReportFolder, Table, markdo
 from ssd_triton.config import Config, TrainingConfig
 from ssd_triton.detector.weights.file import WeightsFile
 from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
+from ssd_triton.media.decoding import decode_rgb
+from ssd_triton.media.images import read_image
 from ssd_triton.simulation.dataset import write_dataset
 from ssd_triton.simulation.judging.visibility import Criteria, JudgedFrame
 from ssd_triton.simulation.judging.visibility_report import describe, write_report
@@ -211,8 +211,7 @@ class WeightsMaker:
             return
 
         def pixels_of(frame: JudgedFrame) -> UInt8Array:
-            with Image.open(rendered.images / frame.image.file_name) as image:
-                return np.array(image.convert("RGB"))
+            return decode_rgb(read_image(rendered.images / frame.image.file_name), frame.image.file_name)
 
         facts = describe(None, self._chosen / WEIGHTS, rendered.images)
         write_report(self._chosen / "rendered_recall", seen, facts, pixels_of, self._labels, _WORST)

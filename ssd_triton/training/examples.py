@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from ssd_triton.common.arrays import Float64Array, UInt8Array
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.machine import available_memory_bytes
 from ssd_triton.common.progress import progress
 from ssd_triton.evaluation import annotations as coco
+from ssd_triton.evaluation.orientation import is_annotated_upright, upright_refusal
+from ssd_triton.media.decoding import open_rgb
+from ssd_triton.media.images import read_image
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.out_of_memory import check_images_fit
@@ -118,6 +120,7 @@ class _Decoded:
     pixels: UInt8Array
     size_px: tuple[int, int]
     sha256: str
+    annotated_upright: bool
 
 
 def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad: bool) -> Examples:
@@ -131,10 +134,11 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
 
     Raises:
         EvaluationError: The annotation file is no COCO file, contradicts itself, or holds a number that is not finite.
-        TrainingError: A category is unknown, images are missing or damaged, or nothing is left to train on.
+        TrainingError: A category is unknown, images are missing or damaged, nothing is left to train on, or
+            boxes are of images that EXIF has turned.
     """
     found = coco.read_annotations(source.annotations)
-    classes = class_map.class_ids(found.categories, source.name)
+    classes = class_map.class_ids(coco.used_categories(found, class_map.names), source.name)
     if not source.images.is_dir():
         raise TrainingError(f"folder of images not found: {relative_to_cwd(source.images)}; give it with --data")
     check_images_fit(len(found.images), side_px, available_memory_bytes(), source.name)
@@ -155,6 +159,9 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
             f"{relative_to_cwd(source.images)} holds none of the {len(found.images)} images that {source.name} names"
         )
     images = [image for image in found.images if image.id in decoded]
+    turned = [image.file_name for image in images if decoded[image.id].annotated_upright]
+    if turned:
+        raise TrainingError(upright_refusal(source.name, turned, len(images)))
     left_out = sum(classes[one.category_id] == LEFT_OUT for one in found.annotations)
     examples = _pack(source, images, decoded, _by_image(found, classes))
     if not bool((examples.labels > 0).any()):
@@ -191,16 +198,21 @@ def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> l
     """Every image, or why it cannot be read."""
 
     def decode(image: coco.Image) -> _Decoded | str:
-        try:
-            content = (source.images / image.file_name).read_bytes()
-            with Image.open(BytesIO(content)) as opened:
-                resized = opened.convert("RGB").resize((side_px, side_px), Image.Resampling.BILINEAR)
-                return _Decoded(np.array(resized), opened.size, hashlib.sha256(content).hexdigest())
-        except FileNotFoundError:
+        path = source.images / image.file_name
+        if not path.exists():
             return "missing"
-        # What PIL raises on damaged files; SyntaxError on PNGs.
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return " ".join(str(error).split())[:80]
+        try:
+            content = read_image(path)
+            opened = open_rgb(content, image.file_name)
+        except ImageError as error:
+            return str(error)
+        resized = opened.resize((side_px, side_px), Image.Resampling.BILINEAR)
+        return _Decoded(
+            np.array(resized),
+            opened.size,
+            hashlib.sha256(content).hexdigest(),
+            is_annotated_upright(image, opened.size, content),
+        )
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:

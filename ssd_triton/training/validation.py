@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image as PillowImage
 from torch import Tensor
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.machine import cores
 from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
@@ -24,9 +23,11 @@ from ssd_triton.detector.network.ssd import SSD300, ServedDetector
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.detector.postprocessing.reference import postprocess
 from ssd_triton.detector.protocol import preprocess
-from ssd_triton.evaluation.annotations import read_annotations
+from ssd_triton.evaluation.annotations import read_annotations, used_categories
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
 from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.evaluation.orientation import is_annotated_upright, upright_refusal
+from ssd_triton.media.images import read_image
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import Examples, Source
@@ -69,19 +70,21 @@ def load_validation(source: Source, class_map: ClassMap, device: torch.device, *
 
     Raises:
         EvaluationError: The annotation file is no COCO file or contradicts itself.
-        TrainingError: A category is unknown, or images are missing or damaged.
+        TrainingError: A category is unknown, images are missing or damaged, or boxes are of images that
+            EXIF has turned.
     """
     found = read_annotations(source.annotations)
-    classes = class_map.class_ids(found.categories, source.name)
-    images, pixels, sizes_px, sha256, bad = [], [], [], [], []
+    classes = class_map.class_ids(used_categories(found, class_map.names), source.name)
+    images, pixels, sizes_px, sha256, bad, turned = [], [], [], [], [], []
     for image in progress(found.images, total=len(found.images), description=f"read {source.name}", unit="images"):
         try:
-            content = (source.images / image.file_name).read_bytes()
+            content = read_image(source.images / image.file_name)
             resized, size_px = preprocess(content)
-        # What PIL raises on damaged files; SyntaxError on PNGs.
-        except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError):
+        except ImageError:
             bad.append(image.file_name)
             continue
+        if is_annotated_upright(image, size_px, content):
+            turned.append(image.file_name)
         images.append(image)
         pixels.append(resized)
         sizes_px.append(size_px)
@@ -91,6 +94,8 @@ def load_validation(source: Source, class_map: ClassMap, device: torch.device, *
             f"{source.name}: {len(bad)} of {len(found.images)} validation images are missing or damaged: "
             f"{listing(bad)}; repair them, or leave them out with --skip-bad"
         )
+    if turned:
+        raise TrainingError(upright_refusal(source.name, turned, len(images)))
     boxes = [
         one.model_copy(update={"category_id": classes[one.category_id]})
         for one in found.annotations

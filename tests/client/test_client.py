@@ -54,6 +54,15 @@ def stuck_url() -> Iterator[str]:
     server.stop(grace=None).wait()
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "grpc_proxy"])
+def test_loopback_needs_no_proxy(stuck_url: str, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, f"http://{free_url()}")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with DetectorClient(stuck_url, timeout_s=0.5) as client, pytest.raises(DeadlineExceededError):
+        client.is_ready()
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_nothing_at_the_address(protocol: Protocol, photograph: bytes) -> None:
     with DetectorClient(free_url(), protocol=protocol, timeout_s=1) as client:

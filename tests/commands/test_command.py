@@ -99,7 +99,7 @@ def test_flags_come_before_set_before_files(tmp_path: Path) -> None:
     )
     argv = ["x.jpg", "--config", str(tmp_path / "mine.yml"), "--set", "client.timeout_s=2", "--in-flight", "3"]
     _, args, config = parse_verb("detect", [*argv, "--set", "client.in_flight=2"])
-    assert args.inputs == [Path("x.jpg")]
+    assert args.inputs == ["x.jpg"]
     assert config.detect.score_thresh == 0.1
     assert config.detect.output == tmp_path / "out"
     assert config.client.timeout_s == 2

@@ -53,9 +53,9 @@ def test_images_are_spread_over_the_folder_and_told_apart(images: Path) -> None:
         (1, shutil.rmtree, ["is not a folder", "--images"]),
         (1, lambda folder: None, ["got 0 images", "expected 1 or more", "--images"]),
         (1, lambda folder: (folder / "a.txt").write_text("text"), ["got 0 images"]),
-        (1, lambda folder: (folder / "a.jpg").write_bytes(b""), ["a.jpg is not a readable image", "remove it"]),
-        (1, lambda folder: (folder / "a.jpg").write_text("text"), ["a.jpg is not a readable image"]),
-        (1, lambda folder: (folder / "a.jpg").mkdir(), ["a.jpg is not a readable image"]),
+        (1, lambda folder: (folder / "a.jpg").write_bytes(b""), ["a.jpg: got 0 bytes", "remove it"]),
+        (1, lambda folder: (folder / "a.jpg").write_text("text"), ["a.jpg: got 4 bytes that begin with b'text'"]),
+        (1, lambda folder: (folder / "a.jpg").mkdir(), ["got 0 images"]),
     ],
 )
 def test_refuses_bad_folders(tmp_path: Path, count: int, prepare: Callable[[Path], object], words: list[str]) -> None:
@@ -71,7 +71,7 @@ def test_refuses_bad_folders(tmp_path: Path, count: int, prepare: Callable[[Path
 
 def test_refuses_a_truncated_image(tmp_path: Path, photograph: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(photograph[: len(photograph) // 2])
-    with pytest.raises(CalibrationError, match=r"a\.jpg is not a readable image"):
+    with pytest.raises(CalibrationError, match=r"a\.jpg: got an image that is damaged"):
         load_images(tmp_path, 1)
 
 

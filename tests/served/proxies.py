@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as grpc_client
 
 from ssd_triton.client import DetectorClient, Tls
 from ssd_triton.client.grpc_transport import open_channel
@@ -73,14 +75,12 @@ class Front:
         """A client with the right certificate."""
         return DetectorClient(self.urls[protocol], protocol=protocol, timeout_s=timeout_s, tls=self.certificates.tls)  # type: ignore[arg-type]
 
-    def channel(self):  # noqa: ANN201 - tritonclient has no types
+    def channel(self) -> grpc_client.InferenceServerClient:
         """A gRPC client without this project's checks."""
         return open_channel(self.urls["grpc"], self.certificates.tls)
 
     def connect(self, protocol: str, timeout_s: float = 60) -> socket.socket:
         """A connection with TLS and the right certificate."""
-        import ssl
-
         context = self.certificates.tls.context(ssl.create_default_context)
         context.set_alpn_protocols(["h2" if protocol == "grpc" else "http/1.1"])
         host, port = self.urls[protocol].split(":")

@@ -94,6 +94,11 @@ def test_a_changed_limit_reaches_every_variant(
             ("BURST_LINES = 100", "BURST_LINES = 9"),
             [r"structured_log\.py was edited by hand: its text differs"],
         ),
+        (
+            "ssd_preprocess/1/untrusted.py",
+            ("MAX_SCANS = 100", "MAX_SCANS = 9"),
+            [r"its text differs as ssd_triton/media/untrusted\.py says"],
+        ),
     ],
 )
 def test_an_edited_copy_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -168,6 +169,14 @@ def test_attacks_take_neither_time_nor_memory(decoder: DecoderProcess, case: str
     assert words in answer.reason
     assert answer.time_s < HANG_S
     assert answer.peak_bytes - before.peak_bytes < 3 * len(data) + 32 * MIB
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
+@pytest.mark.parametrize("prefix", [b"", b"data:image/any;base64,"])
+def test_base64_is_named(decoder: DecoderProcess, kind: str, prefix: bytes) -> None:
+    answer = decoder.decode(prefix + base64.b64encode(encode(noise(), kind)))
+    assert answer.outcome == "refused"
+    assert "an image in base64, expected the bytes of the file" in answer.reason
 
 
 # --- The fuzzer -------------------------------------------------------------------------------------------------------

@@ -1,15 +1,23 @@
+# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 708cbd468f27604b
 """Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
 megabytes in millions of pieces would block the whole model for minutes. Its decoders in C take time for every pixel
-and every pass over the image, and a file of 34 bytes can hold 50 million pixels. Needs Pillow, and nothing of this
-project.
+and every pass over the image, and a file of 34 bytes can hold 50 million pixels.
+
+The build copies this file into the models that decode, so that server and package open images alike. It needs NumPy and
+Pillow, and nothing of this project.
 """
+
+from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Sequence
+from typing import Any
 
-from PIL import Image, JpegImagePlugin, TiffImagePlugin
+import numpy as np
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Decoders that an image may reach: the fewer, the less there is to attack."""
@@ -43,6 +51,10 @@ TIFF_COMPRESSIONS = {
 """Compressions of a TIFF (TIFF 6.0 and its supplement 2), with Adobe's own number of Deflate below."""
 TIFF_COMPRESSIONS[32946] = "Deflate"
 TIFF_JPEG = 7
+BASE64_STARTS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK", b"data:image/")
+"""How JPEG, PNG, GIF, WebP and TIFF begin in base64, and a data URL."""
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
+"""PIL's modes for 16-bit grey; its own conversion would clip them at 255."""
 BIG_TIFF = 43
 STRIP_TAGS = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
 STRIP_BYTES_TAGS = (TiffImagePlugin.STRIPBYTECOUNTS, TiffImagePlugin.TILEBYTECOUNTS)
@@ -55,13 +67,13 @@ class RefusedInputError(ValueError):
 class PixelBudget:
     """Pixels that the images of one request may still have; threads may share it."""
 
-    def __init__(self, max_pixels):
+    def __init__(self, max_pixels: int) -> None:
         """Take nothing yet."""
         self.max_pixels = max_pixels
         self.taken = 0
         self.lock = threading.Lock()
 
-    def take(self, pixels):
+    def take(self, pixels: int) -> None:
         """Take the pixels of one image.
 
         Raises:
@@ -77,7 +89,9 @@ class PixelBudget:
             )
 
 
-def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
+def open_untrusted(
+    data: bytes, *, max_file_bytes: int, min_side_px: int, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> tuple[Image.Image, int]:
     """Open one encoded image whose pixels are still to be decoded.
 
     Args:
@@ -85,6 +99,7 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
         max_file_bytes: Bytes it may have.
         min_side_px: Pixels that each side must have.
         max_pixels: Pixels it may have.
+        formats: Decoders that it may reach.
 
     Returns:
         The image, and its work in pixels: a JPEG of 20 scans counts twice.
@@ -101,11 +116,9 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
     if data[:4] in TiffImagePlugin.PREFIXES:
         _check_tiff(file, len(data))
     try:
-        image = _Jpeg(file) if data[:3] == JPEG_MAGIC else Image.open(file, formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise RefusedInputError(
-            f"got {len(data)} bytes that begin with {bytes(data[:12])!r}, expected one of {', '.join(FORMATS)}"
-        ) from None
+        image = _Jpeg(file) if data[:3] == JPEG_MAGIC else Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        raise RefusedInputError(_unknown_format(data)) from None
     file.is_open = True
     check_size(*image.size, min_side_px=min_side_px, max_pixels=max_pixels)
     if getattr(image, "is_animated", False):
@@ -119,7 +132,30 @@ def open_untrusted(data, *, max_file_bytes, min_side_px, max_pixels):
     return image, _work_px(image, data)
 
 
-def check_size(width, height, *, min_side_px, max_pixels):
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode that PIL can to RGB of 8 bits.
+
+    Transparency is dropped and EXIF orientation not applied, as in training.
+
+    Raises:
+        RefusedInputError: The pixels are floating-point numbers.
+    """
+    if image.mode in SIXTEEN_BIT_MODES:
+        samples = np.asarray(image)
+        return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise RefusedInputError("got floating-point pixels, expected 8 or 16 bits a channel")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def printable(error: object) -> str:
+    """Give an error's text without control characters, which a file may have put there."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(error))
+
+
+def check_size(width: int, height: int, *, min_side_px: int, max_pixels: int) -> None:
     """Refuse an image by its size in pixels."""
     if min(width, height) < min_side_px:
         raise RefusedInputError(f"got {width} x {height} px, expected sides of {min_side_px} px or more")
@@ -127,24 +163,32 @@ def check_size(width, height, *, min_side_px, max_pixels):
         raise RefusedInputError(f"got {width} x {height} px, expected at most {max_pixels} pixels")
 
 
-def _work_px(image, data):
+def _unknown_format(data: bytes) -> str:
+    found = f"got {len(data)} bytes that begin with {bytes(data[:12])!r}"
+    if data.startswith(BASE64_STARTS):
+        return f"{found}: an image in base64, expected the bytes of the file: decode it before it is sent"
+    return f"{found}, expected one of {', '.join(FORMATS)}"
+
+
+def _work_px(image: Image.Image, data: bytes) -> int:
     """Give the pixels that decoding an image has to work on, and refuse a JPEG of too many scans.
 
     An embedded preview may have scans of its own, which are counted as well.
     """
     pixels = image.width * image.height
     is_jpeg = data[:3] == JPEG_MAGIC
-    if not (is_jpeg or (image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.COMPRESSION) == TIFF_JPEG)):
+    tiff_tags = getattr(image, "tag_v2", {})
+    if not (is_jpeg or (image.format == "TIFF" and tiff_tags.get(TiffImagePlugin.COMPRESSION) == TIFF_JPEG)):
         return pixels
     scans = bytes(data).count(START_OF_SCAN)
     if not is_jpeg:  # Every strip or tile is a JPEG of its own.
-        scans = scans // max(1, len(_first(image.tag_v2, STRIP_TAGS)))
+        scans = scans // max(1, len(_first(tiff_tags, STRIP_TAGS)))
     if scans > MAX_SCANS:
         raise RefusedInputError(f"got a JPEG of {scans} scans, expected at most {MAX_SCANS}")
     return pixels * (SCANS_PER_DECODING + scans) // SCANS_PER_DECODING
 
 
-def _check_tiff(file, file_bytes):
+def _check_tiff(file: _BoundedFile, file_bytes: int) -> None:
     """Refuse a TIFF by the parts and the compression of its first image, and leave the file at its beginning.
 
     libtiff reads the strips from memory, past the limits of the bounded file: they may not overlap.
@@ -168,7 +212,7 @@ def _check_tiff(file, file_bytes):
     file.seek(0)
 
 
-def _first(directory, tags):
+def _first(directory: Any, tags: Sequence[int]) -> Sequence[int]:
     """Give the values of the first of some tags that a TIFF has."""
     return next((values for tag in tags if (values := directory.get(tag))), ())
 
@@ -180,21 +224,21 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
     gigabytes.
     """
 
-    def getexif(self):
+    def getexif(self) -> Image.Exif:
         return Image.Exif()
 
 
 class _BoundedFile(io.BytesIO):
     """A file of which PIL may read so many pieces and bytes, and so many bytes until it is open."""
 
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.is_open = False
         self.reads = 0
         self.bytes_read = 0
         self.max_bytes = MAX_READINGS * len(data) + MAX_HEADER_BYTES
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         self.reads += 1
         if self.reads > MAX_READS:
             raise RefusedInputError(f"got a file of more than {MAX_READS} pieces, expected an ordinary image")

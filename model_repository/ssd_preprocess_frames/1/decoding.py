@@ -1,4 +1,4 @@
-# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: ab1a4874e1c3eb11
+# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: 7fadd67d87498b32
 """Encoded images -> pixels for the network, by the evaluation protocol. Needs NumPy and Pillow only."""
 
 import math
@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from untrusted import PixelBudget, RefusedInputError, open_untrusted
+from untrusted import PixelBudget, RefusedInputError, open_untrusted, printable, to_rgb
 
 SIZE_PX = 300
 """Side of the network's input."""
-SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")
-"""PIL's modes for 16-bit grey; its own conversion would clip them at 255."""
 # Every image is checked against max_pixels; PIL's own limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -71,7 +69,7 @@ def decode(data, limits, budget=None, *, isolated=None, isolate_above_px=0):
             side_px = math.ceil(SIZE_PX * limits.reduced_decode_ratio)
             image.draft(None, (side_px, side_px))
         image.load()
-        return resize(_to_rgb(image)), size
+        return resize(to_rgb(image)), size
     except RefusedInputError:
         raise
     # On damaged files PIL's decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, ...
@@ -82,20 +80,3 @@ def decode(data, limits, budget=None, *, isolated=None, isolate_above_px=0):
 def resize(image):
     """PIL image -> UINT8 [300, 300, 3], by PIL's antialiased bilinear filter."""
     return np.asarray(image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))
-
-
-def printable(error):
-    """Give an error's text without control characters, which a file may have put there."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(error))
-
-
-def _to_rgb(image):
-    """Convert any mode that PIL can; transparency is dropped and EXIF orientation not applied, as in training."""
-    if image.mode in SIXTEEN_BIT_MODES:
-        samples = np.asarray(image)
-        return Image.fromarray((np.clip(samples, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise RefusedInputError("got floating-point pixels, expected 8 or 16 bits a channel")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")

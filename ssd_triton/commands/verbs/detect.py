@@ -1,14 +1,13 @@
 """Detect objects in images, folders of images, or a video, through a Triton server.
 
-Writes detections.json and annotated pictures (or an annotated MP4). Images are sent as they are; the frames of a video
-go through shared memory when the server is on this machine.
+Writes detections.json and annotated pictures (or an annotated MP4). Images are recognised by their content and sent as
+they are, EXIF not applied; the frames of a video go through shared memory when the server is on this machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ssd_triton.commands.options import add_option
 from ssd_triton.commands.shared import add_connection_options
@@ -20,7 +19,9 @@ EXAMPLE = "ssd-triton detect street.jpg --serve --output reports/street"
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="images, folders of images, or one video")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="images, folders of images, or one video: a file, http(s) or rtsp"
+    )
     add_option(parser, config, "--output", "detect.output")
     add_option(parser, config, "--score-thresh", "detect.score_thresh")
     add_option(parser, config, "--labels-path", "labels_path")
@@ -35,10 +36,10 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
     labels, settings = load_labels(config.labels_path), config.detect
     video = detect.is_video(args.inputs)
-    files = args.inputs if video else detect.list_images(args.inputs)
+    files = [] if video else detect.list_images(args.inputs)
     with connect(config, serve=args.serve, retry_s=config.client.retry_s) as client:
         if video:
-            summary = detect.detect_video(client, files[0], settings.output, labels, settings.score_thresh)
+            summary = detect.detect_video(client, args.inputs[0], settings.output, labels, settings.score_thresh)
         else:
             summary = detect.detect_images(client, files, settings.output, labels, settings.score_thresh)
     for line in summary.refused:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,7 +12,8 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ExportError
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.protocol import preprocess
-from ssd_triton.media.images import list_images
+from ssd_triton.media.decoding import open_rgb
+from ssd_triton.media.images import list_images, read_image
 
 _SEED = 300
 
@@ -28,10 +28,11 @@ def photographs(folder: Path | None, count: int) -> UInt8Array:
 
     Raises:
         ExportError: The folder holds fewer images.
+        ImageError: One of them cannot be read.
     """
     if folder is None:
         return _views_of_sample_photograph(count)
-    return np.stack([preprocess(path.read_bytes())[0] for path in first_images(folder, count)])
+    return np.stack([preprocess(read_image(path), relative_to_cwd(path))[0] for path in first_images(folder, count)])
 
 
 def first_images(folder: Path, count: int) -> list[Path]:
@@ -40,12 +41,13 @@ def first_images(folder: Path, count: int) -> list[Path]:
     Raises:
         ExportError: The folder holds fewer.
     """
-    paths = list_images(folder)
-    if len(paths) < count:
+    found = list_images(folder)
+    found.warn_of_skipped()
+    if len(found.paths) < count:
         raise ExportError(
-            f"got {len(paths)} images in {relative_to_cwd(folder)}, expected {count} or more: give another folder"
+            f"got {len(found.paths)} images in {relative_to_cwd(folder)}, expected {count} or more: give another folder"
         )
-    return paths[:count]
+    return list(found.paths[:count])
 
 
 def sample_photograph() -> bytes:
@@ -55,7 +57,7 @@ def sample_photograph() -> bytes:
 
 def _views_of_sample_photograph(count: int) -> UInt8Array:
     """The whole photograph first, then crops of it; every other crop is mirrored."""
-    image = Image.open(io.BytesIO(sample_photograph())).convert("RGB")
+    image = open_rgb(sample_photograph())
     random = np.random.default_rng(_SEED)
     views = [image]
     while len(views) < count:

@@ -19,16 +19,15 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnxruntime.quantization.calibrate import HistogramCollector
-from PIL import Image
 
 from ssd_triton.common.arrays import AnyArray, UInt8Array
-from ssd_triton.common.errors import listing
+from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.config import CalibrationMethod, WeightBits
 from ssd_triton.detector.protocol import preprocess
 from ssd_triton.detector.quantization.ranges import CalibrationError, CalibrationRanges
 from ssd_triton.detector.weights.file import WeightsFile
-from ssd_triton.media.images import IMAGE_SUFFIXES, is_image, list_images
+from ssd_triton.media.images import EXPECTED, is_image, list_images, read_image
 
 PERCENTILE = 99.999
 """Percentage of an activation's values that the method 'percentile' keeps; ONNX Runtime's default."""
@@ -69,11 +68,13 @@ def load_images(folder: Path, count: int, evaluation: Iterable[Path] = ()) -> Ca
     name = relative_to_cwd(folder)
     if not folder.is_dir():
         raise CalibrationError(f"{name} is not a folder; give a folder of training images with --images FOLDER")
-    paths = list_images(folder)
+    found = list_images(folder)
+    found.warn_of_skipped()
+    paths = found.paths
     if len(paths) < count:
         raise CalibrationError(
-            f"got {len(paths)} images in {name}, expected {count} or more training images "
-            f"({', '.join(IMAGE_SUFFIXES)}); give another folder with --images or fewer with --num-images"
+            f"got {len(paths)} images in {name}, expected {count} or more training images ({EXPECTED}); give another "
+            "folder with --images or fewer with --num-images"
         )
     _refuse_evaluation_images(folder, paths, evaluation)
     chosen = [paths[index * len(paths) // count] for index in range(count)]
@@ -145,8 +146,8 @@ def _refuse_evaluation_images(folder: Path, paths: Sequence[Path], evaluation: I
 def _evaluation_images(source: Path) -> tuple[set[str], list[Path]]:
     """Keys of a source's images, and their files if it has any."""
     if source.is_dir():
-        files = list_images(source)
-    elif is_image(source) and source.is_file():
+        files = list(list_images(source).paths)
+    elif is_image(source):
         files = [source]
     else:
         return {_key(name) for name in _annotated_names(source)}, []
@@ -174,21 +175,16 @@ def _key(file_name: str) -> str:
 
 
 def _read(path: Path) -> UInt8Array:
-    with _named_in_errors(path):
-        return preprocess(path.read_bytes())[0]
+    try:
+        return preprocess(read_image(path), relative_to_cwd(path))[0]
+    except ImageError as error:
+        raise CalibrationError(f"{error}, or remove it from its folder") from error
 
 
 def _content_sha256(path: Path) -> str:
-    with _named_in_errors(path):
-        return sha256_of(path)
-
-
-@contextlib.contextmanager
-def _named_in_errors(path: Path) -> Iterator[None]:
-    """Turn an image that cannot be read or decoded into an error with its name."""
     try:
-        yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return sha256_of(path)
+    except OSError as error:
         raise CalibrationError(
             f"{relative_to_cwd(path)} is not a readable image ({error}); remove it from its folder"
         ) from error

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.export.samples import sample_photograph
 from ssd_triton.detector.protocol import preprocess
 from ssd_triton.measuring.sweeps.errors import SweepError
 from ssd_triton.measuring.sweeps.perf_analyzer import bytes_element
-from ssd_triton.media.images import list_images
+from ssd_triton.media.decoding import open_rgb
+from ssd_triton.media.images import list_images, read_served
 
 _MAX_FRAMES = 4
 """Different frames: each is megabytes, which ``perf_analyzer`` reads as text."""
@@ -37,13 +36,18 @@ def read_images(folder: Path | None, count: int) -> list[bytes]:
 
     Raises:
         SweepError: The folder holds fewer images.
+        ImageError: One of them cannot be read.
     """
     if folder is None:
         return [sample_photograph()]
-    paths = list_images(folder)
-    if len(paths) < count:
-        raise SweepError(f"got {len(paths)} images in {relative_to_cwd(folder)}, expected num_images ({count}) or more")
-    return [path.read_bytes() for path in paths[:count]]
+    found = list_images(folder)
+    found.warn_of_skipped()
+    if len(found.paths) < count:
+        raise SweepError(
+            f"got {len(found.paths)} images in {relative_to_cwd(folder)}, expected num_images ({count}) or more; give "
+            "another folder"
+        )
+    return [read_served(path) for path in found.paths[:count]]
 
 
 def make_inputs(model: str, images: Sequence[bytes], frame_size_px: tuple[int, int]) -> Inputs:
@@ -60,8 +64,5 @@ def make_inputs(model: str, images: Sequence[bytes], frame_size_px: tuple[int, i
     if model == "ssd_detector":
         return Inputs([{"image": preprocess(image)[0].tobytes()} for image in images])
     width_px, height_px = frame_size_px
-    frames = [
-        np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((width_px, height_px)))
-        for image in images[:_MAX_FRAMES]
-    ]
+    frames = [np.asarray(open_rgb(image).resize((width_px, height_px))) for image in images[:_MAX_FRAMES]]
     return Inputs([{"FRAME": frame.tobytes()} for frame in frames], {"FRAME": (height_px, width_px, 3)})

@@ -1,7 +1,8 @@
-"""Frames with timestamps, from a video file, a folder of images or a camera."""
+"""The door for videos: frames with timestamps from a file, an address, a folder of images or a camera."""
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,16 +15,19 @@ from types import TracebackType
 import av
 import av.error
 import cv2
-import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.common.errors import VideoError
-from ssd_triton.common.files import relative_to_cwd
-from ssd_triton.media.images import IMAGE_SUFFIXES, list_images
+from ssd_triton.common.errors import ImageError, VideoError
+from ssd_triton.common.files import printable_name, relative_to_cwd
+from ssd_triton.media.decoding import MAX_PIXELS, decode_rgb, image_size_px
+from ssd_triton.media.images import image_format, list_images, read_image
+from ssd_triton.media.video.upright import pixel_aspect, upright_rgb, upright_size_px
 
-_DAMAGED_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow's decoders raise on damaged files."""
+_ADDRESS = re.compile(r"(https?|rtsps?)://", re.IGNORECASE)
+"""What FFmpeg reads from a network."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
+_NETWORK_TIMEOUT_S = (10.0, 10.0)
+"""Longest wait for a connection, and for data."""
 
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
@@ -51,7 +55,7 @@ class Frame:
 
 
 class VideoSource(ABC):
-    """Frames of one size, in order of presentation; a context manager that can be iterated once.
+    """Frames of one size and with square pixels, in order of presentation; a context manager to be iterated once.
 
     Attributes:
         name: Name of the source, for messages.
@@ -61,6 +65,7 @@ class VideoSource(ABC):
         is_live: Whether frames arrive in real time, as from a camera.
         undecodable_frames: Frames skipped so far because they could not be decoded without damage.
         retimed_frames: Frames so far whose timestamp was missing or not rising; they were placed by the nominal rate.
+        skipped: Name and reason of what a folder holds beside its images.
     """
 
     is_live = False
@@ -72,6 +77,7 @@ class VideoSource(ABC):
         self.frame_count = frame_count
         self.undecodable_frames = 0
         self.retimed_frames = 0
+        self.skipped: tuple[str, ...] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -99,14 +105,20 @@ class VideoSource(ABC):
             raise VideoError(_size_message(what, size_px, self.size_px))
 
 
+def is_address(spec: str) -> bool:
+    """Whether a text is an address that :func:`open_source` reads over a network."""
+    return _ADDRESS.match(spec) is not None
+
+
 def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
-    """Open a video file, a folder of images, or a camera.
+    """Open a video file, an address, a folder of images, an image, or a camera.
 
     Opening decodes the first frame of a video, and reads the header of every image in a folder, so that most errors
     appear before slow work begins.
 
     Args:
-        spec: A path, or the index of a camera in decimal digits (``./0`` is a file of that name).
+        spec: A path, an http(s) or rtsp(s) address, or the index of a camera in decimal digits (``./0`` is a file of
+            that name).
         image_folder_fps: Frames per second of a folder of images, above 0.
 
     Raises:
@@ -114,30 +126,47 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
     """
     if spec.isdecimal():
         return _Camera(int(spec))
+    if is_address(spec):
+        return _VideoFile(spec, _CREDENTIALS.sub("", printable_name(spec)), timeout=_NETWORK_TIMEOUT_S)
+    if "://" in spec:
+        raise _refusal(printable_name(spec), "an address of another kind", "download it first")
     path = Path(spec)
     if path.is_dir():
-        return _ImageFolder(path, image_folder_fps)
+        return _folder_source(path, image_folder_fps)
+    name = relative_to_cwd(path)
     if not path.exists():
-        raise _refusal(relative_to_cwd(path), "no such file", "give another --video")
-    return _VideoFile(path)
+        raise _refusal(name, "no such file", "give another --video")
+    if _is_still(path, name):
+        return _Images(name, (path,), image_folder_fps)
+    # With FFmpeg's own scheme, since a name such as 12:30.mp4 would be taken for an address.
+    return _VideoFile(f"file:{path}", name)
 
 
 class _VideoFile(VideoSource):
-    """A video file, read by FFmpeg's libraries; a rotation in the metadata (phones) is applied."""
+    """A video file or a stream of a network, read by FFmpeg's libraries.
 
-    def __init__(self, path: Path) -> None:
-        name = relative_to_cwd(path)
+    The best of several video streams is read: a cover picture is none. A display matrix (phones) and the pixels' aspect
+    are applied.
+    """
+
+    def __init__(self, url: str, name: str, timeout: tuple[float, float] | None = None) -> None:
         try:
             # Broken metadata (titles in another encoding) does not affect the pictures.
-            self._container = av.open(str(path), metadata_errors="replace")
-        except av.error.FFmpegError as error:
+            self._container = av.open(url, metadata_errors="replace", timeout=timeout)
+        except (av.error.FFmpegError, OSError) as error:
             why = f"cannot be read as a video ({error.strerror})"
             raise _refusal(name, why, "check that it plays, or give another --video") from error
         with ExitStack() as on_failure:
             on_failure.callback(self._container.close)
-            if not self._container.streams.video:
-                raise _refusal(name, "holds no video stream", "give another --video")
-            self._stream = self._container.streams.video[0]
+            if self._is_image():
+                raise _refusal(name, "one image", "give a video, or download the image and give the file")
+            self._stream = self._best_stream(name)
+            self._aspect = pixel_aspect(self._stream)
+            size_px = upright_size_px(self._stream.width, self._stream.height, self._aspect)
+            if not 0 < size_px[0] * size_px[1] <= MAX_PIXELS:
+                got = f"pictures of {size_px[0]}x{size_px[1]} square pixels (each pixel has aspect {self._aspect})"
+                raise _refusal(name, f"{got}, at most {MAX_PIXELS} are read", "make a smaller copy")
+            self.is_live = url.lower().startswith("rtsp")
             fps = float(self._stream.average_rate or self._stream.guessed_rate or _FALLBACK_FPS)
             super().__init__(name, (0, 0), fps, self._stream.frames or None)
             self._packets = 0
@@ -149,6 +178,17 @@ class _VideoFile(VideoSource):
             self._first = first
             self.size_px = (first.image_rgb.shape[1], first.image_rgb.shape[0])
             on_failure.pop_all()
+
+    def _is_image(self) -> bool:
+        """FFmpeg reads images as videos of one frame, and of HEIC one tile."""
+        brand = self._container.metadata.get("major_brand", "")
+        return self._container.format.name.endswith("_pipe") or image_format(f"....ftyp{brand}".encode()) is not None
+
+    def _best_stream(self, name: str) -> av.VideoStream:
+        stream = self._container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            raise _refusal(name, "holds no video stream", "give another --video")
+        return stream
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in chain([self._first], self._decoded):
@@ -172,7 +212,7 @@ class _VideoFile(VideoSource):
                 self.retimed_frames += 1
             else:
                 time_s = stated_s - start_s
-            yield Frame(_upright_rgb(picture), time_s, index)
+            yield Frame(upright_rgb(picture, self._aspect), time_s, index)
         self.undecodable_frames += self._missing_at_end()
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
@@ -216,41 +256,44 @@ class _VideoFile(VideoSource):
         return max(0, min(stream.frames - self._packets, round((stated_end_s - self._end_s) * self.fps)))
 
 
-class _ImageFolder(VideoSource):
-    """Images of one size in order of their names, decoded as in the evaluation protocol: without EXIF orientation.
+def _folder_source(folder: Path, fps: float) -> VideoSource:
+    found = list_images(folder)
+    if not found.paths:
+        raise VideoError(f"{found.nothing_found()}; give another --video")
+    found.warn_of_skipped()
+    return _Images(relative_to_cwd(folder), found.paths, fps, found.skipped)
+
+
+class _Images(VideoSource):
+    """Images of one size, decoded as in the evaluation protocol: without EXIF orientation.
 
     A damaged image counts as an undecodable frame and leaves a gap in time.
     """
 
-    def __init__(self, folder: Path, fps: float) -> None:
-        name = relative_to_cwd(folder)
-        self._paths = list_images(folder)
-        if not self._paths:
-            raise VideoError(f"{name}: holds no image; expected files {' '.join(IMAGE_SUFFIXES)}; give another --video")
+    def __init__(self, name: str, paths: tuple[Path, ...], fps: float, skipped: tuple[str, ...] = ()) -> None:
+        self._paths = paths
         sizes_px: list[tuple[int, int]] = []
-        damage: Exception | None = None
+        damage: ImageError | None = None
         for path in self._paths:
+            file = relative_to_cwd(path)
             try:
-                with Image.open(path) as image:
-                    sizes_px.append(image.size)
-            except _DAMAGED_IMAGE as error:
+                sizes_px.append(image_size_px(read_image(path), file))
+            except ImageError as error:
                 damage = damage or error
                 continue
             if sizes_px[-1] != sizes_px[0]:
-                raise VideoError(_size_message(relative_to_cwd(path), sizes_px[-1], sizes_px[0]))
+                raise VideoError(_size_message(file, sizes_px[-1], sizes_px[0]))
         if not sizes_px:
-            # Pillow's message for an unknown format contains the full path.
-            why = "unknown format" if isinstance(damage, UnidentifiedImageError) else " ".join(str(damage).split())
-            raise VideoError(f"{name}: none of its {len(self._paths)} images can be read ({why}); replace them")
+            raise VideoError(f"none of {len(self._paths)} images can be read; the first: {damage}") from damage
         super().__init__(name, sizes_px[0], fps, len(self._paths))
+        self.skipped = skipped
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         for place, path in enumerate(self._paths):
             try:
-                with Image.open(path) as image:
-                    image_rgb = np.asarray(image.convert("RGB"))
-            except _DAMAGED_IMAGE:
+                image_rgb = decode_rgb(read_image(path))
+            except ImageError:
                 self.undecodable_frames += 1
                 continue
             self._check_size(image_rgb, relative_to_cwd(path))
@@ -297,11 +340,14 @@ class _Camera(VideoSource):
         self._capture.release()
 
 
-def _upright_rgb(picture: av.VideoFrame) -> UInt8Array:
-    """Convert to RGB and rotate upright by quarter turns."""
-    image_rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-    quarter_turns = round(picture.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image_rgb, quarter_turns))
+def _is_still(path: Path, name: str) -> bool:
+    """Whether a file is an image by its content; a GIF may be an animation."""
+    try:
+        with path.open("rb") as file:
+            kind = image_format(file.read(64))
+    except OSError as error:
+        raise _refusal(name, f"cannot be read ({error.strerror})", "check its permissions") from error
+    return kind not in (None, "GIF")
 
 
 def _size_message(what: str, got_px: tuple[int, int], expected_px: tuple[int, int]) -> str:
@@ -310,6 +356,5 @@ def _size_message(what: str, got_px: tuple[int, int], expected_px: tuple[int, in
 
 
 def _refusal(name: str, got: str, next_step: str) -> VideoError:
-    return VideoError(
-        f"{name}: {got}; expected a video file, a folder of images or a camera index such as 0; {next_step}"
-    )
+    expected = "a video file, an http(s) or rtsp address, a folder of images or a camera index such as 0"
+    return VideoError(f"{name}: {got}; expected {expected}; {next_step}")

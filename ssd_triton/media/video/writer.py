@@ -125,10 +125,11 @@ class VideoWriter:
     def _start(self) -> av.container.OutputContainer:
         """Open the temporary file: with the first picture, so that without one nothing is left behind."""
         temporary = self._files.enter_context(atomic_output(self.path))
-        container = av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"})
+        container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"})
         stream = container.add_stream("libx264", rate=self._rate, options=self._options)
         stream.width, stream.height = (side + side % 2 for side in self._size_px)
         stream.pix_fmt = "yuv420p"
+        stream.sample_aspect_ratio = Fraction(1)
         codec = stream.codec_context
         codec.time_base = TIME_BASE
         # B-frames are stored ahead of their turn, which bends the durations of irregular timestamps.

@@ -7,7 +7,8 @@
 - The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
   first of the dims of several tensors.
 - ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
-- ``structured_log.py`` of both is that of the backends: a model imports nothing from outside its folder.
+- ``structured_log.py`` of both is that of the backends, and ``untrusted.py`` that of the package: a model imports
+  nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
 it is refused, not overwritten.
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from ssd_triton import media
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import SHIPPED, atomic_output, relative_to_cwd
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS, PREPROCESS_FRAMES
@@ -51,7 +53,8 @@ _SHARED = {
 _FIRST_LINE = re.compile(r"# Written from .*, do not edit\. Digest: (?P<digest>[0-9a-f]{16})")
 _DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
 _LOG = "structured_log.py"
-_SHARED_CODE = ("answering.py", "decoding.py", "untrusted.py")
+_UNTRUSTED = "untrusted.py"
+_SHARED_CODE = ("answering.py", "decoding.py")
 """Of the preprocessing of files, for that of frames."""
 
 _Texts = dict[Path, str]
@@ -195,13 +198,14 @@ def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) 
 
 def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
     """Code that several models share: each has its own copy, since a model imports nothing from outside its folder."""
-    shared = root / PREPROCESS / "1"
-    sources = {shared / _LOG: SHIPPED / "backends" / _LOG}
-    sources |= {root / PREPROCESS_FRAMES / "1" / name: shared / name for name in _SHARED_CODE}
-    sources[root / PREPROCESS_FRAMES / "1" / _LOG] = SHIPPED / "backends" / _LOG
-    for copy, source in sources.items():
+    shared, frames = (root / model / "1" for model in (PREPROCESS, PREPROCESS_FRAMES))
+    sources = [(frames / name, shared / name, f"{PREPROCESS}/1/{name}") for name in _SHARED_CODE]
+    package_file = Path(media.__file__).with_name(_UNTRUSTED)
+    for folder in (shared, frames):
+        sources.append((folder / _LOG, SHIPPED / "backends" / _LOG, f"backends/{_LOG}"))
+        sources.append((folder / _UNTRUSTED, package_file, f"ssd_triton/media/{_UNTRUSTED}"))
+    for copy, source, name in sources:
         if source.is_file() and copy.parent.is_dir():
-            name = source.relative_to(source.parents[2] if source.parent == shared else SHIPPED).as_posix()
             yield copy, name, source.read_text(encoding="utf-8")
 
 

@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image as PilImage
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
@@ -16,6 +15,8 @@ from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.common.progress import progress
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.media.decoding import decode_rgb
+from ssd_triton.media.images import read_served
 from ssd_triton.media.video.source import open_source
 from ssd_triton.simulation.judging.visibility import JudgedFrame, RenderedAnnotations, read_rendered
 
@@ -71,10 +72,10 @@ class RenderedImages:
 
     def pixels_of(self, frame: JudgedFrame) -> UInt8Array:
         """UINT8 [H, W, 3] RGB."""
-        return np.asarray(PilImage.open(io.BytesIO(self._encoded(frame.image))).convert("RGB"))
+        return decode_rgb(self._encoded(frame.image), frame.image.file_name)
 
     def _encoded(self, image: Image) -> bytes:
-        return self._frames[image.file_name] if self._frames else (self._source / image.file_name).read_bytes()
+        return self._frames[image.file_name] if self._frames else read_served(self._source / image.file_name)
 
     def _read_clip(self, expected: int) -> dict[str, bytes]:
         """The chosen frames, without loss."""

@@ -1,0 +1,55 @@
+"""Decoded pictures as they are meant to be seen: square pixels, turned and mirrored as the file says."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+
+from ssd_triton.common.arrays import UInt8Array
+
+_SQUARE = Fraction(1)
+
+
+def pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Width of a pixel by its height; 1 where the file does not say."""
+    return stream.sample_aspect_ratio or _SQUARE
+
+
+def upright_size_px(width_px: int, height_px: int, aspect: Fraction) -> tuple[int, int]:
+    """Size of a picture with square pixels: its width changes, as players do it."""
+    return max(round(width_px * aspect), 1), height_px
+
+
+def upright_rgb(picture: av.VideoFrame, aspect: Fraction) -> UInt8Array:
+    """Convert to RGB with square pixels, upright: UINT8 [H, W, 3], contiguous."""
+    if aspect == _SQUARE:
+        image_rgb = picture.to_ndarray(format="rgb24")
+    else:
+        width_px, height_px = upright_size_px(picture.width, picture.height, aspect)
+        image_rgb = picture.to_ndarray(format="rgb24", width=width_px, height=height_px, interpolation="BICUBIC")
+    return np.ascontiguousarray(_displayed(np.asarray(image_rgb, np.uint8), picture))
+
+
+def _displayed(image_rgb: UInt8Array, picture: av.VideoFrame) -> UInt8Array:
+    """Apply the display matrix, rounded to the nearest of the eight ways to turn and mirror by right angles.
+
+    The matrix (ISO/IEC 14496-12, track header box) leads from a stored pixel (x, y) to the displayed one
+    (a x + c y, b x + d y).
+    """
+    # PyAV's stubs take the container for a mapping of text.
+    matrix: Any = picture.side_data.get(Type.DISPLAYMATRIX.name)
+    if matrix is None:
+        return image_rgb
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return image_rgb[:: _step(d), :: _step(a)]
+    return image_rgb.transpose(1, 0, 2)[:: _step(b), :: _step(c)]
+
+
+def _step(factor: int) -> int:
+    return -1 if factor < 0 else 1
