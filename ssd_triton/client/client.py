@@ -20,9 +20,11 @@ from ssd_triton.client.errors import (
     DeadlineExceededError,
     FramesNotServedError,
     RequestRefusedError,
+    ServerFailedError,
     ServerNotReadyError,
     ServerUnreachableError,
     SharedMemoryUnavailableError,
+    TlsError,
 )
 from ssd_triton.client.inputs import ImageInput, checked_frame, encoded
 from ssd_triton.client.retries import Retries
@@ -297,8 +299,9 @@ class DetectorClient:
     ) -> Outputs:
         try:
             return self._transport.infer(model, input_name, value, outputs, timeout_s, request_id=request_id)
-        except ServerNotReadyError as error:
-            # A server that is starting or stopping has neither ensemble; a retry shows.
+        except (ServerNotReadyError, ServerFailedError, TlsError) as error:
+            # A server that starts or stops has neither ensemble; a retry shows. A proxy that refuses a model may
+            # close the call or the connection before its reason is read.
             if model != self._frames_model or not self._transport.is_ready(self._model):
                 raise
             if self._transport.is_ready(model):

@@ -70,9 +70,12 @@ class RuntimeDir:
         os.pwrite(self._lock, json.dumps({"server_pid": server_pid, "python_envs": mine}).encode(), 0)
 
     def remove(self) -> None:
-        """Remove everything, once the server has ended."""
+        """Remove everything, once the server has ended; may be called again."""
         _remove(self.path)
-        os.close(self._lock)
+        lock, self._lock = self._lock, -1
+        # Closed twice, the number could be another file's by then.
+        if lock >= 0:
+            os.close(lock)
 
 
 def sweep() -> None:
