@@ -63,12 +63,12 @@ def run_bulk(
         shard=Shard(*args.shard),
         output=config.detect.output,
         kind="parquet" if config.detect.format == "parquet" else "jsonl",
-        part_images=config.bulk.part_images,
+        part_images=config.detect.part_images,
         labels=labels,
         score_thresh=config.detect.score_thresh,
         class_ids=class_ids,
     )
-    with connect(config, serve=args.serve, retry_s=config.bulk.retry_s) as client:
+    with connect(config, serve=args.serve, retry_s=config.client.retry_s) as client:
         models = served_models(client, "ssd")
         check_classes(models, len(bulk.labels))
         summary = detect_bulk(client, bulk, models, restart=args.restart)

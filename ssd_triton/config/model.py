@@ -18,7 +18,7 @@ from ssd_triton.common.files import ROOT
 from ssd_triton.config.artefacts import BackboneName, CocoConfig, ParityConfig, QuantizationConfig, TensorRTConfig
 from ssd_triton.config.driving import BrakingConfig, CameraConfig, SimulationConfig, TrackingConfig
 from ssd_triton.config.section import Section
-from ssd_triton.config.serving import BulkConfig, ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig
+from ssd_triton.config.serving import ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig
 from ssd_triton.config.training import TrainingConfig
 
 
@@ -46,7 +46,6 @@ class Config(Section):
     container: ContainerConfig = ContainerConfig()
     client: ClientConfig = ClientConfig()
     detect: DetectConfig = DetectConfig()
-    bulk: BulkConfig = BulkConfig()
     demo: DemoConfig = DemoConfig()
     camera: CameraConfig = CameraConfig()
     braking: BrakingConfig = BrakingConfig()

@@ -65,7 +65,7 @@ def test_killed_three_times_each_line_has_one_result(
 ) -> None:
     rng = random.Random()
     options = ["--manifest", manifest, "--output", tmp_path / "out", "--url", light_server.url("grpc")]
-    options += ["--set", f"bulk.part_images={PART}"]
+    options += ["--set", f"detect.part_images={PART}"]
     for kill in range(KILLS):
         with Interruptible(command(*options), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             wait_for_parts(tmp_path / "out", 1 + 3 * kill, process)
