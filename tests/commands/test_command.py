@@ -148,6 +148,8 @@ def test_values_out_of_range_are_wrong_usage(command: Run, argument: str) -> Non
         (["soak", "--minutes", "inf"], ["argument --minutes", "finite"]),
         (["overload", "--in-flight", "0"], ["argument --in-flight"]),
         (["fetch-weights", "--retries", "101"], ["argument --retries"]),
+        (["detect", "--manifest", "x", "--shard", "0/3"], ["argument --shard", "got '0/3'", "the first is 1/16"]),
+        (["detect", "--manifest", "x", "--shard", "4/3"], ["argument --shard", "expected N/COUNT"]),
         (["detect", "x", "--protocol", "htp"], ["argument --protocol", "grpc"]),
         (["detect", "x", "--scor-thresh", "0.3"], ["did you mean '--score-thresh'?"]),
         (["detect", "x", "--score", "0.3"], ["unrecognized arguments"]),
@@ -161,6 +163,19 @@ def test_values_out_of_range_are_wrong_usage(command: Run, argument: str) -> Non
 )
 def test_wrong_usage_is_one_line(command: Run, arguments: list[str], words: list[str]) -> None:
     assert_wrong_usage(command(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["got no input", "--manifest"]),
+        (["x.jpg", "--manifest", "list.txt"], ["got --manifest and 'x.jpg'", "expected one of them"]),
+        (["--manifest", "list.txt", "--format", "csv"], ["got the format csv", "jsonl or parquet"]),
+        (["--manifest", "list.txt", "--crops"], ["--crops", "results alone"]),
+    ],
+)
+def test_detect_takes_inputs_or_a_list(command: Run, arguments: list[str], words: list[str]) -> None:
+    assert_one_line_error(command("detect", *arguments), *words)
 
 
 def test_a_missing_library_is_one_line_with_its_extra(command: Run) -> None:
