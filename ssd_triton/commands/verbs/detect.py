@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         crops=settings.crops,
     )
     sources = find_sources(args.inputs, recursive=args.recursive)
-    with connect(config, serve=args.serve) as client:
+    with connect(config, serve=args.serve, retry_s=config.client.retry_s) as client:
         summary = detect(client, sources, options)
     for path in summary.written:
         print(relative_to_cwd(path))
