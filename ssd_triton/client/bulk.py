@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -168,10 +168,14 @@ def _detect_missing_parts(client: DetectorClient, bulk: Bulk, open_part: OpenPar
     positions = ((number // bulk.part_images, image) for number, image in enumerate(bulk.images()))
     todo = ((index, image) for index, image in positions if index not in done)
 
+    # Each of these threads takes the next image as soon as it has an answer. client.submit would have to wake the main
+    # thread first, and the server would wait for it.
+    threads = ThreadPoolExecutor(client.in_flight, thread_name_prefix="bulk")
+
     def submit(one: tuple[int, Result]) -> Future[Detections]:
         file = one[1].file
         # The client refuses addresses, and says so; joined to a folder they would be none.
-        return client.submit(file if "://" in file else bulk.manifest.parent / file)
+        return threads.submit(client.detect, file if "://" in file else bulk.manifest.parent / file)
 
     def results() -> Iterator[tuple[int, Result]]:
         progress = _Progress(summary)
@@ -186,10 +190,14 @@ def _detect_missing_parts(client: DetectorClient, bulk: Bulk, open_part: OpenPar
             progress.count()
             yield index, result
 
-    for index, part in groupby(results(), key=lambda one: one[0]):
-        with open_part(bulk.part(index)) as write:
-            for _, result in part:
-                write(result)
+    try:
+        for index, part in groupby(results(), key=lambda one: one[0]):
+            with open_part(bulk.part(index)) as write:
+                for _, result in part:
+                    write(result)
+    finally:
+        # Without waiting: the client ends retries when it is closed.
+        threads.shutdown(wait=False, cancel_futures=True)
     return summary
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +17,11 @@ from typing import Any
 
 import pytest
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import assert_one_line_error, free_url
-from tests.images import encode, noise
 from tests.interruptible import Interruptible
 from tests.serving.test_image import requirements
 
@@ -33,7 +35,9 @@ KILLS = 3
 def manifest(tmp_path: Path) -> Path:
     """A list of small images, some of which cannot be had; line 1 begins with a byte order mark, and one is blank."""
     (tmp_path / "in").mkdir()
-    image = encode(noise(), "PNG")
+    buffer = io.BytesIO()
+    Image.effect_noise((16, 16), 50).convert("RGB").save(buffer, "PNG")
+    image = buffer.getvalue()
     files = [f"in/{number}.png" for number in range(IMAGES)]
     for file in files:
         (tmp_path / file).write_bytes(image)
@@ -88,6 +92,21 @@ def test_killed_three_times_each_line_has_one_result(
     assert "download it first" in refused["https://example.com/a.png"]
     assert all(box["class_name"] for one in found if "error" not in one for box in one["detections"])
     assert sum(len(one.get("detections", [])) for one in found) >= IMAGES - 3
+
+
+def test_ctrl_c_leaves_whole_parts(light_server: EmbeddedServer, manifest: Path, tmp_path: Path) -> None:
+    options = ["--manifest", manifest, "--output", "out", "--url", light_server.url("grpc")]
+    options += ["--set", f"detect.part_images={PART}"]
+    with Interruptible(command(*options), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        wait_for_parts(tmp_path / "out", 1, process)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr.endswith("interrupted\n")
+    assert "Traceback" not in stderr
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".journal", ".jsonl"}
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert all(len(path.read_text().splitlines()) == PART for path in (tmp_path / "out").glob("*.jsonl"))
 
 
 def test_shards_share_a_folder_and_have_all_lines(
