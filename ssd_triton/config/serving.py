@@ -148,8 +148,8 @@ class DemoConfig(Section):
     """time without any answer after which the run ends"""
     assumed_latency_s: float = Field(default=0.1, ge=0, le=60)
     """delay from camera to decision for a file, unless it is played in real time: then it is measured"""
-    max_ego_gap_s: Seconds = 0.5
-    """longest gap between samples of --ego-speed-csv in which the speed counts as known"""
+    max_ego_gap_s: float = Field(default=2.0, gt=0, le=2)
+    """longest gap between samples of --ego-speed-csv that is interpolated; 2 s are a log of 1 Hz without one sample"""
     view_range_m: float = Field(default=60, ge=10, le=200)
     """length of the road seen from above"""
     x264_preset: X264Preset = "ultrafast"
