@@ -9,7 +9,7 @@
 # make docs                  the documentation as a site in site/
 # make diagrams              the documentation's diagrams, after a change of their sources (needs Graphviz)
 # make audit                 licences and known vulnerabilities of what is installed
-# make lock                  newer versions for constraints.txt
+# make lock                  newer versions for constraints.txt, and the image's packages with their hashes
 # They set everything up from a fresh clone and are quick the second time.
 
 PYTHON ?= python3
@@ -19,6 +19,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPER := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+LOCK := $(BIN)/uv pip compile --quiet --no-annotate --custom-compile-command 'make lock'
+LOCK_IMAGE := $(LOCK) --python-version 3.12 --python-platform linux --generate-hashes
 VIDEO ?=
 MINUTES ?= 30
 SERVICE ?= pypi
@@ -86,8 +88,11 @@ audit: $(DEVELOPER)
 
 lock: $(INSTALLED)
 	$(PIP_INSTALL) uv
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --extra all --extra dev --no-annotate \
-		--custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
+	$(LOCK) --universal --upgrade --python-version 3.10 --extra all --extra dev \
+		--output-file constraints.txt pyproject.toml
+	$(LOCK_IMAGE) --constraints constraints.txt --no-strip-extras \
+		--output-file deploy/container/requirements.txt deploy/container/requirements.in
+	$(LOCK_IMAGE) --no-deps --output-file deploy/container/tensorrt.txt deploy/container/tensorrt.in
 
 clean:
 	rm -rf $(VENV) .*_cache reports site model_repository/*/1/*.onnx model_repository/*/1/*.pt model_repository/*/1/*.plan \

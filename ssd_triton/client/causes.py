@@ -18,6 +18,7 @@ from ssd_triton.client.errors import (
     ServerStoppingError,
     ServerUnreachableError,
     SharedMemoryForgottenError,
+    SpoiledBatchError,
     TlsError,
 )
 
@@ -44,6 +45,11 @@ _UNLOADED = "has no available versions"
 _PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 _FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
 """Begins Triton's answer when a region is not registered."""
+
+_SPOILED = "incomplete string data for inference input"
+"""Begins the python backend's answer to a whole batch of which one request has less bytes than it says.
+
+This client's own requests never have."""
 
 
 def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
@@ -121,7 +127,8 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
         return ServerStoppingError(f"{url}: {message}")
     if _FORGOTTEN.match(message):
         return SharedMemoryForgottenError(f"{url}: {message}: the server has been restarted")
-    return None
+    spoiled = SpoiledBatchError(f"{url}: {message}: another client's broken request was in the same batch")
+    return spoiled if message.startswith(_SPOILED) else None
 
 
 def unreachable(url: str, reason: str) -> ServerUnreachableError:

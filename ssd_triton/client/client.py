@@ -18,16 +18,19 @@ from ssd_triton.client.endpoint import parse_endpoint
 from ssd_triton.client.errors import (
     ClientError,
     DeadlineExceededError,
+    FramesNotServedError,
     RequestRefusedError,
+    ServerFailedError,
     ServerNotReadyError,
     ServerUnreachableError,
     SharedMemoryUnavailableError,
+    TlsError,
 )
 from ssd_triton.client.inputs import ImageInput, checked_frame, encoded
 from ssd_triton.client.retries import Retries
 from ssd_triton.client.shared_memory import FramePool
 from ssd_triton.client.tls import Tls
-from ssd_triton.client.transport import Outputs, make_transport
+from ssd_triton.client.transport import Outputs, SharedInput, make_transport
 from ssd_triton.common.arrays import AnyArray
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.in_flight import submit_ahead
@@ -112,6 +115,7 @@ class DetectorClient:
         self._may_submit = threading.BoundedSemaphore(in_flight)
         self._shared_memory_required = use_shared_memory is True
         wanted = endpoint.is_loopback if use_shared_memory is None else use_shared_memory
+        self._frames_as_files = False
         # detect_frame may run on the caller's thread besides the executor's.
         self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None
 
@@ -137,8 +141,8 @@ class DetectorClient:
         return self._retries.count
 
     def is_ready(self) -> bool:
-        """Whether the server and both ensembles are ready; raises ServerUnreachableError when nothing answers."""
-        return self._transport.is_ready(self._model) and self._transport.is_ready(self._frames_model)
+        """Whether the server and its ensemble for files are ready; raises ServerUnreachableError if nothing answers."""
+        return self._transport.is_ready(self._model)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until the server is ready.
@@ -154,8 +158,7 @@ class DetectorClient:
                 if self.is_ready():
                     return
                 problem: ClientError = ServerNotReadyError(
-                    f"{self._url}: '{self._model}' or '{self._frames_model}' is not ready after {timeout_s:g} s: see "
-                    "the server's log"
+                    f"{self._url}: '{self._model}' is not ready after {timeout_s:g} s: see the server's log"
                 )
             except (ServerUnreachableError, DeadlineExceededError) as error:
                 problem = error
@@ -195,20 +198,28 @@ class DetectorClient:
     def detect_frame(self, frame_rgb: AnyArray) -> Detections:
         """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
 
+        A server that serves no raw frames (``serve --expose``) gets the frame as a file with the same pixels.
+
         Raises:
             RequestRefusedError: The frame has another type, rank or dtype, or is empty; it was not sent.
             ClientError: The subclass for another cause.
         """
         frames = np.ascontiguousarray(checked_frame(frame_rgb))[np.newaxis]
-        if self._frame_pool is not None:
-            try:
-                return _to_detections(self._infer_shared(self._frame_pool, frames))[0]
-            except SharedMemoryUnavailableError as error:
-                if self._shared_memory_required:
-                    raise
-                logging.info("sending frames over the connection: %s", error)
-                self._frame_pool = None
-        return _to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
+        try:
+            if self._frame_pool is not None:
+                try:
+                    return _to_detections(self._infer_shared(self._frame_pool, frames))[0]
+                except SharedMemoryUnavailableError as error:
+                    if self._shared_memory_required:
+                        raise
+                    logging.info("sending frames over the connection: %s", error)
+                    self._frame_pool = None
+            if not self._frames_as_files:
+                return _to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
+        except FramesNotServedError as error:
+            logging.info("sending frames as files: %s", error)
+            self._frames_as_files, self._frame_pool = True, None
+        return self.detect(frame_rgb)
 
     def submit(self, image: ImageInput) -> Future[Detections]:
         """Start :meth:`detect` and return at once; waits only while ``in_flight`` requests are in flight."""
@@ -274,19 +285,38 @@ class DetectorClient:
 
     def _infer(self, model: str, input_name: str, value: AnyArray, outputs: Sequence[str] = OUTPUTS) -> Outputs:
         return self._send(
-            lambda timeout_s, request_id: self._transport.infer(
+            lambda timeout_s, request_id: self._infer_once(
                 model, input_name, value, outputs, timeout_s, request_id=request_id
             )
         )
+
+    def _infer_once(
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray | SharedInput,
+        outputs: Sequence[str],
+        timeout_s: float,
+        *,
+        request_id: str,
+    ) -> Outputs:
+        try:
+            return self._transport.infer(model, input_name, value, outputs, timeout_s, request_id=request_id)
+        except (ServerNotReadyError, ServerFailedError, TlsError) as error:
+            # A server that starts or stops has neither ensemble; a retry shows. A proxy that refuses a model may
+            # close the call or the connection before its reason is read.
+            if model != self._frames_model or not self._transport.is_ready(self._model):
+                raise
+            if self._transport.is_ready(model):
+                raise
+            raise FramesNotServedError(str(error)) from error
 
     def _infer_shared(self, pool: FramePool, frames: AnyArray) -> Outputs:
         """Place the frames anew for each try: a restarted server needs the region registered again."""
 
         def infer(timeout_s: float, request_id: str) -> Outputs:
             with pool.place(frames) as shared:
-                return self._transport.infer(
-                    self._frames_model, "FRAME", shared, OUTPUTS, timeout_s, request_id=request_id
-                )
+                return self._infer_once(self._frames_model, "FRAME", shared, OUTPUTS, timeout_s, request_id=request_id)
 
         return self._send(infer)
 

@@ -12,6 +12,8 @@ The tree; ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by
         ├── DeadlineExceededError            * with retry_s
         ├── SharedMemoryUnavailableError
         ├── SharedMemoryForgottenError *
+        ├── SpoiledBatchError *
+        ├── FramesNotServedError
         ├── TlsError
         └── ServerFailedError
             ├── BackendProcessDiedError      * with retry_s
@@ -63,6 +65,14 @@ class SharedMemoryUnavailableError(ClientError):
 
 class SharedMemoryForgottenError(ClientError):
     """The server has restarted and no longer knows a region. A retry registers the region again."""
+
+
+class SpoiledBatchError(ClientError):
+    """Another client's broken request was in the same batch, and Triton refused them all. A retry is safe."""
+
+
+class FramesNotServedError(ClientError):
+    """The server serves files and no raw frames. The client then sends frames as files by itself."""
 
 
 class TlsError(ClientError):

@@ -18,6 +18,7 @@ from ssd_triton.client.errors import (
     ServerStoppingError,
     ServerUnreachableError,
     SharedMemoryForgottenError,
+    SpoiledBatchError,
 )
 
 Result = TypeVar("Result")
@@ -26,7 +27,13 @@ _RETRIES_WHILE_STOPPING = 10
 """Some six seconds: with replicas, every other try may reach the one that is stopping, for as long as that takes."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
-_MAY_PASS = (ServerUnreachableError, ServerNotReadyError, ServerOverloadedError, SharedMemoryForgottenError)
+_MAY_PASS = (
+    ServerUnreachableError,
+    ServerNotReadyError,
+    ServerOverloadedError,
+    SharedMemoryForgottenError,
+    SpoiledBatchError,
+)
 """May be gone a moment later."""
 _MAY_PASS_WITH_A_RESTART = (*_MAY_PASS, DeadlineExceededError, BackendProcessDiedError)
 

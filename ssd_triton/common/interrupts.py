@@ -11,6 +11,22 @@ from types import FrameType
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
+def interrupt_once() -> None:
+    """From now on the first Ctrl-C or SIGTERM interrupts, and further ones are ignored: what it starts is finished.
+
+    For a command whose end takes a bounded time. A signal that is ignored already stays so.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for one in handled:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    handled = [number for number in _INTERRUPTS if callable(signal.getsignal(number))]
+    for number in handled:
+        signal.signal(number, handle)
+
+
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block is done; then they do what they would have done at once.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ssd_triton.config.section import Fraction, Seconds, Section
+from ssd_triton.config.section import Fraction, Section
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
@@ -106,8 +106,6 @@ class CocoConfig(Section):
     """requests in flight at once"""
     batch: int = Field(default=1, ge=1, le=64)
     """images in a request"""
-    retry_s: Seconds = 120
-    """time for which a request is retried while the server is away; not with --serve"""
     worst_misses: int = Field(default=12, ge=0, le=1000)
     """number of pictures in the report"""
     name_map: dict[str, str] = _PASCAL_VOC_NAMES

@@ -51,6 +51,10 @@ class ServerConfig(Section):
     """port of HTTP; 0 takes any free port"""
     metrics_port: Port = 8002
     """port of the Prometheus metrics; 0 takes any free port"""
+    expose: bool = False
+    """loading of 'ssd' and its members alone, for a server that strangers reach: no raw frames, no model control"""
+    max_restarts: int = Field(default=5, ge=0, le=1000)
+    """restarts within ten minutes of a server that dies, before 'serve' gives up; 0: none"""
     startup_timeout_s: Seconds = 120
     """longest wait until all models are loaded"""
     shutdown_timeout_s: Seconds = 15
@@ -74,10 +78,26 @@ class ServerConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _exposed(self) -> ServerConfig:
+        if self.expose and self.model_control:
+            raise ValueError("expose closes the loading of models: expected it without model_control")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> ServerConfig:
+        ports = {name: getattr(self, name) for name in ("grpc_port", "http_port", "metrics_port")}
+        for name, port in ports.items():
+            same = [other for other in ports if port and ports[other] == port and other != name]
+            if same:
+                raise ValueError(f"got {port} for {name} and {same[0]}, expected different ports; 0 takes any free one")
+        return self
+
     def for_one_run(self) -> ServerConfig:
         """The same for a server that one command starts for itself: free ports of loopback, without TLS."""
         ports = {"grpc_port": 0, "http_port": 0, "metrics_port": 0}
-        return self.model_copy(update={"host": "127.0.0.1", **ports, "model_control": False, "tls": ServerTlsConfig()})
+        closed = {"expose": False, "model_control": False, "tls": ServerTlsConfig()}
+        return self.model_copy(update={"host": "127.0.0.1", **ports, **closed})
 
 
 class ContainerConfig(Section):
@@ -115,6 +135,8 @@ class ClientConfig(Section):
     """host:port of a running server; none: server.host and the port of the protocol"""
     timeout_s: Seconds = 30
     """deadline of one request, retries included"""
+    retry_s: Seconds = 120
+    """time for which detect and coco-eval retry a request while the server is away; not with --serve"""
     in_flight: InFlight = 4
     """requests in flight at once"""
     tls: ClientTlsConfig = ClientTlsConfig()
@@ -144,7 +166,7 @@ class DemoConfig(Section):
     """most frames in flight in real time; with more of them, each one waits longer"""
     max_age_s: Seconds = 1.0
     """age at which frames are dropped in real time, and answers are ignored"""
-    server_deadline_s: Seconds = 10
+    server_deadline_s: Seconds = 30
     """time without any answer after which the run ends"""
     assumed_latency_s: float = Field(default=0.1, ge=0, le=60)
     """delay from camera to decision for a file, unless it is played in real time: then it is measured"""

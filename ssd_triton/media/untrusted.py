@@ -21,8 +21,9 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Decoders that an image may reach: the fewer, the less there is to attack."""
 JPEG_MAGIC = b"\xff\xd8\xff"
-START_OF_SCAN = b"\xff\xda"
-"""Marker in a JPEG; the pixels' own bytes cannot hold it, since a zero follows every 0xff in them."""
+START_OF_SCAN = 0xDAFF
+"""Marker in a JPEG, ff da, as a number whose first byte is the lower; the pixels' own bytes cannot hold it, since a
+zero follows every ff in them."""
 MAX_SCANS = 100
 """Scans of a JPEG; cameras and optimisers write 10 or 12, and libtiff has the same limit."""
 SCANS_PER_DECODING = 20
@@ -179,12 +180,18 @@ def _work_px(image: Image.Image, data: bytes) -> int:
     tiff_tags = getattr(image, "tag_v2", {})
     if not (is_jpeg or (image.format == "TIFF" and tiff_tags.get(TiffImagePlugin.COMPRESSION) == TIFF_JPEG)):
         return pixels
-    scans = bytes(data).count(START_OF_SCAN)
+    scans = _count_scans(data)
     if not is_jpeg:  # Every strip or tile is a JPEG of its own.
         scans = scans // max(1, len(_first(tiff_tags, STRIP_TAGS)))
     if scans > MAX_SCANS:
         raise RefusedInputError(f"got a JPEG of {scans} scans, expected at most {MAX_SCANS}")
     return pixels * (SCANS_PER_DECODING + scans) // SCANS_PER_DECODING
+
+
+def _count_scans(data: bytes) -> int:
+    """Count the markers of scans: as pairs of bytes that begin at even and at odd places, for a third of the time."""
+    pairs = (np.frombuffer(data, "<u2", (len(data) - first) // 2, first) for first in (0, 1))
+    return sum(int(np.count_nonzero(pair == START_OF_SCAN)) for pair in pairs)
 
 
 def _check_tiff(file: _BoundedFile, file_bytes: int) -> None:

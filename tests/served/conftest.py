@@ -17,6 +17,7 @@ from ssd_triton.media.video import open_source
 from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import write_light_repository
+from tests.served.proxies import Certificates
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -45,6 +46,11 @@ def light_server(config: Config, light_repository: Path) -> Iterator[EmbeddedSer
     """For tests of what is around the detector: requests, images, interruptions, loads that are no overload."""
     with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.made(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.common.detections import Detections
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.serving.server import EmbeddedServer
-from tests.images import encode
 from tests.served.helpers import assert_equal
 
 

@@ -262,7 +262,7 @@ def disturbed(
             future = pool.submit(evaluate_served, client, dataset, folder, SETTINGS, name="ssd")
             wait_for_results(folder / JOURNAL, 2, lambda: not future.done())
             os.kill(first.pid, signal.SIGKILL)
-        ports = {"grpc_port": first.grpc_port, "http_port": first.http_port, "metrics_port": first.metrics_port}
+        ports = {name: getattr(first.config, name) for name in ("grpc_port", "http_port", "metrics_port")}
         with client, EmbeddedServer(repository_after, "onnx_fp32", config.server.model_copy(update=ports)) as second:
             # All that is lost beyond the time without a server, but for the requests that it was killed with.
             assert seconds_until_asked(second) < 2

@@ -43,7 +43,7 @@ def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subpro
     """``tools/serve.py`` as a supervisor runs it."""
     flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
     # What waits for a dead process is never answered: its server need not wait for that when it ends.
-    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build"]
+    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build", "--max-restarts", "0"]
     command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags, "--set", "server.shutdown_timeout_s=1"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -142,7 +142,7 @@ def test_a_server_killed_under_the_demo_loses_nothing(
                 assert not future.done()
                 time.sleep(0.01)
             os.kill(first.pid, signal.SIGKILL)
-        ports = {name: getattr(first, name) for name in ("grpc_port", "http_port", "metrics_port")}
+        ports = {name: getattr(first.config, name) for name in ("grpc_port", "http_port", "metrics_port")}
         with client, EmbeddedServer(light_repository, "onnx_fp32", settings.model_copy(update=ports)) as second:
             lost_s = seconds_until_asked(second, "ssd_preprocess_frames")
             summary = future.result(timeout=120)

@@ -32,7 +32,7 @@ def test_triton_knows_the_options(server: EmbeddedServer) -> None:
 
 def test_the_server_has_the_metrics(server: EmbeddedServer) -> None:
     """Those of the GPU are of a machine with one; Triton's documentation names them."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.config.metrics_port}/metrics", timeout=10) as answer:
         served = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.MULTILINE))
     used = set(re.findall(r"\bnv_\w+", " ".join(expressions())))
     on_gpu = {f"nv_gpu_{name}" for name in ("utilization", "memory_used_bytes", "memory_total_bytes", "power_usage")}

@@ -30,10 +30,10 @@ def test_serves_from_the_image_s_files_and_packages(image_files: Path, tmp_path:
     if "SSD_TEST_NETWORK" not in os.environ:
         pytest.skip("installs the image's packages from the package index: set SSD_TEST_NETWORK=1")
     python = tmp_path / "venv/bin/python3"
-    requirements_file = ROOT / "deploy/container/requirements.txt"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "-r", requirements_file], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--require-hashes"]
+    for name, options in (("requirements", []), ("tensorrt", ["--no-build-isolation"])):
+        subprocess.run([*pip, *options, "-r", ROOT / f"deploy/container/{name}.txt"], check=True)
     wheel = find_triton(tmp_path / "wheel")
     server = tmp_path / "bin/tritonserver"
     server.parent.mkdir()

@@ -22,7 +22,7 @@ from ssd_triton.client import (
 from ssd_triton.config import Config
 from ssd_triton.measuring.overload.report import write_report
 from ssd_triton.measuring.overload.run import OverloadSettings, RequestOutcome, measure_overload
-from ssd_triton.measuring.soak.traffic import same_detections
+from ssd_triton.measuring.traffic import same_detections
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import copy_repository
 from tests.served.helpers import executed
@@ -74,7 +74,7 @@ def test_a_full_queue_on_a_stream(limited: EmbeddedServer, photograph: bytes) ->
 
 def wait_idle(server: EmbeddedServer, photograph: bytes) -> None:
     """What a client has given up may still be computed."""
-    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    url = f"http://127.0.0.1:{server.config.metrics_port}/metrics"
     deadline_s = time.monotonic() + 60
     pending = re.compile(rb"^nv_inference_pending_request_count\{.*\} ([1-9]\d*)", re.MULTILINE)
     while pending.search(urllib.request.urlopen(url, timeout=10).read()):

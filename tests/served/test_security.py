@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import socket
-import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,46 +23,19 @@ from ssd_triton.client import (
 from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER
 from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerTlsConfig
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.protection import (
     read_admin_key,
 )
-from tests.certificates import Authority, KeyPair
-from tests.conftest import assert_one_line_error, free_url
+from tests.conftest import assert_one_line_error
 from tests.served.helpers import Gate
+from tests.served.proxies import Certificates, Front, haproxy, nginx
 
 MODULES = {"grpc": grpc_client, "http": http_client}
 HEADERS = {"grpc": GRPC_ADMIN_HEADER, "http": ADMIN_HEADER}
 PERSON = 1
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """A server's and a client's of one authority, and a client's of another."""
-
-    authority: Path
-    server: KeyPair
-    client: KeyPair
-    stranger: KeyPair
-
-    def trusting(self, pair: KeyPair | None) -> Tls:
-        """Of a client that trusts the authority and shows this certificate."""
-        return Tls(self.authority) if pair is None else Tls(self.authority, pair.certificate, pair.private_key)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority, elsewhere = Authority(folder, "authority"), Authority(folder, "elsewhere")
-    return Certificates(
-        authority.certificate,
-        authority.server("server", "127.0.0.1"),
-        authority.client("client"),
-        elsewhere.client("stranger"),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -147,60 +114,30 @@ def test_a_closed_api_is_named(server: EmbeddedServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def proxy(
+def nginx_front(
     server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """The proxy of ``deploy/nginx`` before the session's server: its address by protocol."""
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None:
-        pytest.skip("nginx is not installed (Debian: apt install nginx-light)")
-    folder = tmp_path_factory.mktemp("nginx")
-    urls = {"http": free_url(), "grpc": free_url()}
-    text = (ROOT / "deploy/nginx/nginx.conf").read_text(encoding="utf-8")
-    for old, new in {
-        "/etc/ssd-triton/server.pem": str(certificates.server.certificate),
-        "/etc/ssd-triton/server.key": str(certificates.server.private_key),
-        "/etc/ssd-triton/client_ca.pem": str(certificates.authority),
-        "/run/ssd-triton": str(folder),
-        "127.0.0.1:8443": urls["http"],
-        "127.0.0.1:8444": urls["grpc"],
-        "127.0.0.1:8000": server.url("http"),
-        "127.0.0.1:8001": server.url("grpc"),
-    }.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    # Workers of a root's NGINX would run as another user, to whom this folder is closed.
-    directives = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
-    with subprocess.Popen([nginx, "-c", str(folder / "nginx.conf"), "-g", directives]) as process:
-        try:
-            wait_for_port(urls["http"])
-            yield urls
-        finally:
-            process.terminate()
+) -> Iterator[Front]:
+    with nginx(server, certificates, tmp_path_factory.mktemp("nginx")) as front:
+        yield front
 
 
-def wait_for_port(url: str, timeout_s: float = 10) -> None:
-    host, port = url.split(":")
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
-        else:
-            return
+@pytest.fixture(scope="module")
+def haproxy_front(
+    server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    with haproxy(server, certificates, tmp_path_factory.mktemp("haproxy")) as front:
+        yield front
 
 
-@pytest.fixture(params=["grpc by Triton", "grpc by the proxy", "http by the proxy"])
+@pytest.fixture(params=["grpc by triton", "grpc by nginx", "http by nginx", "grpc by haproxy", "http by haproxy"])
 def endpoint(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Everything that speaks mutual TLS: its protocol and its address."""
-    if request.param == "grpc by Triton":
+    protocol, by = request.param.split(" by ")
+    if by == "triton":
         running: EmbeddedServer = request.getfixturevalue("protected")
-        return "grpc", running.url("grpc")
-    protocol = request.param.split()[0]
-    return protocol, request.getfixturevalue("proxy")[protocol]
+        return protocol, running.url("grpc")
+    front: Front = request.getfixturevalue(f"{by}_front")
+    return protocol, front.urls[protocol]
 
 
 def client_of(endpoint: tuple[str, str], tls: Tls | None, timeout_s: float = 60) -> DetectorClient:
@@ -266,58 +203,3 @@ def test_detect_over_tls(
     own = ("--ssl-certificate", certificates.client.certificate, "--ssl-private-key", certificates.client.private_key)
     assert run_script(*command, *trusted, *own).returncode == 0
     assert_one_line_error(run_script(*command, "--ssl", *own, "--timeout-s", 5), "no trust", "--ssl-root-certificates")
-
-
-# --- What the proxy lets through --------------------------------------------------------------------------------------
-
-
-def test_the_proxy_offers_inference_only(proxy: dict[str, str], certificates: Certificates) -> None:
-    tls = certificates.trusting(certificates.client)
-    http = http_client.InferenceServerClient(proxy["http"], **tls.http_arguments())
-    grpc = open_channel(proxy["grpc"], tls)
-    for call in (
-        lambda client: client.get_model_repository_index(),
-        lambda client: client.get_system_shared_memory_status(),
-        lambda client: client.get_log_settings(),
-    ):
-        for client in (http, grpc):
-            with pytest.raises(InferenceServerException, match="404"):
-                call(client)
-
-
-@pytest.mark.parametrize("protocol", MODULES)
-def test_the_proxy_refuses_what_is_too_large(
-    proxy: dict[str, str], certificates: Certificates, protocol: str, photograph: bytes
-) -> None:
-    with client_of((protocol, proxy[protocol]), certificates.trusting(certificates.client)) as client:
-        with pytest.raises(ClientError, match=r"413|too large"):
-            client.detect(bytes(100_000_000))
-        assert len(client.detect(photograph)) > 0
-
-
-def proxied_post(url: str, certificates: Certificates, headers: str, body: bytes) -> bytes:
-    """What the proxy answers to an inference request that no client of ours would send."""
-    context = ssl.create_default_context(cafile=str(certificates.authority))
-    context.load_cert_chain(certificates.client.certificate, certificates.client.private_key)
-    host, port = url.split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as plain:
-        with context.wrap_socket(plain, server_hostname=host) as connection:
-            connection.sendall(f"POST /v2/models/ssd/infer HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
-            return connection.recv(1000)
-
-
-def test_the_proxy_keeps_away_what_kills_triton(
-    server: EmbeddedServer, proxy: dict[str, str], certificates: Certificates
-) -> None:
-    """Sent straight to Triton 24.10, the first and the last of these end it with a segmentation fault."""
-    chunks = b"1\r\na\r\n" * 300_000 + b"0\r\n\r\n"
-    nested = b'{"inputs":' + b"[" * 5_000_000
-    short = "Inference-Header-Content-Length: 9999"
-    for headers, body in (
-        (f"Transfer-Encoding: chunked\r\n{short}", chunks),
-        (f"Content-Length: 9999\r\n{short}", nested[:9999]),
-        (f"Content-Length: {len(nested)}", nested),
-    ):
-        answer = proxied_post(proxy["http"], certificates, headers, body)
-        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 500 ")), answer
-        server.check()

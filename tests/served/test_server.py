@@ -58,7 +58,7 @@ def test_listens_on_loopback_only(server: EmbeddedServer) -> None:
     loopback = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, also as an IPv6 socket sees it
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     listening = [row[1].split(":") for row in rows if row[3] == "0A"]
-    for port in (server.grpc_port, server.http_port, server.metrics_port):
+    for port in (server.config.grpc_port, server.config.http_port, server.config.metrics_port):
         addresses = {address for address, listening_port in listening if int(listening_port, 16) == port}
         assert addresses
         assert addresses <= loopback
@@ -99,7 +99,7 @@ def test_execution_accelerators_are_honoured(
     server: EmbeddedServer, with_variant: Path, settings: ServerConfig, photograph: bytes, config: Config
 ) -> None:
     """Triton's own syntax selects OpenVINO for the detector, and nothing else does."""
-    for name in ("ssd", "ssd_frames", "ssd_preprocess"):
+    for name in ("ssd", "ssd_frames", "ssd_preprocess", "ssd_preprocess_frames"):
         shutil.copytree(ROOT / "model_repository" / name, with_variant / name)
     shutil.copy(config.model_repository / "ssd_detector/1/onnx_fp32.onnx", with_variant / "ssd_detector/1")
     configs = with_variant / "ssd_detector/configs"
@@ -163,7 +163,7 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
         wait_until(lambda: server.pid not in group_members(group))
         with pytest.raises(ServerError, match="was killed by SIGKILL"):
             server.check()
-        runtime_name = server._runtime_dir.name
+        runtime_name = server._runtime_dir.path.name
     wait_until(lambda: group_members(group) == [])
     assert list(SHM.glob(f"{runtime_name}*")) == []
 

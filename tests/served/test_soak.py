@@ -21,10 +21,10 @@ from ssd_triton.client import (
 )
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.measuring.soak import request_cases as cases
+from ssd_triton.measuring import request_cases as cases
 from ssd_triton.measuring.soak.report import soak_markdown, write_report
 from ssd_triton.measuring.soak.run import SoakSettings, soak
-from ssd_triton.measuring.soak.traffic import RequestStream, SoakTraffic, same_detections
+from ssd_triton.measuring.traffic import CheckedTraffic, RequestStream, same_detections
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.served.helpers import executed
@@ -86,9 +86,9 @@ def test_a_soak_notices_wrong_answers(light_grpc_detector: DetectorClient, case:
 
     bad_fraction = 1.0 if "bad" in case else 0.0
     stream = RequestStream("ssd", cases.views()[:1], cases.refused_images()[:1], ask, same_detections, workers=1)
-    with SoakTraffic([stream], bad_fraction, seed=0) as traffic:
+    with CheckedTraffic([stream], bad_fraction, seed=0) as traffic:
         deadline_s = time.monotonic() + 30
-        while not traffic.tallies["ssd"].wrong:
+        while not traffic.tallies["ssd"].problems:
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
     assert traffic.tallies["ssd"].problems[0].startswith(words)

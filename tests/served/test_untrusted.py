@@ -11,10 +11,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.common.model_names import PREPROCESS
+from ssd_triton.measuring.attack.files import noise
 from ssd_triton.measuring.fuzz.run import fuzz_server
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import children_of
-from tests.images import encode, noise
 
 # --- The fuzzer -------------------------------------------------------------------------------------------------------
 

@@ -19,10 +19,16 @@ from ssd_triton.common.files import ROOT
 
 CHART = ROOT / "deploy/helm/ssd-triton"
 PROMETHEUS = ROOT / "deploy/prometheus"
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 EVERYTHING = [
     *("engineCache.persistent=true", "podMonitor.enabled=true", "prometheusRule.enabled=true"),
     *("grafanaDashboard.enabled=true", "autoscaling.enabled=true", "runtimeClassName=nvidia"),
-    *("imagePullSecrets[0].name=registry", "extraOptions[0]=--log-verbose=1", "podAnnotations.a=b"),
+    *(
+        f"image.digest={DIGEST}",
+        "imagePullSecrets[0].name=registry",
+        "extraOptions[0]=--log-verbose=1",
+        "podAnnotations.a=b",
+    ),
     *("engineCache.storageClassName=fast", "nodeSelector.gpu=l4", "podMonitor.labels.release=prometheus"),
     *("serviceAccount.annotations.a=b", "networkPolicy.clients[0].podSelector.matchLabels.app=camera"),
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].key=a",

@@ -11,6 +11,8 @@ from ssd_triton.config import Config
 from ssd_triton.serving.repository.build import ensure_built
 
 DOCKERFILE = ROOT / "Dockerfile.triton"
+ALIVE = ROOT / "deploy/container/alive.sh"
+"""The probe of chart, KServe and Dockerfile."""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -26,8 +28,13 @@ def arguments_of(keyword: str) -> list[str]:
 
 def copied() -> list[tuple[str, str]]:
     """Source in the build context and destination in the image, of each COPY below the working folder."""
-    pairs = [rest.split() for rest in arguments_of("COPY")]
-    return [(source, target) for source, target in pairs if not target.startswith("/")]
+    return [(source, target) for source, target in all_copied() if not target.startswith("/")]
+
+
+def all_copied() -> list[tuple[str, str]]:
+    """Source in the build context and destination of each file or folder that is copied."""
+    words = [rest.split() for rest in arguments_of("COPY")]
+    return [(source, target) for *sources, target in words for source in sources]
 
 
 def copy_image_files(config: Config, root: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,20 @@ import yaml
 from ssd_triton.commands.parser import parse_verb
 from ssd_triton.common.files import ROOT
 from ssd_triton.serving.repository.repository import ModelRepository
-from tests.serving.helm import CASES, CHART, PROMETHEUS, container, expressions, pod, render, run_helm, the
+from tests.serving.helm import (
+    CASES,
+    CHART,
+    DIGEST,
+    PROMETHEUS,
+    Manifest,
+    container,
+    expressions,
+    pod,
+    render,
+    run_helm,
+    the,
+)
+from tests.serving.image import ALIVE, arguments_of
 
 KSERVE = ROOT / "deploy/kserve/inferenceservice.yaml"
 KUBERNETES = ("1.30", "1.37")
@@ -30,7 +44,14 @@ def test_helm_finds_nothing_to_complain_of(case: str) -> None:
 
 
 def test_unknown_and_wrong_values_are_refused() -> None:
-    for value, reason in (("replicas=3", "'replicas' not allowed"), ("drain.preStopSeconds=soon", "want integer")):
+    for value, reason in (
+        ("replicas=3", "'replicas' not allowed"),
+        ("drain.preStopSeconds=soon", "want integer"),
+        ("image.digest=sha256:abc", "does not match pattern"),
+        ("networkPolicy.clients=null", "missing property 'clients'"),
+        ("networkPolicy.clients={}", "want object"),
+        ("temporary=much", "does not match pattern"),
+    ):
         result = run_helm("template", "ssd", str(CHART), "--set", value)
         assert result.returncode != 0
         assert reason in result.stderr
@@ -152,6 +173,57 @@ def test_pods_are_confined(case: str) -> None:
     written = {mount["mountPath"]: mount["name"] for mount in container(case)["volumeMounts"]}
     assert {"/var/cache/ssd-triton", "/run/ssd-triton", "/tmp", "/dev/shm"} == set(written)
     assert set(written.values()) == {volume["name"] for volume in pod(case)["volumes"]}
+
+
+def the_inference_service() -> Manifest:
+    """KServe's predictor."""
+    predictor: Manifest = yaml.safe_load(KSERVE.read_text())["spec"]["predictor"]
+    return predictor
+
+
+@pytest.mark.parametrize("case", [*CASES, "kserve"])
+def test_scratch_space_is_limited(case: str) -> None:
+    """A pod that fills its node's disk would take others with it."""
+    volumes = (the_inference_service() if case == "kserve" else pod(case))["volumes"]
+    scratch = {volume["name"]: volume["emptyDir"] for volume in volumes if "emptyDir" in volume}
+    assert {"runtime", "tmp", "shared-memory"} <= set(scratch)
+    assert all(directory.get("sizeLimit") for directory in scratch.values())
+
+
+@pytest.mark.parametrize("case", [*CASES, "kserve"])
+def test_liveness_is_a_detection(case: str) -> None:
+    """The image has the script where the probe looks for it, and the probe waits for as long as the script may take."""
+    serving = the_inference_service()["containers"][0] if case == "kserve" else container(case)
+    probe = serving["livenessProbe"]
+    shell, script = probe["exec"]["command"]
+    assert (shell, script) == ("sh", f"{arguments_of('WORKDIR')[-1]}/{ALIVE.relative_to(ROOT)}")
+    limits_s = dict(re.findall(r"--(max-time|retry-max-time) (\d+)", ALIVE.read_text()))
+    assert probe["timeoutSeconds"] > int(limits_s["max-time"]) + int(limits_s["retry-max-time"])
+    # A server that is busy for half a minute is not restarted.
+    assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) >= 30
+
+
+@pytest.mark.parametrize("case", [*CASES, "kserve"])
+def test_one_model_is_exposed(case: str) -> None:
+    serving = the_inference_service()["containers"][0] if case == "kserve" else container(case)
+    assert "--expose" in serving["args"]
+    assert parse_verb("container", serving["args"])[2].server.expose
+
+
+def test_an_image_is_named_by_its_digest_if_there_is_one() -> None:
+    assert container("everything")["image"] == f"ssd-triton@{DIGEST}"
+    assert container("defaults")["image"] == "ssd-triton:0.2.0"
+
+
+def test_only_labelled_pods_and_prometheus_are_let_in() -> None:
+    clients, monitoring = the("defaults", "NetworkPolicy")["spec"]["ingress"]
+    assert clients["from"] == [{"podSelector": {"matchLabels": {"ssd-triton-client": "true"}}}]
+    assert [port["port"] for port in clients["ports"]] == ["http", "grpc"]
+    [namespace] = monitoring["from"]
+    assert namespace["namespaceSelector"]["matchLabels"]
+    assert [port["port"] for port in monitoring["ports"]] == ["metrics"]
+    chosen, _ = the("everything", "NetworkPolicy")["spec"]["ingress"]
+    assert chosen["from"][0]["podSelector"]["matchLabels"]["app"] == "camera"
 
 
 def test_gpu_and_cpu_differ_where_they_must() -> None:

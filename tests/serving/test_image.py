@@ -23,16 +23,18 @@ from packaging.utils import canonicalize_name
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
-from tests.serving.image import DOCKERFILE, arguments_of, copy_image_files, instructions
+from tests.serving.image import ALIVE, DOCKERFILE, all_copied, arguments_of, copy_image_files, instructions
 
 BUILDER = {"tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
 """Builds here in place of TensorRT's bindings, which the Dockerfile installs for the image's own TensorRT."""
 
+CONTAINER = ROOT / "deploy/container"
+
 
 def requirements() -> dict[str, Requirement]:
     """The image's packages by canonical name."""
-    lines = (ROOT / "deploy/container/requirements.txt").read_text().splitlines()
-    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    text = (CONTAINER / "requirements.txt").read_text()
+    parsed = [Requirement(line) for line in re.findall(r"^([^\s#].*) \\$", text, re.MULTILINE)]
     return {canonicalize_name(requirement.name): requirement for requirement in parsed}
 
 
@@ -69,12 +71,12 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_versions_are_named_once() -> None:
-    """As build arguments, and nowhere else in the file."""
+    """As a build argument, and nowhere else in the file; the digest of the base image is given with it."""
     defaults = dict(rest.split("=") for rest in arguments_of("ARG") if "=" in rest)
-    assert set(defaults) == {"TRITON_RELEASE", "TENSORRT_VERSION", "TENSORRT_CUDA"}
+    assert set(defaults) == {"TRITON_RELEASE", "TRITON_DIGEST"}
     text = "\n".join(f"{word} {rest}" for word, rest in instructions())
-    assert [text.count(value) for value in defaults.values()] == [1, 1, 1]
-    assert arguments_of("FROM") == ["nvcr.io/nvidia/tritonserver:${TRITON_RELEASE}-py3"]
+    assert text.count(defaults["TRITON_RELEASE"]) == 1
+    assert arguments_of("FROM") == ["nvcr.io/nvidia/tritonserver:${TRITON_RELEASE}-py3${TRITON_DIGEST}"]
 
 
 def test_the_user_is_not_root() -> None:
@@ -84,7 +86,7 @@ def test_the_user_is_not_root() -> None:
 def test_the_build_context_has_what_is_copied() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = [line[1:] for line in lines if line.startswith("!")]
-    sources = [rest.split()[0] for rest in arguments_of("COPY")]
+    sources = [source for source, _ in all_copied()]
     assert sorted(sources) == sorted(let_in)
     assert all((ROOT / source).exists() for source in sources)
     left_out = [line for line in lines if line and line[0] not in "!#*"]
@@ -123,6 +125,23 @@ def test_requirements_are_pinned_as_in_the_project() -> None:
     ours = {name: requirement.specifier for name, requirement in requirements().items()}
     assert all(re.fullmatch(r"==[\w.]+", str(specifier)) for specifier in ours.values())
     assert ours == {name: pins.get(name) for name in ours}
+
+
+@pytest.mark.parametrize("name", ["requirements", "tensorrt"])
+def test_every_package_has_its_hashes(name: str) -> None:
+    """They are installed with --require-hashes; every package that is asked for is there."""
+    lines = (CONTAINER / f"{name}.in").read_text().splitlines()
+    asked = {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
+    entries = re.split(r"^(?=[^\s#])", (CONTAINER / f"{name}.txt").read_text(), flags=re.MULTILINE)[1:]
+    packages = [
+        re.fullmatch(r"(\S+)==\S+((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n(?:#.*\n)*", entry) for entry in entries
+    ]
+    assert all(packages)
+    assert asked <= {canonicalize_name(Requirement(found[1]).name) for found in packages if found}
+    [run] = arguments_of("RUN")[:1]
+    assert f"--requirement /tmp/{name}.txt" in run
+    assert run.count("--require-hashes") == 1
+    assert run.count(" install ") == 1
 
 
 def test_requirements_bring_what_they_require() -> None:
@@ -167,12 +186,10 @@ def test_the_entry_point_takes_the_dockerfile_s_arguments(image_files: Path) -> 
     assert "unknown variant 'none'" in result.stderr
 
 
-def test_the_health_check_asks_for_readiness() -> None:
+def test_the_health_check_is_a_detection() -> None:
     [line] = arguments_of("HEALTHCHECK")
     command = json.loads(line.split("CMD", 1)[1])
-    assert command[:2] == ["python3", "-c"]
-    # Nothing listens on this port of a machine that serves nothing there: the check must fail, not pass or hang.
-    code = command[2].replace(":8000/", ":9/")
-    assert code != command[2]
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20, check=False)
-    assert result.returncode == 1
+    assert command == ["sh", f"{arguments_of('WORKDIR')[-1]}/{ALIVE.relative_to(ROOT)}"]
+    # Nothing listens on this port: the check must fail, not pass or hang.
+    result = subprocess.run(["sh", ALIVE, "127.0.0.1:9"], capture_output=True, timeout=40, check=False)
+    assert result.returncode != 0

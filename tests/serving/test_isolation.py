@@ -16,7 +16,8 @@ from PIL import Image
 
 from ssd_triton.common.model_names import PREPROCESS
 from ssd_triton.config import Config
-from tests.images import encode, noise
+from ssd_triton.measuring.attack.files import noise
+from ssd_triton.measuring.request_cases import encode
 
 MODULES = ("untrusted", "decoding", "isolation")
 

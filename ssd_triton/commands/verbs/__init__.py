@@ -56,6 +56,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "benchmark": "latency and throughput of all variants, without a server",
         "soak": "a server under good and bad requests, its memory watched",
         "overload": "a server under several times the load that saturates it",
+        "attack": "hostile requests of all kinds beside good ones",
         "drain": "one of two replicas taken away under load",
         "fuzz": "preprocessing with mutated images of every format",
         "client-rate": "throughput of the Python client against perf_analyzer",

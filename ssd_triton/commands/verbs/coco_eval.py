@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     add_option(parser, config, "--worst-misses", "coco.worst_misses")
     add_option(parser, config, "--labels-path", "labels_path")
     add_option(parser, config, "--weights-path", "weights_path")
-    add_option(parser, config, "--retry-s", "coco.retry_s")
+    add_option(parser, config, "--retry-s", "client.retry_s")
     add_connection_options(parser, config, in_flight="coco.in_flight")
 
 
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
         restart=args.restart,
         repository=config.model_repository if args.serve is not None else None,
     )
-    with connect(config, serve=args.serve, model=args.model, in_flight=coco.in_flight, retry_s=coco.retry_s) as client:
+    retry_s = config.client.retry_s
+    with connect(config, serve=args.serve, model=args.model, in_flight=coco.in_flight, retry_s=retry_s) as client:
         evaluation = evaluate_served(client, dataset, coco.output, settings, name=args.serve or args.model)
     print(summary(evaluation))
     for path in write_report(evaluation, coco.output, misses=coco.worst_misses):

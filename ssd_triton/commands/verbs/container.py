@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--build-only", action="store_true", help="fill the cache and end")
     for name in ("host", "grpc_port", "http_port", "metrics_port", "shutdown_timeout_s", "cuda_memory_pool_mib"):
         add_option(parser, config, f"--{name.replace('_', '-')}", f"server.{name}")
+    add_option(parser, config, "--expose", "server.expose")
     parser.add_argument(
         "triton_options", nargs="*", metavar="-- OPTION", help="options of tritonserver, such as --log-verbose=1"
     )

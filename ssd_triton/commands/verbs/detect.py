@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     labels, settings = load_labels(config.labels_path), config.detect
     video = detect.is_video(args.inputs)
     files = [] if video else detect.list_images(args.inputs)
-    with connect(config, serve=args.serve) as client:
+    with connect(config, serve=args.serve, retry_s=config.client.retry_s) as client:
         if video:
             summary = detect.detect_video(client, args.inputs[0], settings.output, labels, settings.score_thresh)
         else:

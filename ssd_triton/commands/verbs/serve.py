@@ -1,7 +1,12 @@
 """Serve the model repository with a Triton server on this machine, until Ctrl-C.
 
 Uses tritonserver from PATH with its native backends where there is one, and the server of the wheel otherwise.
-Artefacts that are missing or out of date are built first.
+Artefacts that are missing or out of date are built first. A server that dies is restarted, up to server.max_restarts
+times in ten minutes; clients that retry lose only seconds.
+
+Without --expose all models of the repository are loaded; ssd_frames, ssd_preprocess_frames and the members of the
+ensembles are then open to every client, and a malformed shape of a raw frame ends the server. Where strangers reach
+it, use --expose: it loads 'ssd' and its members alone.
 """
 
 from __future__ import annotations
@@ -9,15 +14,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import time
 from pathlib import Path
 
 from ssd_triton.commands.options import add_option
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.interrupts import interrupt_once
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton serve --variant onnx_fp32 --grpc-port 0"
-_CHECK_INTERVAL_S = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -26,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     add_option(parser, config, "--variant", "variant")
     for name in ("host", "grpc_port", "http_port", "metrics_port", "startup_timeout_s", "cuda_memory_pool_mib"):
         add_option(parser, config, f"--{name.replace('_', '-')}", f"server.{name}")
+    add_option(parser, config, "--expose", "server.expose")
+    add_option(parser, config, "--max-restarts", "server.max_restarts")
     add_option(parser, config, "--admin-key-file", "server.admin_key_file")
     add_option(parser, config, "--model-control", "server.model_control")
     add_option(parser, config, "--ssl-certificate", "server.tls.certificate")
@@ -38,18 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Serve until interrupted."""
     from ssd_triton.serving.repository.ensure import ensure_built_if_possible
-    from ssd_triton.serving.server import EmbeddedServer
+    from ssd_triton.serving.server import EmbeddedServer, Supervisor
 
-    if not args.no_build:
-        ensure_built_if_possible(config, config.variant, logging.info)
-    with EmbeddedServer(config.model_repository, config.variant, config.server, log_path=args.log) as server:
+    def report_ready(server: EmbeddedServer) -> None:
         print(
             f"ready: {config.variant}, gRPC {server.url('grpc')}, HTTP {server.url('http')}, metrics "
             f"{server.metrics_url}, log {relative_to_cwd(args.log)}; Ctrl-C stops",
             flush=True,
         )
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                server.check()
-                time.sleep(_CHECK_INTERVAL_S)
+
+    if not args.no_build:
+        ensure_built_if_possible(config, config.variant, logging.info)
+    with contextlib.suppress(KeyboardInterrupt):
+        interrupt_once()
+        Supervisor(config.model_repository, config.variant, config.server, args.log).run(report_ready)
     return 0

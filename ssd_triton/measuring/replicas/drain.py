@@ -19,7 +19,7 @@ from ssd_triton.common.report import BLUE, ORANGE, ReportFolder
 from ssd_triton.measuring.replicas.haproxy import REPLICAS, Proxy
 from ssd_triton.measuring.replicas.traffic import ConstantTraffic
 from ssd_triton.serving.server import EmbeddedServer
-from ssd_triton.serving.server.process import free_port
+from ssd_triton.serving.server.ports import free_port
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

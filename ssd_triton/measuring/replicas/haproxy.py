@@ -60,7 +60,8 @@ class Proxy:
             raise ServerError("haproxy is not installed: apt install haproxy (2.6 or newer)")
         self._folder = Path(tempfile.mkdtemp(prefix="ssd-proxy-"))
         addresses = {f"SSD_REPLICA_{number}": url for number, url in enumerate(self._replicas.values(), start=1)}
-        environment = {"SSD_LISTEN": self.listen, "SSD_ADMIN_SOCKET": str(self._folder / "admin"), **addresses}
+        plain = {"SSD_LISTEN": self.listen, "SSD_PLAIN_TEXT": "1"}
+        environment = {**plain, "SSD_ADMIN_SOCKET": str(self._folder / "admin"), **addresses}
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [binary, "-db", "-f", CONFIG],

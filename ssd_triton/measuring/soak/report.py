@@ -53,10 +53,10 @@ def soak_markdown(result: SoakResult) -> str:
 def _requests_table(result: SoakResult) -> Table:
     rows = []
     for kind, tally in result.tallies.items():
-        counts = (tally.requests, tally.answered, tally.refused, tally.wrong)
+        counts = (tally.requests, tally.answered, tally.refused, tally.wrong, tally.lost)
         latencies = (f"{percentile(tally.latencies_ms, percent):.0f}" for percent in (50, 95, 99))
         rows.append([kind, *(f"{count:,}" for count in counts), *latencies])
-    header = ["kind", "requests", "answered right", "refused for the right reason", "wrong"]
+    header = ["kind", "requests", "answered right", "refused for the right reason", "wrong", "lost"]
     return Table([*header, "p50 ms", "p95 ms", "p99 ms"], rows)
 
 

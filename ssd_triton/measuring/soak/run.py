@@ -12,11 +12,11 @@ from ssd_triton.client import DetectorClient
 from ssd_triton.client.transport import make_transport
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.progress import progress
+from ssd_triton.measuring import request_cases as cases
 from ssd_triton.measuring.process_monitor import Growth, ProcessMonitor, ProcessSample, growth
-from ssd_triton.measuring.soak import request_cases as cases
-from ssd_triton.measuring.soak.traffic import (
+from ssd_triton.measuring.traffic import (
+    CheckedTraffic,
     RequestStream,
-    SoakTraffic,
     Tally,
     frame_stream,
     image_stream,
@@ -86,8 +86,11 @@ class SoakResult:
         """Reasons why the run failed, a line each."""
         found = [self.death] if self.death else []
         for kind, tally in self.tallies.items():
-            if tally.wrong:
-                found.append(f"{kind}: {tally.wrong} of {tally.requests} answers were wrong; {tally.problems[0]}")
+            if tally.wrong or tally.lost:
+                found.append(
+                    f"{kind}: {tally.wrong} of {tally.requests} answers were wrong, {tally.lost} never came; "
+                    f"{tally.problems[0]}"
+                )
         found += [
             f"{name}: resident memory grew by {one.share:.1%} after warm-up, from {one.before_mib:.0f} to "
             f"{one.after_mib:.0f} MiB, expected at most {self.settings.max_growth:.0%}"
@@ -107,14 +110,14 @@ def soak(server: EmbeddedServer, settings: SoakSettings) -> SoakResult:
         settings: Duration, load and limits.
 
     Raises:
-        SoakError: The server does not answer a good request at the beginning.
+        TrafficError: The server does not answer a good request at the beginning.
     """
     monitor = ProcessMonitor(server)
     monitor.take(0, {})
     death, interrupted = None, False
     with ExitStack() as stack:
         streams, client = _streams(server, settings, stack)
-        traffic = stack.enter_context(SoakTraffic(streams, settings.bad_fraction, settings.seed))
+        traffic = stack.enter_context(CheckedTraffic(streams, settings.bad_fraction, settings.seed))
         try:
             counts: dict[str, int] = {}
             for _ in progress(

@@ -113,7 +113,7 @@ class _ServerTurn:
         if endpoints is None:
             name = f"tritonserver {_file_name(f'{point.variant} {point.setting}')} {number}.log"
             server = stack.enter_context(serving(self._config, point, self._plan.sweep, self._folder / RAW / name))
-            metrics = f"{server.config.host}:{server.metrics_port}/metrics"
+            metrics = f"{server.config.host}:{server.config.metrics_port}/metrics"
             on_gpu = self._plan.sweep.target == "gpu"
             endpoints = Endpoints(server.url("grpc"), server.url("http"), metrics if on_gpu else None)
             check = server.check

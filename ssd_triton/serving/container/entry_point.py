@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ssd_triton.serving.container.engine_cache import cached_engine, ensure_engi
 from ssd_triton.serving.container.linked_repository import link_repository
 from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.server.installation import find_triton
-from ssd_triton.serving.server.options import server_options
+from ssd_triton.serving.server.options import descriptor_limit, server_options
 
 AUTO = "auto"
 GPU_VARIANT = RECOMMENDED["gpu"]
@@ -102,4 +103,5 @@ def exec_server(prepared: Prepared, config: Config, extra_options: Sequence[str]
     options = [*server_options(prepared.repository, prepared.variant, config.server), *triton.options, *extra_options]
     # CUDA's driver leaves files open, and they hold the memory of the GPU that the builder used.
     os.closerange(_STANDARD_STREAMS, os.sysconf("SC_OPEN_MAX"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, descriptor_limit())
     os.execve(triton.binary, [str(triton.binary), *options], {**os.environ, **triton.environment})  # noqa: S606

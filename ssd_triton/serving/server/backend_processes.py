@@ -9,6 +9,35 @@ import psutil
 from ssd_triton.serving.server.installation import STUB
 
 
+class BackendProcesses:
+    """The processes of one server, from the moment it is ready.
+
+    Attributes:
+        by_instance: The processes by the name of their model's instance.
+    """
+
+    def __init__(self, server_pid: int, *, may_unload: bool) -> None:
+        """Find the processes.
+
+        Args:
+            server_pid: A ``tritonserver`` that is ready.
+            may_unload: Whether models can be loaded and unloaded: processes then come and go without having died.
+        """
+        self._server_pid = server_pid
+        self._may_unload = may_unload
+        self.by_instance = backend_processes(server_pid)
+
+    def dead(self) -> list[str]:
+        """Name the instances whose process has died.
+
+        Triton waits for the process of a model that it unloads. One that has died stays a zombie until then.
+        """
+        if self._may_unload:
+            running = {name: process for name, process in self.by_instance.items() if process.is_running()}
+            self.by_instance = {**running, **backend_processes(self._server_pid)}
+        return [name for name, process in self.by_instance.items() if not is_alive(process)]
+
+
 def backend_processes(server_pid: int) -> dict[str, psutil.Process]:
     """Find the running processes of the python backend, by the name of their model's instance.
 

@@ -20,6 +20,10 @@ from pathlib import Path
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import SHIPPED
 
+ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
+"""Settings of glibc by which freed memory returns to the system: by default, threads keep heaps of their own, and the
+limit from which memory is returned grows up to 32 MiB. The raw outputs of two images lie below the limit here: memory
+that every request needs is kept."""
 BACKENDS = SHIPPED / "backends"
 STUB = "triton_python_backend_stub"
 
@@ -44,7 +48,7 @@ def find_triton(runtime_dir: Path) -> TritonInstallation:
     """
     on_path = shutil.which("tritonserver")
     if on_path:
-        return TritonInstallation(Path(on_path))
+        return TritonInstallation(Path(on_path), environment=_allocator())
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise ServerError(
@@ -63,6 +67,7 @@ def _from_wheel(package: Path, runtime_dir: Path) -> TritonInstallation:
         raise ServerError(f"got Python {python_version}, expected one that nvidia-pytriton has a stub for: {has}")
     libraries = [str(site_packages / "nvidia_pytriton.libs"), sysconfig.get_config_var("LIBDIR") or ""]
     environment = {
+        **_allocator(),
         "LD_LIBRARY_PATH": _joined(*libraries, os.environ.get("LD_LIBRARY_PATH", "")),
         # The stub embeds Python in isolated mode: PYTHONPATH is ignored, and the virtual environment is the one of
         # the first `python3` on PATH.
@@ -94,6 +99,11 @@ def _check_stub(stub: Path, environment: Mapping[str, str], python_version: str)
             f"Ubuntu: 'apt install libpython{python_version}'; conda: use conda's Python; pyenv: build with "
             "--enable-shared)"
         )
+
+
+def _allocator() -> dict[str, str]:
+    """Give :data:`ALLOCATOR` without what the environment already says."""
+    return {name: value for name, value in ALLOCATOR.items() if name not in os.environ}
 
 
 def _joined(*folders: str) -> str:

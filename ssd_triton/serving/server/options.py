@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 from ssd_triton.config import ServerConfig
@@ -9,6 +10,16 @@ from ssd_triton.serving.server.protection import plain_text_host, protection_opt
 
 _MOST_GPUS = 16
 """GPUs in one machine; Triton ignores pools for GPUs that are not there."""
+_MOST_DESCRIPTORS = 1 << 20
+"""Descriptors that a server may open, where the hard limit allows as many; there are systems without a hard limit."""
+
+
+def descriptor_limit() -> tuple[int, int]:
+    """Give the limits of open descriptors for a server, soft and hard: every idle connection takes a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > _MOST_DESCRIPTORS:
+        return (soft if soft > _MOST_DESCRIPTORS else _MOST_DESCRIPTORS), hard
+    return hard, hard
 
 
 def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
@@ -31,6 +42,8 @@ def server_options(model_repository: Path, variant: str, config: ServerConfig) -
         *protection_options(config),
         # Tensors that find no room in the pool pass between models in the host's memory. Triton's own size is 64 MiB.
         *(f"--cuda-memory-pool-byte-size={gpu}:{config.cuda_memory_pool_mib * 2**20}" for gpu in range(_MOST_GPUS)),
+        # Triton keeps the largest gRPC requests that it has received, 8 of them by default.
+        "--grpc-infer-allocation-pool-size=1",
         # The configurations are complete; completing them would start every Python model twice.
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, int(config.shutdown_timeout_s))}",

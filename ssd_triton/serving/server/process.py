@@ -6,27 +6,25 @@ import http.client
 import logging
 import os
 import re
-import shutil
+import resource
 import signal
-import socket
 import subprocess
-import tempfile
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
-
-import psutil
 
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.interrupts import interrupts_deferred
 from ssd_triton.common.processes import end_group
 from ssd_triton.config import ServerConfig
 from ssd_triton.serving.repository.repository import ModelRepository
-from ssd_triton.serving.server.backend_processes import backend_processes, is_alive
+from ssd_triton.serving.server.backend_processes import BackendProcesses
 from ssd_triton.serving.server.installation import TritonInstallation, find_triton
-from ssd_triton.serving.server.options import server_options
+from ssd_triton.serving.server.leftovers import RuntimeDir, sweep
+from ssd_triton.serving.server.log import ServerLog
+from ssd_triton.serving.server.options import descriptor_limit, server_options
+from ssd_triton.serving.server.ports import check_ports, with_free_ports
 from ssd_triton.serving.server.protection import exposure_warning, plain_text_host
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
@@ -36,19 +34,22 @@ _FAILED_MODEL = re.compile(r"^\|\s*(?P<model>\S+)\s*\|\s*\d+\s*\|\s*UNAVAILABLE:
 _HARMLESS = re.compile(r"NVML|DCGM|nvidia-smi|pinned memory|CUDA driver|CudaDriverHelper|CUDA memory", re.IGNORECASE)
 """What a server logs on a machine without a GPU."""
 _POLL_S = 0.05
-_SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory is, not a temporary file
+_GUARDED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) & exec 3<&-; exec "$@"'
+"""Shell: become the server, in whose process group a guard waits for the end of this process, and then kills all."""
 
 
 class EmbeddedServer:
     """A Triton server that serves a model repository on this machine.
 
     Use it as a context manager: the block begins once every model is ready. After it no process and no shared memory
-    is left, however the block ends.
+    is left, however the block ends. If this process is killed, the kernel closes a pipe, and a guard kills the server
+    with all its processes; the next start removes the folder and the shared memory that are left.
 
     Raises:
         ConfigError: On entry: the admin key or a file of the TLS settings cannot be read.
-        ServerError: On entry: no server, a port is taken, a model does not load (with Triton's own reason), or the
-            deadline has passed. :meth:`check` raises it when the server or a process of a model has died.
+        ServerError: On entry: no server, a port is taken, another server writes to the log, a model does not load
+            (with Triton's own reason), or the deadline has passed. :meth:`check` raises it when the server or a
+            process of a model has died.
         ConfigError: The repository has no such variant.
     """
 
@@ -66,18 +67,18 @@ class EmbeddedServer:
             model_repository: The folder of models.
             variant: The detector's variant, as ``--model-config-name`` takes it.
             config: Addresses and deadlines; a port of 0 is replaced by a free one.
-            log_path: Where Triton's log goes; None keeps it only as long as the server runs.
+            log_path: Where Triton's log is appended; None keeps it only as long as the server runs.
         """
         self.repository = ModelRepository(model_repository)
         self.repository.detector(variant)
         self.variant = variant
-        self.config = config
-        self.grpc_port, self.http_port, self.metrics_port = (
-            port or free_port(config.host) for port in (config.grpc_port, config.http_port, config.metrics_port)
-        )
+        self.config = with_free_ports(config)
         self._log_path = log_path
+        self._log: ServerLog | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._backends: dict[str, psutil.Process] = {}
+        self._lifeline = -1
+        self._backends: BackendProcesses | None = None
+        self._died = False
 
     @property
     def pid(self) -> int:
@@ -94,26 +95,29 @@ class EmbeddedServer:
     def url(self, protocol: Literal["grpc", "http"]) -> str:
         """``host:port`` of an endpoint."""
         if protocol == "grpc":
-            return f"{self.config.host}:{self.grpc_port}"
-        return f"{plain_text_host(self.config)}:{self.http_port}"
+            return f"{self.config.host}:{self.config.grpc_port}"
+        return f"{plain_text_host(self.config)}:{self.config.http_port}"
 
     @property
     def metrics_url(self) -> str:
         """Address of the metrics for Prometheus."""
-        return f"http://{plain_text_host(self.config)}:{self.metrics_port}/metrics"
+        return f"http://{plain_text_host(self.config)}:{self.config.metrics_port}/metrics"
 
     def __enter__(self) -> EmbeddedServer:
-        for name in ("grpc_port", "http_port", "metrics_port"):
-            _check_port(self.config.host, getattr(self, name), name)
+        check_ports(self.config)
         warning = exposure_warning(self.config)
         if warning:
             logging.warning(warning)
-        self._runtime_dir = Path(tempfile.mkdtemp(prefix="ssd-triton-"))
-        self._log_path = self._log_path or self._runtime_dir / "tritonserver.log"
+        sweep()
+        self._backends, self._died = None, False
+        self._runtime_dir = RuntimeDir()
         try:
-            self._start(find_triton(self._runtime_dir))
+            self._log_path = self._log_path or self._runtime_dir.path / "tritonserver.log"
+            self._log = ServerLog(self._log_path)
+            self._start(find_triton(self._runtime_dir.path), self._log)
             self._wait_ready()
-            self._backends = backend_processes(self.pid)
+            self._backends = BackendProcesses(self.pid, may_unload=self.config.model_control)
+            self._runtime_dir.claim_python_envs(self.pid)
         except BaseException:
             self._stop()
             raise
@@ -130,7 +134,7 @@ class EmbeddedServer:
 
     def shared_memory(self) -> list[Path]:
         """List the shared memory of its python backend, as files."""
-        return list(_SHM.glob(f"{self._runtime_dir.name}*"))
+        return self._runtime_dir.shared_memory()
 
     def check(self) -> None:
         """Check that the server and every process of its python backend are alive.
@@ -138,41 +142,50 @@ class EmbeddedServer:
         Triton restarts neither, and reports itself and the model ready when a process of the backend has died.
 
         Raises:
-            ServerError: One of them has died; for the server, with its last errors.
+            ServerError: One of them has died; for the server, with its last errors. The server is then ended without
+                waiting for requests in flight, since those of a dead process are never answered.
         """
         code = self._running().poll()
         if code is not None:
+            self._died = True
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise ServerError(f"tritonserver {how}: {self._reason()}")
-        dead = [name for name, process in self._backends.items() if not is_alive(process)]
+        dead = [] if self._backends is None else self._backends.dead()
         if dead:
-            raise ServerError(
-                f"the process of {', '.join(dead)} has died, and Triton does not restart it: start the server again"
-            )
+            self._died = True
+            raise ServerError(f"the process of {', '.join(dead)} has died, and Triton does not restart it")
 
-    def _start(self, triton: TritonInstallation) -> None:
-        shm_prefix = self._runtime_dir.name
-        ports = self.config.model_copy(
-            update={"grpc_port": self.grpc_port, "http_port": self.http_port, "metrics_port": self.metrics_port}
-        )
+    def note(self, text: str) -> None:
+        """Append a line to the log of the running server."""
+        if self._log is not None:
+            self._log.note(text)
+
+    def _start(self, triton: TritonInstallation, log: ServerLog) -> None:
         options = [
-            *server_options(self.repository.path, self.variant, ports),
-            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *server_options(self.repository.path, self.variant, self.config),
+            f"--backend-config=python,shm-region-prefix-name={self._runtime_dir.path.name}",
             *triton.options,
         ]
-        command = [*_die_with_parent(), str(triton.binary), *options]
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        command = ["/bin/sh", "-c", _GUARDED, "ssd-triton", str(triton.binary), *options]
+        log.note(f"starting tritonserver, variant {self.variant}")
         # An interrupt while the server starts would leave it to itself.
-        with self.log_path.open("wb") as log, interrupts_deferred():
-            # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
-            self._process = subprocess.Popen(
-                command,
-                env={**os.environ, **triton.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        with interrupts_deferred():
+            reader, self._lifeline = os.pipe()
+            output = log.open_pipe()
+            try:
+                # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
+                self._process = subprocess.Popen(
+                    command,
+                    env={**os.environ, **triton.environment},
+                    stdin=reader,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(reader)
+                os.close(output)
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, descriptor_limit())
 
     def _wait_ready(self) -> None:
         deadline_s = time.monotonic() + self.config.startup_timeout_s
@@ -186,7 +199,7 @@ class EmbeddedServer:
             time.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(plain_text_host(self.config), self.http_port, timeout=1)
+        connection = http.client.HTTPConnection(plain_text_host(self.config), self.config.http_port, timeout=1)
         try:
             connection.request("GET", "/v2/health/ready")
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -197,58 +210,38 @@ class EmbeddedServer:
 
     def _reason(self) -> str:
         """Give Triton's own words for what went wrong, in one line."""
-        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = [] if self._log is None else self._log.last_lines()
         failed = [match for line in lines if (match := _FAILED_MODEL.match(line))]
         if failed:
             return "; ".join(f"{match['model']}: {match['reason']}" for match in failed)
         errors = [match["text"] for line in lines if (match := _ERROR_LINE.match(line))]
         relevant = [text for text in errors if not _HARMLESS.search(text)]
-        return "; ".join(relevant[-3:]) or (lines[-1] if lines else "it wrote no log")
+        return "; ".join(relevant[-3:]) or "it logged no reason"
 
     def _stop(self) -> None:
-        """End the server, by force after the time for it has passed; then remove what a killed server leaves."""
-        process, self._process = self._process, None
-        try:
-            if process is not None:
-                # The server may be gone while a process of the python backend lives: the group holds all of them.
-                end_group(process, self.config.shutdown_timeout_s)
-        finally:
-            for region in self.shared_memory():
-                region.unlink(missing_ok=True)
-            shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        """End the server, by force after the time for it has passed; then remove what a killed server leaves.
+
+        A second Ctrl-C or SIGTERM waits until that is done: it could only leave things behind.
+        """
+        with interrupts_deferred():
+            process, self._process = self._process, None
+            try:
+                if process is not None:
+                    # The server may be gone while a process of the python backend lives: the group holds all of them.
+                    end_group(process, 0 if self._died else self.config.shutdown_timeout_s)
+            finally:
+                self._clean_up()
+
+    def _clean_up(self) -> None:
+        lifeline, self._lifeline = self._lifeline, -1
+        log, self._log = self._log, None
+        if lifeline >= 0:
+            os.close(lifeline)
+        if log is not None:
+            log.close()
+        self._runtime_dir.remove()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the server is not running: use it as a context manager")
         return self._process
-
-
-def _die_with_parent() -> list[str]:
-    """Give a command prefix by which the kernel ends the server if this process is killed.
-
-    The kernel ties this to the thread that starts the server: only the main thread uses it.
-    """
-    setpriv = shutil.which("setpriv")
-    if setpriv is None or threading.current_thread() is not threading.main_thread():
-        return []
-    return [setpriv, "--pdeathsig", "TERM"]
-
-
-def free_port(host: str) -> int:
-    """Give a port that nothing listens on at the moment."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _check_port(host: str, port: int, name: str) -> None:
-    """Refuse a port that is taken: another server would answer the readiness check."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise ServerError(
-                f"cannot listen on {host}:{port} ({error.strerror}): set another {name}; 0 takes any free one"
-            ) from error

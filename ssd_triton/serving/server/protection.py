@@ -9,6 +9,7 @@ from pathlib import Path
 from ssd_triton.client.endpoint import ADMIN_HEADER, is_loopback
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import relative_to_cwd
+from ssd_triton.common.model_names import ENSEMBLE
 from ssd_triton.config import ServerConfig
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{32,}")
@@ -38,23 +39,30 @@ def read_admin_key(path: Path) -> str:
 def protection_options(config: ServerConfig) -> list[str]:
     """Give the command-line options of ``tritonserver``.
 
+    An exposed server loads the ensemble for encoded images with its members, and nothing else: no model with open
+    dims. Triton loads single models only where its repository API may load more, so a key that nobody knows closes it.
+
     Without an admin key the restricted APIs get a random one, which closes them. The key is an argument, since Triton
     takes it no other way: users of the same machine can see it in the list of processes.
 
     Raises:
         ConfigError: The admin key or a file of the TLS settings cannot be read.
     """
-    key = secrets.token_hex(32) if config.admin_key_file is None else read_admin_key(config.admin_key_file)
-    options = ["--model-control-mode", "explicit" if config.model_control else "none"]
-    if config.model_control:
-        options += ["--load-model", "*"]
-    apis = set(config.restricted_apis)
+    unknown_key = secrets.token_hex(32)
+    key = unknown_key if config.admin_key_file is None else read_admin_key(config.admin_key_file)
+    models = [ENSEMBLE] if config.expose else ["*"] if config.model_control else []
+    options = ["--model-control-mode", "explicit" if models else "none"]
+    options += [option for model in models for option in ("--load-model", model)]
+    closed: set[str] = {"model-repository", "shared-memory"} if config.expose else set()
+    with_key: set[str] = set(config.restricted_apis)
     if not is_loopback(config.host):
         # It maps any shared memory that the server can open: of use to attackers, not to clients on other machines.
-        apis.add("shared-memory")
-    if apis:
-        restricted = f"{','.join(sorted(apis))}:{ADMIN_HEADER}={key}"
-        options += [f"--http-restricted-api={restricted}", f"--grpc-restricted-protocol={restricted}"]
+        with_key.add("shared-memory")
+    with_key -= closed
+    for apis, value in ((closed, unknown_key), (with_key, key)):
+        if apis:
+            restricted = f"{','.join(sorted(apis))}:{ADMIN_HEADER}={value}"
+            options += [f"--http-restricted-api={restricted}", f"--grpc-restricted-protocol={restricted}"]
     return options + _tls_options(config)
 
 
@@ -65,11 +73,17 @@ def plain_text_host(config: ServerConfig) -> str:
 
 def exposure_warning(config: ServerConfig) -> str | None:
     """Give what its owner should know about a server that others can reach; None for one that nobody can."""
-    if is_loopback(config.host) or config.tls.client_ca is not None:
+    if is_loopback(config.host):
         return None
-    if config.tls.certificate is None:
-        return f"{config.host}: whoever reaches it may use it, and the traffic is plain text; see docs/security.md"
-    return f"{config.host}: whoever reaches it may use it, server.tls.client_ca would ask for a certificate"
+    warnings = []
+    if config.tls.client_ca is None:
+        text = "the traffic is plain text" if config.tls.certificate is None else "server.tls.client_ca restricts that"
+        warnings.append(f"whoever reaches it may use it, {text}")
+    if not config.expose:
+        warnings.append(
+            "it loads the models of raw frames too, by which a client can end it: --expose loads 'ssd' alone"
+        )
+    return f"{config.host}: {'; '.join(warnings)}; see docs/security.md" if warnings else None
 
 
 def _tls_options(config: ServerConfig) -> list[str]:

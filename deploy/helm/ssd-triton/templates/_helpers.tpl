@@ -14,6 +14,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{- define "ssd-triton.image" -}}
+{{- with .Values.image -}}
+{{- .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "ssd-triton.claim" -}}
 {{- .Values.engineCache.existingClaim | default (printf "%s-engines" (include "ssd-triton.name" .)) -}}
 {{- end -}}

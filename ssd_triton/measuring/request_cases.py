@@ -31,6 +31,20 @@ class Case:
     image: bytes | UInt8Array
     reason: str | None = None
 
+    @property
+    def encoded(self) -> bytes:
+        """The encoded image; raises TypeError for a frame."""
+        if not isinstance(self.image, bytes):
+            raise TypeError(f"{self.name}: got a frame, expected an encoded image")
+        return self.image
+
+    @property
+    def frame(self) -> UInt8Array:
+        """The frame; raises TypeError for an encoded image."""
+        if isinstance(self.image, bytes):
+            raise TypeError(f"{self.name}: got an encoded image, expected a frame")
+        return self.image
+
 
 def photograph() -> Image.Image:
     """A person, 512 x 600 px, RGB."""

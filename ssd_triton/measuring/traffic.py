@@ -14,10 +14,9 @@ import numpy as np
 
 from ssd_triton.client import ClientError, DetectorClient, RequestRefusedError
 from ssd_triton.client.transport import Outputs, Transport
-from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError
-from ssd_triton.measuring.soak.request_cases import Case
+from ssd_triton.measuring.request_cases import Case
 
 PREPROCESS_OUTPUTS = ("image", "original_size")
 _KEPT_PROBLEMS = 20
@@ -34,7 +33,7 @@ Ask = Callable[[Case], Any]
 Agree = Callable[[Any, Any], bool]
 
 
-class SoakError(UserError):
+class TrafficError(UserError):
     """The run could not begin: the server does not answer what it must."""
 
 
@@ -61,6 +60,14 @@ class RequestStream:
     requests_per_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the answer to a request, or why there is none (``lost``)."""
+
+    text: str
+    lost: bool = False
+
+
 @dataclass
 class Tally:
     """Counts of the requests of a stream."""
@@ -68,25 +75,27 @@ class Tally:
     answered: int = 0
     refused: int = 0
     wrong: int = 0
+    lost: int = 0
+    """Requests without an answer, after all retries of the client."""
     latencies_ms: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Problems of the first wrong answers."""
+    """Problems of the first wrong answers and lost requests."""
 
     @property
     def requests(self) -> int:
-        """Requests with an answer of any kind."""
-        return self.answered + self.refused + self.wrong
+        """Requests so far, whatever became of them."""
+        return self.answered + self.refused + self.wrong + self.lost
 
 
 def image_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
     """Encoded images through the ensemble ``ssd``."""
-    return RequestStream("ssd", good, bad, lambda case: client.detect(_encoded(case)), same_detections, workers)
+    return RequestStream("ssd", good, bad, lambda case: client.detect(case.encoded), same_detections, workers)
 
 
 def frame_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
     """Raw frames through the ensemble ``ssd_frames``, in shared memory where the server is on this machine."""
     return RequestStream(
-        "ssd_frames", good, bad, lambda case: client.detect_frame(_frame(case)), same_detections, workers
+        "ssd_frames", good, bad, lambda case: client.detect_frame(case.frame), same_detections, workers
     )
 
 
@@ -96,7 +105,7 @@ def preprocess_stream(
     """Encoded images straight to ``ssd_preprocess``; answers must agree to the bit."""
 
     def ask(case: Case) -> Outputs:
-        image = np.array([[_encoded(case)]], np.object_)
+        image = np.array([[case.encoded]], np.object_)
         return transport.infer("ssd_preprocess", "IMAGE", image, PREPROCESS_OUTPUTS, timeout_s=300.0)
 
     return RequestStream(name, good, bad, ask, same_tensors, _PREPROCESS_WORKERS, requests_per_s)
@@ -124,7 +133,7 @@ def _covers(one: Detections, other: Detections) -> bool:
     return True
 
 
-class SoakTraffic:
+class CheckedTraffic:
     """The streams' threads; a context manager that ends them.
 
     Args:
@@ -133,7 +142,7 @@ class SoakTraffic:
         seed: Seed of the order of the cases.
 
     Raises:
-        SoakError: On entry: a good case is not answered.
+        TrafficError: On entry: a good case is not answered.
     """
 
     def __init__(self, streams: Sequence[RequestStream], bad_fraction: float, seed: int) -> None:
@@ -145,7 +154,7 @@ class SoakTraffic:
         self._counting = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> SoakTraffic:
+    def __enter__(self) -> CheckedTraffic:
         answers = {
             stream.name: {case.name: _first_answer(stream, case) for case in stream.good} for stream in self._streams
         }
@@ -154,9 +163,7 @@ class SoakTraffic:
             expected = answers[stream.name]
             for number in range(stream.workers):
                 args = (stream, expected, random.Random(f"{self._seed} {stream.name} {number}"))  # noqa: S311 - no secret
-                self._threads.append(
-                    threading.Thread(target=self._work, args=args, name=f"soak-{stream.name}-{number}")
-                )
+                self._threads.append(threading.Thread(target=self._work, args=args, name=f"{stream.name}-{number}"))
         for thread in self._threads:
             thread.start()
         return self
@@ -198,48 +205,37 @@ class SoakTraffic:
             if problem is not None:
                 self._stopping.wait(_PAUSE_AFTER_PROBLEM_S)
 
-    def _count(self, tally: Tally, case: Case, took_ms: float, problem: str | None) -> None:
+    def _count(self, tally: Tally, case: Case, took_ms: float, problem: Problem | None) -> None:
         with self._counting:
             tally.latencies_ms.append(took_ms)
             if problem is not None:
-                tally.wrong += 1
+                tally.lost += problem.lost
+                tally.wrong += not problem.lost
                 if len(tally.problems) < _KEPT_PROBLEMS:
-                    tally.problems.append(f"{case.name}: {problem}")
+                    tally.problems.append(f"{case.name}: {problem.text}")
             elif case.reason is None:
                 tally.answered += 1
             else:
                 tally.refused += 1
 
 
-def _problem_with(stream: RequestStream, case: Case, expected: dict[str, Any]) -> str | None:
+def _problem_with(stream: RequestStream, case: Case, expected: dict[str, Any]) -> Problem | None:
     """The problem with the answer to a case; None when it is right."""
     try:
         answer = stream.ask(case)
     except RequestRefusedError as error:
         if case.reason is not None and case.reason in str(error):
             return None
-        return f"got the refusal '{error}', expected {case.reason or 'an answer'}"
+        return Problem(f"got the refusal '{error}', expected {case.reason or 'an answer'}")
     except ClientError as error:
-        return f"got {type(error).__name__}: {error}"
+        return Problem(f"got {type(error).__name__}: {error}", lost=True)
     if case.reason is not None:
-        return f"got an answer, expected the refusal '{case.reason}'"
-    return None if stream.agree(answer, expected[case.name]) else "got another answer than at the beginning"
+        return Problem(f"got an answer, expected the refusal '{case.reason}'")
+    return None if stream.agree(answer, expected[case.name]) else Problem("got another answer than at the beginning")
 
 
 def _first_answer(stream: RequestStream, case: Case) -> Any:
     try:
         return stream.ask(case)
     except ClientError as error:
-        raise SoakError(f"{stream.name}: {case.name} is not answered: {error}") from error
-
-
-def _encoded(case: Case) -> bytes:
-    if not isinstance(case.image, bytes):
-        raise TypeError(f"{case.name}: got a frame, expected an encoded image")
-    return case.image
-
-
-def _frame(case: Case) -> UInt8Array:
-    if isinstance(case.image, bytes):
-        raise TypeError(f"{case.name}: got an encoded image, expected a frame")
-    return case.image
+        raise TrafficError(f"{stream.name}: {case.name} is not answered: {error}") from error

@@ -1,0 +1,285 @@
+"""An attack from beginning to end: a calm phase, hostile requests beside the good ones, and what was busy, alone."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from ssd_triton.client import DetectorClient
+from ssd_triton.common.progress import progress
+from ssd_triton.measuring.attack.kinds import PROTOCOLS, Kind, all_kinds
+from ssd_triton.measuring.attack.result import AttackResult, AttackSettings, HostileRequest
+from ssd_triton.measuring.attack.sending import AttackError, Target
+from ssd_triton.measuring.attack.server_watch import SAMPLE_S, ServerWatch
+from ssd_triton.measuring.process_monitor import percentile
+from ssd_triton.measuring.request_cases import Case, views
+from ssd_triton.measuring.traffic import CheckedTraffic, RequestStream, same_detections
+
+_TRY_S, _RETRY_S = 10.0, 60.0
+"""Seconds for one try of a good request, and for all of them."""
+_TICK_S = 0.5
+_POINTS = 100
+"""Points of the curve of latencies."""
+_MOST_RSS_MIB = 6144.0
+"""Resident memory at which an attack ends: the machine must outlive it."""
+_RETURN_S = 60.0
+"""Longest wait for a server that died."""
+_SETTLE_S = 3.0
+_SUSPECTS = 20
+"""Most requests that are sent again, alone, to see how long each keeps the server busy."""
+
+
+def attack(target: Target, settings: AttackSettings, pid: int | None = None) -> AttackResult:
+    """Send hostile requests of all kinds beside good ones, check every answer, and watch the server.
+
+    Ctrl-C ends it early, with the result so far.
+
+    Args:
+        target: A running server of this machine.
+        settings: Duration, load, kinds and limits.
+        pid: The server's process, or one that starts it again; None: whoever listens at the target.
+
+    Raises:
+        AttackError: The server is not one of this machine, or not ready; no kind has such a name.
+        TrafficError: A good request is not answered at the beginning.
+    """
+    kinds = _chosen(target, settings)
+    for kind in progress(kinds, total=len(kinds), description="making requests", unit="kinds"):
+        kind.prepare()
+    attackers = _Attackers(target, kinds, settings.seed)
+    with ExitStack() as stack:
+        stack.callback(target.close)
+        watch = stack.enter_context(ServerWatch(target, pid, attackers.in_flight))
+        run = _Run(settings, watch, attackers)
+        try:
+            run.phases(_good_streams(target, settings, stack))
+            run.measure_suspects()
+        except KeyboardInterrupt:
+            run.ending = "ended early by Ctrl-C"
+    return run.result(kinds)
+
+
+def _chosen(target: Target, settings: AttackSettings) -> list[Kind]:
+    """The kinds whose names match, of those whose models are served."""
+
+    def matches(kind: Kind, patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(kind.name, pattern) for pattern in patterns)
+
+    patterns = settings.kinds
+    kinds = [kind for kind in all_kinds() if matches(kind, patterns) and not matches(kind, settings.without)]
+    if not kinds:
+        raise AttackError(
+            f"got --kinds {' '.join(patterns)}, expected patterns such as '*JPEG*': --list shows all kinds"
+        )
+    return [kind for kind in kinds if kind.model is None or target.is_model_ready(kind.model)]
+
+
+def _good_streams(target: Target, settings: AttackSettings, stack: ExitStack) -> list[RequestStream]:
+    """Photographs over either protocol, with retries: what a client loses then is lost."""
+    streams = []
+    for protocol in PROTOCOLS:
+        client = stack.enter_context(
+            DetectorClient(target.url(protocol), protocol=protocol, timeout_s=_TRY_S, retry_s=_RETRY_S)
+        )
+
+        def ask(case: Case, client: DetectorClient = client) -> object:
+            return client.detect(case.encoded)
+
+        rate = settings.good_per_s / len(PROTOCOLS)
+        streams.append(RequestStream(f"ssd, {protocol}", views(), (), ask, same_detections, 1, rate))
+    return streams
+
+
+class _Run:
+    """What is measured, phase after phase."""
+
+    def __init__(self, settings: AttackSettings, watch: ServerWatch, attackers: _Attackers) -> None:
+        self.ending: str | None = None
+        self._settings = settings
+        self._watch = watch
+        self._attackers = attackers
+        self._traffic: CheckedTraffic | None = None
+        self._seen: dict[str, int] = {}
+        self._calm_ms: list[float] = []
+        self._attacked_ms: list[float] = []
+        self._curve: list[tuple[float, float]] = []
+        self._begin_s = time.monotonic()
+        self._end_s = self._settled_s = float("inf")
+        self._alone_s: dict[HostileRequest, float] = {}
+
+    def phases(self, streams: Sequence[RequestStream]) -> None:
+        """Good requests alone, then beside hostile ones."""
+        self._traffic = CheckedTraffic(streams, bad_fraction=0.0, seed=self._settings.seed)
+        with self._traffic:
+            self._begin_s = time.monotonic()
+            self._wait(self._settings.calm_s, "calm", self._calm_ms)
+            self._begin_s = time.monotonic()
+            with self._attackers.running(self._settings.attackers, self._watch):
+                self._wait(self._settings.seconds, "attack", self._attacked_ms)
+                while self._attackers.unsent and not self._must_end():
+                    self._wait(_TICK_S, "attack", self._attacked_ms)
+            self._end_s = time.monotonic()
+            # Memory in use for the last requests is given back; what is left then has been kept.
+            self._wait(_SETTLE_S, "settling", [])
+            self._settled_s = time.monotonic()
+
+    def _wait(self, seconds: float, phase: str, latencies_ms: list[float]) -> None:
+        """Let the threads work, and collect the latencies of good requests."""
+        begin_s = drawn_s = time.monotonic()
+        window_ms: list[float] = []
+        ticks = max(round(seconds / _TICK_S), 1)
+        try:
+            for tick in progress(range(1, ticks + 1), total=ticks, description=phase, unit="ticks"):
+                time.sleep(max(begin_s + tick * _TICK_S - time.monotonic(), 0.0))
+                new_ms = self._new_latencies()
+                latencies_ms += new_ms
+                window_ms += new_ms
+                if window_ms and time.monotonic() - drawn_s >= self._settings.seconds / _POINTS:
+                    drawn_s = time.monotonic()
+                    self._curve.append((drawn_s, percentile(window_ms, 99)))
+                    window_ms = []
+                if self._must_end():
+                    return
+        finally:
+            latencies_ms += self._new_latencies()
+
+    def _new_latencies(self) -> list[float]:
+        if self._traffic is None:
+            return []
+        return [value for values in self._traffic.latencies_since(self._seen).values() for value in values]
+
+    def _must_end(self) -> bool:
+        self._attackers.check()
+        restarts, sample = self._watch.restarts, self._watch.samples[-1]
+        if sample.rss_mib > _MOST_RSS_MIB:
+            self.ending = f"ended early: the server holds {sample.rss_mib:.0f} MiB, more than {_MOST_RSS_MIB:.0f}"
+        elif restarts and restarts[-1].away_s is None and time.monotonic() - restarts[-1].died_s > _RETURN_S:
+            self.ending = f"ended early: the server died and did not come back within {_RETURN_S:.0f} s"
+        return self.ending is not None
+
+    def measure_suspects(self) -> None:
+        """Send again, alone, what may have kept the server busy for too long: two at a time share their bound."""
+        suspects = [one for one in self._bounded() if one.cpu_s > self._settings.limits.max_cpu_s]
+        suspects.sort(key=lambda one: one.cpu_s, reverse=True)
+        for one in suspects[:_SUSPECTS]:
+            if self.ending or not self._watch.is_up.wait(_RETURN_S):
+                return
+            time.sleep(2 * SAMPLE_S)
+            begin_s = time.monotonic()
+            self._attackers.send(one.kind, one.number)
+            end_s = time.monotonic()
+            time.sleep(2 * SAMPLE_S)
+            self._alone_s[one] = self._watch.largest_cpu_s([(begin_s, end_s)])[0]
+
+    def _bounded(self) -> list[HostileRequest]:
+        """All hostile requests, each with the largest CPU time that it can have taken."""
+        requests = list(self._attackers.requests)
+        bounds = self._watch.largest_cpu_s([(one.begin_s, one.begin_s + one.took_s) for one in requests])
+        return [replace(one, cpu_s=bound) for one, bound in zip(requests, bounds, strict=True)]
+
+    def result(self, kinds: Sequence[Kind]) -> AttackResult:
+        """The result so far."""
+        requests = [replace(one, cpu_s=self._alone_s.get(one, one.cpu_s)) for one in self._bounded()]
+        return AttackResult(
+            settings=self._settings,
+            kinds=kinds,
+            begin_s=self._begin_s,
+            end_s=min(self._end_s, time.monotonic()),
+            settled_s=self._settled_s,
+            requests=requests,
+            good=self._traffic.tallies if self._traffic else {},
+            calm_ms=self._calm_ms,
+            attacked_ms=self._attacked_ms,
+            curve=self._curve,
+            samples=self._watch.samples,
+            restarts=self._watch.restarts,
+            measured_alone=len(self._alone_s),
+            ending=self.ending,
+        )
+
+
+class _Attackers:
+    """Threads that send hostile requests, one after another each.
+
+    Attributes:
+        requests: Requests so far, with their outcomes.
+    """
+
+    def __init__(self, target: Target, kinds: Sequence[Kind], seed: int) -> None:
+        self.requests: list[HostileRequest] = []
+        self._target = target
+        self._seed = seed
+        self._order = random.Random(seed)  # noqa: S311 - to be repeated, not to be unguessable
+        # Every kind once, those that may end the server last; then at random.
+        self._first = sorted(kinds, key=lambda kind: (not kind.may_restart, self._order.random()))
+        self._kinds = kinds
+        self._last_s: dict[str, float] = {}
+        self._numbers = 0
+        self._current: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._workers: list[Future[None]] = []
+
+    def in_flight(self) -> frozenset[str]:
+        """Kinds of the requests in flight, and of those that ended just now."""
+        recent = [one.kind.name for one in self.requests[-20:] if one.begin_s + one.took_s > time.monotonic() - 1.0]
+        with self._lock:
+            return frozenset([*self._current.values(), *recent])
+
+    @contextmanager
+    def running(self, threads: int, watch: ServerWatch) -> Iterator[None]:
+        """Let so many threads work for the block; all that they sent has its outcome after it."""
+        with ThreadPoolExecutor(threads, thread_name_prefix="attack") as pool:
+            try:
+                self._workers = [pool.submit(self._work, watch) for _ in range(threads)]
+                yield
+            finally:
+                self._stopping.set()
+        self.check()
+
+    @property
+    def unsent(self) -> int:
+        """Kinds that were not sent yet."""
+        return len(self._first)
+
+    def check(self) -> None:
+        """Raise what a thread has raised: a fault of the attack itself."""
+        for worker in self._workers:
+            if worker.done():
+                worker.result()
+
+    def send(self, kind: Kind, number: int) -> HostileRequest:
+        """Send the request of this kind and number: always the same one."""
+        rng = random.Random(f"{self._seed} {kind.name} {number}")  # noqa: S311 - as above
+        begin_s = time.monotonic()
+        answer = kind.send(self._target, rng)
+        return HostileRequest(kind, number, begin_s, time.monotonic() - begin_s, answer)
+
+    def _work(self, watch: ServerWatch) -> None:
+        thread = threading.get_ident()
+        while not self._stopping.is_set():
+            if not watch.is_up.wait(_TICK_S):
+                continue
+            with self._lock:
+                kind, number = self._next()
+                self._current[thread] = kind.name
+            try:
+                request = self.send(kind, number)
+            finally:
+                with self._lock:
+                    del self._current[thread]
+            self.requests.append(request)
+
+    def _next(self) -> tuple[Kind, int]:
+        now_s = time.monotonic()
+        self._numbers += 1
+        due = [kind for kind in self._kinds if now_s - self._last_s.get(kind.name, -1e9) >= kind.apart_s]
+        kind = self._first.pop() if self._first else self._order.choices(due, [one.weight for one in due])[0]
+        self._last_s[kind.name] = now_s
+        return kind, self._numbers

@@ -1,0 +1,187 @@
+"""The processes of the server under attack over time: memory, seconds of CPU, deaths and returns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import psutil
+
+from ssd_triton.common.model_names import DETECTOR, POSTPROCESS
+from ssd_triton.measuring.attack.sending import AttackError, Target
+from ssd_triton.measuring.process_monitor import SERVER
+from ssd_triton.serving.server.backend_processes import backend_processes, is_alive
+
+SAMPLE_S = 0.2
+_MIB = 2**20
+_READY_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class ServerSample:
+    """One look at the server.
+
+    Attributes:
+        time_s: Time on the monotonic clock.
+        rss_mib: Resident memory of the server and all its descendants; 0 while it is away.
+        cpu_s: CPU time so far of all that a hostile request can keep busy: everything but detector and
+            post-processing, which work for good requests alone.
+    """
+
+    time_s: float
+    rss_mib: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A death of the server, or of a process of its models.
+
+    Attributes:
+        died_s: Time when it was seen, on the monotonic clock.
+        away_s: Time until the server was ready again; None: it has not come back.
+        kinds: Kinds of hostile requests in flight at the time.
+    """
+
+    died_s: float
+    away_s: float | None
+    kinds: frozenset[str]
+
+
+class ServerWatch:
+    """Samples a server from a thread of its own; a context manager that ends it.
+
+    Attributes:
+        samples: Samples so far.
+        restarts: Deaths so far.
+        is_up: Set while the server is ready.
+
+    Raises:
+        AttackError: On entry: no ``tritonserver`` of this machine belongs to the address, or it is not ready.
+    """
+
+    def __init__(self, target: Target, pid: int | None, in_flight: Callable[[], frozenset[str]]) -> None:
+        """Prepare.
+
+        Args:
+            target: Where the server listens.
+            pid: The server's process, or one that starts it again when it dies; None: whoever listens there.
+            in_flight: Gives the kinds of the hostile requests in flight.
+        """
+        self.samples: list[ServerSample] = []
+        self.restarts: list[Restart] = []
+        self.is_up = threading.Event()
+        self._target = target
+        self._pid = pid
+        self._in_flight = in_flight
+        self._cpu_before_s = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="server-watch")
+        self._server: psutil.Process
+        self._stubs: dict[str, psutil.Process] = {}
+
+    def __enter__(self) -> ServerWatch:
+        server = self._find()
+        if server is None:
+            raise AttackError(
+                f"no {SERVER} of this machine listens on {self._target.url('grpc')}: start it with 'ssd-triton serve', "
+                "or name its process with --pid"
+            )
+        if not self._target.is_model_ready("ssd"):
+            raise AttackError(f"{self._target.url('http')}: the model ssd is not ready: see the server's log")
+        self._adopt(server)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def largest_cpu_s(self, intervals: Sequence[tuple[float, float]]) -> list[float]:
+        """CPU time spent between pairs of times, with what the samples around them add."""
+        samples = list(self.samples)
+        times_s = [sample.time_s for sample in samples]
+        found = []
+        for begin_s, end_s in intervals:
+            first = max(bisect_right(times_s, begin_s) - 1, 0)
+            last = min(bisect_left(times_s, end_s), len(times_s) - 1)
+            found.append(samples[last].cpu_s - samples[first].cpu_s)
+        return found
+
+    def _find(self) -> psutil.Process | None:
+        """Find the running server."""
+        pids = [self._pid] if self._pid is not None else _listeners(self._target.grpc_port)
+        with suppress(psutil.Error):
+            for process in (one for pid in pids for one in _tree(psutil.Process(pid))):
+                if process.name() == SERVER:
+                    return process
+        return None
+
+    def _adopt(self, server: psutil.Process) -> None:
+        self._server = server
+        self._stubs = backend_processes(server.pid)
+        self._take()
+        self.is_up.set()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(SAMPLE_S):
+            if is_alive(self._server) and all(map(is_alive, self._stubs.values())):
+                self._take()
+            else:
+                self._await_return()
+
+    def _take(self) -> None:
+        served = {stub.pid for name, stub in self._stubs.items() if name.startswith((DETECTOR, POSTPROCESS))}
+        rss_bytes, cpu_s = 0, 0.0
+        for process in _tree(self._server):
+            with suppress(psutil.Error), process.oneshot():  # It may end at any moment.
+                rss_bytes += process.memory_info().rss
+                # User, system, and both of children that have ended.
+                cpu_s += 0.0 if process.pid in served else sum(process.cpu_times()[:4])
+        before_s = self.samples[-1].cpu_s if self.samples else 0.0
+        cpu_s = max(self._cpu_before_s + cpu_s, before_s)
+        self.samples.append(ServerSample(time.monotonic(), rss_bytes / _MIB, cpu_s))
+
+    def _await_return(self) -> None:
+        """Wait until a server is ready that has all its processes."""
+        died_s = time.monotonic()
+        self.is_up.clear()
+        self.restarts.append(Restart(died_s, None, self._in_flight()))
+        self._cpu_before_s = self.samples[-1].cpu_s
+        while not self._stopping.wait(_READY_POLL_S):
+            server = self._find()
+            is_other = server is not None and server.pid != self._server.pid
+            if server is not None and is_other and self._target.is_model_ready("ssd"):
+                self.restarts[-1] = replace(self.restarts[-1], away_s=time.monotonic() - died_s)
+                self._adopt(server)
+                return
+            self.samples.append(ServerSample(time.monotonic(), 0.0, self._cpu_before_s))
+
+
+def steady_growth(samples: Sequence[ServerSample]) -> float:
+    """Relative growth of resident memory over the second half: the last tenth of it against its first."""
+    middle_s = (samples[0].time_s + samples[-1].time_s) / 2
+    rss_mib = [sample.rss_mib for sample in samples if sample.time_s >= middle_s and sample.rss_mib]
+    edge = max(len(rss_mib) // 10, 1)
+    first, last = rss_mib[:edge], rss_mib[-edge:]
+    return sorted(last)[len(last) // 2] / sorted(first)[len(first) // 2] - 1 if rss_mib else 0.0
+
+
+def _tree(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all its descendants; none of these where it has ended."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _listeners(port: int) -> set[int]:
+    """Processes of this user that listen on a port."""
+    connections = psutil.net_connections("tcp")
+    return {
+        one.pid for one in connections if one.pid and one.status == psutil.CONN_LISTEN and [*one.laddr][1:] == [port]
+    }

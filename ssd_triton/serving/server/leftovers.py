@@ -1,0 +1,163 @@
+"""The working folder of a server, and the removal of what killed servers left behind.
+
+A server's folder is locked for as long as the process that started the server lives: the kernel frees the lock however
+the process ends. A folder that can be locked is left over, and so is shared memory named after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+_PREFIX = "ssd-triton-"
+_FOLDER_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+"""As :func:`tempfile.mkdtemp` makes them."""
+_LOCK_NAME = "owner"
+_SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory is, not a temporary file
+_PYTHON_ENV_PARENT = Path("/tmp")  # noqa: S108 - the python backend always makes its folder there
+_PYTHON_ENV = re.compile(r"python_env_\w{6}")
+_LOADING_S = 300.0
+"""A server without a claim may own any folder that was made so soon after it started."""
+_CLOCK_TICK_S = 0.02
+"""Start times of processes are multiples of a clock tick, those of files are exact."""
+
+
+class RuntimeDir:
+    """A server's working folder, with the regions of shared memory that are named after it.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self) -> None:
+        """Make a new folder, and lock it."""
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            # A sweep may remove the folder before it is locked.
+            with contextlib.suppress(FileNotFoundError):
+                self._lock = os.open(self.path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                if (self.path / _LOCK_NAME).exists():
+                    return
+                os.close(self._lock)
+
+    def shared_memory(self) -> list[Path]:
+        """List the shared memory of the server's python backend, as files."""
+        return _regions(self.path.name)
+
+    def claim_python_envs(self, server_pid: int) -> None:
+        """Note which folders ``python_env_*`` belong to a server that has just become ready.
+
+        Each backend in Python makes one when it is loaded and removes it at its end, unless it is killed. Beside
+        another server without a claim nothing is claimed: its folders could be among them.
+        """
+        claims = _claims()
+        if any(pid != server_pid for pid in _unclaiming_servers(claims)):
+            return
+        started_s = psutil.Process(server_pid).create_time() - _CLOCK_TICK_S
+        claimed = {name for names in claims.values() for name in names}
+        mine = [path.name for path in _python_envs() if path.stat().st_ctime >= started_s and path.name not in claimed]
+        os.pwrite(self._lock, json.dumps({"server_pid": server_pid, "python_envs": mine}).encode(), 0)
+
+    def remove(self) -> None:
+        """Remove everything, once the server has ended; may be called again."""
+        _remove(self.path)
+        lock, self._lock = self._lock, -1
+        # Closed twice, the number could be another file's by then.
+        if lock >= 0:
+            os.close(lock)
+
+
+def sweep() -> None:
+    """Remove what servers left behind whose starting process is dead; nothing of a live server is touched."""
+    for folder in _folders():
+        with contextlib.suppress(OSError), _unless_in_use(folder):
+            _remove(folder)
+    claims = _claims()
+    claimed = {name for names in claims.values() for name in names}
+    starts_s = _unclaiming_servers(claims).values()
+    for path in _python_envs():
+        with contextlib.suppress(OSError):
+            made_s = path.stat().st_ctime + _CLOCK_TICK_S
+            if path.name not in claimed and not any(start <= made_s <= start + _LOADING_S for start in starts_s):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _unless_in_use(folder: Path) -> Iterator[None]:
+    """Lock a folder; raises OSError if its owner lives."""
+    try:
+        lock = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        # The owner died before it could lock the folder, or is about to; it then makes another.
+        folder.rmdir()
+        raise
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _claims() -> dict[int, list[str]]:
+    """Folders of the python backend that servers claim, by the server's process id."""
+    claims = {}
+    for folder in _folders():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            claim = json.loads((folder / _LOCK_NAME).read_text(encoding="utf-8"))
+            claims[int(claim["server_pid"])] = [str(name) for name in claim["python_envs"]]
+    return claims
+
+
+def _unclaiming_servers(claims: dict[int, list[str]]) -> dict[int, float]:
+    """Start times of running servers that claim no folder, by process id, in seconds since the epoch."""
+    return {
+        process.pid: process.info["create_time"]
+        for process in psutil.process_iter(["name", "create_time"])
+        if process.info["name"] == "tritonserver" and process.pid not in claims
+    }
+
+
+def _remove(folder: Path) -> None:
+    """Remove regions first: as long as one is left, so is the folder that shows whose it is."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        for name in json.loads((folder / _LOCK_NAME).read_text(encoding="utf-8"))["python_envs"]:
+            if _PYTHON_ENV.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    (_PYTHON_ENV_PARENT / name).rmdir()
+    for region in _regions(folder.name):
+        region.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _regions(prefix: str) -> list[Path]:
+    return [path for path in _SHM.glob(f"{prefix}*") if _is_own(path, stat.S_ISREG)]
+
+
+def _folders() -> list[Path]:
+    found = Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")
+    return [path for path in found if _FOLDER_NAME.fullmatch(path.name) and _is_own(path, stat.S_ISDIR)]
+
+
+def _python_envs() -> list[Path]:
+    found = _PYTHON_ENV_PARENT.glob("python_env_*")
+    return [path for path in found if _PYTHON_ENV.fullmatch(path.name) and _is_own(path, stat.S_ISDIR)]
+
+
+def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether a path is of a kind, is no link, and belongs to this user."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return is_kind(status.st_mode) and status.st_uid == os.geteuid()
