@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssd_triton.common.arrays import FloatArray, IntArray
+from ssd_triton.common.labels import class_name
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,17 @@ class Detections:
         return Detections(self.boxes_xyxy[keep], self.scores[keep], self.class_ids[keep])
 
     def to_json(self, labels: tuple[str, ...]) -> list[dict[str, object]]:
-        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name``."""
+        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name``.
+
+        Raises:
+            ConfigError: A class has no label.
+        """
         return [
             {
                 "box_xyxy": [round(float(side), 2) for side in box],
                 "score": round(score, 5),
                 "class_id": class_id,
-                "class_name": labels[class_id],
+                "class_name": class_name(labels, class_id),
             }
             for box, score, class_id in self
         ]

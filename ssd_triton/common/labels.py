@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import relative_to_cwd
 
 BACKGROUND = "background"
+
+
+def class_name(labels: Sequence[str], class_id: int) -> str:
+    """The name of a class.
+
+    Raises:
+        ConfigError: There are fewer labels: they are another model's.
+    """
+    if class_id >= len(labels):
+        raise ConfigError(
+            f"got class {class_id} from the detector, expected one below {len(labels)}, the number of lines at "
+            "labels_path; set labels_path to the labels of the served model"
+        )
+    return labels[class_id]
 
 
 def load_labels(path: Path) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssd_triton.config.section import Score, Seconds, Section
 
@@ -43,8 +43,8 @@ class ServerTlsConfig(Section):
 class ServerConfig(Section):
     """The server that ``ssd-triton serve`` and ``--serve`` start: addresses, deadlines and protection."""
 
-    host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 for all, reachable from the network"""
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """address to listen on, IPv4 or IPv6; 0.0.0.0 for all of IPv4, reachable from the network"""
     grpc_port: Port = 8001
     """port of gRPC; 0 takes any free port"""
     http_port: Port = 8000
@@ -68,6 +68,11 @@ class ServerConfig(Section):
     restricted_apis: tuple[RestrictedApi, ...] = ("model-repository", "trace", "logging")
     """Triton APIs that need the admin key; beyond loopback, shared-memory is one of them too"""
     tls: ServerTlsConfig = ServerTlsConfig()
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @model_validator(mode="after")
     def _controlled(self) -> ServerConfig:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from ssd_triton.commands.options import SECONDS, add_option
 from ssd_triton.commands.shared import add_tls_options
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 
 if TYPE_CHECKING:
@@ -98,7 +100,13 @@ def _print_status(status: ServerStatus, earlier: ServerStatus | None, *, as_json
 def _print_events(path: Path) -> int:
     from ssd_triton.serving.server.log_events import read_events
 
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for event in read_events(lines):
-            print(json.dumps(event))
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for event in read_events(lines):
+                print(json.dumps(event))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"{relative_to_cwd(path)}: got no log ({error.strerror}), expected the file that 'ssd-triton serve --log' "
+            "writes; give another --log"
+        ) from error
     return 0
