@@ -79,7 +79,7 @@ def test_detect_without_a_server(run_script: RunScript, tmp_path: Path, photogra
     assert_one_line_error(result, "no Triton server answers at 127.0.0.1:9", "ssd-triton serve")
 
 
-@pytest.mark.parametrize(("argument", "words"), [("nope.jpg", "not found: nope.jpg"), ("empty", "no images in empty")])
+@pytest.mark.parametrize(("argument", "words"), [("nope.jpg", "not found: nope.jpg"), ("empty", "empty: got no image")])
 def test_detect_without_images(run_main: RunScript, tmp_path: Path, argument: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     assert_one_line_error(run_main("clients/detect.py", argument), words)
