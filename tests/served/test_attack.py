@@ -20,7 +20,7 @@ from ssd_triton.measuring.attack.kinds import all_kinds
 from ssd_triton.measuring.attack.report import attack_markdown, write_report
 from ssd_triton.measuring.attack.result import AttackResult, AttackSettings
 from ssd_triton.measuring.attack.run import attack
-from ssd_triton.measuring.attack.sending import AttackError, Target
+from ssd_triton.measuring.attack.sending import AttackedServer, AttackError
 from ssd_triton.measuring.attack.server_watch import Restart, ServerSample
 from ssd_triton.measuring.traffic import Tally
 from ssd_triton.serving.server import EmbeddedServer
@@ -34,7 +34,7 @@ REFUSABLE = tuple(kind.name for kind in all_kinds() if not kind.may_restart)
 
 def test_a_short_attack(config: Config, light_repository: Path, tmp_path: Path) -> None:
     with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as server:
-        target = Target("127.0.0.1", server.grpc_port, server.http_port)
+        target = AttackedServer("127.0.0.1", server.grpc_port, server.http_port)
         settings = AttackSettings(5.0, calm_s=2.0, attackers=3, kinds=REFUSABLE, min_requests=len(REFUSABLE))
         result = attack(target, settings, server.pid)
     found = {check.name: check for check in result.checks()}
@@ -119,11 +119,11 @@ def test_only_this_machine_is_attacked(host: str, capsys: pytest.CaptureFixture[
 def test_nothing_to_attack() -> None:
     settings = AttackSettings(seconds=1.0, calm_s=1.0, kinds=("one pixel",))
     with pytest.raises(AttackError, match="no tritonserver of this machine listens on"):
-        attack(Target("127.0.0.1", free_port(), free_port()), settings)
+        attack(AttackedServer("127.0.0.1", free_port(), free_port()), settings)
 
 
 def test_kinds_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.run_command(["attack", "--list"]) == 0
     assert "JPEG of many scans\n" in capsys.readouterr().out
     with pytest.raises(AttackError, match="got --kinds nothing, expected patterns"):
-        attack(Target("127.0.0.1", 1, 2), AttackSettings(seconds=1.0, calm_s=1.0, kinds=("nothing",)))
+        attack(AttackedServer("127.0.0.1", 1, 2), AttackSettings(seconds=1.0, calm_s=1.0, kinds=("nothing",)))

@@ -39,8 +39,8 @@ from ssd_triton.serving.server.log import ServerLog
 from tests.conftest import free_ports, group_members
 from tests.served.helpers import assert_equal
 
-BACK_S = 8.0
-"""Longest absence of a server that has died."""
+BACK_S = 30.0
+"""Longest absence of a server that has died, on a machine that is busy with other tests; alone it takes 2 s."""
 WRAPPING_SHAPE = [1, 2**32, 2**32, 3]
 """The number of elements wraps to 0 in 64 bits, so that an empty tensor fits."""
 
@@ -420,6 +420,6 @@ def test_unloading_a_model_does_not_end_the_server(light_repository: Path, confi
                 time.sleep(0.1)
         backend_processes(server.pid)["ssd_detector_0_0"].kill()
         with pytest.raises(ServerError, match="ssd_detector_0_0 has died"):
-            for _ in range(40):
+            for _ in range(200):
                 server.check()
                 time.sleep(0.05)

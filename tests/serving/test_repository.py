@@ -131,7 +131,7 @@ def test_decoders_are_many_where_the_detector_is_on_a_gpu() -> None:
         own = type(default)()
         own.CopyFrom(MODEL_REPOSITORY.configuration("ssd_preprocess", variant))
         if "gpu" in VARIANTS[variant].precisions:
-            assert (own.instance_group[0].count, own.parameters["decode_threads"].string_value) == (8, "2")
+            assert (own.instance_group[0].count, own.parameters["decode_threads"].string_value) == (16, "1")
             own.instance_group[0].count = default.instance_group[0].count
             own.parameters["decode_threads"].string_value = default.parameters["decode_threads"].string_value
         assert own == default

@@ -26,7 +26,7 @@ from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.config import Config
 
 if TYPE_CHECKING:
-    from ssd_triton.measuring.attack.sending import Target
+    from ssd_triton.measuring.attack.sending import AttackedServer
 
 _READY = re.compile(r"ready: .* gRPC \S+:(?P<grpc>\d+), HTTP \S+:(?P<http>\d+),")
 """What 'ssd-triton serve' prints once all models are ready."""
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.measuring.attack.report import write_report
     from ssd_triton.measuring.attack.result import AttackSettings
     from ssd_triton.measuring.attack.run import attack
-    from ssd_triton.measuring.attack.sending import Target
+    from ssd_triton.measuring.attack.sending import AttackedServer
 
     if args.list:
         print("\n".join(kind.name for kind in all_kinds()))
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         without=tuple(args.without),
         seed=args.seed,
     )
-    target = Target(config.server.host, config.server.grpc_port, config.server.http_port)
+    target = AttackedServer(config.server.host, config.server.grpc_port, config.server.http_port)
     with _served(config, args.output) if args.serve else nullcontext((target, args.pid)) as (attacked, pid):
         result = attack(attacked, settings, pid)
     paths = write_report(args.output, result)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 @contextmanager
-def _served(config: Config, output: Path) -> Iterator[tuple[Target, int]]:
+def _served(config: Config, output: Path) -> Iterator[tuple[AttackedServer, int]]:
     """Run 'ssd-triton serve' on free ports of loopback, and give its address and process.
 
     Raises:
@@ -106,7 +106,7 @@ def _served(config: Config, output: Path) -> Iterator[tuple[Target, int]]:
     """
     from ssd_triton.common.interrupts import interrupts_deferred
     from ssd_triton.common.processes import end_group
-    from ssd_triton.measuring.attack.sending import Target
+    from ssd_triton.measuring.attack.sending import AttackedServer
 
     ports = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
     server = config.server.model_copy(update={"host": "127.0.0.1", **ports})
@@ -128,6 +128,6 @@ def _served(config: Config, output: Path) -> Iterator[tuple[Target, int]]:
         found = next((match for line in process.stdout or () if (match := _READY.match(line))), None)
         if found is None:
             raise ServerError(f"'ssd-triton serve' did not start: see {relative_to_cwd(log)} and the lines above")
-        yield Target("127.0.0.1", int(found["grpc"]), int(found["http"])), process.pid
+        yield AttackedServer("127.0.0.1", int(found["grpc"]), int(found["http"])), process.pid
     finally:
         end_group(process, config.server.shutdown_timeout_s + 5)

@@ -23,10 +23,10 @@ from ssd_triton.measuring.attack.bodies import (
 )
 from ssd_triton.measuring.attack.files import HOSTILE_FILES, empty_picture
 from ssd_triton.measuring.attack.sending import (
-    Answer,
+    AttackAnswer,
+    AttackedServer,
     Outcome,
     Protocol,
-    Target,
     dripped,
     half_sent,
     infer_request,
@@ -56,7 +56,7 @@ _RESTART_APART_S = 300.0
 """Between two of a kind that may end the server: more than five restarts in ten minutes are its limit."""
 _DRIP_S = 1.0
 
-Send = Callable[[Target, random.Random], Answer]
+Send = Callable[[AttackedServer, random.Random], AttackAnswer]
 """Sends one request, made of nothing but the random numbers, and gives its outcome."""
 
 
@@ -88,7 +88,7 @@ class Kind:
     model: str | None = None
     prepare: Callable[[], object] = bool
 
-    def is_right(self, answer: Answer) -> bool:
+    def is_right(self, answer: AttackAnswer) -> bool:
         """Whether this outcome is right for the kind."""
         words = answer.outcome is not Outcome.REFUSED or self.reason in answer.reason
         return answer.outcome in self.right and words
@@ -122,7 +122,7 @@ def _file_kind(
 def _images(make: Callable[[random.Random], list[bytes]]) -> Send:
     """Send what ``make`` gives to the ensemble, over either protocol."""
 
-    def send(target: Target, rng: random.Random) -> Answer:
+    def send(target: AttackedServer, rng: random.Random) -> AttackAnswer:
         ask = target.grpc_images if rng.random() < 0.5 else target.http_images
         return ask(IMAGES, make(rng))
 
@@ -168,7 +168,7 @@ def _shape_kinds() -> Iterator[Kind]:
 
 
 def _shapes(models: Sequence[tuple[str, str, str]], shapes: Sequence[list[int]]) -> Send:
-    def send(target: Target, rng: random.Random) -> Answer:
+    def send(target: AttackedServer, rng: random.Random) -> AttackAnswer:
         model, name, datatype = rng.choice(models)
         shape = rng.choice(shapes)
         if rng.random() < 0.5:
@@ -195,30 +195,30 @@ def _body_kinds() -> Iterator[Kind]:
 
 
 def _compressed(encoding: str) -> Send:
-    def send(target: Target, rng: random.Random) -> Answer:
+    def send(target: AttackedServer, rng: random.Random) -> AttackAnswer:
         body = compressed_body(encoding, _BODY_BYTES)
         return target.http("POST", f"/v2/models/{IMAGES}/infer", body, {"Content-Encoding": encoding})
 
     return send
 
 
-def _compressed_call(target: Target, rng: random.Random) -> Answer:
+def _compressed_call(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     request = infer_request(IMAGES, "IMAGE", "BYTES", [1, 1], bytes(_BODY_BYTES))
     return target.grpc(request, compression=grpc.Compression.Gzip)
 
 
-def _broken_json(target: Target, rng: random.Random) -> Answer:
+def _broken_json(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     whole = b'{"inputs":[{"name":"IMAGE","shape":[1,1],"datatype":"BYTES","data":["x"]}]}'
     at = rng.randrange(len(whole))
     change = rng.choice((whole[:at], whole[:at] + rng.randbytes(4) + whole[at:], whole[:at] + b'":[' + whole[at + 3 :]))
     return target.http_infer(IMAGES, change)
 
 
-def _broken_call(target: Target, rng: random.Random) -> Answer:
+def _broken_call(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     return target.grpc(rng.choice(broken_requests()))
 
 
-def _wrong_header_length(target: Target, rng: random.Random) -> Answer:
+def _wrong_header_length(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     header = rng.choice(("0", "1", "-1", "99999999999999999999", "4294967297", "x", ""))
     length = rng.choice((0, 10, 1000, 2**31, 2**63))
     begin = (
@@ -228,7 +228,7 @@ def _wrong_header_length(target: Target, rng: random.Random) -> Answer:
     return half_sent(target, "http", begin.encode() + b'{"inputs":')
 
 
-def _no_request(target: Target, rng: random.Random) -> Answer:
+def _no_request(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     call = target.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     return of_call(lambda: call(rng.randbytes(rng.randrange(1, 2000)), timeout=10))
 
@@ -252,7 +252,7 @@ def _call_kinds() -> Iterator[Kind]:
     yield Kind("streams left open", "gRPC", _streams, frozenset({Outcome.LEFT, Outcome.CLOSED, *_REFUSED}), apart_s=5)
 
 
-def _other_model(target: Target, rng: random.Random) -> Answer:
+def _other_model(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     names = (
         DETECTOR,
         POSTPROCESS,
@@ -270,7 +270,7 @@ def _other_model(target: Target, rng: random.Random) -> Answer:
     return target.http_infer(model, b'{"inputs":[{"name":"IMAGE","shape":[1,1],"datatype":"BYTES","data":["x"]}]}')
 
 
-def _region(target: Target, rng: random.Random) -> Answer:
+def _region(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     region = rng.choice(("", "ssd_frames_0", "input", "../x", "x" * 1000))
     size = rng.choice((0, 4, 2**40, -1))
     if rng.random() < 0.5:
@@ -283,7 +283,7 @@ def _region(target: Target, rng: random.Random) -> Answer:
     return target.http_json(IMAGES, {"inputs": [tensor]})
 
 
-def _registration(target: Target, rng: random.Random) -> Answer:
+def _registration(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     key = rng.choice(("/no-such-region-of-ssd-triton", "/../etc/passwd", "x" * 1000))
     kind = rng.choice(("system", "cuda"))
     name = f"attack-{rng.randrange(10**6)}"
@@ -295,13 +295,13 @@ def _registration(target: Target, rng: random.Random) -> Answer:
     return target.http("POST", f"/v2/{kind}sharedmemory/region/{name}/register", system if kind == "system" else cuda)
 
 
-def _large_frame(target: Target, rng: random.Random) -> Answer:
+def _large_frame(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     side_px = _LARGE_FRAME_PX
     raw = bytes(3 * side_px * side_px)
     return target.grpc(infer_request(FRAMES, "FRAME", "UINT8", [1, side_px, side_px, 3], raw))
 
 
-def _cancelled(target: Target, rng: random.Random) -> Answer:
+def _cancelled(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     """A burst of calls by several threads, each cancelled as soon as it is sent."""
     request = infer_request(IMAGES, "IMAGE", "BYTES", [1, 1], b"\4\0\0\0none")
     end_s = time.monotonic() + _CANCELLING_S
@@ -314,10 +314,10 @@ def _cancelled(target: Target, rng: random.Random) -> Answer:
 
     with ThreadPoolExecutor(_CANCELLING_THREADS) as pool:
         list(pool.map(cancel, range(_CANCELLING_THREADS)))
-    return Answer(Outcome.LEFT)
+    return AttackAnswer(Outcome.LEFT)
 
 
-def _streams(target: Target, rng: random.Random) -> Answer:
+def _streams(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     """Streams on which nothing, or half of a request, is ever sent."""
 
     def wait() -> Iterator[object]:
@@ -328,7 +328,7 @@ def _streams(target: Target, rng: random.Random) -> Answer:
     time.sleep(0.5)
     for call in calls:
         call.cancel()
-    return Answer(Outcome.LEFT)
+    return AttackAnswer(Outcome.LEFT)
 
 
 # --- Connections ------------------------------------------------------------------------------------------------------
@@ -349,13 +349,13 @@ def _connection_kinds() -> Iterator[Kind]:
 def _idle(protocol: Protocol) -> Send:
     """Connections on which nothing is sent; a request beside them must still be answered."""
 
-    def send(target: Target, rng: random.Random) -> Answer:
+    def send(target: AttackedServer, rng: random.Random) -> AttackAnswer:
         with ExitStack() as stack:
             try:
                 for _ in range(_IDLE_CONNECTIONS):
                     stack.enter_context(target.connect(protocol))
             except OSError as error:
-                return Answer(Outcome.FAILED, str(error))
+                return AttackAnswer(Outcome.FAILED, str(error))
             time.sleep(_IDLE_S)
             return target.http("GET", "/v2/health/live")
 
@@ -365,29 +365,29 @@ def _idle(protocol: Protocol) -> Send:
 _POST = f"POST /v2/models/{IMAGES}/infer HTTP/1.1\r\nHost: x\r\n"
 
 
-def _slow_body(target: Target, rng: random.Random) -> Answer:
+def _slow_body(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     return dripped(target, "http", f"{_POST}Content-Length: 100000\r\n\r\n".encode(), seconds=_DRIP_S)
 
 
-def _slow_headers(target: Target, rng: random.Random) -> Answer:
+def _slow_headers(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     return dripped(target, "http", f"{_POST}X-Filler: ".encode(), seconds=_DRIP_S)
 
 
-def _half_request(target: Target, rng: random.Random) -> Answer:
+def _half_request(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     begin = f"{_POST}Content-Length: 100\r\n\r\n".encode() + b'{"inputs":['
     return half_sent(target, "http", begin[: rng.randrange(1, len(begin))])
 
 
-def _half_preface(target: Target, rng: random.Random) -> Answer:
+def _half_preface(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(64)
     return half_sent(target, "grpc", begin[: rng.randrange(1, len(begin))])
 
 
-def _wrong_protocol(target: Target, rng: random.Random) -> Answer:
+def _wrong_protocol(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     return half_sent(target, "grpc", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-def _broken_line(target: Target, rng: random.Random) -> Answer:
+def _broken_line(target: AttackedServer, rng: random.Random) -> AttackAnswer:
     lines = (
         b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",

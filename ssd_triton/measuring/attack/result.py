@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssd_triton.measuring.attack.kinds import Kind
-from ssd_triton.measuring.attack.sending import Answer
+from ssd_triton.measuring.attack.sending import AttackAnswer
 from ssd_triton.measuring.attack.server_watch import SAMPLE_S, Restart, ServerSample, steady_growth
 from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.traffic import Tally
@@ -75,7 +75,7 @@ class HostileRequest:
     number: int
     begin_s: float
     took_s: float
-    answer: Answer
+    answer: AttackAnswer
     cpu_s: float = field(default=0.0, compare=False)
 
 

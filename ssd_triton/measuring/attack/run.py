@@ -15,7 +15,7 @@ from ssd_triton.client import DetectorClient
 from ssd_triton.common.progress import progress
 from ssd_triton.measuring.attack.kinds import PROTOCOLS, Kind, all_kinds
 from ssd_triton.measuring.attack.result import AttackResult, AttackSettings, HostileRequest
-from ssd_triton.measuring.attack.sending import AttackError, Target
+from ssd_triton.measuring.attack.sending import AttackedServer, AttackError
 from ssd_triton.measuring.attack.server_watch import SAMPLE_S, ServerWatch
 from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.request_cases import Case, views
@@ -35,7 +35,7 @@ _SUSPECTS = 20
 """Most requests that are sent again, alone, to see how long each keeps the server busy."""
 
 
-def attack(target: Target, settings: AttackSettings, pid: int | None = None) -> AttackResult:
+def attack(target: AttackedServer, settings: AttackSettings, pid: int | None = None) -> AttackResult:
     """Send hostile requests of all kinds beside good ones, check every answer, and watch the server.
 
     Ctrl-C ends it early, with the result so far.
@@ -65,7 +65,7 @@ def attack(target: Target, settings: AttackSettings, pid: int | None = None) -> 
     return run.result(kinds)
 
 
-def _chosen(target: Target, settings: AttackSettings) -> list[Kind]:
+def _chosen(target: AttackedServer, settings: AttackSettings) -> list[Kind]:
     """The kinds whose names match, of those whose models are served."""
 
     def matches(kind: Kind, patterns: Sequence[str]) -> bool:
@@ -80,7 +80,7 @@ def _chosen(target: Target, settings: AttackSettings) -> list[Kind]:
     return [kind for kind in kinds if kind.model is None or target.is_model_ready(kind.model)]
 
 
-def _good_streams(target: Target, settings: AttackSettings, stack: ExitStack) -> list[RequestStream]:
+def _good_streams(target: AttackedServer, settings: AttackSettings, stack: ExitStack) -> list[RequestStream]:
     """Photographs over either protocol, with retries: what a client loses then is lost."""
     streams = []
     for protocol in PROTOCOLS:
@@ -211,7 +211,7 @@ class _Attackers:
         requests: Requests so far, with their outcomes.
     """
 
-    def __init__(self, target: Target, kinds: Sequence[Kind], seed: int) -> None:
+    def __init__(self, target: AttackedServer, kinds: Sequence[Kind], seed: int) -> None:
         self.requests: list[HostileRequest] = []
         self._target = target
         self._seed = seed

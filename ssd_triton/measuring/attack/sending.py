@@ -57,7 +57,7 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class AttackAnswer:
     """Outcome of a hostile request, and the words that came with it."""
 
     outcome: Outcome
@@ -65,7 +65,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Target:
+class AttackedServer:
     """A server of this machine.
 
     Attributes:
@@ -121,7 +121,7 @@ class Target:
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
 
-    def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> AttackAnswer:
         """Send one request over HTTP, on a connection of its own.
 
         Args:
@@ -132,25 +132,25 @@ class Target:
         """
         connection = http.client.HTTPConnection(self.host, self.http_port, timeout=TIMEOUT_S)
 
-        def ask() -> Answer:
+        def ask() -> AttackAnswer:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             text = response.read().decode(errors="replace")
-            return Answer(_of_status(response.status), text[:_MAX_REASON_CHARACTERS])
+            return AttackAnswer(_of_status(response.status), text[:_MAX_REASON_CHARACTERS])
 
         with contextlib.closing(connection):
             return of_connection(ask)
 
-    def http_json(self, model: str, request: object) -> Answer:
+    def http_json(self, model: str, request: object) -> AttackAnswer:
         """Send a request for inference as JSON."""
         return self.http_infer(model, json.dumps(request).encode())
 
-    def http_infer(self, model: str, header: bytes, binary: bytes = b"", **headers: str) -> Answer:
+    def http_infer(self, model: str, header: bytes, binary: bytes = b"", **headers: str) -> AttackAnswer:
         """Send a header of JSON and what follows it to a model."""
         length = {"Inference-Header-Content-Length": str(len(header))}
         return self.http("POST", f"/v2/models/{model}/infer", header + binary, {**length, **headers})
 
-    def http_images(self, model: str, images: Sequence[bytes]) -> Answer:
+    def http_images(self, model: str, images: Sequence[bytes]) -> AttackAnswer:
         """Send encoded images to a model, as clients do."""
         binary = _as_bytes_tensor(images)
         tensor = {
@@ -163,11 +163,11 @@ class Target:
 
     # --- gRPC ---------------------------------------------------------------------------------------------------------
 
-    def grpc(self, request: Any, *, compression: grpc.Compression | None = None) -> Answer:
+    def grpc(self, request: Any, *, compression: grpc.Compression | None = None) -> AttackAnswer:
         """Send one request for inference over gRPC."""
         return of_call(lambda: self.stub.ModelInfer(request, timeout=TIMEOUT_S, compression=compression))
 
-    def grpc_images(self, model: str, images: Sequence[bytes]) -> Answer:
+    def grpc_images(self, model: str, images: Sequence[bytes]) -> AttackAnswer:
         """Send encoded images to a model, as clients do."""
         return self.grpc(infer_request(model, "IMAGE", "BYTES", [len(images), 1], _as_bytes_tensor(images)))
 
@@ -181,64 +181,66 @@ def infer_request(model: str, name: str, datatype: str, shape: Sequence[int], ra
     return request
 
 
-def of_call(call: Callable[[], Any]) -> Answer:
+def of_call(call: Callable[[], Any]) -> AttackAnswer:
     """The outcome of a call of gRPC."""
     try:
         call()
     except grpc.RpcError as error:
         code, words = error.code(), str(error.details())[:_MAX_REASON_CHARACTERS]
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Answer(Outcome.LATE, words)
+            return AttackAnswer(Outcome.LATE, words)
         if code is grpc.StatusCode.CANCELLED:
-            return Answer(Outcome.LEFT, words)
+            return AttackAnswer(Outcome.LEFT, words)
         if code is grpc.StatusCode.UNAVAILABLE:
-            return Answer(Outcome.CLOSED if any(word in words for word in _BROKEN) else Outcome.REFUSED, words)
-        return Answer(Outcome.REFUSED if code in _REFUSALS else Outcome.FAILED, f"{code.name}: {words}")
-    return Answer(Outcome.ANSWERED)
+            return AttackAnswer(Outcome.CLOSED if any(word in words for word in _BROKEN) else Outcome.REFUSED, words)
+        return AttackAnswer(Outcome.REFUSED if code in _REFUSALS else Outcome.FAILED, f"{code.name}: {words}")
+    return AttackAnswer(Outcome.ANSWERED)
 
 
-def half_sent(target: Target, protocol: Protocol, begin: bytes) -> Answer:
+def half_sent(target: AttackedServer, protocol: Protocol, begin: bytes) -> AttackAnswer:
     """Send the beginning of a request, close the sending side, and wait for what the server does."""
 
-    def ask() -> Answer:
+    def ask() -> AttackAnswer:
         with target.connect(protocol) as connection:
             connection.sendall(begin)
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(2.0)
             status = connection.recv(64)
         if not status:
-            return Answer(Outcome.CLOSED)
+            return AttackAnswer(Outcome.CLOSED)
         if not status.startswith(b"HTTP/1.1 "):
-            return Answer(Outcome.LEFT, "bytes of HTTP/2")
-        return Answer(_of_status(int(status[9:12])), status[9:].decode(errors="replace"))
+            return AttackAnswer(Outcome.LEFT, "bytes of HTTP/2")
+        return AttackAnswer(_of_status(int(status[9:12])), status[9:].decode(errors="replace"))
 
     answer = of_connection(ask)
-    return Answer(Outcome.LEFT) if answer.outcome is Outcome.LATE else answer
+    return AttackAnswer(Outcome.LEFT) if answer.outcome is Outcome.LATE else answer
 
 
-def dripped(target: Target, protocol: Protocol, begin: bytes, *, seconds: float, every_s: float = 0.1) -> Answer:
+def dripped(
+    target: AttackedServer, protocol: Protocol, begin: bytes, *, seconds: float, every_s: float = 0.1
+) -> AttackAnswer:
     """Send the beginning of a request and then a byte at a time, until the time is over or the server closes."""
 
-    def ask() -> Answer:
+    def ask() -> AttackAnswer:
         with target.connect(protocol) as connection:
             connection.sendall(begin)
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s:
                 connection.sendall(b" ")
                 time.sleep(every_s)
-        return Answer(Outcome.LEFT)
+        return AttackAnswer(Outcome.LEFT)
 
     return of_connection(ask)
 
 
-def of_connection(call: Callable[[], Answer]) -> Answer:
+def of_connection(call: Callable[[], AttackAnswer]) -> AttackAnswer:
     """The answer of a call that uses a connection, or how the connection broke."""
     try:
         return call()
     except TimeoutError as error:
-        return Answer(Outcome.LATE, str(error))
+        return AttackAnswer(Outcome.LATE, str(error))
     except (OSError, http.client.HTTPException) as error:
-        return Answer(Outcome.CLOSED, f"{type(error).__name__}: {error}")
+        return AttackAnswer(Outcome.CLOSED, f"{type(error).__name__}: {error}")
 
 
 def _of_status(status: int) -> Outcome:

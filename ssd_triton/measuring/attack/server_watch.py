@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS
-from ssd_triton.measuring.attack.sending import AttackError, Target
+from ssd_triton.measuring.attack.sending import AttackedServer, AttackError
 from ssd_triton.measuring.process_monitor import SERVER
 from ssd_triton.serving.server.backend_processes import backend_processes, is_alive
 
@@ -64,7 +64,7 @@ class ServerWatch:
         AttackError: On entry: no ``tritonserver`` of this machine belongs to the address, or it is not ready.
     """
 
-    def __init__(self, target: Target, pid: int | None, in_flight: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, target: AttackedServer, pid: int | None, in_flight: Callable[[], frozenset[str]]) -> None:
         """Prepare.
 
         Args:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import psutil
 
 from ssd_triton.serving.server.installation import STUB
+
+_COLLECTED_S = 2.0
+"""Triton collects the process of an unloaded model much sooner."""
 
 
 class BackendProcesses:
@@ -25,17 +29,22 @@ class BackendProcesses:
         """
         self._server_pid = server_pid
         self._may_unload = may_unload
+        self._ended_at_s: dict[int, float] = {}
         self.by_instance = backend_processes(server_pid)
 
     def dead(self) -> list[str]:
         """Name the instances whose process has died.
 
-        Triton waits for the process of a model that it unloads. One that has died stays a zombie until then.
+        Triton soon collects the process of a model that it unloads. One that has died stays a zombie.
         """
-        if self._may_unload:
-            running = {name: process for name, process in self.by_instance.items() if process.is_running()}
-            self.by_instance = {**running, **backend_processes(self._server_pid)}
-        return [name for name, process in self.by_instance.items() if not is_alive(process)]
+        if not self._may_unload:
+            return [name for name, process in self.by_instance.items() if not is_alive(process)]
+        kept = {name: process for name, process in self.by_instance.items() if process.is_running()}
+        self.by_instance = {**kept, **backend_processes(self._server_pid)}
+        ended = {name: process.pid for name, process in self.by_instance.items() if not is_alive(process)}
+        now_s = time.monotonic()
+        self._ended_at_s = {pid: self._ended_at_s.get(pid, now_s) for pid in ended.values()}
+        return [name for name, pid in ended.items() if now_s - self._ended_at_s[pid] > _COLLECTED_S]
 
 
 def backend_processes(server_pid: int) -> dict[str, psutil.Process]:

@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -26,8 +26,8 @@ _LOCK_NAME = "owner"
 _SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory is, not a temporary file
 _PYTHON_ENV_PARENT = Path("/tmp")  # noqa: S108 - the python backend always makes its folder there
 _PYTHON_ENV = re.compile(r"python_env_\w{6}")
-_LOADING_S = 300.0
-"""A server without a claim may own any folder that was made so soon after it started."""
+_LOADING_S = 60.0
+"""Servers load their backends, which make those folders, within this time after their start."""
 _CLOCK_TICK_S = 0.02
 """Start times of processes are multiples of a clock tick, those of files are exact."""
 
@@ -58,15 +58,13 @@ class RuntimeDir:
     def claim_python_envs(self, server_pid: int) -> None:
         """Note which folders ``python_env_*`` belong to a server that has just become ready.
 
-        Each backend in Python makes one when it is loaded and removes it at its end, unless it is killed. Beside
-        another server without a claim nothing is claimed: its folders could be among them.
+        Each backend in Python makes one when it is loaded and removes it at its end, unless it is killed. Folders that
+        another server without a claim may have made are not claimed.
         """
         claims = _claims()
-        if any(pid != server_pid for pid in _unclaiming_servers(claims)):
-            return
-        started_s = psutil.Process(server_pid).create_time() - _CLOCK_TICK_S
-        claimed = {name for names in claims.values() for name in names}
-        mine = [path.name for path in _python_envs() if path.stat().st_ctime >= started_s and path.name not in claimed]
+        others = _unclaiming_servers(claims)
+        start_s = others.pop(server_pid, psutil.Process(server_pid).create_time())
+        mine = [path.name for path in _made_by([start_s], claims) if path not in _made_by(others.values(), claims)]
         os.pwrite(self._lock, json.dumps({"server_pid": server_pid, "python_envs": mine}).encode(), 0)
 
     def remove(self) -> None:
@@ -84,12 +82,12 @@ def sweep() -> None:
         with contextlib.suppress(OSError), _unless_in_use(folder):
             _remove(folder)
     claims = _claims()
+    in_use = _made_by(_unclaiming_servers(claims).values(), claims)
     claimed = {name for names in claims.values() for name in names}
-    starts_s = _unclaiming_servers(claims).values()
     for path in _python_envs():
-        with contextlib.suppress(OSError):
-            made_s = path.stat().st_ctime + _CLOCK_TICK_S
-            if path.name not in claimed and not any(start <= made_s <= start + _LOADING_S for start in starts_s):
+        if path not in in_use and path.name not in claimed:
+            # One that is not empty is in use.
+            with contextlib.suppress(OSError):
                 path.rmdir()
 
 
@@ -126,6 +124,18 @@ def _unclaiming_servers(claims: dict[int, list[str]]) -> dict[int, float]:
         for process in psutil.process_iter(["name", "create_time"])
         if process.info["name"] == "tritonserver" and process.pid not in claims
     }
+
+
+def _made_by(starts_s: Iterable[float], claims: dict[int, list[str]]) -> list[Path]:
+    """Unclaimed folders of the python backend that servers with these start times may have made."""
+    claimed = {name for names in claims.values() for name in names}
+    starts_s, found = list(starts_s), []
+    for path in _python_envs():
+        with contextlib.suppress(FileNotFoundError):
+            made_s = path.stat().st_ctime + _CLOCK_TICK_S
+            if path.name not in claimed and any(start <= made_s <= start + _LOADING_S for start in starts_s):
+                found.append(path)
+    return found
 
 
 def _remove(folder: Path) -> None:

@@ -12,7 +12,7 @@ from ssd_triton.client.transport import Transport
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.detector.variants import variant_name
-from ssd_triton.serving.status.metrics import Metrics, fetch_metrics
+from ssd_triton.serving.status.metrics import ServerMetrics, fetch_metrics
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 """The stages of a request that Triton times: waiting, gathering inputs, the model itself, handing out outputs."""
@@ -86,7 +86,7 @@ class ServerStatus:
     ready: bool
     monotonic_s: float
     models: tuple[ModelStatus, ...]
-    metrics: Metrics | None
+    metrics: ServerMetrics | None
     problems: tuple[str, ...]
 
 
@@ -126,7 +126,7 @@ def collect(
     return ServerStatus(url, version, ready, time.monotonic(), models, metrics, tuple(problems))
 
 
-def _loaded(transport: Transport, entry: dict[str, Any], metrics: Metrics | None) -> ModelStatus:
+def _loaded(transport: Transport, entry: dict[str, Any], metrics: ServerMetrics | None) -> ModelStatus:
     name, statistics = entry["name"], entry["inference_stats"]
     config = transport.model_config(name)
     groups = config.get("instance_group", []) if config.get("platform") != "ensemble" else []

@@ -27,7 +27,7 @@ MEMORY_AND_LOAD = {
 
 
 @dataclass(frozen=True)
-class Metrics:
+class ServerMetrics:
     """One reading of the metrics.
 
     Attributes:
@@ -41,7 +41,7 @@ class Metrics:
     refused: dict[str, int] = field(default_factory=dict)
 
 
-def fetch_metrics(url: str, timeout_s: float) -> Metrics:
+def fetch_metrics(url: str, timeout_s: float) -> ServerMetrics:
     """Read the metrics once.
 
     Raises:
@@ -58,8 +58,8 @@ def fetch_metrics(url: str, timeout_s: float) -> Metrics:
         raise ServerError(f"no metrics at {url} ({error}): give --metrics-url") from error
 
 
-def _parse(text: str) -> Metrics:
-    metrics = Metrics()
+def _parse(text: str) -> ServerMetrics:
+    metrics = ServerMetrics()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             model = sample.labels.get("model", "")
