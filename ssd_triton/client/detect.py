@@ -113,7 +113,7 @@ def detect(client: DetectorClient, sources: Sequence[Source], options: DetectOpt
         importlib.import_module("ssd_triton.media.video")  # what is missing shows before any work is done
     options = options.that_can_be_written()
     with open_results(options.output, options.format, options.labels) as write:
-        run = _Run(client, options, write, fails_early=len(sources) == 1)
+        run = _DetectRun(client, options, write, fails_early=len(sources) == 1)
         for is_image, group in itertools.groupby(sources, lambda source: isinstance(source, ImageSource)):
             if is_image:
                 run.detect_images([source for source in group if isinstance(source, ImageSource)])
@@ -121,7 +121,7 @@ def detect(client: DetectorClient, sources: Sequence[Source], options: DetectOpt
                 for video in group:
                     if isinstance(video, VideoSpec):
                         run.detect_video(video)
-    if options.crops:
+    if (options.output / "crops").is_dir() and options.crops:
         run.summary.written.append(options.output / "crops")
     run.summary.written.append(results_path(options.output, options.format))
     return run.summary
@@ -148,7 +148,23 @@ class _Stopwatch:
         return ((self._end_s or time.perf_counter()) - self._start_s) * 1000
 
 
-class _Run:
+@dataclass(frozen=True)
+class _ImageRead:
+    """An image with its content as the server takes it, or why it could not be read."""
+
+    source: ImageSource
+    encoded: bytes = b""
+    error: ImageError | None = None
+
+
+def _read(source: ImageSource) -> _ImageRead:
+    try:
+        return _ImageRead(source, source.read())
+    except ImageError as error:
+        return _ImageRead(source, error=error)
+
+
+class _DetectRun:
     """Detects, source by source, and writes what each one gives."""
 
     def __init__(self, client: DetectorClient, options: DetectOptions, write: Write, *, fails_early: bool) -> None:
@@ -160,13 +176,12 @@ class _Run:
 
     def detect_images(self, sources: Sequence[ImageSource]) -> None:
         """Detect in images, several in flight."""
-        answers = self._answers(self._readable(sources), lambda one: self._client.submit(one[1]))
-        for (source, encoded), future, watch in progress(
-            answers, total=len(sources), description="detect", unit="images"
-        ):
+        answers = self._answers(map(_read, sources), self._submit)
+        for image, future, watch in progress(answers, total=len(sources), description="detect", unit="images"):
+            source = image.source
             try:
                 found = self._kept(future)
-                result = self._with_pictures(Result(source.file, source.stem, found), encoded, source.name)
+                result = self._with_pictures(Result(source.file, source.stem, found), image.encoded, source.name)
             except (RequestRefusedError, ImageError) as error:
                 self._refuse(source.file, source.stem, source.name, error)
                 continue
@@ -178,16 +193,20 @@ class _Run:
         """Detect in the frames of a video, several in flight; Ctrl-C ends a live one."""
         from ssd_triton.media.video import open_source
 
-        try:
-            with ExitStack() as stack:
+        with ExitStack() as stack:
+            try:
                 source = stack.enter_context(open_source(video.spec, image_folder_fps=1))
-                if source.is_live:
-                    stack.enter_context(suppress(KeyboardInterrupt))
+            except VideoError as error:
+                if self._fails_early:
+                    raise
+                self._refuse(video.file, video.stem, video.name, error)
+                return
+            if source.is_live:
+                stack.enter_context(suppress(KeyboardInterrupt))
+            try:
                 self._detect_frames(source, video)
-        except VideoError as error:
-            if self._fails_early:
-                raise
-            self._refuse(video.file, video.stem, video.name, error)
+            except VideoError as error:  # a camera was unplugged, or a stream has ended: the frames until then stay
+                self._refuse(video.file, video.stem, video.name, error)
 
     def _detect_frames(self, source: VideoSource, video: VideoSpec) -> None:
         from ssd_triton.media.drawing import draw_detections
@@ -238,13 +257,13 @@ class _Run:
     def _in_flight(self) -> int:
         return self._client.in_flight
 
-    def _readable(self, sources: Sequence[ImageSource]) -> Iterator[tuple[ImageSource, bytes]]:
-        """Yield each image with its content as the server takes it; refuse those that cannot be read."""
-        for source in sources:
-            try:
-                yield source, source.read()
-            except ImageError as error:
-                self._refuse(source.file, source.stem, source.name, error)
+    def _submit(self, image: _ImageRead) -> Future[Detections]:
+        """Start detecting in an image; for one that could not be read, the answer is why."""
+        if image.error is None:
+            return self._client.submit(image.encoded)
+        refused: Future[Detections] = Future()
+        refused.set_exception(image.error)
+        return refused
 
     def _kept(self, future: Future[Detections]) -> Detections:
         """Wait for an answer, and keep what the options ask for."""

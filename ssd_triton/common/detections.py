@@ -10,6 +10,7 @@ import numpy as np
 
 from ssd_triton.common.arrays import AnyArray, FloatArray, IntArray, shortest
 from ssd_triton.common.errors import UserError, listing
+from ssd_triton.common.labels import class_name
 
 Index = int | np.integer[Any] | slice | Sequence[int] | AnyArray
 """A number, a slice, numbers, or a mask with an entry for each detection."""
@@ -128,7 +129,7 @@ class Detections:
                 "box_xyxy": [round(float(side), 2) for side in box],
                 "score": round(score, 5),
                 "class_id": class_id,
-                **({} if self.labels is None else {"class_name": self.labels[class_id]}),
+                **({} if self.labels is None else {"class_name": class_name(self.labels, class_id)}),
             }
             for box, score, class_id in self
         ]
@@ -190,4 +191,4 @@ class Detections:
 
     def _names(self) -> Iterator[str]:
         for class_id in self.class_ids:
-            yield f"class {class_id}" if self.labels is None else self.labels[class_id]
+            yield f"class {class_id}" if self.labels is None else class_name(self.labels, class_id)

@@ -30,9 +30,9 @@ or the copy that a wheel carries."""
 ROOT = _user_folder() if _IN_WHEEL.is_dir() else _PACKAGE.parent
 """The same folders where commands may write to them: the top of a clone; for a package installed from a wheel, a folder
 of the user's, once :func:`fill_root` has run."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 PART = ".*.part*"
 """Matches what :func:`atomic_output` writes to until it is whole; only a killed process leaves it behind."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def fill_root() -> None:

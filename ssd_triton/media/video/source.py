@@ -37,6 +37,9 @@ _MAX_CAMERA_INDEX = 99
 _CAMERA_FALLBACK_FPS = 30.0
 """Nominal rate of a camera whose driver reports none: the usual rate of USB cameras."""
 
+_MOST_CAMERA_DIGITS = 9
+"""OpenCV takes an index of 32 bits."""
+
 _SHORTEST_STEP_S = 1 / 90_000
 """A tick of MPEG's 90 kHz clock: frames closer together have the same time in a video file."""
 
@@ -127,6 +130,8 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
         VideoError: ``spec`` cannot be read as any of these.
     """
     if spec.isdecimal():
+        if len(spec) > _MOST_CAMERA_DIGITS:
+            raise _refusal(f"camera {spec[:20]}", "there is no such camera", "give a lower index")
         return _Camera(int(spec))
     if is_address(spec):
         return _VideoFile(spec, printable_address(spec), timeout=_NETWORK_TIMEOUT_S)
