@@ -13,8 +13,8 @@ from PIL import Image
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.client.inputs import encoded
+from ssd_triton.measuring.request_cases import encode
 from tests.conftest import free_url
-from tests.images import encode
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (24, 32, 3), np.uint8)
 PICTURE = Image.fromarray(PIXELS)

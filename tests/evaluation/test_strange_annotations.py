@@ -14,12 +14,12 @@ from PIL import Image
 
 from ssd_triton.evaluation.dataset import DatasetSource, load_dataset, only_present
 from ssd_triton.evaluation.errors import EvaluationError
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import Source, load_examples
 from ssd_triton.training.validation import load_validation
 from tests.evaluation.helpers import BOX, LABELS, write_dataset
-from tests.images import encode
 
 CLASSES = ClassMap(LABELS, LABELS, {})
 CPU = torch.device("cpu")

@@ -17,10 +17,10 @@ from PIL import Image, features
 from ssd_triton.common.errors import ImageError
 from ssd_triton.common.files import ROOT, printable_name
 from ssd_triton.config import Config
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.media import decoding, images
 from ssd_triton.media.images import exif_orientation, image_format, is_image, list_images, natural_key, read_served
 from ssd_triton.serving.repository.model_config import load_model_config
-from tests.images import encode
 from tests.media.clips import corner_colours, quarters
 
 FOUR = Image.fromarray(quarters())

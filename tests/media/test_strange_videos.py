@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from ssd_triton.common.errors import VideoError
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.media.video import VideoWriter, open_source
-from tests.images import encode
 from tests.media.clips import BLUE, GREEN, OCHRE, RED, corner_colours, quarters, read, write_clip
 
 
