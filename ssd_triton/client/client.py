@@ -77,6 +77,7 @@ class DetectorClient:
         use_shared_memory: bool | None = None,
         retry_s: float | None = None,
         tls: Tls | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
@@ -93,6 +94,8 @@ class DetectorClient:
                 machine, and sends frames over the connection when the server cannot map it.
             retry_s: How long a request is retried in all while the server is away; None: see the class.
             tls: Certificates, for a port with TLS; None: the port is without.
+            labels: Class names by id, the background first, for the detections; see
+                :func:`ssd_triton.common.labels.load_labels`.
 
         Raises:
             ConfigError: ``url`` is no address of that protocol.
@@ -103,6 +106,7 @@ class DetectorClient:
         self._protocol = protocol
         self._timeout_s = timeout_s
         self._tls = tls
+        self._labels = None if labels is None else tuple(labels)
         self.in_flight = in_flight
         self.retry_s = retry_s
         self._retries = Retries(timeout_s, retry_s)
@@ -193,7 +197,7 @@ class DetectorClient:
         """
         files = np.empty((len(images), 1), np.object_)
         files[:, 0] = [encoded(image) for image in images]
-        return _to_detections(self._infer(self._model, "IMAGE", files))
+        return self._to_detections(self._infer(self._model, "IMAGE", files))
 
     def detect_frame(self, frame_rgb: AnyArray) -> Detections:
         """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
@@ -208,14 +212,14 @@ class DetectorClient:
         try:
             if self._frame_pool is not None:
                 try:
-                    return _to_detections(self._infer_shared(self._frame_pool, frames))[0]
+                    return self._to_detections(self._infer_shared(self._frame_pool, frames))[0]
                 except SharedMemoryUnavailableError as error:
                     if self._shared_memory_required:
                         raise
                     logging.info("sending frames over the connection: %s", error)
                     self._frame_pool = None
             if not self._frames_as_files:
-                return _to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
+                return self._to_detections(self._infer(self._frames_model, "FRAME", frames))[0]
         except FramesNotServedError as error:
             logging.info("sending frames as files: %s", error)
             self._frames_as_files, self._frame_pool = True, None
@@ -271,7 +275,7 @@ class DetectorClient:
             tls=self._tls,
             next_request_id=self._next_request_id,
         ):
-            yield answer if isinstance(answer, RequestRefusedError) else _to_detections(answer)[0]
+            yield answer if isinstance(answer, RequestRefusedError) else self._to_detections(answer)[0]
 
     def _submit(self, call: Callable[[], Result]) -> Future[Result]:
         self._may_submit.acquire()
@@ -329,17 +333,16 @@ class DetectorClient:
             error.request_id = request_id
             raise
 
+    def _to_detections(self, outputs: Outputs) -> list[Detections]:
+        """Split a response's fixed-size outputs into one :class:`Detections` for each image."""
+        return [
+            Detections.from_padded(int(count[0]), boxes, scores, classes, self._labels)
+            for count, boxes, scores, classes in zip(*(outputs[name] for name in OUTPUTS), strict=True)
+        ]
+
     def _next_request_id(self) -> str:
         with self._numbering:
             return next(self._request_ids)
-
-
-def _to_detections(outputs: Outputs) -> list[Detections]:
-    """Split a response's fixed-size outputs into one :class:`Detections` for each image."""
-    return [
-        Detections.from_padded(int(count[0]), boxes, scores, classes)
-        for count, boxes, scores, classes in zip(*(outputs[name] for name in OUTPUTS), strict=True)
-    ]
 
 
 def _result_or_refusal(future: Future[Detections]) -> Detections | RequestRefusedError:

@@ -1,4 +1,4 @@
-"""Detecting objects in files, and writing what was found.
+"""Detecting objects in images and videos, and writing what was found.
 
 Drawing and video need Pillow, OpenCV and PyAV, which are no part of a client's installation: they are imported where
 they are used.
@@ -6,189 +6,301 @@ they are used.
 
 from __future__ import annotations
 
+import importlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.errors import RequestRefusedError
-from ssd_triton.common.errors import ImageError, UserError
-from ssd_triton.common.files import atomic_output, printable_name, relative_to_cwd
+from ssd_triton.client.results import NEED_SIZE, Result, Write, open_results, results_path
+from ssd_triton.client.sources import ImageSource, Source, VideoSpec
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ImageError, UserError, VideoError
 from ssd_triton.common.in_flight import submit_ahead
-from ssd_triton.common.progress import progress
-from ssd_triton.media import images
+from ssd_triton.common.interrupts import interrupts_deferred
+from ssd_triton.common.labels import counted
+from ssd_triton.common.progress import note, progress
+from ssd_triton.common.result_format import ResultFormat
+
+if TYPE_CHECKING:
+    from ssd_triton.media.video import VideoSource
+
+_Item = TypeVar("_Item")
+_INSTALL = "pip install 'ssd-triton[video]'"
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """What is kept and written.
+
+    Attributes:
+        output: The folder to write to.
+        labels: Class names by id.
+        score_thresh: Keeps detections with a higher score.
+        class_ids: Keeps detections of these classes; None: of all.
+        format: Of the results.
+        pictures: Whether to write annotated pictures and videos.
+        crops: Whether to write a picture of each detection.
+    """
+
+    output: Path
+    labels: tuple[str, ...]
+    score_thresh: float = 0.5
+    class_ids: Collection[int] | None = None
+    format: ResultFormat = "json"
+    pictures: bool = True
+    crops: bool = False
+
+    def that_can_be_written(self) -> DetectOptions:
+        """Return the same without pictures where Pillow or OpenCV is missing, and say so in one line.
+
+        Raises:
+            UserError: The format needs the size of each image, and so Pillow.
+        """
+        if all(map(find_spec, ("PIL", "cv2"))):
+            return self
+        if self.format in NEED_SIZE and find_spec("PIL") is None:
+            raise UserError(f"format {self.format} needs the size of each image, and so Pillow: {_INSTALL}")
+        if self.pictures or self.crops:
+            note(f"no pictures: they need Pillow and OpenCV: {_INSTALL}")
+        return replace(self, pictures=False, crops=False)
 
 
 @dataclass
 class DetectSummary:
-    """The results of a run.
+    """The outcome of a run.
 
     Attributes:
-        results: The content of ``detections.json``.
-        refused: A line for each file that could not be read or that the server refused, with its reason.
-        written: The files that were written.
-        undecodable_frames: Frames of a video that were skipped because they could not be decoded.
+        refused: Images and videos that could not be read or that the server refused.
+        undecodable_frames: Frames of videos that were skipped because they could not be decoded.
+        written: Files and folders that were written.
     """
 
-    results: list[dict[str, object]] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    written: list[Path] = field(default_factory=list)
+    refused: int = 0
     undecodable_frames: int = 0
-
-    def refuse(self, path: Path, error: UserError) -> None:
-        """List a file as refused."""
-        name = relative_to_cwd(path)
-        reason = str(error).removeprefix(f"{name}: ")
-        self.refused.append(f"{name}: {reason}")
-        self.results.append({"file": str(path), "error": reason})
+    written: list[Path] = field(default_factory=list)
 
 
-def is_video(inputs: Sequence[str]) -> bool:
-    """Whether the inputs are a single address, or a single file that is no image by its content."""
-    if len(inputs) != 1:
-        return False
-    return "://" in inputs[0] or (Path(inputs[0]).is_file() and not images.is_image(Path(inputs[0])))
+def detect(client: DetectorClient, sources: Sequence[Source], options: DetectOptions) -> DetectSummary:
+    """Detect in images and videos; write results, and pictures where asked for.
 
-
-def list_images(inputs: Sequence[str]) -> list[Path]:
-    """The given files, with each folder replaced by its images in the order of their names.
-
-    What a folder holds beside images is logged.
-
-    Raises:
-        UserError: A path does not exist, a folder holds no images, or an input is an address.
-    """
-    files: list[Path] = []
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            found = images.list_images(path)
-            if not found.paths:
-                raise UserError(f"{found.nothing_found()}; give another folder")
-            found.warn_of_skipped()
-            files += found.paths
-        elif path.is_file():
-            files.append(path)
-        elif "://" in given:
-            raise UserError(
-                f"{printable_name(given)}: got an address among several inputs, expected it alone: it is read as a "
-                "video (http, https, rtsp); download images first"
-            )
-        else:
-            raise UserError(f"not found: {relative_to_cwd(path)}; give images, folders of images, or one video")
-    return files
-
-
-def detect_images(
-    client: DetectorClient, files: list[Path], output: Path, labels: tuple[str, ...], score_thresh: float
-) -> DetectSummary:
-    """Detect in images, and write ``detections.json`` and an annotated JPEG for each.
-
-    Files are sent as they are, several at once; what only this side decodes (HEIC, AVIF, JPEG 2000) as PNG. EXIF is not
-    applied: boxes and pictures are those of the stored pixels. A refused file is listed and does not stop the others.
+    A line on stderr sums up each image and video. Images are sent as they are, several at once; what only this side
+    decodes (HEIC, AVIF, JPEG 2000) as PNG. EXIF is not applied: boxes and pictures are those of the stored pixels. A
+    refused image or video is listed and does not stop the others. Ctrl-C ends a camera or a live stream, and what was
+    found until then is kept.
 
     Args:
         client: A connected client.
-        files: Images.
-        output: The folder to write to.
-        labels: Class names by id.
-        score_thresh: Keeps detections with a higher score.
+        sources: From :func:`ssd_triton.client.sources.find_sources`.
+        options: What is kept and written.
 
     Raises:
+        VideoError: The only source is a video, and it cannot be read.
         ClientError: The server fails for another reason than an input.
+        UserError: The results cannot be written without Pillow.
+        ModuleNotFoundError: Videos need PyAV and OpenCV, which are not installed.
     """
-    from PIL import Image
-
-    from ssd_triton.media.decoding import decode_rgb
-    from ssd_triton.media.drawing import draw_detections
-
-    summary = DetectSummary()
-    taken: set[str] = set()
-    readable = _readable(files, summary)
-    answers = submit_ahead(readable, lambda one: client.submit(one[1]), client.in_flight)
-    for (path, encoded), future in progress(answers, total=len(files), description="detect", unit="images"):
-        try:
-            found = future.result().filter(score_thresh=score_thresh)
-            image_rgb = decode_rgb(encoded, relative_to_cwd(path))
-        except (RequestRefusedError, ImageError) as error:
-            summary.refuse(path, error)
-            continue
-        picture = output / _unused_name(path.stem, taken)
-        with atomic_output(picture) as temporary:
-            Image.fromarray(draw_detections(image_rgb, found, labels)).save(temporary, "JPEG", quality=92)
-        summary.written.append(picture)
-        summary.results.append({"file": str(path), "annotated": picture.name, "detections": found.to_json(labels)})
-    _write_json(summary, output)
-    return summary
+    if any(isinstance(source, VideoSpec) for source in sources):
+        importlib.import_module("ssd_triton.media.video")  # what is missing shows before any work is done
+    options = options.that_can_be_written()
+    with open_results(options.output, options.format, options.labels) as write:
+        run = _DetectRun(client, options, write, fails_early=len(sources) == 1)
+        for is_image, group in itertools.groupby(sources, lambda source: isinstance(source, ImageSource)):
+            if is_image:
+                run.detect_images([source for source in group if isinstance(source, ImageSource)])
+            else:
+                for video in group:
+                    if isinstance(video, VideoSpec):
+                        run.detect_video(video)
+    if (options.output / "crops").is_dir() and options.crops:
+        run.summary.written.append(options.output / "crops")
+    run.summary.written.append(results_path(options.output, options.format))
+    return run.summary
 
 
-def _readable(files: Iterable[Path], summary: DetectSummary) -> Iterator[tuple[Path, bytes]]:
-    """Each file with its content as the server takes it; those that cannot be read are listed as refused."""
-    for path in files:
-        try:
-            yield path, images.read_served(path)
-        except ImageError as error:
-            summary.refuse(path, error)
+class _Stopwatch:
+    """The latency of a request, from its start to its answer."""
+
+    def __init__(self) -> None:
+        self._start_s = self._end_s = 0.0
+
+    def watch(self, future: Future[Detections]) -> Future[Detections]:
+        """Start with a request that has just been submitted."""
+        self._start_s = time.perf_counter()
+        future.add_done_callback(self._stop)
+        return future
+
+    def _stop(self, _: Future[Detections]) -> None:
+        self._end_s = time.perf_counter()
+
+    @property
+    def latency_ms(self) -> float:
+        # A future is done just before it calls back.
+        return ((self._end_s or time.perf_counter()) - self._start_s) * 1000
 
 
-def _unused_name(stem: str, taken: set[str]) -> str:
-    """The name of an annotated picture that no other input has; disks may ignore case."""
-    numbers = itertools.chain([""], map(".{}".format, itertools.count(2)))
-    name = next(name for number in numbers if (name := f"{stem}{number}.annotated.jpg").casefold() not in taken)
-    taken.add(name.casefold())
-    return name
+@dataclass(frozen=True)
+class _ImageRead:
+    """An image with its content as the server takes it, or why it could not be read."""
+
+    source: ImageSource
+    encoded: bytes = b""
+    error: ImageError | None = None
 
 
-def detect_video(
-    client: DetectorClient, spec: str, output: Path, labels: tuple[str, ...], score_thresh: float
-) -> DetectSummary:
-    """Detect in a video, and write ``detections.json`` and an annotated MP4.
-
-    Args:
-        client: A connected client.
-        spec: A video file, or its address.
-        output: The folder to write to.
-        labels: Class names by id.
-        score_thresh: Keeps detections with a higher score.
-
-    Raises:
-        VideoError: The file cannot be read as a video.
-        ClientError: The server fails.
-    """
-    from ssd_triton.media.drawing import draw_detections
-    from ssd_triton.media.video import VideoWriter, open_source
-
-    summary = DetectSummary()
-    # A file called 0 is no camera.
-    source_spec = spec if "://" in spec else str(Path(spec).absolute())
-    with ExitStack() as stack:
-        source = stack.enter_context(open_source(source_spec, image_folder_fps=1))
-        target = output / f"{_stem(spec)}.annotated.mp4"
-        writer = stack.enter_context(VideoWriter(target, source.size_px, source.fps))
-        answers = submit_ahead(source, lambda frame: client.submit_frame(frame.image_rgb), client.in_flight)
-        for frame, future in progress(answers, total=source.frame_count, description="detect", unit="frames"):
-            found = future.result().filter(score_thresh=score_thresh)
-            summary.results.append(
-                {"frame": frame.index, "time_s": round(frame.time_s, 6), "detections": found.to_json(labels)}
-            )
-            writer.write(draw_detections(frame.image_rgb, found, labels), frame.time_s)
-        summary.undecodable_frames = source.undecodable_frames
-    summary.written.append(target)
-    _write_json(summary, output)
-    return summary
+def _read(source: ImageSource) -> _ImageRead:
+    try:
+        return _ImageRead(source, source.read())
+    except ImageError as error:
+        return _ImageRead(source, error=error)
 
 
-def _stem(spec: str) -> str:
-    """A name for what is made of a video: that of its file or of the last part of its address."""
-    return Path(urlsplit(spec).path if "://" in spec else spec).stem or "stream"
+class _DetectRun:
+    """Detects, source by source, and writes what each one gives."""
 
+    def __init__(self, client: DetectorClient, options: DetectOptions, write: Write, *, fails_early: bool) -> None:
+        self._client = client
+        self._options = options
+        self._write = write
+        self._fails_early = fails_early
+        self.summary = DetectSummary()
 
-def _write_json(summary: DetectSummary, output: Path) -> None:
-    path = output / "detections.json"
-    with atomic_output(path) as temporary:
-        temporary.write_text(json.dumps(summary.results, indent=1) + "\n", encoding="utf-8")
-    summary.written.append(path)
+    def detect_images(self, sources: Sequence[ImageSource]) -> None:
+        """Detect in images, several in flight."""
+        answers = self._answers(map(_read, sources), self._submit)
+        for image, future, watch in progress(answers, total=len(sources), description="detect", unit="images"):
+            source = image.source
+            try:
+                found = self._kept(future)
+                result = self._with_pictures(Result(source.file, source.stem, found), image.encoded, source.name)
+            except (RequestRefusedError, ImageError) as error:
+                self._refuse(source.file, source.stem, source.name, error)
+                continue
+            self._write(result)
+            what = counted(Counter(found.class_names)) or "nothing found"
+            note(f"{source.name}: {what}, {watch.latency_ms:.0f} ms")
+
+    def detect_video(self, video: VideoSpec) -> None:
+        """Detect in the frames of a video, several in flight; Ctrl-C ends a live one."""
+        from ssd_triton.media.video import open_source
+
+        with ExitStack() as stack:
+            try:
+                source = stack.enter_context(open_source(video.spec, image_folder_fps=1))
+            except VideoError as error:
+                if self._fails_early:
+                    raise
+                self._refuse(video.file, video.stem, video.name, error)
+                return
+            if source.is_live:
+                stack.enter_context(suppress(KeyboardInterrupt))
+            try:
+                self._detect_frames(source, video)
+            except VideoError as error:  # a camera was unplugged, or a stream has ended: the frames until then stay
+                self._refuse(video.file, video.stem, video.name, error)
+
+    def _detect_frames(self, source: VideoSource, video: VideoSpec) -> None:
+        from ssd_triton.media.drawing import draw_detections
+        from ssd_triton.media.video import VideoWriter
+
+        options = self._options
+        frames_with: Counter[str] = Counter()
+        frames, start_s = 0, time.perf_counter()
+        target = self._annotated_video(video)
+        with ExitStack() as stack:
+            stack.callback(lambda: self._sum_up(source, video, frames, frames_with, time.perf_counter() - start_s))
+            writer = stack.enter_context(VideoWriter(target, source.size_px, source.fps)) if options.pictures else None
+            answers = submit_ahead(source, lambda frame: self._client.submit_frame(frame.image_rgb), self._in_flight)
+            for frame, future in progress(answers, total=source.frame_count, description="detect", unit="frames"):
+                found = self._kept(future)
+                stem = f"{video.stem}_{frame.index:06d}"
+                with interrupts_deferred():
+                    self._write(Result(video.file, stem, found, source.size_px, frame.index, frame.time_s))
+                    if writer is not None:
+                        writer.write(draw_detections(frame.image_rgb, found, options.labels), frame.time_s)
+                    self._write_crops(stem, frame.image_rgb, found)
+                    frames += 1
+                    frames_with.update(set(found.class_names))
+
+    def _annotated_video(self, video: VideoSpec) -> Path:
+        return self._options.output / f"{video.stem}.annotated.mp4"
+
+    def _sum_up(
+        self, source: VideoSource, video: VideoSpec, frames: int, frames_with: Counter[str], elapsed_s: float
+    ) -> None:
+        """Print the line of a video, however it ended."""
+        self.summary.undecodable_frames += source.undecodable_frames
+        if self._options.pictures and frames:
+            self.summary.written.append(self._annotated_video(video))
+        what = ", ".join(f"{name} in {count}" for name, count in frames_with.most_common()) or "nothing found"
+        note(f"{video.name}: {frames} frames: {what}, {frames / max(elapsed_s, 1e-9):.1f} frames/s")
+        if source.undecodable_frames:
+            note(f"{video.name}: undecodable frames: {source.undecodable_frames}, skipped")
+
+    def _answers(
+        self, items: Iterator[_Item], submit: Callable[[_Item], Future[Detections]]
+    ) -> Iterator[tuple[_Item, Future[Detections], _Stopwatch]]:
+        watched = ((item, _Stopwatch()) for item in items)
+        for (item, watch), future in submit_ahead(watched, lambda one: one[1].watch(submit(one[0])), self._in_flight):
+            yield item, future, watch
+
+    @property
+    def _in_flight(self) -> int:
+        return self._client.in_flight
+
+    def _submit(self, image: _ImageRead) -> Future[Detections]:
+        """Start detecting in an image; for one that could not be read, the answer is why."""
+        if image.error is None:
+            return self._client.submit(image.encoded)
+        refused: Future[Detections] = Future()
+        refused.set_exception(image.error)
+        return refused
+
+    def _kept(self, future: Future[Detections]) -> Detections:
+        """Wait for an answer, and keep what the options ask for."""
+        options = self._options
+        found = future.result().with_labels(options.labels)
+        return found.filter(score_thresh=options.score_thresh, class_ids=options.class_ids)
+
+    def _with_pictures(self, result: Result, encoded: bytes, name: str) -> Result:
+        """Write the pictures of an image, and return its result with what they and the format need of it."""
+        options, found = self._options, result.detections
+        if found is None or not (options.pictures or options.crops or options.format in NEED_SIZE):
+            return result
+        from ssd_triton.media.decoding import decode_rgb, image_size_px
+
+        if not (options.pictures or options.crops):
+            return replace(result, size_px=image_size_px(encoded, name))
+        image_rgb = decode_rgb(encoded, name)
+        result = replace(result, size_px=(image_rgb.shape[1], image_rgb.shape[0]))
+        self._write_crops(result.stem, image_rgb, found)
+        if not options.pictures:
+            return result
+        from ssd_triton.media.pictures import write_annotated
+
+        picture = options.output / f"{result.stem}.annotated.jpg"
+        write_annotated(picture, image_rgb, found, options.labels)
+        self.summary.written.append(picture)
+        return replace(result, annotated=f"{result.stem}.annotated.jpg")
+
+    def _write_crops(self, stem: str, image_rgb: UInt8Array, found: Detections) -> None:
+        if self._options.crops:
+            from ssd_triton.media.pictures import write_crops
+
+            write_crops(self._options.output / "crops", stem, image_rgb, found)
+
+    def _refuse(self, file: str, stem: str, name: str, error: UserError) -> None:
+        """List an image or a video as refused; the message of an error may begin with its name."""
+        reason = str(error).removeprefix(f"{name}: ")
+        self._write(Result(file, stem, error=reason))
+        self.summary.refused += 1
+        note(f"refused: {name}: {reason}")

@@ -12,3 +12,9 @@ FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int32]
 UInt8Array = npt.NDArray[np.uint8]
+
+
+def shortest(values: FloatArray) -> list[Any]:
+    """Convert FP32 values to the shortest decimals that give the same FP32 values again."""
+    decimals: list[Any] = values.astype(str).astype(np.float64).tolist()
+    return decimals

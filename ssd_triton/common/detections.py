@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from ssd_triton.common.arrays import FloatArray, IntArray
+from ssd_triton.common.arrays import AnyArray, FloatArray, IntArray, shortest
+from ssd_triton.common.errors import UserError, listing
 from ssd_triton.common.labels import class_name
 
+Index = int | np.integer[Any] | slice | Sequence[int] | AnyArray
+"""A number, a slice, numbers, or a mask with an entry for each detection."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Detections:
     """Parallel arrays with an entry for each detection, highest score first.
+
+    ``detections[0]``, ``detections[:5]``, ``detections[detections.scores > 0.5]`` and ``detections[[0, 2]]`` are new
+    ``Detections``; nothing changes the old ones.
 
     Attributes:
         boxes_xyxy: FP32 [n, 4]; left, top, right, bottom in pixels of the original image, not clipped to it.
         scores: FP32 [n], in [0, 1].
         class_ids: INT32 [n]; 1 is the first class. 0, the background, does not occur.
+        labels: Class names by id, the background first; None where they are unknown.
 
     Raises:
         ValueError: The arrays' shapes or dtypes are not those above.
@@ -27,6 +36,7 @@ class Detections:
     boxes_xyxy: FloatArray
     scores: FloatArray
     class_ids: IntArray
+    labels: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -41,17 +51,22 @@ class Detections:
                 )
 
     @classmethod
-    def empty(cls) -> Detections:
+    def empty(cls, labels: tuple[str, ...] | None = None) -> Detections:
         """No detections."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), labels=labels)
 
     @classmethod
     def from_padded(
-        cls, num_detections: int, boxes_xyxy: FloatArray, scores: FloatArray, class_ids: IntArray
+        cls,
+        num_detections: int,
+        boxes_xyxy: FloatArray,
+        scores: FloatArray,
+        class_ids: IntArray,
+        labels: tuple[str, ...] | None = None,
     ) -> Detections:
         """Cut the server's outputs of fixed size to the first ``num_detections``."""
         n = int(num_detections)
-        return cls(boxes_xyxy[:n], scores[:n], class_ids[:n])
+        return cls(boxes_xyxy[:n], scores[:n], class_ids[:n], labels=labels)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -61,25 +76,119 @@ class Detections:
         for box, score, class_id in zip(self.boxes_xyxy, self.scores, self.class_ids, strict=True):
             yield box, float(score), int(class_id)
 
+    def __getitem__(self, index: Index) -> Detections:
+        """Select detections by a number, a slice, numbers, or a mask; always ``Detections``, of one for a number.
+
+        Raises:
+            IndexError: There is no such detection, or a mask has another length.
+        """
+        chosen: Any = index if isinstance(index, slice) else np.atleast_1d(index)
+        if not isinstance(chosen, slice) and not chosen.size and chosen.dtype != np.bool_:
+            chosen = chosen.astype(np.intp)  # NumPy takes an empty list for floats
+        return replace(
+            self, boxes_xyxy=self.boxes_xyxy[chosen], scores=self.scores[chosen], class_ids=self.class_ids[chosen]
+        )
+
+    def __repr__(self) -> str:
+        """One line: how many, and the best ones with class and score."""
+        best = [f"{name} {score:.2f}" for name, score in zip(self._names(), self.scores, strict=True)]
+        return f"Detections({len(self)}{': ' if best else ''}{listing(best)})"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each detection's class.
+
+        Raises:
+            ValueError: The names are unknown: see :meth:`with_labels`.
+        """
+        if self.labels is None:
+            raise ValueError("got detections without class names, expected labels; call with_labels() first")
+        return tuple(self._names())
+
+    def with_labels(self, labels: tuple[str, ...]) -> Detections:
+        """Return the same detections with class names, by id and the background first."""
+        return replace(self, labels=labels)
+
     def filter(self, *, score_thresh: float = 0.0, class_ids: Collection[int] | None = None) -> Detections:
         """Keep detections with ``score > score_thresh`` and, where given, one of the classes."""
         keep = self.scores > score_thresh
         if class_ids is not None:
             keep &= np.isin(self.class_ids, list(class_ids))
-        return Detections(self.boxes_xyxy[keep], self.scores[keep], self.class_ids[keep])
+        return self[keep]
 
-    def to_json(self, labels: tuple[str, ...]) -> list[dict[str, object]]:
-        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name``.
+    def clipped(self, size_px: tuple[int, int]) -> Detections:
+        """Clip boxes to an image of a width and height in pixels, and drop those of which nothing is left."""
+        boxes_xyxy: FloatArray = np.clip(self.boxes_xyxy, 0, np.array([*size_px, *size_px], np.float32))
+        keep = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1)
+        return replace(self, boxes_xyxy=boxes_xyxy)[keep]
 
-        Raises:
-            ConfigError: A class has no label.
-        """
+    def to_json(self) -> list[dict[str, object]]:
+        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name`` if known."""
         return [
             {
                 "box_xyxy": [round(float(side), 2) for side in box],
                 "score": round(score, 5),
                 "class_id": class_id,
-                "class_name": class_name(labels, class_id),
+                **({} if self.labels is None else {"class_name": class_name(self.labels, class_id)}),
             }
             for box, score, class_id in self
         ]
+
+    def to_coco(self, image_id: int, category_ids: Mapping[int, int]) -> list[dict[str, Any]]:
+        """Convert to COCO's results: ``image_id``, ``category_id``, ``bbox``, ``score``.
+
+        Args:
+            image_id: Of the image.
+            category_ids: By class id; detections of other classes are dropped.
+
+        Returns:
+            A dictionary for each detection; ``bbox`` is left, top, width, height to 1/1000 pixel.
+        """
+        boxes = self.boxes_xyxy.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        rows = zip(np.round(boxes, 3).tolist(), shortest(self.scores), self.class_ids.tolist(), strict=True)
+        return [
+            {"image_id": image_id, "category_id": category_ids[class_id], "bbox": box, "score": score}
+            for box, score, class_id in rows
+            if class_id in category_ids
+        ]
+
+    def to_yolo(self, size_px: tuple[int, int]) -> str:
+        """Convert to a YOLO label file: lines of class, centre x, centre y, width, height, without the scores.
+
+        Classes count from 0 without the background. Boxes are clipped to the image and are parts of its sides.
+
+        Args:
+            size_px: Width and height of the image.
+        """
+        found = self.clipped(size_px)
+        low, high = found.boxes_xyxy[:, :2].astype(np.float64), found.boxes_xyxy[:, 2:].astype(np.float64)
+        rows = np.hstack([(low + high) / 2, high - low]) / [*size_px, *size_px]
+        return "".join(
+            f"{class_id - 1} {' '.join(f'{value:.6f}' for value in row)}\n"
+            for class_id, row in zip(found.class_ids, rows, strict=True)
+        )
+
+    def to_supervision(self) -> Any:
+        """Convert to ``supervision.Detections``: the same boxes, scores and class ids, names as ``data["class_name"]``.
+
+        Raises:
+            UserError: The package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ModuleNotFoundError as error:
+            if error.name != "supervision":
+                raise
+            raise UserError("to_supervision() needs the package supervision: pip install supervision") from None
+        data = {} if self.labels is None else {"class_name": np.array(self.class_names, np.str_)}
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.astype(np.int64),
+            data=data,
+        )
+
+    def _names(self) -> Iterator[str]:
+        for class_id in self.class_ids:
+            yield f"class {class_id}" if self.labels is None else class_name(self.labels, class_id)

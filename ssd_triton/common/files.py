@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ ROOT = _user_folder() if _IN_WHEEL.is_dir() else _PACKAGE.parent
 of the user's, once :func:`fill_root` has run."""
 PART = ".*.part*"
 """Matches what :func:`atomic_output` writes to until it is whole; only a killed process leaves it behind."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def fill_root() -> None:
@@ -89,6 +91,11 @@ def relative_to_cwd(path: Path) -> str:
         return printable_name(str(path.resolve().relative_to(Path.cwd())))
     except ValueError:
         return printable_name(str(path))
+
+
+def printable_address(address: str) -> str:
+    """An address without user name and password, printable."""
+    return _CREDENTIALS.sub("", printable_name(address))
 
 
 def printable_name(name: str) -> str:

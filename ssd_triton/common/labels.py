@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.errors import ConfigError, UserError, listing
 from ssd_triton.common.files import relative_to_cwd
 
 BACKGROUND = "background"
+_IRREGULAR = {"knife": "knives", "mouse": "mice", "sheep": "sheep", "scissors": "scissors", "skis": "skis"}
+"""Plurals of COCO's classes that follow no rule."""
 
 
 def class_name(labels: Sequence[str], class_id: int) -> str:
@@ -55,3 +58,30 @@ def load_labels(path: Path) -> tuple[str, ...]:
     if repeated:
         raise ConfigError(f"{name}: got '{repeated[0]}' {lines.count(repeated[0])} times, expected each name once")
     return tuple(lines)
+
+
+def class_ids_of(names: Iterable[str], labels: Sequence[str]) -> frozenset[int]:
+    """Return the ids of classes by their names.
+
+    Raises:
+        UserError: There is no such class.
+    """
+    classes, names = labels[1:], tuple(names)
+    for name in names:
+        if name not in classes:
+            nearest = difflib.get_close_matches(name.lower(), classes, n=1, cutoff=0.5)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"such as {listing(classes)}"
+            raise UserError(f"got the class '{name}', expected one of the {len(classes)} in the labels file; {hint}")
+    return frozenset(labels.index(name) for name in names)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return how many there are of each class, the most frequent first: ``2 persons, 1 car``."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for name, count in ordered)
+
+
+def _plural(name: str) -> str:
+    if name in _IRREGULAR:
+        return _IRREGULAR[name]
+    return f"{name}{'es' if name.endswith(('s', 'x', 'z', 'ch', 'sh')) else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -14,3 +15,8 @@ def progress(items: Iterable[Item], *, total: int | None, description: str, unit
     """Iterate with a progress bar on stderr; without a terminal there is no bar."""
     bar: tqdm[Item] = tqdm(items, total=total, desc=description, unit=f" {unit}", disable=None, smoothing=0.1)
     yield from bar
+
+
+def note(line: str) -> None:
+    """Print a line on stderr, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)

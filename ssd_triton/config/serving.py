@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ssd_triton.common.result_format import ResultFormat
 from ssd_triton.config.section import Score, Seconds, Section
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -154,6 +155,12 @@ class DetectConfig(Section):
     """folder for the results"""
     score_thresh: Score = 0.5
     """lowest score of detections that are kept, 0 to 1"""
+    format: ResultFormat = "json"
+    """format of the results: a JSON list, JSON lines, CSV, a COCO data set, or YOLO labels"""
+    pictures: bool = True
+    """annotated pictures and videos beside the results"""
+    crops: bool = False
+    """folder crops/ with a picture of each detection, by class"""
 
 
 class DemoConfig(Section):

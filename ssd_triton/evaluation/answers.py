@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ssd_triton.common.arrays import shortest
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.journal import Journal, damaged, open_journal
-from ssd_triton.evaluation.metrics import shortest
 
 JOURNAL = "results.jsonl"
 

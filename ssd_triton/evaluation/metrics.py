@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_triton.common.arrays import AnyArray, FloatArray
-from ssd_triton.common.detections import Detections
+from ssd_triton.common.arrays import AnyArray
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError
 
@@ -101,24 +100,6 @@ def check_installed() -> None:
         raise EvaluationError(
             f"evaluation needs {' and '.join(missing)}, which is not installed: run \"pip install -e '.[eval]'\""
         )
-
-
-def to_coco(detections: Detections, image_id: int, category_ids: Mapping[int, int]) -> list[CocoResult]:
-    """Convert the detections of one image to COCO's form, to 1/1000 pixel; drop classes without a category."""
-    boxes = detections.boxes_xyxy.astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
-    rows = zip(np.round(boxes, 3).tolist(), shortest(detections.scores), detections.class_ids.tolist(), strict=True)
-    return [
-        {"image_id": image_id, "category_id": category_ids[class_id], "bbox": box, "score": score}
-        for box, score, class_id in rows
-        if class_id in category_ids
-    ]
-
-
-def shortest(values: FloatArray) -> list[Any]:
-    """Convert FP32 values to the shortest decimals that give the same FP32 values again."""
-    decimals: list[Any] = values.astype(str).astype(np.float64).tolist()
-    return decimals
 
 
 def evaluate(dataset: Dataset, results: Sequence[CocoResult]) -> Metrics:

@@ -18,7 +18,7 @@ from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError
-from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def evaluate_detector(detect: Detect, dataset: Dataset) -> Metrics:
     results: list[CocoResult] = []
     for image in _progress(dataset):
         found = _readable(dataset, image, partial(detect, dataset.read(image)))
-        results += to_coco(found, image.id, dataset.category_ids)
+        results += found.to_coco(image.id, dataset.category_ids)
     return evaluate(dataset, results)
 
 

@@ -20,7 +20,7 @@ from ssd_triton.evaluation.answers import Answers
 from ssd_triton.evaluation.dataset import Dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.fingerprint import served_models
-from ssd_triton.evaluation.metrics import CocoResult, to_coco
+from ssd_triton.evaluation.metrics import CocoResult
 
 _log = logging.getLogger(__name__)
 _SAME_SCORE = 0.02
@@ -94,7 +94,7 @@ def coco_results(dataset: Dataset, answers: Answers) -> list[CocoResult]:
         result
         for image, detections in kept
         if detections is not None
-        for result in to_coco(detections, image.id, dataset.category_ids)
+        for result in detections.to_coco(image.id, dataset.category_ids)
     ]
 
 

@@ -23,7 +23,7 @@ from ssd_triton.config import Config
 from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.evaluation.annotations import Image
 from ssd_triton.evaluation.dataset import Dataset
-from ssd_triton.evaluation.metrics import CocoResult, evaluate, to_coco
+from ssd_triton.evaluation.metrics import CocoResult, evaluate
 from ssd_triton.measuring.sweeps.server_statistics import ServerStatistics, stages
 from ssd_triton.measuring.sweeps.sweep_file import ModelTuning
 from ssd_triton.measuring.sweeps.tuning import tuned_repository
@@ -110,7 +110,7 @@ def _evaluate(config: Config, variant: str, dataset: Dataset, side_px: int, rati
             for image, future in submit_ahead(images, send, client.in_flight):
                 found = future.result()
                 original = replace(found, boxes_xyxy=found.boxes_xyxy / scales[image.id])
-                results += to_coco(original, image.id, dataset.category_ids)
+                results += original.to_coco(image.id, dataset.category_ids)
             [stage] = [one for one in stages(before, statistics.counters()) if one.model == PREPROCESS]
             statistics.close()
     return evaluate(dataset, results).ap, stage.infer_ms

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,21 +112,38 @@ def natural_key(name: str) -> tuple[object, ...]:
     return (*(int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)), name)
 
 
-def list_images(folder: Path) -> ImageFolder:
+def list_images(folder: Path, *, recursive: bool = False) -> ImageFolder:
     """Find the images of a folder by their content; none if the folder is missing.
 
-    Subfolders and hidden files are not looked into. A file with an image's suffix and unknown content is listed as
-    well: it is a damaged image, and in a series it keeps its place.
+    Hidden files are not looked into. A file with an image's suffix and unknown content is listed as well: it is a
+    damaged image, and in a series it keeps its place.
+
+    Args:
+        folder: The folder.
+        recursive: Whether to look into subfolders too, except hidden ones and links to folders.
     """
     paths: list[Path] = []
     skipped: list[str] = []
-    for path in sorted(folder.glob("*"), key=lambda path: natural_key(path.name)):
+    for path in _tree(folder) if recursive else _entries(folder):
         reason = _reason_to_skip(path)
         if reason is None:
             paths.append(path)
         elif reason:
-            skipped.append(f"{printable_name(path.name)} ({reason})")
+            skipped.append(f"{printable_name(str(path.relative_to(folder)))} ({reason})")
     return ImageFolder(folder, tuple(paths), tuple(skipped))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*"), key=lambda path: natural_key(path.name))
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder and below, entry by entry in natural order."""
+    for path in _entries(folder):
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            yield from _tree(path)
+        else:
+            yield path
 
 
 def read_image(path: Path) -> bytes:

@@ -25,7 +25,7 @@ from ssd_triton.detector.postprocessing.reference import postprocess
 from ssd_triton.detector.protocol import preprocess
 from ssd_triton.evaluation.annotations import read_annotations, used_categories
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
-from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate
 from ssd_triton.evaluation.orientation import is_annotated_upright, upright_refusal
 from ssd_triton.media.images import read_image
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
@@ -209,7 +209,7 @@ def figures(one: ValidationSet, detections: Sequence[Detections]) -> Metrics:
     """Figures of the detections in a set's images."""
     results: list[CocoResult] = []
     for image, found in zip(one.dataset.images, detections, strict=True):
-        results += to_coco(found, image.id, one.dataset.category_ids)
+        results += found.to_coco(image.id, one.dataset.category_ids)
     return evaluate(one.dataset, results)
 
 

@@ -195,6 +195,9 @@ def test_config_prints_what_is_in_force_and_where_it_comes_from(command: Run, tm
         ["client.tls.private_key: null", "default"],
         [f"detect.output: {tmp_path}/reports/detect", "default"],
         ["detect.score_thresh: 0.125", "mine.yml"],
+        ["detect.format: json", "default"],
+        ["detect.pictures: true", "default"],
+        ["detect.crops: false", "default"],
     ]
     assert_one_line_error(command("config", "detct"), "unknown key 'detct'")
 

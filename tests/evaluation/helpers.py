@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource
-from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate, to_coco
+from ssd_triton.evaluation.metrics import CocoResult, Metrics, evaluate
 from ssd_triton.evaluation.offline import detect_all
 
 NUM_IMAGES = 40
@@ -98,5 +98,5 @@ PERSON, CAR = found(3, 1, 0.9), found(7, 90, 0.8)
 def evaluate_network(network: torch.nn.Module, dataset: Dataset, batch_size: int) -> Metrics:
     """Evaluate a network on the CPU in batches, by the offline protocol."""
     detected = detect_all(network, dataset, torch.device("cpu"), batch_size)
-    results = [one for image, found in detected for one in to_coco(found, image.id, dataset.category_ids)]
+    results = [one for image, found in detected for one in found.to_coco(image.id, dataset.category_ids)]
     return evaluate(dataset, results)

@@ -19,7 +19,7 @@ from ssd_triton.evaluation.compare import Comparison
 from ssd_triton.evaluation.dataset import Dataset, DatasetSource, load_dataset
 from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.evaluate import Evaluation
-from ssd_triton.evaluation.metrics import FIGURES, CocoResult, check_installed, evaluate, to_coco
+from ssd_triton.evaluation.metrics import FIGURES, CocoResult, check_installed, evaluate
 from ssd_triton.evaluation.misses import draw_miss, worst_misses
 from ssd_triton.evaluation.offline import evaluate_detector
 from ssd_triton.evaluation.report import write_report
@@ -82,7 +82,7 @@ def test_classes_that_the_file_lacks_do_not_count(tmp_path: Path) -> None:
     dataset = load_dataset(people, LABELS, {"pedestrian": "person"})
     box = np.array([[100, 100, 200, 200]] * 2, np.float32)
     detections = Detections(box, np.array([0.9, 0.8], np.float32), np.array([2, 1], np.int32))
-    results = to_coco(detections, 3, dataset.category_ids)
+    results = detections.to_coco(3, dataset.category_ids)
     assert results == [{"image_id": 3, "category_id": 5, "bbox": BOX, "score": 0.8}]
     metrics = evaluate(dataset, results)
     assert metrics.ap == pytest.approx(1)

@@ -75,7 +75,7 @@ def make_bad_input(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", r"bad\.mp4: no such file; expected a video file.*give another --video"),
+        ("missing", r"bad\.mp4: no such file; expected a video file.*give another video"),
         ("empty file", r"bad\.mp4: cannot be read as a video \(Invalid data"),
         ("text", r"bad\.mp4: cannot be read as a video \(Invalid data"),
         ("random bytes", r"bad\.mp4: cannot be read as a video \(Invalid data"),

@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +18,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssd_triton.client.results import results_path
+from ssd_triton.common.files import ROOT
 from tests.conftest import assert_one_line_error
+from tests.interruptible import Interruptible
+from tests.media.clips import read, write_clip
+from tests.media.rtsp import rtsp_camera
 
 if TYPE_CHECKING:
+    from ssd_triton.common.result_format import ResultFormat
     from ssd_triton.serving.server import EmbeddedServer
 
 
+DETECT = [sys.executable, str(ROOT / "clients/detect.py")]
+HIDE = """
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+
+def hide(cls, name, path=None, target=None):
+    return None if name.partition(".")[0] in ("PIL", "cv2", "av") else find(name, path, target)
+
+PathFinder.find_spec = classmethod(hide)
+"""
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -88,6 +109,118 @@ def test_detect_what_strangers_have(
             assert drawn.size == picture.size
     with Image.open(tmp_path / "out/grey.annotated.jpg") as drawn:
         assert np.asarray(drawn).mean() < 200
+
+
+def test_detect_in_everything_at_once(
+    tmp_path: Path, server: EmbeddedServer, photograph: bytes, photograph_rgb: np.ndarray
+) -> None:
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/sub/1.jpg").write_bytes(photograph)
+    (tmp_path / "in/broken.jpg").write_bytes(photograph[:1000])
+    write_clip(tmp_path / "clip.mp4", [0.0, 0.1, 0.2], photograph_rgb)
+    command = [*DETECT, "-", "in", "in/**/1.jpg", "clip.mp4", "nothing.mp4", "--recursive", "--format", "jsonl"]
+    (tmp_path / "nothing.mp4").write_bytes(b"no video")
+    result = subprocess.run(
+        [*command, "--crops", "--classes", "car, person", "--url", server.url("grpc"), "--output", "out"],
+        cwd=tmp_path,
+        input=photograph,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    lines = result.stderr.decode().splitlines()
+    assert result.returncode == 1, lines
+    assert [re.sub(r"\d+ ms", "N ms", line) for line in lines if line.endswith(" ms")] == [
+        "standard input: 1 person, N ms",
+        "in/sub/1.jpg: 1 person, N ms",
+        "in/sub/1.jpg: 1 person, N ms",
+    ]
+    assert any(re.fullmatch(r"clip.mp4: 3 frames: person in 3, [0-9.]+ frames/s", line) for line in lines)
+    assert [line.split(": ")[1] for line in lines if line.startswith("refused")] == ["in/broken.jpg", "nothing.mp4"]
+    records = [json.loads(line) for line in (tmp_path / "out/detections.jsonl").read_text().splitlines()]
+    files = ["-", "in/broken.jpg", "in/sub/1.jpg", "in/sub/1.jpg", *["clip.mp4"] * 3, "nothing.mp4"]
+    assert [record["file"] for record in records] == files
+    assert [record.get("annotated") for record in records[:4]] == [
+        "stdin.annotated.jpg",
+        None,
+        "sub/1.annotated.jpg",
+        "1.annotated.jpg",
+    ]
+    crops = sorted(str(path.relative_to(tmp_path / "out/crops")) for path in (tmp_path / "out/crops").rglob("*.jpg"))
+    frames = [f"person/clip_00000{frame}.1.jpg" for frame in range(3)]
+    assert crops == ["person/1.1.jpg", *frames, "person/stdin.1.jpg", "person/sub/1.1.jpg"]
+    left, top, right, bottom = records[0]["detections"][0]["box_xyxy"]
+    with Image.open(tmp_path / "out/crops/person/stdin.1.jpg") as crop:
+        assert abs(crop.width - (min(right, 512) - max(left, 0))) < 2
+        assert abs(crop.height - (min(bottom, 600) - max(top, 0))) < 2
+    assert len(read(tmp_path / "out/clip.annotated.mp4")) == 3
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "csv"])
+def test_detect_writes_data_sets_without_pictures(
+    run_script: RunScript, tmp_path: Path, server: EmbeddedServer, photograph: bytes, kind: ResultFormat
+) -> None:
+    path = results_path(tmp_path / "out", kind)
+    (tmp_path / "1.jpg").write_bytes(photograph)
+    options = ("--no-pictures", "--format", kind, "--url", server.url("grpc"), "--output", "out")
+    result = run_script("clients/detect.py", "1.jpg", *options)
+    assert result.stdout.split() == [f"out/{path.name}"], result.stderr
+    assert not list((tmp_path / "out").glob("*.jpg"))
+    if kind == "coco":
+        dataset = json.loads(path.read_text())
+        assert [(one["width"], one["height"]) for one in dataset["images"]] == [(512, 600)]
+        assert [one["category_id"] for one in dataset["annotations"]] == [1]
+    elif kind == "yolo":
+        assert (tmp_path / "out/labels/1.txt").read_text().startswith("0 0.")
+    else:
+        assert ",person," in path.read_text()
+
+
+def test_ctrl_c_ends_a_stream_and_keeps_what_was_found(
+    tmp_path: Path, light_server: EmbeddedServer, photograph_rgb: np.ndarray
+) -> None:
+    with rtsp_camera(photograph_rgb) as address:
+        command = [*DETECT, address.replace("//", "//me:secret@"), "--url", light_server.url("grpc"), "--output", "out"]
+        with Interruptible(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            deadline_s = time.monotonic() + 60
+            while not list(tmp_path.glob("out/.live.annotated.*")) and time.monotonic() < deadline_s:
+                time.sleep(0.1)
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stdout.split() == ["out/live.annotated.mp4", "out/detections.json"]
+    frames = json.loads((tmp_path / "out/detections.json").read_text())
+    assert len(frames) >= 3
+    assert len(read(tmp_path / "out/live.annotated.mp4")) == len(frames)
+    assert f"{address}: {len(frames)} frames: " in stderr
+    assert "secret" not in stderr + json.dumps(frames)
+
+
+def test_detect_with_a_clients_installation(tmp_path: Path, light_server: EmbeddedServer, photograph: bytes) -> None:
+    """Without Pillow, OpenCV and PyAV, which imports are made to miss."""
+    (tmp_path / "1.jpg").write_bytes(photograph)
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "missing/sitecustomize.py").write_text(HIDE)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/missing:{os.environ.get('PYTHONPATH', '')}"}
+
+    def detect(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*DETECT, *arguments, "--url", light_server.url("grpc"), "--output", "out"]
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+        return subprocess.run(command, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+    result = detect("1.jpg")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["out/detections.json"]
+    assert result.stderr.splitlines()[0] == "no pictures: they need Pillow and OpenCV: pip install 'ssd-triton[video]'"
+    assert len(result.stderr.splitlines()) == 2
+    assert_one_line_error(detect("1.jpg", "--format", "coco"), "Pillow", "pip install 'ssd-triton[video]'")
+    assert_one_line_error(detect("rtsp://127.0.0.1:9/live"), "pip install 'ssd-triton[video]'")
+
+
+def test_detect_refuses_unknown_classes(run_script: RunScript) -> None:
+    result = run_script("clients/detect.py", "1.jpg", "--classes", "car,preson")
+    assert_one_line_error(result, "got the class 'preson'", "did you mean 'person'?")
 
 
 def test_detect_refuses_addresses_of_images(run_script: RunScript, tmp_path: Path, server: EmbeddedServer) -> None:

@@ -1,13 +1,16 @@
-"""Detect objects in images, folders of images, or a video, through a Triton server.
+"""Detect objects in images and videos, through a Triton server.
 
-Writes detections.json and annotated pictures (or an annotated MP4). Images are recognised by their content and sent as
-they are, EXIF not applied; the frames of a video go through shared memory when the server is on this machine.
+Inputs are images, folders of images, patterns in quotes ('photos/**/*.jpg'), - for an image on standard input, videos,
+addresses of videos and streams (http, https, rtsp), and indices of cameras, which Ctrl-C ends. Files are recognised by
+their content. EXIF is not applied: boxes are in the stored pixels.
+
+Writes detections.json, or another format, and annotated pictures and videos. Prints a line for each input.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 from ssd_triton.commands.options import add_option
 from ssd_triton.commands.shared import add_connection_options
@@ -20,32 +23,50 @@ EXAMPLE = "ssd-triton detect street.jpg --serve --output reports/street"
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     """Options of this verb."""
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="images, folders of images, or one video: a file, http(s) or rtsp"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, folders, patterns, - (standard input), videos, addresses, indices of cameras",
     )
-    add_option(parser, config, "--output", "detect.output")
+    parser.add_argument("--recursive", action="store_true", help="subfolders of folders too")
+    parser.add_argument(
+        "--classes", action="append", default=[], metavar="NAMES", help="names of the classes to keep: person,car"
+    )
     add_option(parser, config, "--score-thresh", "detect.score_thresh")
+    add_option(parser, config, "--output", "detect.output")
+    add_option(parser, config, "--format", "detect.format")
+    add_option(parser, config, "--pictures", "detect.pictures")
+    add_option(parser, config, "--crops", "detect.crops")
     add_option(parser, config, "--labels-path", "labels_path")
     add_connection_options(parser, config)
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Detect; exit code 1 when a file was refused or a frame could not be decoded."""
-    from ssd_triton.client import detect
-    from ssd_triton.common.labels import load_labels
+    """Detect; exit code 1 when an input was refused or a frame could not be decoded."""
+    from ssd_triton.client.detect import DetectOptions, detect
+    from ssd_triton.client.sources import find_sources
+    from ssd_triton.common.labels import class_ids_of, load_labels
     from ssd_triton.serving.connect import connect
 
     labels, settings = load_labels(config.labels_path), config.detect
-    video = detect.is_video(args.inputs)
-    files = [] if video else detect.list_images(args.inputs)
+    options = DetectOptions(
+        output=settings.output,
+        labels=labels,
+        score_thresh=settings.score_thresh,
+        class_ids=class_ids_of(_names(args.classes, labels), labels) or None,
+        format=settings.format,
+        pictures=settings.pictures,
+        crops=settings.crops,
+    )
+    sources = find_sources(args.inputs, recursive=args.recursive)
     with connect(config, serve=args.serve, retry_s=config.client.retry_s) as client:
-        if video:
-            summary = detect.detect_video(client, args.inputs[0], settings.output, labels, settings.score_thresh)
-        else:
-            summary = detect.detect_images(client, files, settings.output, labels, settings.score_thresh)
-    for line in summary.refused:
-        print(f"refused: {line}", file=sys.stderr)
-    if summary.undecodable_frames:
-        print(f"undecodable frames: {summary.undecodable_frames}, skipped", file=sys.stderr)
+        summary = detect(client, sources, options)
     for path in summary.written:
         print(relative_to_cwd(path))
     return 1 if summary.refused or summary.undecodable_frames else 0
+
+
+def _names(given: Iterable[str], labels: Sequence[str]) -> Iterator[str]:
+    """Split lists of class names at commas; a name may itself have one."""
+    for names in given:
+        yield from [names] if names in labels else map(str.strip, names.split(","))

@@ -18,19 +18,21 @@ import cv2
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ImageError, VideoError
-from ssd_triton.common.files import printable_name, relative_to_cwd
+from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
 from ssd_triton.media.decoding import MAX_PIXELS, decode_rgb, image_size_px
 from ssd_triton.media.images import image_format, list_images, read_image
 from ssd_triton.media.video.upright import pixel_aspect, upright_rgb, upright_size_px
 
 _ADDRESS = re.compile(r"(https?|rtsps?)://", re.IGNORECASE)
 """What FFmpeg reads from a network."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 _NETWORK_TIMEOUT_S = (10.0, 10.0)
 """Longest wait for a connection, and for data."""
 
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
+
+_MAX_CAMERA_INDEX = 99
+"""OpenCV counts a backend's cameras from multiples of 100."""
 
 _CAMERA_FALLBACK_FPS = 30.0
 """Nominal rate of a camera whose driver reports none: the usual rate of USB cameras."""
@@ -132,7 +134,7 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
             raise _refusal(f"camera {spec[:20]}", "there is no such camera", "give a lower index")
         return _Camera(int(spec))
     if is_address(spec):
-        return _VideoFile(spec, _CREDENTIALS.sub("", printable_name(spec)), timeout=_NETWORK_TIMEOUT_S)
+        return _VideoFile(spec, printable_address(spec), timeout=_NETWORK_TIMEOUT_S)
     if "://" in spec:
         raise _refusal(printable_name(spec), "an address of another kind", "download it first")
     path = Path(spec)
@@ -140,7 +142,7 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
         return _folder_source(path, image_folder_fps)
     name = relative_to_cwd(path)
     if not path.exists():
-        raise _refusal(name, "no such file", "give another --video")
+        raise _refusal(name, "no such file", "give another video")
     if _is_still(path, name):
         return _Images(name, (path,), image_folder_fps)
     # With FFmpeg's own scheme, since a name such as 12:30.mp4 would be taken for an address.
@@ -160,7 +162,7 @@ class _VideoFile(VideoSource):
             self._container = av.open(url, metadata_errors="replace", timeout=timeout)
         except (av.error.FFmpegError, OSError) as error:
             why = f"cannot be read as a video ({error.strerror})"
-            raise _refusal(name, why, "check that it plays, or give another --video") from error
+            raise _refusal(name, why, "check that it plays, or give another video") from error
         with ExitStack() as on_failure:
             on_failure.callback(self._container.close)
             if self._is_image():
@@ -192,7 +194,7 @@ class _VideoFile(VideoSource):
     def _best_stream(self, name: str) -> av.VideoStream:
         stream = self._container.streams.best("video")
         if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
-            raise _refusal(name, "holds no video stream", "give another --video")
+            raise _refusal(name, "holds no video stream", "give another video")
         return stream
 
     def __iter__(self) -> Iterator[Frame]:
@@ -264,7 +266,7 @@ class _VideoFile(VideoSource):
 def _folder_source(folder: Path, fps: float) -> VideoSource:
     found = list_images(folder)
     if not found.paths:
-        raise VideoError(f"{found.nothing_found()}; give another --video")
+        raise VideoError(f"{found.nothing_found()}; give another video")
     found.warn_of_skipped()
     return _Images(relative_to_cwd(folder), found.paths, fps, found.skipped)
 
@@ -316,6 +318,8 @@ class _Camera(VideoSource):
 
     def __init__(self, index: int) -> None:
         name = f"camera {index}"
+        if index > _MAX_CAMERA_INDEX:
+            raise _refusal(name, f"an index above {_MAX_CAMERA_INDEX}", "give 0 for the first camera")
         # OpenCV would print its search for drivers in addition to the error message.
         cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(index)

@@ -1,0 +1,158 @@
+"""What ``detect`` is given: images, folders, patterns, standard input, videos, addresses and cameras."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ssd_triton.common.errors import ImageError, UserError
+from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
+from ssd_triton.media import images
+
+STANDARD_INPUT = "-"
+_NEXT = "give images, folders, patterns in quotes, videos, addresses (http, https, rtsp), a camera's index, or -"
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image.
+
+    Attributes:
+        file: Its path, or ``-`` for standard input.
+        stem: Name without suffix of what is written for it; no other source has it. It may begin with folders.
+    """
+
+    file: str
+    stem: str
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "standard input" if self.file == STANDARD_INPUT else relative_to_cwd(Path(self.file))
+
+    def read(self) -> bytes:
+        """Return its content as a server takes it.
+
+        Raises:
+            ImageError: See :func:`ssd_triton.media.images.read_served`.
+        """
+        return _read_stdin() if self.file == STANDARD_INPUT else images.read_served(Path(self.file))
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """A video, a stream or a camera.
+
+    Attributes:
+        spec: For :func:`ssd_triton.media.video.open_source`.
+        file: Its path, its address without a password, or ``camera N``.
+        stem: As that of an :class:`ImageSource`.
+    """
+
+    spec: str
+    file: str
+    stem: str
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return relative_to_cwd(Path(self.file)) if Path(self.spec).is_absolute() else self.file
+
+
+Source = ImageSource | VideoSpec
+
+
+def find_sources(inputs: Sequence[str], *, recursive: bool = False) -> list[Source]:
+    """Find what a command line names, in its order; what a folder holds, in natural order.
+
+    A file is an image or a video by its content. What a folder holds beside images is counted in a warning.
+
+    Args:
+        inputs: Paths of files and folders, glob patterns (``**`` for any folders), addresses, ``-`` for an image on
+            standard input, and indices of cameras (``./0`` is a file of that name).
+        recursive: Whether to look into the subfolders of folders.
+
+    Raises:
+        UserError: An input does not exist, or a folder holds no images.
+    """
+    taken: set[str] = set()
+    return [source for given in inputs for source in _sources(given, recursive, taken)]
+
+
+def _sources(given: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
+    if given == STANDARD_INPUT:
+        yield ImageSource(given, _unused("stdin", taken))
+    elif "://" in given:
+        yield VideoSpec(given, printable_address(given), _unused(Path(urlsplit(given).path).stem or "stream", taken))
+    elif given.isdecimal() and not Path(given).exists():
+        yield VideoSpec(given, f"camera {int(given)}", _unused(f"camera_{given}", taken))
+    elif Path(given).exists() or not glob.has_magic(given):
+        yield from _in_path(Path(given), recursive, taken)
+    else:
+        yield from _matches(given, recursive, taken)
+
+
+def _matches(pattern: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
+    """The files and folders of a pattern, as a shell expands it; folders that ``**`` itself matches are none."""
+    found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 -- Path.glob: relative ones only
+    if "**" in pattern:
+        # A link to a folder above leads to the same files again: the shortest way counts.
+        longest_first = sorted(found, key=lambda path: -len(path.parts))
+        found = list({path.resolve(): path for path in longest_first if not path.is_dir()}.values())
+    found.sort(key=lambda path: images.natural_key(str(path)))
+    if not found:
+        raise UserError(f"{printable_name(pattern)}: got a pattern that matches nothing; {_NEXT}")
+    for path in found:
+        yield from _in_path(path, recursive, taken)
+
+
+def _in_path(path: Path, recursive: bool, taken: set[str]) -> Iterator[Source]:
+    if path.is_dir():
+        found = images.list_images(path, recursive=recursive)
+        if not found.paths:
+            raise UserError(f"{found.nothing_found()}; give another folder{'' if recursive else ', or --recursive'}")
+        found.warn_of_skipped()
+        for one in found.paths:
+            yield ImageSource(str(one), _unused(str(one.relative_to(path).with_suffix("")), taken))
+    elif not path.is_file():
+        raise UserError(f"not found: {relative_to_cwd(path)}; {_NEXT}")
+    elif _is_video(path):
+        # With its folders, since a file called 0 is no camera.
+        yield VideoSpec(str(path.absolute()), str(path), _unused(path.stem, taken))
+    else:
+        yield ImageSource(str(path), _unused(path.stem, taken))
+
+
+def _is_video(path: Path) -> bool:
+    """Whether a file is neither an image nor what people take for one; that one is refused by name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+        images.refuse_foreign(head, path.name)
+    except (OSError, ImageError):
+        return False
+    return images.image_format(head) is None and not images.is_image(path)
+
+
+def _unused(stem: str, taken: set[str]) -> str:
+    """Return a stem that no other source has; disks may ignore case."""
+    numbers = itertools.chain([""], map(".{}".format, itertools.count(2)))
+    name = next(name for number in numbers if (name := f"{stem}{number}").casefold() not in taken)
+    taken.add(name.casefold())
+    return name
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin.isatty():
+        raise ImageError("standard input: got a terminal, expected an image; run: ssd-triton detect - < photo.jpg")
+    encoded = sys.stdin.buffer.read(images.MAX_FILE_BYTES + 1)
+    if not 0 < len(encoded) <= images.MAX_FILE_BYTES:
+        size = f"more than {images.MAX_FILE_BYTES}" if encoded else "0"
+        raise ImageError(f"standard input: got {size} bytes, expected an image; give another")
+    images.refuse_foreign(encoded, "standard input")
+    return images.as_served(encoded, "standard input")
