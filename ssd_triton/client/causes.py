@@ -26,6 +26,8 @@ _CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unrea
 """Occur in gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
 _TLS_WORDS = ("ssl", "handshake", "certificate", "verification check")
 """Occur in gRPC's messages of status UNAVAILABLE where trust is missing."""
+_UNRESOLVED = "errors resolving"
+"""Occurs in gRPC's message of status UNAVAILABLE where a host has no address."""
 _NOT_READY_WORDS = ("unknown model", "is not ready", "not found", "is stopping", "unavailable")
 """Occur in Triton's messages where a model is not loaded."""
 _RESTRICTED = re.compile(r"This \w+ is restricted, expecting header")
@@ -40,6 +42,7 @@ _STOPPING = "Server is stopping"
 """Occurs in Triton's answers during the seconds of its shutdown."""
 _UNLOADED = "has no available versions"
 """Occurs where a model was loaded before: a server unloads its models before it reports its shutdown."""
+_PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 _FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
 """Begins Triton's answer when a region is not registered."""
 
@@ -71,6 +74,8 @@ def _from_unavailable(message: str, url: str) -> ClientError:
     lower = message.lower()
     if any(word in lower for word in _TLS_WORDS):
         return untrusted(url, message)
+    if _UNRESOLVED in lower:
+        return unknown_host(url, message.rpartition(": ")[2].strip("[]"))
     if any(word in lower for word in _CONNECTION_WORDS):
         return unreachable(url, message)
     return ServerNotReadyError(f"{url}: {message}")
@@ -131,6 +136,20 @@ def unreachable(url: str, reason: str) -> ServerUnreachableError:
     return ServerUnreachableError(
         f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
         "'ssd-triton serve', or give --url or --serve"
+    )
+
+
+def unknown_host(url: str, reason: str) -> ServerUnreachableError:
+    """The error for a host without an address; a resolver may know it later."""
+    return ServerUnreachableError(f"{url}: unknown host ({reason}); correct the address, or check the network's DNS")
+
+
+def wrong_port(url: str, found: str, wanted: str) -> ServerUnreachableError:
+    """The error for a port that speaks the other protocol."""
+    ports = {"grpc": "8001", "http": "8000"}
+    return ServerUnreachableError(
+        f"{url}: got a port of {_PROTOCOLS[found]}, expected one of {_PROTOCOLS[wanted]} (by default "
+        f"{ports[wanted]}); give that port, or --protocol {found}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ssd_triton.client.endpoint import is_loopback
+from ssd_triton.client.endpoint import parse_endpoint
 from ssd_triton.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -82,8 +82,9 @@ class DetectorClient:
         """Prepare a client; nothing is sent yet.
 
         Args:
-            url: ``host:port`` without a scheme. gRPC also takes several replicas, which get requests in turn:
-                ``ipv4:host:port,host:port``, or a name with several addresses as ``dns:///name:port``.
+            url: ``host:port``, also after ``grpc://`` or ``http://`` and with an IPv6 address in brackets. gRPC also
+                takes several replicas, which get requests in turn: ``ipv4:host:port,host:port``, or a name with several
+                addresses as ``dns:///name:port``.
             protocol: The port's protocol.
             timeout_s: Deadline of one request, its retries included; with ``retry_s``, of each try.
             in_flight: Requests in flight at once, for :meth:`submit`, :meth:`map` and :meth:`stream`.
@@ -97,9 +98,11 @@ class DetectorClient:
                 :func:`ssd_triton.common.labels.load_labels`.
 
         Raises:
+            ConfigError: ``url`` is no address of that protocol.
             TlsError: A file of ``tls`` cannot be used.
         """
-        self._url = url
+        endpoint = parse_endpoint(url, protocol, tls=tls is not None)
+        self._url = endpoint.target
         self._protocol = protocol
         self._timeout_s = timeout_s
         self._tls = tls
@@ -109,13 +112,13 @@ class DetectorClient:
         self._retries = Retries(timeout_s, retry_s)
         self._model = model
         self._frames_model = frames_model
-        self._transport = make_transport(protocol, url, timeout_s, tls=tls)
+        self._transport = make_transport(protocol, self._url, timeout_s, tls=tls)
         self._request_ids = map(f"{uuid.uuid4().hex[:12]}-{{}}".format, itertools.count(1))
         self._numbering = threading.Lock()
         self._executor = ThreadPoolExecutor(in_flight, thread_name_prefix="detector-client")
         self._may_submit = threading.BoundedSemaphore(in_flight)
         self._shared_memory_required = use_shared_memory is True
-        wanted = is_loopback(url.rsplit(":", 1)[0]) if use_shared_memory is None else use_shared_memory
+        wanted = endpoint.is_loopback if use_shared_memory is None else use_shared_memory
         self._frames_as_files = False
         # detect_frame may run on the caller's thread besides the executor's.
         self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None

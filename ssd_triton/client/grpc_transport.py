@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from ssd_triton.client.causes import from_grpc_error
-from ssd_triton.client.endpoint import GRPC_ADMIN_HEADER, is_loopback
+from ssd_triton.client.causes import from_grpc_error, wrong_port
+from ssd_triton.client.endpoint import GRPC_ADMIN_HEADER, Endpoint, parse_endpoint
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, Result, SharedInput, Transport, as_input, as_timeouts
 from ssd_triton.common.arrays import AnyArray
@@ -27,14 +29,18 @@ CHANNEL_ARGS = (
     ("grpc.lb_policy_name", "round_robin"),
 )
 """Options of a gRPC channel: messages of any size, quick reconnection, replicas in turn."""
+_NOT_GRPC = ("Socket closed", "HTTP/2")
+"""Occur in gRPC's messages where the other side hangs up or answers in another protocol."""
+_PROBE_TIMEOUT_S = 1.0
 
 
 class GrpcTransport(Transport):
     """gRPC: one channel for all threads."""
 
     def __init__(self, url: str, timeout_s: float, tls: Tls | None = None) -> None:
-        super().__init__(url, client_timeout=timeout_s)
-        self._channel = open_channel(url, tls)
+        self._endpoint = parse_endpoint(url, "grpc", tls=tls is not None)
+        super().__init__(self._endpoint.target, client_timeout=timeout_s)
+        self._channel = open_channel(self._endpoint, tls)
 
     def infer(
         self,
@@ -102,11 +108,13 @@ class GrpcTransport(Transport):
         try:
             return call()
         except InferenceServerException as error:
+            if any(words in str(error.message()) for words in _NOT_GRPC) and _speaks_http(self._url):
+                raise wrong_port(self._url, "http", "grpc") from error
             raise from_grpc_error(error, self._url) from error
 
 
-def open_channel(url: str, tls: Tls | None) -> Any:
-    """Open tritonclient's gRPC client of ``host:port``."""
+def open_channel(endpoint: Endpoint, tls: Tls | None) -> Any:
+    """Open tritonclient's gRPC client."""
     arguments: dict[str, Any] = {}
     if tls is not None:
         arguments = {
@@ -116,10 +124,21 @@ def open_channel(url: str, tls: Tls | None) -> Any:
             "private_key": _text(tls.private_key),
         }
     channel_args = [*CHANNEL_ARGS]
-    if all(is_loopback(address.rpartition(":")[0]) for address in url.removeprefix("ipv4:").split(",")):
+    if endpoint.is_loopback:
         # No proxy reaches this machine's own loopback; elsewhere http_proxy and no_proxy decide, as gRPC documents.
         channel_args.append(("grpc.enable_http_proxy", 0))
-    return grpc_client.InferenceServerClient(url, channel_args=channel_args, **arguments)
+    return grpc_client.InferenceServerClient(endpoint.target, channel_args=channel_args, **arguments)
+
+
+def _speaks_http(target: str) -> bool:
+    """Whether something answers there in HTTP/1: what has closed a connection of gRPC may be Triton's other port."""
+    try:
+        with closing(http.client.HTTPConnection(target, timeout=_PROBE_TIMEOUT_S)) as connection:
+            connection.request("GET", "/v2/health/live")
+            connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
 
 
 def _text(path: Path | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -11,12 +12,13 @@ import gevent
 import gevent.ssl
 import tritonclient.http as http_client
 from geventhttpclient import connectionpool
-from geventhttpclient.response import HTTPConnectionClosed, HTTPProtocolViolationError
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPProtocolViolationError
+from rapidjson import JSONDecodeError
 from tritonclient.utils import InferenceServerException
 
-from ssd_triton.client.causes import from_http_error, unreachable, untrusted
-from ssd_triton.client.endpoint import ADMIN_HEADER
-from ssd_triton.client.errors import DeadlineExceededError, TlsError
+from ssd_triton.client.causes import from_http_error, unknown_host, unreachable, untrusted, wrong_port
+from ssd_triton.client.endpoint import ADMIN_HEADER, parse_endpoint
+from ssd_triton.client.errors import DeadlineExceededError, ServerFailedError, TlsError
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, Result, SharedInput, Transport, as_input, as_timeouts
 from ssd_triton.common.arrays import AnyArray
@@ -26,7 +28,7 @@ class HttpTransport(Transport):
     """HTTP: each thread has its own client, since tritonclient's belongs to one thread."""
 
     def __init__(self, url: str, timeout_s: float, tls: Tls | None = None) -> None:
-        super().__init__(url)
+        super().__init__(parse_endpoint(url, "http", tls=tls is not None).target)
         self._timeout_s = timeout_s
         self._tls_arguments = {} if tls is None else _tls_arguments(tls)
         self._local = threading.local()
@@ -99,10 +101,18 @@ class HttpTransport(Transport):
             return call()
         except InferenceServerException as error:
             raise from_http_error(error, self._url) from error
+        except JSONDecodeError as error:
+            raise ServerFailedError(
+                f"{self._url}: got an answer that is not JSON, expected one of Triton's HTTP port; give another --url"
+            ) from error
         except TimeoutError as error:
             raise DeadlineExceededError(f"{self._url}: no answer within the deadline") from error
         except ssl.SSLError as error:
             raise untrusted(self._url, str(error)) from error
+        except socket.gaierror as error:
+            raise unknown_host(self._url, str(error.strerror)) from error
+        except HTTPParseError as error:
+            raise wrong_port(self._url, "grpc", "http") from error
         except (OSError, HTTPConnectionClosed, HTTPProtocolViolationError) as error:
             raise unreachable(self._url, str(error)) from error
 

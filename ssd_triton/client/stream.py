@@ -11,6 +11,7 @@ import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client.causes import from_stream_error
+from ssd_triton.client.endpoint import parse_endpoint
 from ssd_triton.client.errors import DeadlineExceededError, RequestRefusedError
 from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.client.inputs import ImageInput, encoded
@@ -54,7 +55,7 @@ def stream_detections(
     """
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
-    client = open_channel(url, tls)
+    client = open_channel(parse_endpoint(url, "grpc", tls=tls is not None), tls)
     request_ids: collections.deque[str] = collections.deque()
 
     def next_answer() -> Outputs | RequestRefusedError:

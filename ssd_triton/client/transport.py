@@ -102,15 +102,16 @@ class Transport(ABC):
 def make_transport(
     protocol: Literal["grpc", "http"], url: str, timeout_s: float, *, tls: Tls | None = None
 ) -> Transport:
-    """Prepare a connection to ``host:port``; nothing is sent yet.
+    """Prepare a connection; nothing is sent yet.
 
     Args:
         protocol: The port's protocol.
-        url: ``host:port``.
+        url: As :func:`ssd_triton.client.endpoint.parse_endpoint` takes it.
         timeout_s: Deadline of every call but :meth:`Transport.infer`, which takes its own.
         tls: Certificates, for a port with TLS.
 
     Raises:
+        ConfigError: ``url`` is no address of that protocol.
         TlsError: A file of ``tls`` cannot be used.
     """
     # Each protocol brings a large library: only the one in use is imported.

@@ -12,8 +12,10 @@ from typing import Any, NoReturn, Protocol, cast
 from ssd_triton.commands.options import KeyAction, metavar_of, shown
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 from ssd_triton.config.layers import FLAGS, SET, Layer, assignment, dotted_layer, file_layers, merge
+from ssd_triton.config.model import value_of
 
 
 class VerbModule(Protocol):
@@ -101,6 +103,7 @@ def parse_verb(
     args = parser.parse_args([*rest, *argv[end:]])
     flags = dotted_layer(FLAGS, getattr(args, "settings", {}).items())
     config = _merged(parser, layers, flags)
+    _check_output(parser, args, config)
     args.config, args.layers = known.config, layers
     return module, args, config
 
@@ -151,6 +154,23 @@ def _assignment(text: str) -> tuple[str, Any]:
         return assignment(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _check_output(parser: Parser, args: argparse.Namespace, config: Config) -> None:
+    """Refuse an ``--output`` that cannot be written, before a long run begins."""
+    action = next((one for one in parser._actions if "--output" in one.option_strings), None)
+    if action is None:
+        return
+    path = value_of(config, action.key) if isinstance(action, KeyAction) else getattr(args, action.dest)
+    if path is None:
+        return
+    is_folder = metavar_of(action) == "FOLDER"
+    if path.exists() and path.is_dir() != is_folder:
+        got, expected = ("folder", "file") if path.is_dir() else ("file", "folder")
+        parser.error(f"argument --output: got the {got} {relative_to_cwd(path)}, expected a {expected}")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        parser.error(f"argument --output: got {relative_to_cwd(path)} below the file {relative_to_cwd(above)}")
 
 
 def _merged(parser: Parser, layers: list[Layer], layer: Layer) -> Config:

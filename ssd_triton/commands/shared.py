@@ -49,14 +49,15 @@ def add_connection_options(parser: argparse.ArgumentParser, config: Config, *, i
         in_flight: Key of ``--in-flight``; None takes ``client.in_flight``.
     """
     group = parser.add_argument_group("server")
-    group.add_argument(
+    server = group.add_mutually_exclusive_group()
+    server.add_argument(
         "--serve",
         nargs="?",
         const=config.variant,
         metavar="VARIANT",
         help=f"variant of the detector for a server that is started for this run; {config.variant} when none is named",
     )
-    add_option(group, config, "--url", "client.url")
+    add_option(server, config, "--url", "client.url")
     add_option(group, config, "--protocol", "client.protocol")
     add_option(group, config, "--timeout-s", "client.timeout_s")
     add_option(group, config, "--in-flight", in_flight or "client.in_flight")

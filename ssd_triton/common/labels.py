@@ -15,6 +15,20 @@ _IRREGULAR = {"knife": "knives", "mouse": "mice", "sheep": "sheep", "scissors": 
 """Plurals of COCO's classes that follow no rule."""
 
 
+def class_name(labels: Sequence[str], class_id: int) -> str:
+    """The name of a class.
+
+    Raises:
+        ConfigError: There are fewer labels: they are another model's.
+    """
+    if class_id >= len(labels):
+        raise ConfigError(
+            f"got class {class_id} from the detector, expected one below {len(labels)}, the number of lines at "
+            "labels_path; set labels_path to the labels of the served model"
+        )
+    return labels[class_id]
+
+
 def load_labels(path: Path) -> tuple[str, ...]:
     """Read one class name per line; the line number, from 0, is the class id, and line 0 is the background.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssd_triton.common.result_format import ResultFormat
 from ssd_triton.config.section import Score, Seconds, Section
@@ -44,8 +44,8 @@ class ServerTlsConfig(Section):
 class ServerConfig(Section):
     """The server that ``ssd-triton serve`` and ``--serve`` start: addresses, deadlines and protection."""
 
-    host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 for all, reachable from the network"""
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """address to listen on, IPv4 or IPv6; 0.0.0.0 for all of IPv4, reachable from the network"""
     grpc_port: Port = 8001
     """port of gRPC; 0 takes any free port"""
     http_port: Port = 8000
@@ -69,6 +69,11 @@ class ServerConfig(Section):
     restricted_apis: tuple[RestrictedApi, ...] = ("model-repository", "trace", "logging")
     """Triton APIs that need the admin key; beyond loopback, shared-memory is one of them too"""
     tls: ServerTlsConfig = ServerTlsConfig()
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @model_validator(mode="after")
     def _controlled(self) -> ServerConfig:
@@ -177,8 +182,8 @@ class DemoConfig(Section):
     """time without any answer after which the run ends"""
     assumed_latency_s: float = Field(default=0.1, ge=0, le=60)
     """delay from camera to decision for a file, unless it is played in real time: then it is measured"""
-    max_ego_gap_s: Seconds = 0.5
-    """longest gap between samples of --ego-speed-csv in which the speed counts as known"""
+    max_ego_gap_s: float = Field(default=2.0, gt=0, le=2)
+    """longest gap between samples of --ego-speed-csv that is interpolated; 2 s are a log of 1 Hz without one sample"""
     view_range_m: float = Field(default=60, ge=10, le=200)
     """length of the road seen from above"""
     x264_preset: X264Preset = "ultrafast"

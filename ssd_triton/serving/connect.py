@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ssd_triton.client.client import DetectorClient
+from ssd_triton.client.endpoint import host_port
 from ssd_triton.client.errors import ServerUnreachableError
 from ssd_triton.client.tls import Tls
 from ssd_triton.config import Config
@@ -77,7 +78,7 @@ def configured_tls(config: Config) -> Tls | None:
 def default_url(config: Config) -> str:
     """``client.url``, or where the configuration has a server listen."""
     port = config.server.grpc_port if config.client.protocol == "grpc" else config.server.http_port
-    return config.client.url or f"{config.server.host}:{port}"
+    return config.client.url or host_port(config.server.host, port)
 
 
 @contextmanager

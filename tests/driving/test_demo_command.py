@@ -82,6 +82,8 @@ def test_the_speed_is_constant_recorded_or_unknown(
         (["--video", "clip.mp4", "--camera", "none.yml"], 1, "error: cannot read none.yml"),
         (["--video", "clip.mp4", "--camera", "square.yml"], 1, "error: square.yml: got images of 320x180 pixels"),
         (["--video", "clip.mp4", "--ego-speed-csv", "none.csv"], 1, "error: cannot read none.csv"),
+        (["--video", "clip.mp4", "--ego-speed-csv", "day.csv"], 1, "error: day.csv: got times from 45005 to 45006 s"),
+        (["--video", "clip.mp4", "--ego-speed-csv", "epoch.csv"], 1, "error: epoch.csv: got epoch milliseconds"),
         (["--pitch-deg", "90"], 2, "error: argument --pitch-deg: input should be less than 45, got '90'"),
         (["--no-ego-speed", "--ego-speed-csv", "x"], 2, "not allowed with argument"),
     ],
@@ -95,6 +97,8 @@ def test_the_command_refuses_before_a_server_is_started(
 ) -> None:
     write_clip(tmp_path / "clip.mp4", [0.0])
     save_camera(Camera.from_fov((200, 200), 60, 1.3), tmp_path / "square.yml")
+    (tmp_path / "day.csv").write_text("time_s,speed_kmh\n45005,50\n45006,50\n")
+    (tmp_path / "epoch.csv").write_text("time_s,speed_kmh\n1714566605000,50\n1714566605100,50\n")
     done = run_main("clients/brake_demo.py", "--serve", *arguments)
     assert done.returncode == code
     assert done.stdout == ""

@@ -88,3 +88,6 @@ def test_the_speed_may_come_from_a_record(tmp_path: Path, config: Config, labels
     assert set(summary.first_s) == {State.NO_DATA, State.SAFE}
     assert events_of(summary)[0]["ego_speed_kmh"] is None
     assert events_of(summary)[1]["ego_speed_kmh"] in {None, 0.0}
+    # The frames at 0, 0.04 and 0.08 s.
+    assert summary.speedless_frames == 3
+    assert "no speed     3" in str(summary)

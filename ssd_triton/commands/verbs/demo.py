@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     motion.add_argument(
         "--ego-speed-csv",
         type=Path,
-        help="speed of the own car over time: columns time_s, speed_kmh and optionally yaw_rate_deg_s",
+        help="speed of the own car over time: columns time_s (since the clip's first frame), speed_kmh and optionally "
+        "yaw_rate_deg_s",
     )
     motion.add_argument(
         "--no-ego-speed", action="store_true", help="decide without the own speed, by the growth of images alone"
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 def run(args: argparse.Namespace, config: Config) -> int:
     """Make the video; exit code 130 when Ctrl-C ended it early, 1 when the server or the source did."""
     from ssd_triton.common.labels import load_labels
+    from ssd_triton.driving.braking.ego import RecordedEgo
     from ssd_triton.driving.camera import configured_camera
     from ssd_triton.driving.demo.output import open_demo_source, open_demo_writer
     from ssd_triton.driving.demo.run import DemoSettings, run_demo
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
         video, ego = _default_input(config, labels)
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
     with open_demo_source(str(video), output=output, image_folder_fps=config.demo.image_folder_fps) as source:
+        if isinstance(ego, RecordedEgo) and source.frame_count:
+            ego.check_overlap(source.frame_count / source.fps)
         settings = DemoSettings(
             labels=labels,
             camera=configured_camera(camera, source.size_px),
@@ -98,6 +102,13 @@ def run(args: argparse.Namespace, config: Config) -> int:
         with connect(config, serve=args.serve, retry_s=retry_s) as client:
             summary = run_demo(source, client, writer, settings, window)
             print(summary)
+            if isinstance(ego, RecordedEgo) and summary.speedless_frames:
+                logging.warning(
+                    "%d of %d frames had no speed: the record does not cover them, and only the growth of images was "
+                    "used there",
+                    summary.speedless_frames,
+                    summary.frames,
+                )
             if summary.failure is not None:
                 raise summary.failure
     return 130 if summary.interrupted else 0

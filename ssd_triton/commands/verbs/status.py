@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from ssd_triton.commands.options import SECONDS, add_option
 from ssd_triton.commands.shared import add_tls_options
+from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 
 if TYPE_CHECKING:
@@ -53,15 +55,19 @@ def run(args: argparse.Namespace, config: Config) -> int:
     """Look once, or until Ctrl-C."""
     if args.log is not None:
         return _print_events(args.log)
+    from ssd_triton.client.endpoint import host_port, parse_endpoint
     from ssd_triton.client.transport import make_transport
     from ssd_triton.serving.connect import configured_tls, default_url
     from ssd_triton.serving.server.protection import read_admin_key
     from ssd_triton.serving.status.collect import collect
 
     url = default_url(config)
-    metrics_url = args.metrics_url or f"http://{url.rpartition(':')[0]}:{config.server.metrics_port}/metrics"
     key = read_admin_key(config.server.admin_key_file) if config.server.admin_key_file else None
     tls = configured_tls(config)
+    hosts = parse_endpoint(url, config.client.protocol, tls=tls is not None).hosts
+    metrics_url = args.metrics_url
+    if metrics_url is None and hosts:
+        metrics_url = f"http://{host_port(hosts[0], config.server.metrics_port)}/metrics"
     earlier: ServerStatus | None = None
     with closing(make_transport(config.client.protocol, url, args.timeout_s, tls=tls)) as transport:
         while True:
@@ -94,7 +100,13 @@ def _print_status(status: ServerStatus, earlier: ServerStatus | None, *, as_json
 def _print_events(path: Path) -> int:
     from ssd_triton.serving.server.log_events import read_events
 
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for event in read_events(lines):
-            print(json.dumps(event))
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for event in read_events(lines):
+                print(json.dumps(event))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"{relative_to_cwd(path)}: got no log ({error.strerror}), expected the file that 'ssd-triton serve --log' "
+            "writes; give another --log"
+        ) from error
     return 0

@@ -39,11 +39,15 @@ def run(args: argparse.Namespace, config: Config) -> int:
         for variant in sweep.variants or ("<each variant that runs here>",):
             print("\n".join(f"{sweep.rounds} x {point}" for point in points(sweep, variant)))
         return 0
+    from ssd_triton.client.endpoint import parse_endpoint
     from ssd_triton.measuring.sweeps.report import write_report
     from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, make_plan
     from ssd_triton.measuring.sweeps.sweep_run import run_sweep
 
-    endpoints = None if args.url is None else Endpoints(args.url, args.http_url, args.metrics_url)
+    endpoints = None
+    if args.url is not None:
+        http = args.http_url and parse_endpoint(args.http_url, "http").target
+        endpoints = Endpoints(parse_endpoint(args.url, "grpc").target, http, args.metrics_url)
     folder = args.output or Path("reports/sweeps") / args.sweep.stem
     plan = make_plan(sweep, config, endpoints)
     rows = run_sweep(plan, config, folder, endpoints=endpoints, restart=args.restart)

@@ -1,6 +1,6 @@
 """The ego's motion: constant, from a CSV file, or unknown.
 
-source = load_ego_csv(Path("drive.csv"), max_gap_s=0.5)
+source = load_ego_csv(Path("drive.csv"), max_gap_s=2.0)
 pipeline.step(frame.time_s, detections, source.at(frame.time_s))
 """
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 import bisect
 import csv
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +26,7 @@ _LIMITS: Mapping[str, float] = {"speed": 400 / KMH_PER_MPS, "yaw_rate": math.rad
 
 _COLUMN_UNITS: Mapping[str, tuple[str, float]] = {
     "time_s": ("time_s", 1.0),
+    "time_ms": ("time_s", 1e-3),
     "speed_kmh": ("speed", 1 / KMH_PER_MPS),
     "speed_mps": ("speed", 1.0),
     "yaw_rate_deg_s": ("yaw_rate", math.pi / 180),
@@ -30,7 +34,12 @@ _COLUMN_UNITS: Mapping[str, tuple[str, float]] = {
 }
 """Quantity of each known column, and its factor to seconds, metres per second and radians per second."""
 
-_EXPECTED = "expected time_s,speed_kmh[,yaw_rate_deg_s] (or speed_mps, yaw_rate_rad_s)"
+_EXPECTED = "expected time_s,speed_kmh[,yaw_rate_deg_s] (or time_ms, speed_mps, yaw_rate_rad_s)"
+
+_TIME_UNITS = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
+
+_EPOCH_S = (1e8, 1e10)
+"""Seconds since 1970 of the years 1973 to 2286. No clip lasts as long."""
 
 
 class EgoMotionError(UserError):
@@ -84,25 +93,22 @@ class ConstantEgo:
 
 
 class RecordedEgo:
-    """The ego's motion, interpolated between samples.
+    """The ego's motion, interpolated between samples and never extrapolated.
 
     Args:
         times_s: Times of the samples, rising.
         motions: The samples.
         max_gap_s: The motion is unknown between samples farther apart, and outside the samples.
-
-    Attributes:
-        gaps: Number of gaps longer than ``max_gap_s``.
-        unknown_frames: Number of calls of :meth:`at` without a known motion.
+        name: Name of the record, for messages.
     """
 
-    def __init__(self, times_s: Sequence[float], motions: Sequence[EgoMotion], max_gap_s: float) -> None:
+    def __init__(
+        self, times_s: Sequence[float], motions: Sequence[EgoMotion], max_gap_s: float, name: str = "ego motion"
+    ) -> None:
         self._times_s = list(times_s)
         self._motions = list(motions)
         self._max_gap_s = max_gap_s
-        steps_s = [after - before for before, after in zip(self._times_s, self._times_s[1:], strict=False)]
-        self.gaps = sum(step_s > max_gap_s for step_s in steps_s)
-        self.unknown_frames = 0
+        self._name = name
 
     def at(self, time_s: float) -> EgoMotion:
         """The motion at a time; unknown in a gap, before the first and after the last sample."""
@@ -110,7 +116,6 @@ class RecordedEgo:
         if after < len(self._times_s) and self._times_s[after] == time_s:
             return self._motions[after]
         if after in (0, len(self._times_s)) or self._step_s(after) > self._max_gap_s:
-            self.unknown_frames += 1
             return EgoMotion()
         share = (time_s - self._times_s[after - 1]) / self._step_s(after)
         first, second = self._motions[after - 1], self._motions[after]
@@ -118,6 +123,19 @@ class RecordedEgo:
             _between(first.speed_mps, second.speed_mps, share),
             _between(first.yaw_rate_rad_s, second.yaw_rate_rad_s, share),
         )
+
+    def check_overlap(self, duration_s: float) -> None:
+        """Check that a clip which begins at 0 s and lasts ``duration_s`` shares some time with the record.
+
+        Raises:
+            EgoMotionError: It shares none.
+        """
+        first_s, last_s = self._times_s[0], self._times_s[-1]
+        if first_s > duration_s or last_s < 0:
+            raise EgoMotionError(
+                f"{self._name}: got times from {first_s:g} to {last_s:g} s, expected some within the clip, 0 to "
+                f"{duration_s:g} s; subtract the time of the clip's first frame from all of them"
+            )
 
     def _step_s(self, after: int) -> float:
         return self._times_s[after] - self._times_s[after - 1]
@@ -127,13 +145,14 @@ def load_ego_csv(path: Path, max_gap_s: float) -> RecordedEgo:
     """Read the ego's motion from a CSV file with a header.
 
     Args:
-        path: Columns ``time_s`` (video time, rising), ``speed_kmh`` or ``speed_mps``, and optionally
-            ``yaw_rate_deg_s`` or ``yaw_rate_rad_s`` (positive to the left).
+        path: Columns ``time_s`` or ``time_ms`` (since the clip's first frame, rising), ``speed_kmh`` or ``speed_mps``,
+            and optionally ``yaw_rate_deg_s`` or ``yaw_rate_rad_s`` (positive to the left).
         max_gap_s: See :class:`RecordedEgo`.
 
     Raises:
         EgoMotionError: The file cannot be read, a column is missing, unknown or named without its unit, times do not
-            rise, or a value is not a number or impossible for a car; the message names the line.
+            rise, a value is not a number or impossible for a car (the message names the line), or times are in another
+            unit or since another moment.
     """
     name = relative_to_cwd(path)
     try:
@@ -150,12 +169,43 @@ def load_ego_csv(path: Path, max_gap_s: float) -> RecordedEgo:
         values = _numbers(f"{name}, line {number}", columns, row)
         if times_s and values["time_s"] <= times_s[-1]:
             raise EgoMotionError(
-                f"{name}, line {number}: got time_s {values['time_s']:g} after {times_s[-1]:g}, expected rising times; "
+                f"{name}, line {number}: got {values['time_s']:g} s after {times_s[-1]:g} s, expected rising times; "
                 "sort the file"
             )
         times_s.append(values["time_s"])
         motions.append(EgoMotion(values["speed"], values.get("yaw_rate")))
-    return RecordedEgo(times_s, motions, max_gap_s)
+    _check_times(name, next(one for one in columns if one.startswith("time_")), times_s, max_gap_s)
+    return RecordedEgo(times_s, motions, max_gap_s, name)
+
+
+def _check_times(name: str, column: str, times_s: Sequence[float], max_gap_s: float) -> None:
+    """Refuse times since 1970, and times in a unit in which no logger would sample a speed.
+
+    A log need not begin with the clip, so epoch times are not aligned by their first sample: a shifted speed is wrong
+    without a sign of it.
+    """
+    factor = _COLUMN_UNITS[column][1]
+    first = times_s[0] / factor
+    for unit, unit_s in _TIME_UNITS.items():
+        if _EPOCH_S[0] <= first * unit_s < _EPOCH_S[1]:
+            date = datetime.fromtimestamp(first * unit_s, timezone.utc)
+            ratio = factor / unit_s
+            scale = f", and divide by {ratio:.0f}" if ratio > 1 else f", and multiply by {1 / ratio:.0f}"
+            raise EgoMotionError(
+                f"{name}: got epoch {unit} as {column} ({first:.0f} is {date:%Y-%m-%d %H:%M:%S} UTC), expected times "
+                f"since the clip's first frame; subtract the time of that frame{scale if unit_s != factor else ''}"
+            )
+    if len(times_s) < 2:
+        return
+    step_s = statistics.median(after - before for before, after in pairwise(times_s))
+    if step_s <= max_gap_s:
+        return
+    likely = next((unit for unit, unit_s in _TIME_UNITS.items() if step_s / factor * unit_s <= max_gap_s), None)
+    raise EgoMotionError(
+        f"{name}: got samples {step_s:g} s apart by {column}, expected at most {max_gap_s:g} s "
+        "(demo.max_ego_gap_s, up to 2); "
+        + ("log the speed more often" if likely is None else f"the times look like {likely}, so correct their unit")
+    )
 
 
 def _columns(name: str, titles: Sequence[str]) -> list[str]:

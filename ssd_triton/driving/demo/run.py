@@ -152,7 +152,8 @@ class _DemoRun:
         self._last_time_s = 0.0
         self._answered_s = time.monotonic()
         self._last_problem: ClientError | None = None
-        self._answered_frames = self._undecodable_seen = self._unanswered = self._disagreements = 0
+        self._answered_frames = self._undecodable_seen = self._unanswered = 0
+        self._speedless = self._disagreements = 0
         self._states: Counter[State] = Counter()
         self._first_s: dict[State, float] = {}
         self._latencies_ms: deque[float] = deque(maxlen=LONGEST_RECORD)
@@ -202,6 +203,7 @@ class _DemoRun:
             undecodable_frames=self._source.undecodable_frames,
             retimed_frames=self._source.retimed_frames,
             unanswered_frames=self._unanswered,
+            speedless_frames=self._speedless,
             state_counts=self._states,
             first_s=self._first_s,
             disagreements=self._disagreements,
@@ -268,5 +270,6 @@ class _DemoRun:
         self._events.add(decision, index, latency_is_measured=self._feed.is_real_time)
         self._states[decision.state] += 1
         self._first_s.setdefault(decision.state, decision.time_s)
+        self._speedless += decision.ego.speed_mps is None
         self._disagreements += decision.obstacle is not None and decision.obstacle.disagreement
         self.points.append(TimelinePoint.of(decision))

@@ -22,6 +22,7 @@ class DemoSummary:
         undecodable_frames: Frames of the source that could not be decoded.
         retimed_frames: Frames whose timestamp was missing or not rising.
         unanswered_frames: Frames without an answer in time.
+        speedless_frames: Frames decided without the ego speed, by the growth of images alone.
         state_counts: Number of frames by state.
         first_s: Video time at which each state was first reached.
         disagreements: Frames in which the obstacle's two times to collision disagree.
@@ -40,6 +41,7 @@ class DemoSummary:
     undecodable_frames: int
     retimed_frames: int
     unanswered_frames: int
+    speedless_frames: int
     state_counts: Mapping[State, int]
     first_s: Mapping[State, float]
     disagreements: int
@@ -71,6 +73,7 @@ class DemoSummary:
                 f"undecodable  {self.undecodable_frames}",
                 f"retimed      {self.retimed_frames}",
                 f"unanswered   {self.unanswered_frames}",
+                f"no speed     {self.speedless_frames}",
                 f"states       {states}",
                 f"first        {first}",
                 f"TTC differs  in {self.disagreements} frames",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from ssd_triton.client.endpoint import is_loopback
+from ssd_triton.client.endpoint import host_port, is_loopback
 from ssd_triton.common.errors import UserError
 
 Protocol = Literal["grpc", "http"]
@@ -69,7 +69,7 @@ class AttackedServer:
     """A server of this machine.
 
     Attributes:
-        host: A loopback address.
+        host: A loopback address, IPv6 without brackets.
         grpc_port: Port of gRPC.
         http_port: Port of HTTP.
 
@@ -90,7 +90,7 @@ class AttackedServer:
 
     def url(self, protocol: Protocol) -> str:
         """``host:port`` of gRPC or HTTP."""
-        return f"{self.host}:{self.grpc_port if protocol == 'grpc' else self.http_port}"
+        return host_port(self.host, self.grpc_port if protocol == "grpc" else self.http_port)
 
     @cached_property
     def channel(self) -> grpc.Channel:
@@ -113,7 +113,7 @@ class AttackedServer:
     def connect(self, protocol: Protocol) -> socket.socket:
         """Open a bare connection."""
         port = self.grpc_port if protocol == "grpc" else self.http_port
-        return socket.create_connection((self.host.strip("[]"), port), timeout=TIMEOUT_S)
+        return socket.create_connection((self.host, port), timeout=TIMEOUT_S)
 
     def is_model_ready(self, model: str) -> bool:
         """Whether a model is served; False too where nothing answers."""
@@ -130,7 +130,7 @@ class AttackedServer:
             body: Sent as it is.
             headers: Besides ``Content-Length``.
         """
-        connection = http.client.HTTPConnection(self.host.strip("[]"), self.http_port, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(self.host, self.http_port, timeout=TIMEOUT_S)
 
         def ask() -> AttackAnswer:
             connection.request(method, path, body, dict(headers or {}))

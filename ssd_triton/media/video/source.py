@@ -31,11 +31,11 @@ _NETWORK_TIMEOUT_S = (10.0, 10.0)
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
 
-_MAX_CAMERA_INDEX = 99
-"""OpenCV counts a backend's cameras from multiples of 100."""
-
 _CAMERA_FALLBACK_FPS = 30.0
 """Nominal rate of a camera whose driver reports none: the usual rate of USB cameras."""
+
+_MOST_CAMERA_DIGITS = 9
+"""OpenCV takes an index of 32 bits."""
 
 _SHORTEST_STEP_S = 1 / 90_000
 """A tick of MPEG's 90 kHz clock: frames closer together have the same time in a video file."""
@@ -127,6 +127,8 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
         VideoError: ``spec`` cannot be read as any of these.
     """
     if spec.isdecimal():
+        if len(spec) > _MOST_CAMERA_DIGITS:
+            raise _refusal(f"camera {spec[:20]}", "there is no such camera", "give a lower index")
         return _Camera(int(spec))
     if is_address(spec):
         return _VideoFile(spec, printable_address(spec), timeout=_NETWORK_TIMEOUT_S)
@@ -313,8 +315,6 @@ class _Camera(VideoSource):
 
     def __init__(self, index: int) -> None:
         name = f"camera {index}"
-        if index > _MAX_CAMERA_INDEX:
-            raise _refusal(name, f"an index above {_MAX_CAMERA_INDEX}", "give 0 for the first camera")
         # OpenCV would print its search for drivers in addition to the error message.
         cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(index)

@@ -33,11 +33,14 @@ def server_options(model_repository: Path, variant: str, config: ServerConfig) -
     Raises:
         ConfigError: The admin key or a file of the TLS settings cannot be read.
     """
-    plain_host = plain_text_host(config)
+    # Each of Triton's libraries writes IPv6 in its own way.
+    plain_host, grpc_host = plain_text_host(config), config.host
+    plain_host = f"ipv6:{plain_host}" if ":" in plain_host else plain_host
+    grpc_host = f"[{grpc_host}]" if ":" in grpc_host else grpc_host
     return [
         *("--model-repository", str(model_repository), "--model-config-name", variant),
         *("--http-address", plain_host, "--http-port", str(config.http_port)),
-        *("--grpc-address", config.host, "--grpc-port", str(config.grpc_port)),
+        *("--grpc-address", grpc_host, "--grpc-port", str(config.grpc_port)),
         *("--metrics-address", plain_host, "--metrics-port", str(config.metrics_port)),
         *protection_options(config),
         # Tensors that find no room in the pool pass between models in the host's memory. Triton's own size is 64 MiB.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
+from ssd_triton.client.endpoint import host_port
 from ssd_triton.common.errors import ServerError
 from ssd_triton.config import ServerConfig
 from ssd_triton.serving.server.protection import plain_text_host
@@ -13,22 +15,28 @@ _NAMES = ("grpc_port", "http_port", "metrics_port")
 
 
 def with_free_ports(config: ServerConfig) -> ServerConfig:
-    """Replace every port of 0 by one that nothing listens on at the moment."""
+    """Replace a name of the host by its address, and every port of 0 by one that nothing listens on at the moment.
+
+    Raises:
+        ServerError: The address is not this machine's.
+    """
+    # Triton's HTTP takes no names.
+    with contextlib.suppress(socket.gaierror):
+        if ":" not in config.host:
+            config = config.model_copy(update={"host": socket.gethostbyname(config.host)})
     with contextlib.ExitStack() as stack:
         free = {}
         for name in _NAMES:
             if getattr(config, name) == 0:
                 # All are held until the last is found: no port is given twice.
-                listener = stack.enter_context(socket.socket())
-                listener.bind((config.host, 0))
+                listener = stack.enter_context(_bound(config.host, 0, name))
                 free[name] = listener.getsockname()[1]
     return config.model_copy(update=free)
 
 
 def free_port(host: str) -> int:
     """Give a port that nothing listens on at the moment."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
+    with _bound(host, 0, "port") as listener:
         port: int = listener.getsockname()[1]
         return port
 
@@ -41,12 +49,20 @@ def check_ports(config: ServerConfig) -> None:
     """
     for name in _NAMES:
         host = config.host if name == "grpc_port" else plain_text_host(config)
-        port = getattr(config, name)
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-            except OSError as error:
-                raise ServerError(
-                    f"cannot listen on {host}:{port} ({error.strerror}): set another {name}; 0 takes any free one"
-                ) from error
+        _bound(host, getattr(config, name), name).close()
+
+
+def _bound(host: str, port: int, name: str) -> socket.socket:
+    """A socket that holds a port, or any free one for 0."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        step = f"set another {name}; 0 takes any free one"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            step = "give --host an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::1"
+        raise ServerError(f"cannot listen on {host_port(host, port)} ({error.strerror}): {step}") from error
+    return listener

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from ssd_triton.client.endpoint import host_port
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.interrupts import interrupts_deferred
 from ssd_triton.common.processes import end_group
@@ -95,13 +96,13 @@ class EmbeddedServer:
     def url(self, protocol: Literal["grpc", "http"]) -> str:
         """``host:port`` of an endpoint."""
         if protocol == "grpc":
-            return f"{self.config.host}:{self.config.grpc_port}"
-        return f"{plain_text_host(self.config)}:{self.config.http_port}"
+            return host_port(self.config.host, self.config.grpc_port)
+        return host_port(plain_text_host(self.config), self.config.http_port)
 
     @property
     def metrics_url(self) -> str:
         """Address of the metrics for Prometheus."""
-        return f"http://{plain_text_host(self.config)}:{self.config.metrics_port}/metrics"
+        return f"http://{host_port(plain_text_host(self.config), self.config.metrics_port)}/metrics"
 
     def __enter__(self) -> EmbeddedServer:
         check_ports(self.config)

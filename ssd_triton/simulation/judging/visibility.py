@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from ssd_triton.common.arrays import Float64Array
 from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.labels import class_name
 from ssd_triton.driving.braking.observation import group_of
 from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations_as
 
@@ -188,7 +189,7 @@ def judge(
     false_boxes = dict.fromkeys(KINDS, 0)
     for frame in frames:
         for index in frame.false:
-            false_boxes[kind_of(labels[frame.detections.class_ids[index]])] += 1
+            false_boxes[kind_of(class_name(labels, int(frame.detections.class_ids[index])))] += 1
     return Visibility(frames, criteria, false_boxes)
 
 
@@ -202,7 +203,7 @@ def _judge_frame(  # noqa: PLR0917
 ) -> JudgedFrame:
     found = detections.filter(score_thresh=criteria.score_thresh)
     target_kinds = np.array([kind_of(names[one.category_id]) for one in targets], object)
-    found_kinds = np.array([kind_of(labels[class_id]) for class_id in found.class_ids], object)
+    found_kinds = np.array([kind_of(class_name(labels, int(class_id))) for class_id in found.class_ids], object)
     boxes = _boxes_xyxy(targets)
     overlaps = iou_matrix(boxes, found.boxes_xyxy.astype(np.float64))
     overlaps[target_kinds[:, None] != found_kinds[None, :]] = 0.0
