@@ -181,12 +181,13 @@ class _DetectRun:
             source = image.source
             try:
                 found = self._kept(future)
+                names = Counter(found.class_names)
                 result = self._with_pictures(Result(source.file, source.stem, found), image.encoded, source.name)
             except (RequestRefusedError, ImageError) as error:
                 self._refuse(source.file, source.stem, source.name, error)
                 continue
             self._write(result)
-            what = counted(Counter(found.class_names)) or "nothing found"
+            what = counted(names) or "nothing found"
             note(f"{source.name}: {what}, {watch.latency_ms:.0f} ms")
 
     def detect_video(self, video: VideoSpec) -> None:
@@ -222,6 +223,7 @@ class _DetectRun:
             answers = submit_ahead(source, lambda frame: self._client.submit_frame(frame.image_rgb), self._in_flight)
             for frame, future in progress(answers, total=source.frame_count, description="detect", unit="frames"):
                 found = self._kept(future)
+                names = set(found.class_names)
                 stem = f"{video.stem}_{frame.index:06d}"
                 with interrupts_deferred():
                     self._write(Result(video.file, stem, found, source.size_px, frame.index, frame.time_s))
@@ -229,7 +231,7 @@ class _DetectRun:
                         writer.write(draw_detections(frame.image_rgb, found, options.labels), frame.time_s)
                     self._write_crops(stem, frame.image_rgb, found)
                     frames += 1
-                    frames_with.update(set(found.class_names))
+                    frames_with.update(names)
 
     def _annotated_video(self, video: VideoSpec) -> Path:
         return self._options.output / f"{video.stem}.annotated.mp4"

@@ -91,7 +91,8 @@ class Detections:
 
     def __repr__(self) -> str:
         """One line: how many, and the best ones with class and score."""
-        best = [f"{name} {score:.2f}" for name, score in zip(self._names(), self.scores, strict=True)]
+        names = dict(enumerate(self.labels or ()))
+        best = [f"{names.get(class_id, f'class {class_id}')} {score:.2f}" for _, score, class_id in self]
         return f"Detections({len(self)}{': ' if best else ''}{listing(best)})"
 
     @property
@@ -100,10 +101,12 @@ class Detections:
 
         Raises:
             ValueError: The names are unknown: see :meth:`with_labels`.
+            ConfigError: A class has no label.
         """
-        if self.labels is None:
+        labels = self.labels
+        if labels is None:
             raise ValueError("got detections without class names, expected labels; call with_labels() first")
-        return tuple(self._names())
+        return tuple(class_name(labels, class_id) for class_id in self.class_ids.tolist())
 
     def with_labels(self, labels: tuple[str, ...]) -> Detections:
         """Return the same detections with class names, by id and the background first."""
@@ -123,7 +126,11 @@ class Detections:
         return replace(self, boxes_xyxy=boxes_xyxy)[keep]
 
     def to_json(self) -> list[dict[str, object]]:
-        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name`` if known."""
+        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name`` if known.
+
+        Raises:
+            ConfigError: A class has no label.
+        """
         return [
             {
                 "box_xyxy": [round(float(side), 2) for side in box],
@@ -188,7 +195,3 @@ class Detections:
             class_id=self.class_ids.astype(np.int64),
             data=data,
         )
-
-    def _names(self) -> Iterator[str]:
-        for class_id in self.class_ids:
-            yield f"class {class_id}" if self.labels is None else class_name(self.labels, class_id)

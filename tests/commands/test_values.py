@@ -93,7 +93,7 @@ def test_values(line: str, code: int, words: str, folder: Path, capfd: pytest.Ca
 def test_labels_of_another_model() -> None:
     found = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.array([17], np.int32))
     with pytest.raises(ConfigError, match="got class 17 from the detector, expected one below 2"):
-        found.to_json(("background", "person"))
+        found.with_labels(("background", "person")).to_json()
 
 
 # --- Literals that verbs repeat, so that their help needs no library --------------------------------------------------

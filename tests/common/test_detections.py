@@ -60,6 +60,9 @@ def test_names(found: Detections) -> None:
     unnamed = Detections(found.boxes_xyxy, found.scores, found.class_ids)
     with pytest.raises(ValueError, match="with_labels"):
         _ = unnamed.class_names
+    assert repr(found.with_labels(LABELS[:2])) == "Detections(3: person 0.90, class 2 0.60, person 0.30)"
+    with pytest.raises(UserError, match="got class 2 from the detector"):
+        _ = found.with_labels(LABELS[:2]).class_names
     assert "class_name" not in unnamed.to_json()[0]
     assert unnamed.with_labels(LABELS).to_json() == found.to_json()
 

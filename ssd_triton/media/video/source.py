@@ -31,9 +31,6 @@ _NETWORK_TIMEOUT_S = (10.0, 10.0)
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
 
-_MAX_CAMERA_INDEX = 99
-"""OpenCV counts a backend's cameras from multiples of 100."""
-
 _CAMERA_FALLBACK_FPS = 30.0
 """Nominal rate of a camera whose driver reports none: the usual rate of USB cameras."""
 
@@ -318,8 +315,6 @@ class _Camera(VideoSource):
 
     def __init__(self, index: int) -> None:
         name = f"camera {index}"
-        if index > _MAX_CAMERA_INDEX:
-            raise _refusal(name, f"an index above {_MAX_CAMERA_INDEX}", "give 0 for the first camera")
         # OpenCV would print its search for drivers in addition to the error message.
         cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(index)
