@@ -26,7 +26,8 @@ def unsafe_loads(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "pickle":
             yield from {f"pickle.{node.attr}"} - {"pickle.UnpicklingError"}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in ("read_pickle", "recv"):
+            # A pipe's recv() takes no argument; a socket's takes a number of bytes, and unpickles nothing.
+            if node.func.attr == "read_pickle" or (node.func.attr == "recv" and not node.args):
                 yield f".{node.func.attr}()"
             if isinstance(node.func.value, ast.Name):
                 yield from _unsafe_call(node, (node.func.value.id, node.func.attr))
