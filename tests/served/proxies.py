@@ -17,6 +17,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 
 from ssd_triton.client import DetectorClient, Tls
+from ssd_triton.client.endpoint import parse_endpoint
 from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.files import ROOT
 from ssd_triton.measuring.replicas.haproxy import CONFIG, find_haproxy
@@ -77,7 +78,7 @@ class Front:
 
     def channel(self) -> grpc_client.InferenceServerClient:
         """A gRPC client without this project's checks."""
-        return open_channel(self.urls["grpc"], self.certificates.tls)
+        return open_channel(parse_endpoint(self.urls["grpc"], "grpc", tls=True), self.certificates.tls)
 
     def connect(self, protocol: str, timeout_s: float = 60) -> socket.socket:
         """A connection with TLS and the right certificate."""

@@ -34,7 +34,7 @@ REFUSABLE = tuple(kind.name for kind in all_kinds() if not kind.may_restart)
 
 def test_a_short_attack(config: Config, light_repository: Path, tmp_path: Path) -> None:
     with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as server:
-        target = AttackedServer("127.0.0.1", server.grpc_port, server.http_port)
+        target = AttackedServer("127.0.0.1", server.config.grpc_port, server.config.http_port)
         settings = AttackSettings(5.0, calm_s=2.0, attackers=3, kinds=REFUSABLE, min_requests=len(REFUSABLE))
         result = attack(target, settings, server.pid)
     found = {check.name: check for check in result.checks()}
@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_a_report(light_server: EmbeddedServer, tmp_path: Path) ->
         "--calm-fraction",
         "0.001",
     ]
-    ports = ["--grpc-port", str(light_server.grpc_port), "--http-port", str(light_server.http_port)]
+    ports = ["--grpc-port", str(light_server.config.grpc_port), "--http-port", str(light_server.config.http_port)]
     with Interruptible([*command, *ports, "--output", tmp_path], stdout=subprocess.PIPE) as process:
         while executed(light_server, "ssd_preprocess") < before + 60:
             assert process.poll() is None

@@ -26,7 +26,11 @@ PROGRAMS = [(page, program) for page in PAGES for program in shown_programs("pyt
 
 @pytest.fixture
 def folder(tmp_path: Path, photograph: bytes) -> Path:
+    """A folder as a clone is, with a picture of the user's."""
     (tmp_path / "photo.jpg").write_bytes(photograph)
+    labels = Path("model_repository/ssd_detector/labels.txt")
+    (tmp_path / labels).parent.mkdir(parents=True)
+    shutil.copy(ROOT / labels, tmp_path / labels)
     return tmp_path
 
 

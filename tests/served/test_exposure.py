@@ -50,6 +50,9 @@ def front(
 ) -> Iterator[Front]:
     start = {"nginx": nginx, "haproxy": haproxy}[request.param]
     with start(exposed_server, certificates, tmp_path_factory.mktemp(request.param)) as running:
+        for protocol in PROTOCOLS:
+            with running.client(protocol) as client:
+                client.wait_ready(timeout_s=30)  # a proxy's first check of its server may still be in flight
         yield running
 
 

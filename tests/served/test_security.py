@@ -20,7 +20,7 @@ from ssd_triton.client import (
     Tls,
     TlsError,
 )
-from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER
+from ssd_triton.client.endpoint import ADMIN_HEADER, GRPC_ADMIN_HEADER, parse_endpoint
 from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config, ServerTlsConfig
@@ -89,7 +89,9 @@ def test_a_key_opens_http(protected: EmbeddedServer, key_file: Path, call: str) 
 
 @pytest.mark.parametrize("call", RESTRICTED)
 def test_a_key_opens_grpc(protected: EmbeddedServer, certificates: Certificates, key_file: Path, call: str) -> None:
-    client = open_channel(protected.url("grpc"), certificates.trusting(certificates.client))
+    client = open_channel(
+        parse_endpoint(protected.url("grpc"), "grpc", tls=True), certificates.trusting(certificates.client)
+    )
     with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
         RESTRICTED[call](client, None)
     RESTRICTED[call](client, {GRPC_ADMIN_HEADER: read_admin_key(key_file)})

@@ -27,6 +27,7 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import DetectorClient
+from ssd_triton.client.endpoint import parse_endpoint
 from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ServerError
@@ -211,7 +212,7 @@ def send_wrapping_shape_over_http(url: str) -> bytes:
 def send_wrapping_shape_over_grpc(url: str) -> bytes:
     request = service_pb2.ModelInferRequest(model_name="ssd_frames", raw_input_contents=[b""])
     request.inputs.add(name="FRAME", datatype="UINT8", shape=WRAPPING_SHAPE)
-    with contextlib.closing(open_channel(url, None)) as client:
+    with contextlib.closing(open_channel(parse_endpoint(url, "grpc"), None)) as client:
         try:
             return bytes(client._client_stub.ModelInfer(request, timeout=20).SerializeToString())
         except Exception as error:  # whatever gRPC says is the answer
@@ -246,7 +247,7 @@ def test_an_exposed_server_has_no_model_for_a_shape_that_wraps(
 
 
 def open_channel_of(server: EmbeddedServer) -> contextlib.closing[grpc_client.InferenceServerClient]:
-    return contextlib.closing(open_channel(server.url("grpc"), None))
+    return contextlib.closing(open_channel(parse_endpoint(server.url("grpc"), "grpc"), None))
 
 
 @pytest.mark.parametrize("protocol", SENDERS)

@@ -26,7 +26,7 @@ def test_a_server_on_path_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = installation.find_triton(tmp_path)
-    assert found == installation.TritonInstallation(binary)
+    assert (found.binary, found.options) == (binary, ())
 
 
 def test_missing_libpython_names_the_package(tmp_path: Path) -> None:

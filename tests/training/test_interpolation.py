@@ -16,12 +16,11 @@ import torch
 from PIL import Image
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.errors import ConfigError
+from ssd_triton.common.errors import ConfigError, ImageError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, load_config
 from ssd_triton.detector.network.ssd import SSD300
 from ssd_triton.evaluation.drive import count_classes, detect_drive
-from ssd_triton.evaluation.errors import EvaluationError
 from ssd_triton.evaluation.metrics import Metrics
 from ssd_triton.simulation.judging.visibility import Criteria, Visibility
 from ssd_triton.training.candidates import Candidate, choose
@@ -126,12 +125,19 @@ def test_counts_of_a_drive() -> None:
     assert count_classes([nothing], LABELS).row("weights") == ["weights", "nothing", "", ""]
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_a_damaged_frame_of_a_drive_is_named(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "got 0 bytes"),
+        (b"no image", "got 8 bytes that begin with b'no image'"),
+        (None, "got an image that is damaged"),
+    ],
+)
+def test_a_damaged_frame_of_a_drive_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
     whole = (ROOT / "docs/demo.jpg").read_bytes()
     (tmp_path / "0001.jpg").write_bytes(whole[: len(whole) // 2] if content is None else content)
     network = new_network("resnet18", 3, 0)
-    with pytest.raises(EvaluationError, match=r"0001\.jpg: got no readable image"):
+    with pytest.raises(ImageError, match=rf"0001\.jpg: {re.escape(words)}"):
         detect_drive(network, torch.device("cpu"), tmp_path, 0.5)
 
 
