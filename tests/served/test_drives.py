@@ -114,7 +114,7 @@ def test_ranges_agree_with_the_lidar(lidar_drive: LidarDrive) -> None:
     errors = [abs(item.range_m - truth_m) / truth_m for item, truth_m in pairs if item is not None]
     # The first two frames have no track yet.
     assert len(errors) >= 73
-    # INT8 rounds in another way on each kind of processor: 0.099 without VNNI, 0.102 on an AMD EPYC that has it.
+    # Processors round INT8 in different ways: 0.099 on those tried before, 0.102 on an AMD EPYC with AVX512-VNNI.
     assert np.median(errors) <= 0.105
     assert np.percentile(errors, 95) <= 0.20
 
