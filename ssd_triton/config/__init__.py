@@ -21,7 +21,7 @@ from ssd_triton.config.driving import (
 from ssd_triton.config.layers import load_config
 from ssd_triton.config.model import Config
 from ssd_triton.config.serving import ClientTlsConfig, DemoConfig, ServerConfig, ServerTlsConfig
-from ssd_triton.config.training import AugmentationConfig, LossConfig, OptimizerConfig, TrainingConfig
+from ssd_triton.config.training import AugmentationConfig, LabelConfig, LossConfig, OptimizerConfig, TrainingConfig
 
 __all__ = [
     "AugmentationConfig",
@@ -35,6 +35,7 @@ __all__ = [
     "DetectionNoiseConfig",
     "EgoPitchConfig",
     "ImageSet",
+    "LabelConfig",
     "LossConfig",
     "ObjectSizeConfig",
     "OptimizerConfig",

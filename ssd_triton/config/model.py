@@ -19,7 +19,7 @@ from ssd_triton.config.artefacts import BackboneName, CocoConfig, ParityConfig, 
 from ssd_triton.config.driving import BrakingConfig, CameraConfig, SimulationConfig, TrackingConfig
 from ssd_triton.config.section import Section
 from ssd_triton.config.serving import ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig
-from ssd_triton.config.training import TrainingConfig
+from ssd_triton.config.training import LabelConfig, TrainingConfig
 
 
 class Config(Section):
@@ -51,6 +51,7 @@ class Config(Section):
     braking: BrakingConfig = BrakingConfig()
     tracking: TrackingConfig = TrackingConfig()
     training: TrainingConfig = TrainingConfig()
+    label: LabelConfig = LabelConfig()
     simulation: SimulationConfig = SimulationConfig()
 
 

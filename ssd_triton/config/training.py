@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssd_triton.config.section import Fraction, Section
+from ssd_triton.config.section import Fraction, Score, Section
 
 
 class OptimizerConfig(Section):
@@ -128,3 +128,16 @@ class TrainingConfig(Section):
     loss: LossConfig = LossConfig()
     sampling: SamplingConfig = SamplingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class LabelConfig(Section):
+    """Which boxes of a detector become annotations: ``ssd-triton label``."""
+
+    object_score: Score = 0.45
+    """score from which a box is an object to train on"""
+    ignore_score: Score = 0.2
+    """score from which a box is ignored in training, neither object nor background; lower ones are dropped"""
+    known_iou: Fraction = 0.5
+    """IoU with an annotation of the same class from which a box repeats it"""
+    contradiction_iou: Fraction = 0.7
+    """IoU with an annotation of another class from which a box contradicts it and is dropped"""

@@ -121,10 +121,10 @@ def refuse_overlap(training: Sequence[Examples], validation: ValidationSet) -> N
     Raises:
         TrainingError: Some training images are validation images.
     """
-    names, contents = {_stem(name) for name in validation.file_names}, set(validation.content_sha256)
+    names, contents = {stem(name) for name in validation.file_names}, set(validation.content_sha256)
     for examples in training:
         pairs = zip(examples.file_names, examples.content_sha256, strict=True)
-        same = [name for name, sha256 in pairs if _stem(name) in names or sha256 in contents]
+        same = [name for name, sha256 in pairs if stem(name) in names or sha256 in contents]
         if same:
             raise TrainingError(
                 f"{len(same)} of {len(examples)} images of {examples.source.name} are validation images: "
@@ -132,7 +132,8 @@ def refuse_overlap(training: Sequence[Examples], validation: ValidationSet) -> N
             )
 
 
-def _stem(file_name: str) -> str:
+def stem(file_name: str) -> str:
+    """An image's name in its data set, without the prefixes of COCO 2014."""
     return Path(file_name).stem.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
 
 

@@ -67,6 +67,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
     "train": {
         "train": "training or fine-tuning on data sets in COCO's format",
+        "label": "boxes of another detector, as annotations to train on",
         "interpolate": "the best average of two networks of one origin",
         "default-weights": "the bundled weights, made in one go",
     },

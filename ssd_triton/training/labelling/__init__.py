@@ -1,0 +1,1 @@
+"""Boxes of another detector, as annotations to train on."""
