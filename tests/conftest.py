@@ -143,11 +143,6 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in listed.stdout.split()]
 
 
-def shared_memory_regions() -> set[Path]:
-    """Of this project's clients and servers; other tests run beside this one, and have theirs."""
-    return set(Path("/dev/shm").glob("ssd*"))
-
-
 def free_port() -> int:
     """A port that nothing listens on.
 

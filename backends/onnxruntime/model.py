@@ -14,6 +14,7 @@ import numpy as np
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from cores import usable_cores
 from structured_log import StructuredLog
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
@@ -84,8 +85,8 @@ def _session_options(config):
         return int(parameters.get(key, {}).get("string_value", "0"))
 
     options = ort.SessionOptions()
-    # 0 would be ONNX Runtime's default, all cores; this process may use a container's share of them.
-    options.intra_op_num_threads = integer("intra_op_thread_count") or len(os.sched_getaffinity(0))
+    # 0 would be ONNX Runtime's default, all cores; a container may have a share of them.
+    options.intra_op_num_threads = integer("intra_op_thread_count") or usable_cores()
     options.inter_op_num_threads = integer("inter_op_thread_count")
     if integer("execution_mode") == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL

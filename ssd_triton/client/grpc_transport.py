@@ -23,8 +23,9 @@ CHANNEL_ARGS = (
     ("grpc.max_receive_message_length", -1),
     # gRPC would wait a second and more before it connects again, and fail every retry until then.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Despite its name the limit of one attempt: TLS through a busy proxy, or over a slow network, takes a while.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     # Where a name or a list has several replicas, gRPC would send all requests to the first that answers.
     ("grpc.lb_policy_name", "round_robin"),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import shlex
 import sys
@@ -13,6 +12,8 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from ssd_triton.common.cores import usable_cores
 
 _PACKAGES = ("numpy", "pillow", "pycocotools", "tritonclient", "onnxruntime-openvino", "torch")
 _CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY = (75, 76)
@@ -66,7 +67,7 @@ def environment() -> dict[str, str]:
     gpus = find_gpus()
     return {
         "processor": processor(),
-        "cores": str(cores()),
+        "cores": str(usable_cores()),
         **({"gpu": ", ".join(gpu.name for gpu in gpus), "cuda": gpus[0].cuda_version} if gpus else {}),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -90,11 +91,6 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def available_memory_bytes() -> int:

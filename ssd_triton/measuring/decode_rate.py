@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ssd_triton.common.cores import usable_cores
 from ssd_triton.common.errors import ImageError, UserError
 from ssd_triton.common.files import relative_to_cwd
-from ssd_triton.common.machine import cores, processor
+from ssd_triton.common.machine import processor
 from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
 from ssd_triton.common.report import ReportFolder, Table, markdown
@@ -121,7 +122,7 @@ def measure_decode_rate(
 
 def write_report(folder: Path, rates: Sequence[DecodeRate]) -> str:
     """Write ``decode_rate.md`` and ``decode_rate.png``, and return the text of the former."""
-    machine = f"{processor()}, {cores()} cores"
+    machine = f"{processor()}, {usable_cores()} cores"
     rows = [[rate.kind, str(rate.processes), f"{rate.images_per_s:,.0f}", f"{rate.core_ms:.1f}"] for rate in rates]
     header = ["files", "processes", "images/s", "ms of a core an image"]
     text = markdown(machine, Table(header, rows, "Decoding and resizing, by PIL alone"))

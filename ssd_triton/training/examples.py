@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.common.cores import usable_cores
 from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.machine import available_memory_bytes
@@ -214,7 +214,7 @@ def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> l
             is_annotated_upright(image, opened.size, content),
         )
 
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(usable_cores())
     try:
         results = pool.map(decode, images)
         return list(progress(results, total=len(images), description=f"read {source.name}", unit="images"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import threading
@@ -10,6 +9,8 @@ import time
 from types import TracebackType
 
 import torch
+
+from ssd_triton.common.cores import usable_cores
 
 _SAMPLE_MS = 200
 
@@ -63,7 +64,7 @@ class DeviceBusy:
         if self._device.type == "cuda":
             samples = list(self._samples)
             return sum(samples) / len(samples) if samples else None
-        wall_s = (time.perf_counter() - self._wall_s) * (os.cpu_count() or 1)
+        wall_s = (time.perf_counter() - self._wall_s) * usable_cores()
         return 100 * (time.process_time() - self._process_s) / wall_s if wall_s else None
 
     def _read(self, monitor: subprocess.Popen[str]) -> None:

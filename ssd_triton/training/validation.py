@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssd_triton.common.cores import usable_cores
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ImageError, listing
-from ssd_triton.common.machine import cores
 from ssd_triton.common.processes import process_pool
 from ssd_triton.common.progress import progress
 from ssd_triton.detector.network.ssd import SSD300, ServedDetector
@@ -141,7 +141,7 @@ def stem(file_name: str) -> str:
 def open_validator(sets: Sequence[ValidationSet]) -> Iterator[Validator]:
     """A validator, with processes for the post-processing of all but small sets."""
     few = sum(len(one.sizes_px) for one in sets) < _FEWEST_FOR_PROCESSES
-    with nullcontext() if few else process_pool(min(cores(), _MOST_PROCESSES)) as pool:
+    with nullcontext() if few else process_pool(min(usable_cores(), _MOST_PROCESSES)) as pool:
         yield Validator(sets, pool)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +19,7 @@ from ssd_triton.media.video import open_source
 from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import write_light_repository
-from tests.served.proxies import Certificates
+from tests.served.proxies import PROTOCOLS, Certificates, Front, haproxy, nginx, seconds_until_cut_off
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -49,8 +51,58 @@ def light_server(config: Config, light_repository: Path) -> Iterator[EmbeddedSer
 
 
 @pytest.fixture(scope="session")
+def exposed_server(config: Config, light_repository: Path) -> Iterator[EmbeddedServer]:
+    """The same as strangers may reach it, behind a proxy: the light detector, and `ssd` alone."""
+    settings = config.server.for_one_run().model_copy(update={"expose": True})
+    with EmbeddedServer(light_repository, "onnx_fp32", settings) as running:
+        yield running
+
+
+@pytest.fixture
+def own_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files that no other server uses."""
+    folder = tmp_path_factory.mktemp("tmp")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates.made(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def nginx_front(
+    exposed_server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    with nginx(exposed_server, certificates, tmp_path_factory.mktemp("nginx")) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def haproxy_front(
+    exposed_server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    with haproxy(exposed_server, certificates, tmp_path_factory.mktemp("haproxy")) as front:
+        for protocol in PROTOCOLS:
+            with front.client(protocol) as client:
+                client.wait_ready(timeout_s=30)  # its first check of the server may still be in flight
+        yield front
+
+
+@pytest.fixture(scope="session", params=["nginx", "haproxy"])
+def front(request: pytest.FixtureRequest) -> Front:
+    """Either proxy."""
+    running: Front = request.getfixturevalue(f"{request.param}_front")
+    return running
+
+
+@pytest.fixture(scope="session")
+def slow_clients(front: Front) -> Iterator[Future[dict[str, float]]]:
+    """Slow clients of a proxy, beside the other tests: they are cut off after ten seconds."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(seconds_until_cut_off, front)
 
 
 @pytest.fixture(scope="session")

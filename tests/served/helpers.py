@@ -18,11 +18,17 @@ from tests.conftest import free_url
 
 
 class Gate:
-    """A port that forwards to a server once it is opened, and refuses connections before."""
+    """A port that forwards to a server once it is opened, and refuses connections before.
 
-    def __init__(self, target: str) -> None:
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, target: str, delay_s: float = 0.0) -> None:
+        """Prepare; ``delay_s`` passes between a client's connection and one to the server."""
         self.url = free_url()
         self._target = target
+        self._delay_s = delay_s
         self._listener: socket.socket | None = None
 
     def open(self) -> None:
@@ -41,6 +47,7 @@ class Gate:
                 near, _ = listener.accept()
             except OSError:
                 return
+            time.sleep(self._delay_s)
             far = socket.create_connection((host, int(port)))
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()

@@ -25,6 +25,11 @@ from ssd_triton.serving.server import EmbeddedServer
 from tests.certificates import Authority, KeyPair
 from tests.conftest import free_url
 
+PROTOCOLS = ("grpc", "http")
+INFER = "/v2/models/ssd/infer"
+BINARY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+"""The body is the one input."""
+
 
 @dataclass(frozen=True)
 class Certificates:
@@ -162,3 +167,65 @@ def _wait_for_port(url: str, timeout_s: float = 10) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def request_bytes(method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def answer_to(connection: socket.socket, request: bytes) -> tuple[int, str]:
+    """Status and body of the answer; 0 if the connection is closed without one."""
+    # A refusal may come before the whole request was sent.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+        connection.sendall(request)
+    data = b""
+    with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
+        while b"\r\n\r\n" not in data and (part := connection.recv(65536)):
+            data += part
+    head, _, text = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]) if head else 0, text.decode(errors="replace")
+
+
+def http_call(
+    front: Front, method: str, path: str, *headers: tuple[str, str], body: bytes = b"", length: int | None = None
+) -> tuple[int, str]:
+    """Send a request as it is given, with its length; its status and the answer's body."""
+    declared = [("Content-Length", str(len(body) if length is None else length))] if method == "POST" else []
+    with front.connect("http") as connection:
+        return answer_to(connection, request_bytes(method, path, [*headers, *declared], body))
+
+
+def seconds_until_cut_off(front: Front) -> dict[str, float]:
+    """How long slow clients keep their connections: no handshake, no headers, headers a byte at a time."""
+    host, port = front.urls["http"].split(":")
+    begin_s = time.monotonic()
+    clients = {
+        "silent": socket.create_connection((host, int(port))),
+        "empty": front.connect("http"),
+        "slow": front.connect("http"),
+    }
+    clients["slow"].sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: ")
+    ended_s: dict[str, float] = {}
+    with contextlib.ExitStack() as stack:
+        for client in clients.values():
+            stack.enter_context(client).settimeout(0.25)
+        while len(ended_s) < len(clients) and time.monotonic() < begin_s + 20:
+            for name, client in clients.items():
+                if name not in ended_s and _is_closed(client, feeding=name == "slow"):
+                    ended_s[name] = time.monotonic() - begin_s
+    return {name: ended_s.get(name, float("inf")) for name in clients}
+
+
+def _is_closed(client: socket.socket, *, feeding: bool) -> bool:
+    """Whether the other side has closed; what it says before is dropped."""
+    try:
+        if feeding:
+            client.sendall(b"a")
+        while client.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -71,6 +71,16 @@ def test_retries_reach_a_server_that_comes_back(
     gate.close()
 
 
+def test_a_slow_connection_is_waited_for(light_server: EmbeddedServer, photograph: bytes) -> None:
+    """As over TLS on a busy machine: gRPC's shortest pause before it connects again is its limit of an attempt too."""
+    gate = Gate(light_server.url("grpc"), delay_s=0.5)
+    gate.open()
+    with DetectorClient(gate.url, timeout_s=60) as client:
+        assert len(client.detect(photograph)) > 0
+        assert client.retries == 0
+    gate.close()
+
+
 def test_in_flight_is_bounded(server: EmbeddedServer, photograph: bytes) -> None:
     """With two in flight, the third submission waits for an answer."""
     with DetectorClient(server.url("grpc"), timeout_s=60, in_flight=2) as client:

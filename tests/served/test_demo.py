@@ -14,14 +14,16 @@ import av
 import numpy as np
 import pytest
 
+from ssd_triton.client.shared_memory import frame_regions
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.media.video import VideoWriter
 from ssd_triton.serving.server import EmbeddedServer
-from tests.conftest import children_of, group_members, shared_memory_regions
+from tests.conftest import children_of, group_members
 from tests.driving.demo import FRAMES, TIMES_S, write_pan
 from tests.interruptible import Interruptible
 from tests.served.helpers import executed
+from tests.served.serving import server_names, server_regions
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 LONG_FRAMES = 200
@@ -146,9 +148,8 @@ def test_a_server_that_dies_ends_the_demo_with_one_line(
     assert 0 < len(frame_times_s(tmp_path / "out.mp4")) < LONG_FRAMES
 
 
-def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_rgb: np.ndarray) -> None:
+def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, own_tmp: Path, photograph_rgb: np.ndarray) -> None:
     write_long_clip(tmp_path / "long.mp4", photograph_rgb)
-    regions = shared_memory_regions()
     command = [
         sys.executable,
         str(ROOT / "clients/brake_demo.py"),
@@ -162,7 +163,7 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
     ]
     with Interruptible(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
         wait_for_output(tmp_path, demo)
-        [server_pid] = children_of(demo.pid)
+        [server_pid], names = children_of(demo.pid), server_names(own_tmp)
         time.sleep(0.5)
         demo.send_signal(signal.SIGINT)
         output, errors = demo.communicate(timeout=60)
@@ -173,5 +174,6 @@ def test_ctrl_c_leaves_a_playable_file_and_no_server(tmp_path: Path, photograph_
     written = ["long.mp4", "out.events.jsonl", "out.mp4", "out.timeline.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == written
     assert read_events(tmp_path)[0]["state"] == "NO_DATA"
-    assert shared_memory_regions() <= regions
+    assert len(names) == 1
+    assert server_regions(names) == frame_regions(demo.pid) == []
     assert group_members(server_pid) == []

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import select
-import socket
-import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import psutil
@@ -21,66 +16,12 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import ClientError, DetectorClient
 from ssd_triton.client.transport import as_input
-from ssd_triton.config import Config
 from ssd_triton.serving.server import EmbeddedServer
 from tests.served.helpers import assert_equal
-from tests.served.proxies import Certificates, Front, haproxy, nginx
+from tests.served.proxies import BINARY, INFER, PROTOCOLS, Front, answer_to, http_call, request_bytes
 
-PROTOCOLS = ("grpc", "http")
-INFER = "/v2/models/ssd/infer"
-BINARY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
-"""The body is the one input."""
+pytestmark = pytest.mark.usefixtures("slow_clients")
 GREW_MIB = 50.0
-
-
-@pytest.fixture(scope="module")
-def exposed_server(config: Config, light_repository: Path) -> Iterator[EmbeddedServer]:
-    """As it is to be started behind a proxy."""
-    settings = config.server.for_one_run().model_copy(update={"expose": True})
-    with EmbeddedServer(light_repository, "onnx_fp32", settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module", params=["nginx", "haproxy"])
-def front(
-    request: pytest.FixtureRequest,
-    exposed_server: EmbeddedServer,
-    certificates: Certificates,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Front]:
-    start = {"nginx": nginx, "haproxy": haproxy}[request.param]
-    with start(exposed_server, certificates, tmp_path_factory.mktemp(request.param)) as running:
-        for protocol in PROTOCOLS:
-            with running.client(protocol) as client:
-                client.wait_ready(timeout_s=30)  # a proxy's first check of its server may still be in flight
-        yield running
-
-
-def request_bytes(method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers)]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def answer_to(connection: socket.socket, request: bytes) -> tuple[int, str]:
-    """Status and body of the answer; 0 if the connection is closed without one."""
-    # A refusal may come before the whole request was sent.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-        connection.sendall(request)
-    data = b""
-    with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
-        while b"\r\n\r\n" not in data and (part := connection.recv(65536)):
-            data += part
-    head, _, text = data.partition(b"\r\n\r\n")
-    return int(head.split()[1]) if head else 0, text.decode(errors="replace")
-
-
-def http_call(
-    front: Front, method: str, path: str, *headers: tuple[str, str], body: bytes = b"", length: int | None = None
-) -> tuple[int, str]:
-    """Send a request as it is given, with its length; its status and the answer's body."""
-    declared = [("Content-Length", str(len(body) if length is None else length))] if method == "POST" else []
-    with front.connect("http") as connection:
-        return answer_to(connection, request_bytes(method, path, [*headers, *declared], body))
 
 
 def memory_mib(server: EmbeddedServer) -> float:
@@ -100,9 +41,7 @@ def test_detections_are_those_of_the_server(
         found = [client.detect(photograph), *client.map([photograph])]
         if protocol == "grpc":
             found += client.stream([photograph] * 3)
-        # On busy cores HAProxy at times takes a replica for down until its next check; then the client tries again.
-        if (front.name, protocol) != ("haproxy", "grpc"):
-            assert client.retries == 0
+        assert client.retries == 0
     expected = light_grpc_detector.detect(photograph)
     assert len(expected) > 0
     for one in found:
@@ -294,146 +233,3 @@ def test_grpc_regions_are_refused_where_the_proxy_sees_them(front: Front) -> Non
     reason = "got a region of shared memory" if front.name == "haproxy" else "frames"
     with pytest.raises(InferenceServerException, match=reason):
         front.channel().infer("ssd", [tensor])
-
-
-# --- TLS --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:.*TLSv1_1 is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_only_modern_suites_are_taken(front: Front, protocol: str) -> None:
-    def handshake(version: ssl.TLSVersion, suites: str) -> str | None:
-        context = front.certificates.tls.context(ssl.create_default_context)
-        context.minimum_version = context.maximum_version = version
-        context.set_ciphers(f"{suites}:@SECLEVEL=0")
-        host, port = front.urls[protocol].split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as plain:
-            with context.wrap_socket(plain, server_hostname=host) as connection:
-                return connection.version()
-
-    assert handshake(ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES128-GCM-SHA256") == "TLSv1.2"
-    assert handshake(ssl.TLSVersion.TLSv1_3, "ALL") == "TLSv1.3"
-    for version, suites in (
-        (ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES128-SHA256"),
-        (ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES256-SHA"),
-        (ssl.TLSVersion.TLSv1_1, "ALL"),
-    ):
-        with pytest.raises((ssl.SSLError, ConnectionResetError)):
-            handshake(version, suites)
-
-
-# --- connections and rates --------------------------------------------------------------------------------------------
-
-
-OTHER = "127.0.0.2"
-"""An address of this machine for a client whose limits are to be reached; the other tests' keeps its own."""
-
-
-def connection_from(front: Front, address: str) -> ssl.SSLSocket:
-    """A connection of HTTP with the right certificate, from another address of this machine."""
-    context = front.certificates.tls.context(ssl.create_default_context)
-    host, port = front.urls["http"].split(":")
-    plain = socket.create_connection((host, int(port)), timeout=30, source_address=(address, 0))
-    return context.wrap_socket(plain, server_hostname=host)
-
-
-def wait_until_closed(connection: socket.socket, timeout_s: float) -> None:
-    """Wait until the other side closes; what it says before is dropped."""
-    connection.settimeout(timeout_s)
-    with contextlib.suppress(ConnectionResetError, ssl.SSLError):
-        while connection.recv(65536):
-            pass
-
-
-def test_slow_clients_are_cut_off(front: Front) -> None:
-    """No handshake, no headers, headers a byte at a time."""
-    host, port = front.urls["http"].split(":")
-    silent = socket.create_connection((host, int(port)))
-    empty, slow = front.connect("http"), front.connect("http")
-    slow.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: ")
-    stop = threading.Event()
-
-    def trickle() -> None:
-        with contextlib.suppress(OSError):
-            while not stop.wait(1):
-                slow.sendall(b"a")
-
-    thread = threading.Thread(target=trickle)
-    thread.start()
-    begin_s = time.monotonic()
-    try:
-        for connection in (silent, empty, slow):
-            wait_until_closed(connection, timeout_s=15)
-            assert time.monotonic() - begin_s < 14
-    finally:
-        stop.set()
-        thread.join()
-        for connection in (silent, empty, slow):
-            connection.close()
-
-
-def test_one_client_does_not_take_all_connections(front: Front, photograph: bytes) -> None:
-    """The 65th with a request on its way is refused, and another client is served."""
-    waiting = request_bytes("POST", INFER, [*BINARY.items(), ("Content-Length", "1000")], b"x")
-    with contextlib.ExitStack() as stack:
-        refused = 0
-        connections: list[ssl.SSLSocket] = []
-        for _ in range(70):
-            try:
-                connections.append(stack.enter_context(connection_from(front, OTHER)))
-                connections[-1].sendall(waiting)
-            except (OSError, ssl.SSLError):
-                refused += 1
-        time.sleep(0.5)
-        for connection in select.select(connections, [], [], 0)[0]:
-            with contextlib.suppress(OSError):
-                connection.setblocking(False)
-                refused += b" 429 " in connection.recv(65536).split(b"\r\n")[0]
-        assert refused == 6
-        with front.client("http") as client:
-            assert len(client.detect(photograph)) > 0
-
-
-def test_one_client_does_not_take_all_requests(front: Front, photograph: bytes) -> None:
-    """NGINX lets 100 a second through, and 200 more; HAProxy 1000 in 10 s."""
-    request = request_bytes("GET", "/v2/health/live", [])
-    statuses = []
-    with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(connection_from(front, OTHER))
-        for _ in range(1200):
-            status, _ = answer_to(connection, request)
-            statuses.append(status)
-            if status != 200:  # refusals may close
-                connection = stack.enter_context(connection_from(front, OTHER))
-            if statuses.count(429) > 10:
-                break
-    assert set(statuses) == {200, 429}
-    assert statuses.index(429) >= 200
-    with front.client("http") as client:
-        assert len(client.detect(photograph)) > 0
-
-
-def test_requests_that_are_given_up_do_not_end_the_server(
-    front: Front, photograph: bytes, light_grpc_detector: DetectorClient
-) -> None:
-    """Eight threads for three seconds, over HTTP; cancelled calls of gRPC end Triton 24.10, through any proxy."""
-    request = request_bytes("POST", INFER, [*BINARY.items(), ("Content-Length", str(len(photograph)))], photograph)
-    end_s = time.monotonic() + 3
-    counts = [0] * 8
-
-    def give_up(number: int) -> None:
-        while time.monotonic() < end_s:
-            # Each address has a limit of its own.
-            with contextlib.suppress(OSError), connection_from(front, f"127.0.1.{number + 1}") as connection:
-                connection.sendall(request)
-                time.sleep(0.002 * (counts[number] % 10))
-                counts[number] += 1
-
-    threads = [threading.Thread(target=give_up, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert min(counts) > 5
-    front.server.check()
-    assert len(light_grpc_detector.detect(photograph)) > 0

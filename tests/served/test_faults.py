@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import shutil
@@ -21,14 +20,14 @@ from PIL import Image
 from ssd_triton.client import BackendProcessDiedError, DetectorClient
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
 from ssd_triton.media.video import VideoWriter
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.backend_processes import backend_processes
-from tests.conftest import assert_one_line_error, children_of, free_ports
+from tests.conftest import assert_one_line_error
 from tests.driving.demo import evenly, events_of, frames_of, run, write_clip
 from tests.served.helpers import seconds_until_asked
+from tests.served.serving import serving
 
 CLIP_FRAMES = 48
 LOST_S = 2.0
@@ -38,30 +37,11 @@ LOST_S = 2.0
 # --- A process of the python backend that dies ------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def serving(folder: Path, repository: Path, ports: list[int]) -> Iterator[subprocess.Popen[str]]:
-    """``tools/serve.py`` as a supervisor runs it."""
-    flags = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
-    # What waits for a dead process is never answered: its server need not wait for that when it ends.
-    models = ["--model-repository", str(repository), "--variant", "onnx_fp32", "--no-build", "--max-restarts", "0"]
-    command = [sys.executable, str(ROOT / "tools/serve.py"), *models, *flags, "--set", "server.shutdown_timeout_s=1"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("ready:")
-        yield process
-    finally:
-        process.terminate()
-        process.send_signal(signal.SIGCONT)  # a test that fails may have left it stopped
-        process.communicate(timeout=30)
-
-
 def test_a_dead_backend_process_is_named_and_a_restart_mends_it(
     light_repository: Path, tmp_path: Path, photograph: bytes
 ) -> None:
-    ports = free_ports()
-    with serving(tmp_path, light_repository, ports) as first:
-        [server_pid] = children_of(first.pid)
+    with serving(tmp_path, light_repository, "--max-restarts", "0") as running:
+        first, ports, server_pid = running.process, running.ports, running.server_pid
         # Stopped, so that it cannot end the server before the clients have seen what Triton itself says.
         first.send_signal(signal.SIGSTOP)
         backend_processes(server_pid)["ssd_preprocess_0_0"].kill()
@@ -82,7 +62,7 @@ def test_a_dead_backend_process_is_named_and_a_restart_mends_it(
         assert "Traceback" not in errors
         assert "error: the process of ssd_preprocess_0_0 has died" in errors.splitlines()[-1]
         assert not waiting.done()
-    with patient, serving(tmp_path, light_repository, ports):
+    with patient, serving(tmp_path, light_repository, ports=ports):
         assert len(waiting.result(timeout=60)) > 0
         assert patient.retries > 0
 

@@ -30,7 +30,7 @@ from ssd_triton.serving.server.protection import (
 )
 from tests.conftest import assert_one_line_error
 from tests.served.helpers import Gate
-from tests.served.proxies import Certificates, Front, haproxy, nginx
+from tests.served.proxies import Certificates, Front
 
 MODULES = {"grpc": grpc_client, "http": http_client}
 HEADERS = {"grpc": GRPC_ADMIN_HEADER, "http": ADMIN_HEADER}
@@ -46,14 +46,16 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def protected(config: Config, certificates: Certificates, key_file: Path) -> Iterator[EmbeddedServer]:
+def protected(
+    config: Config, light_repository: Path, certificates: Certificates, key_file: Path
+) -> Iterator[EmbeddedServer]:
     """A server with model control behind a key, and mutual TLS for gRPC."""
     pair = certificates.server
     tls = ServerTlsConfig(certificate=pair.certificate, private_key=pair.private_key, client_ca=certificates.authority)
     apis = (*config.server.restricted_apis, "shared-memory")
     update = {"tls": tls, "model_control": True, "admin_key_file": key_file, "restricted_apis": apis}
     settings = config.server.for_one_run().model_copy(update=update)
-    with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as running:
+    with EmbeddedServer(light_repository, "onnx_fp32", settings) as running:
         yield running
 
 
@@ -70,8 +72,8 @@ RESTRICTED = {
 
 @pytest.mark.parametrize("protocol", MODULES)
 @pytest.mark.parametrize("call", RESTRICTED)
-def test_nobody_has_a_key_by_default(server: EmbeddedServer, protocol: str, call: str) -> None:
-    client = MODULES[protocol].InferenceServerClient(server.url(protocol))  # type: ignore[arg-type]
+def test_nobody_has_a_key_by_default(light_server: EmbeddedServer, protocol: str, call: str) -> None:
+    client = MODULES[protocol].InferenceServerClient(light_server.url(protocol))  # type: ignore[arg-type]
     for headers in (None, {HEADERS[protocol]: "guessed"}):
         with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
             RESTRICTED[call](client, headers)
@@ -105,30 +107,14 @@ def test_inference_needs_no_key(protected: EmbeddedServer, photograph_rgb: np.nd
         assert client._frame_pool is None
 
 
-def test_a_closed_api_is_named(server: EmbeddedServer) -> None:
-    with DetectorClient(server.url("http"), protocol="http", timeout_s=10) as client:
+def test_a_closed_api_is_named(light_server: EmbeddedServer) -> None:
+    with DetectorClient(light_server.url("http"), protocol="http", timeout_s=10) as client:
         transport = client._transport
         with pytest.raises(AccessDeniedError, match=r"server\.restricted_apis needs the key"):
             transport._call(lambda: transport._client().get_log_settings())
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def nginx_front(
-    server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Front]:
-    with nginx(server, certificates, tmp_path_factory.mktemp("nginx")) as front:
-        yield front
-
-
-@pytest.fixture(scope="module")
-def haproxy_front(
-    server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Front]:
-    with haproxy(server, certificates, tmp_path_factory.mktemp("haproxy")) as front:
-        yield front
 
 
 @pytest.fixture(params=["grpc by triton", "grpc by nginx", "http by nginx", "grpc by haproxy", "http by haproxy"])

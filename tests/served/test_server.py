@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from ssd_triton.common.errors import ConfigError, ServerError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerConfig
 from ssd_triton.serving.server import EmbeddedServer, process
-from tests.conftest import assert_one_line_error, children_of, group_members, shared_memory_regions
+from tests.conftest import assert_one_line_error, children_of, group_members
 from tests.interruptible import Interruptible
+from tests.served.serving import server_names, server_regions, serving, wait_until
 
 SHM = Path("/dev/shm")
 
@@ -45,13 +45,6 @@ def with_variant(repository: Path) -> Path:
     artefacts = shutil.ignore_patterns("*.onnx", "*.pt", "*.plan")
     shutil.copytree(ROOT / "model_repository/ssd_detector", repository / "ssd_detector", ignore=artefacts)
     return repository
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def test_listens_on_loopback_only(server: EmbeddedServer) -> None:
@@ -148,12 +141,12 @@ def test_taken_port_is_named(config: Config, settings: ServerConfig) -> None:
 
 
 def test_deadline_says_so_and_leaves_nothing(config: Config, settings: ServerConfig) -> None:
-    before = shared_memory_regions()
-    hurried = settings.model_copy(update={"startup_timeout_s": 0.2})
-    with pytest.raises(ServerError, match=r"not ready after 0\.2 s"):
-        with EmbeddedServer(config.model_repository, "onnx_fp32", hurried):
-            pass
-    assert shared_memory_regions() <= before
+    hurried = EmbeddedServer(
+        config.model_repository, "onnx_fp32", settings.model_copy(update={"startup_timeout_s": 0.2})
+    )
+    with pytest.raises(ServerError, match=r"not ready after 0\.2 s"), hurried:
+        pass
+    assert hurried.shared_memory() == []
 
 
 def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: ServerConfig) -> None:
@@ -168,45 +161,29 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
     assert list(SHM.glob(f"{runtime_name}*")) == []
 
 
-def start_serving(folder: Path, *options: object) -> Interruptible:
+def test_serve_ends_cleanly_on_ctrl_c(config: Config, tmp_path: Path, own_tmp: Path) -> None:
+    """As a user begins, with nothing but free ports."""
     command = [sys.executable, str(ROOT / "tools/serve.py"), "--grpc-port=0", "--http-port=0", "--metrics-port=0"]
-    command += map(str, options)
-    return Interruptible(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_serve_ends_cleanly_on_a_signal(
-    config: Config, light_repository: Path, tmp_path: Path, end: signal.Signals
-) -> None:
-    before = shared_memory_regions()
-    # Once as a user begins, with nothing but free ports.
-    light = ("--model-repository", light_repository, "--variant", "onnx_fp32", "--no-build")
-    serving = start_serving(tmp_path, *(light if end is signal.SIGTERM else ()))
-    assert serving.stdout is not None
-    line = serving.stdout.readline()
-    variant = "onnx_fp32" if end is signal.SIGTERM else config.variant
-    assert line.startswith(f"ready: {variant}, gRPC 127.0.0.1:")
-    [server_pid] = children_of(serving.pid)
-    serving.send_signal(end)
-    _, errors = serving.communicate(timeout=30)
-    assert serving.returncode == 0, errors
+    with Interruptible(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"ready: {config.variant}, gRPC 127.0.0.1:")
+        [server_pid], names = children_of(process.pid), server_names(own_tmp)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert group_members(server_pid) == []
-    assert shared_memory_regions() <= before
+    assert len(names) == 1
+    assert server_regions(names) == []
     assert (tmp_path / "reports/tritonserver.log").is_file()
 
 
 def test_a_killed_parent_takes_its_server_along(light_repository: Path, tmp_path: Path) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv (util-linux) is not installed")
-    light = ("--model-repository", light_repository, "--variant", "onnx_fp32", "--no-build")
-    serving = start_serving(tmp_path, *light)
-    assert serving.stdout is not None
-    serving.stdout.readline()
-    [server_pid] = children_of(serving.pid)
-    serving.kill()
-    serving.communicate()
-    wait_until(lambda: group_members(server_pid) == [])
+    with serving(tmp_path, light_repository) as running:
+        server_pid = running.server_pid
+        running.process.kill()
+        running.process.communicate()
+        wait_until(lambda: group_members(server_pid) == [])
 
 
 def test_serve_reports_a_taken_port_in_one_line(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:

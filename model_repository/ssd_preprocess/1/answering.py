@@ -5,11 +5,11 @@ requests of its batch are served.
 """
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from cores import usable_cores
 from structured_log import StructuredLog
 from untrusted import RefusedInputError
 
@@ -23,7 +23,7 @@ class Preprocessing:
     def initialize(self, args):
         """Read the model's own configuration."""
         self.parameters = json.loads(args["model_config"])["parameters"]
-        self.threads = int(self.parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
+        self.threads = int(self.parameters["decode_threads"]["string_value"]) or usable_cores()
         self.log = StructuredLog(args["model_name"])
         self.metrics = _metric_family()
         labels = {"model": args["model_name"], "version": args.get("model_version", "")}

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--pid", type=POSITIVE, help="process of the server, or one that starts it again; who listens there by default"
     )
     add_option(group, config, "--variant", "variant")
-    for name in ("host", "grpc_port", "http_port"):
+    for name in ("host", "grpc_port", "http_port", "expose"):
         add_option(group, config, f"--{name.replace('_', '-')}", f"server.{name}")
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ssd_triton.commands.options import POSITIVE, Typed
 from ssd_triton.commands.shared import add_output_option
-from ssd_triton.common.machine import cores
+from ssd_triton.common.cores import usable_cores
 from ssd_triton.config import Config
 
 EXAMPLE = "ssd-triton decode-rate --images coco/val2017"
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument("--images", type=Path, help="folder of photographs; by default a bundled one")
     parser.add_argument("--num-images", type=POSITIVE, default=32, help="number of photographs")
     parser.add_argument(
-        "--processes", type=POSITIVE, nargs="+", default=sorted({1, cores()}), help="numbers of processes"
+        "--processes", type=POSITIVE, nargs="+", default=sorted({1, usable_cores()}), help="numbers of processes"
     )
     parser.add_argument("--turns", type=POSITIVE, default=5, help="turns of each kind of files")
     parser.add_argument(

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from ssd_triton.commands.options import FRACTION, POSITIVE, SHARE, Typed
 from ssd_triton.commands.shared import add_criteria_options, add_device_option, add_output_option, criteria_of, sets_of
+from ssd_triton.common.cores import usable_cores
 from ssd_triton.common.files import ROOT, relative_to_cwd
-from ssd_triton.common.machine import cores
 from ssd_triton.config import Config
 from ssd_triton.config.layers import dotted_layer, merge, with_file
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         metavar=("TRAIN", "VAL"),
         help="numbers of images to draw",
     )
-    parser.add_argument("--processes", type=POSITIVE, default=cores(), help="number of processes that draw")
+    parser.add_argument("--processes", type=POSITIVE, default=usable_cores(), help="number of processes that draw")
     parser.add_argument(
         "--learn-annotations",
         action="store_true",

@@ -12,7 +12,7 @@ import argparse
 
 from ssd_triton.commands.options import NUMBER, POSITIVE, add_option
 from ssd_triton.commands.shared import add_connection_options, add_fps_option, add_output_option, asks_a_server
-from ssd_triton.common.machine import cores
+from ssd_triton.common.cores import usable_cores
 from ssd_triton.config import Config
 
 EXAMPLE = """ssd-triton evaluate-braking --seeds 50
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     )
     add_fps_option(parser)
     add_option(parser, config, "--latency-s", "demo.assumed_latency_s", description="delay from camera to decision")
-    parser.add_argument("--jobs", type=POSITIVE, default=cores(), help="processes; always 1 through a server")
+    parser.add_argument("--jobs", type=POSITIVE, default=usable_cores(), help="processes; always 1 through a server")
     add_output_option(parser, "reports/braking")
     add_connection_options(parser, config)
 

@@ -97,7 +97,7 @@ class AttackedServer:
         """A channel of gRPC for messages of any size, which :meth:`close` closes."""
         options = [
             *((f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")),
-            *((f"grpc.{name}_reconnect_backoff_ms", 200) for name in ("initial", "min", "max")),
+            *((f"grpc.{name}_reconnect_backoff_ms", 200) for name in ("initial", "max")),
         ]
         return grpc.insecure_channel(self.url("grpc"), options)
 

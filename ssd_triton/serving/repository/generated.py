@@ -7,8 +7,8 @@
 - The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
   first of the dims of several tensors.
 - ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
-- ``structured_log.py`` of both is that of the backends, and ``untrusted.py`` that of the package: a model imports
-  nothing from outside its folder.
+- ``structured_log.py`` of both is that of the backends, and ``untrusted.py`` and ``cores.py`` are those of the package:
+  a model imports nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
 it is refused, not overwritten.
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from ssd_triton import media
+from ssd_triton import common, media
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import SHIPPED, atomic_output, relative_to_cwd
 from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS, PREPROCESS_FRAMES
@@ -54,6 +54,7 @@ _FIRST_LINE = re.compile(r"# Written from .*, do not edit\. Digest: (?P<digest>[
 _DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
 _LOG = "structured_log.py"
 _UNTRUSTED = "untrusted.py"
+_CORES = "cores.py"
 _SHARED_CODE = ("answering.py", "decoding.py")
 """Of the preprocessing of files, for that of frames."""
 
@@ -200,10 +201,12 @@ def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
     """Code that several models share: each has its own copy, since a model imports nothing from outside its folder."""
     shared, frames = (root / model / "1" for model in (PREPROCESS, PREPROCESS_FRAMES))
     sources = [(frames / name, shared / name, f"{PREPROCESS}/1/{name}") for name in _SHARED_CODE]
-    package_file = Path(media.__file__).with_name(_UNTRUSTED)
+    untrusted = Path(media.__file__).with_name(_UNTRUSTED)
+    cores = Path(common.__file__).with_name(_CORES)
     for folder in (shared, frames):
         sources.append((folder / _LOG, SHIPPED / "backends" / _LOG, f"backends/{_LOG}"))
-        sources.append((folder / _UNTRUSTED, package_file, f"ssd_triton/media/{_UNTRUSTED}"))
+        sources.append((folder / _UNTRUSTED, untrusted, f"ssd_triton/media/{_UNTRUSTED}"))
+        sources.append((folder / _CORES, cores, f"ssd_triton/common/{_CORES}"))
     for copy, source, name in sources:
         if source.is_file() and copy.parent.is_dir():
             yield copy, name, source.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ssd_triton.common import cores
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import SHIPPED
 
@@ -82,7 +83,7 @@ def _from_wheel(package: Path, runtime_dir: Path) -> TritonInstallation:
     shutil.copy(stub, backends / "python" / STUB)
     for backend in sorted(path for path in BACKENDS.iterdir() if (path / "model.py").is_file()):
         shutil.copytree(backend, backends / backend.name, ignore=shutil.ignore_patterns("__pycache__"))
-        for shared in BACKENDS.glob("*.py"):
+        for shared in (*BACKENDS.glob("*.py"), Path(cores.__file__)):
             shutil.copy(shared, backends / backend.name)
     return TritonInstallation(server / "bin" / "tritonserver", ("--backend-directory", str(backends)), environment)
 

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -34,6 +35,10 @@ _FAILED_MODEL = re.compile(r"^\|\s*(?P<model>\S+)\s*\|\s*\d+\s*\|\s*UNAVAILABLE:
 """A row of the table that Triton prints once it has tried to load every model."""
 _HARMLESS = re.compile(r"NVML|DCGM|nvidia-smi|pinned memory|CUDA driver|CudaDriverHelper|CUDA memory", re.IGNORECASE)
 """What a server logs on a machine without a GPU."""
+_ANSWERED = "All models are stopped, unloading models"
+"""Triton's log: no request is in flight any more, and none is taken."""
+_FLUSH_S = 0.5
+"""From then on, for the last answers to leave the server."""
 _POLL_S = 0.05
 _GUARDED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) & exec 3<&-; exec "$@"'
 """Shell: become the server, in whose process group a guard waits for the end of this process, and then kills all."""
@@ -228,10 +233,26 @@ class EmbeddedServer:
             process, self._process = self._process, None
             try:
                 if process is not None:
+                    if not self._died:
+                        self._let_answer(process)
                     # The server may be gone while a process of the python backend lives: the group holds all of them.
-                    end_group(process, 0 if self._died else self.config.shutdown_timeout_s)
+                    end_group(process, 0)
             finally:
                 self._clean_up()
+
+    def _let_answer(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the server to end, and wait until it has answered what is in flight.
+
+        It would then unload its models, which takes three seconds, or fifteen with PyTorch, and serves nobody.
+        """
+        process.terminate()
+        deadline_s = time.monotonic() + self.config.shutdown_timeout_s
+        while process.poll() is None and time.monotonic() < deadline_s:
+            if self._log is not None and any(_ANSWERED in line for line in self._log.last_lines()):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_FLUSH_S)
+                return
+            time.sleep(_POLL_S)
 
     def _clean_up(self) -> None:
         lifeline, self._lifeline = self._lifeline, -1
