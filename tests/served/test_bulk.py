@@ -110,18 +110,18 @@ def test_ctrl_c_leaves_whole_parts(light_server: EmbeddedServer, manifest: Path,
 
 
 def test_shards_share_a_folder_and_have_all_lines(
-    run_script: RunScript, light_server: EmbeddedServer, manifest: Path, tmp_path: Path
+    run_script: RunScript, run_main: RunScript, light_server: EmbeddedServer, manifest: Path, tmp_path: Path
 ) -> None:
     options = ["--manifest", "list.txt", "--output", "out", "--url", light_server.url("http"), "--protocol", "http"]
     for number in (1, 2, 3):
         assert run_script("clients/detect.py", *options, "--shard", f"{number}/3").returncode == 0
     assert sorted(one["line"] for one in records(tmp_path / "out")) == [*range(1, 101), *range(102, IMAGES + 2)]
-    other = run_script("clients/detect.py", *options, "--shard", "1/2")
+    other = run_main("clients/detect.py", *options, "--shard", "1/2")
     assert_one_line_error(other, "something else", "shards was 3, is 2", "--output")
-    threshold = run_script("clients/detect.py", *options, "--shard", "2/3", "--score-thresh", "0.9")
+    threshold = run_main("clients/detect.py", *options, "--shard", "2/3", "--score-thresh", "0.9")
     assert_one_line_error(threshold, "score_thresh was 0.5, is 0.9", "--output")
     manifest.write_text("in/0.png\n")
-    assert_one_line_error(run_script("clients/detect.py", *options, "--shard", "1/3"), "manifest_sha256 was")
+    assert_one_line_error(run_main("clients/detect.py", *options, "--shard", "1/3"), "manifest_sha256 was")
     assert run_script("clients/detect.py", *options, "--output", "one").returncode == 0
     changed = run_script("clients/detect.py", *options, "--output", "one", "--score-thresh", "0.99", "--restart")
     assert changed.returncode == 0, changed.stderr
@@ -170,7 +170,8 @@ def test_the_image_has_all_that_its_job_imports(light_server: EmbeddedServer, ma
         "atexit.register(lambda: print(json.dumps(sorted({name.split('.')[0] for name in sys.modules}))))\n"
         "from ssd_triton.commands import main; main()"
     )
-    arguments = ["detect", "--manifest", str(manifest), "--output", "out", "--url", light_server.url("grpc")]
+    (tmp_path / "short.txt").write_text("in/0.png\n")
+    arguments = ["detect", "--manifest", "short.txt", "--output", "out", "--url", light_server.url("grpc")]
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=tmp_path,
@@ -187,8 +188,8 @@ def test_the_image_has_all_that_its_job_imports(light_server: EmbeddedServer, ma
     assert "tritonclient" in used
 
 
-def test_without_a_server_nothing_is_written(run_script: RunScript, manifest: Path, tmp_path: Path) -> None:
-    result = run_script("clients/detect.py", "--manifest", manifest, "--output", "out", "--url", free_url())
+def test_without_a_server_nothing_is_written(run_main: RunScript, manifest: Path, tmp_path: Path) -> None:
+    result = run_main("clients/detect.py", "--manifest", manifest, "--output", "out", "--url", free_url())
     assert_one_line_error(result, "no Triton server answers")
     assert not (tmp_path / "out").exists()
 
@@ -209,11 +210,9 @@ def wrong_lists(tmp_path: Path) -> Iterator[list[tuple[Path, Sequence[str]]]]:
 
 
 def test_wrong_lists_are_refused(
-    run_script: RunScript, light_server: EmbeddedServer, wrong_lists: list[tuple[Path, Sequence[str]]], tmp_path: Path
+    run_main: RunScript, light_server: EmbeddedServer, wrong_lists: list[tuple[Path, Sequence[str]]], tmp_path: Path
 ) -> None:
     for path, words in wrong_lists:
-        result = run_script(
-            "clients/detect.py", "--manifest", path, "--output", "out", "--url", light_server.url("grpc")
-        )
+        result = run_main("clients/detect.py", "--manifest", path, "--output", "out", "--url", light_server.url("grpc"))
         assert_one_line_error(result, *words)
     assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ from ssd_triton.config import Config
 from ssd_triton.measuring.overload.report import write_report
 from ssd_triton.measuring.overload.run import OverloadSettings, RequestOutcome, measure_overload
 from ssd_triton.measuring.traffic import same_detections
+from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import copy_repository
 from tests.served.helpers import executed
@@ -31,19 +32,17 @@ QUEUE = 2
 
 
 @pytest.fixture(scope="module")
-def limited(
-    config: Config, tmp_path_factory: pytest.TempPathFactory, server: EmbeddedServer
-) -> Iterator[EmbeddedServer]:
-    """The same models, with room for two requests before the detector."""
-    assert server.pid
+def limited(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The default variant, with room for two requests before the detector."""
+    ensure_built(config, lambda line: None, only=[config.variant])
     copy = copy_repository(config.model_repository, tmp_path_factory.mktemp("limited") / "model_repository")
-    path = copy / "ssd_detector/configs/onnx_fp32.pbtxt"
+    path = copy / f"ssd_detector/configs/{config.variant}.pbtxt"
     text, count = re.subn(r"max_queue_size: \d+", f"max_queue_size: {QUEUE}", path.read_text())
     assert count == 1
     path.unlink()
     path.write_text(text)
     settings = config.server.for_one_run()
-    with EmbeddedServer(copy, "onnx_fp32", settings) as running:
+    with EmbeddedServer(copy, config.variant, settings) as running:
         yield running
 
 
