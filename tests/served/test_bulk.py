@@ -170,8 +170,8 @@ def test_the_image_has_all_that_its_job_imports(light_server: EmbeddedServer, ma
         "atexit.register(lambda: print(json.dumps(sorted({name.split('.')[0] for name in sys.modules}))))\n"
         "from ssd_triton.commands import main; main()"
     )
-    (tmp_path / "short.txt").write_text("in/0.png\n")
-    arguments = ["detect", "--manifest", "short.txt", "--output", "out", "--url", light_server.url("grpc")]
+    (tmp_path / "short.jsonl").write_text('{"id": 7, "file": "in/0.png"}\n')
+    arguments = ["detect", "--manifest", "short.jsonl", "--output", "out", "--url", light_server.url("grpc")]
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=tmp_path,
@@ -186,6 +186,8 @@ def test_the_image_has_all_that_its_job_imports(light_server: EmbeddedServer, ma
     used = {canonicalize_name(name) for module in modules for name in by_module.get(module, [])}
     assert used - {"ssd-triton", "setuptools"} <= set(requirements())
     assert "tritonclient" in used
+    [found] = records(tmp_path / "out")
+    assert (found["file"], "error" in found) == ("in/0.png", False)
 
 
 def test_without_a_server_nothing_is_written(run_main: RunScript, manifest: Path, tmp_path: Path) -> None:
@@ -200,12 +202,14 @@ def wrong_lists(tmp_path: Path) -> Iterator[list[tuple[Path, Sequence[str]]]]:
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "utf16.txt").write_text("a.png\n", encoding="utf-16")
     (tmp_path / "long.txt").write_bytes(b"a" * 100_000)
+    (tmp_path / "paths.jsonl").write_text('{"file": "a.png"}\n"b.png"\n')
     yield [
         (tmp_path / "absent.txt", ["absent.txt", "got no file", "one path a line"]),
         (tmp_path, ["got no file"]),
         (tmp_path / "empty.txt", ["got an empty list"]),
         (tmp_path / "utf16.txt", ["utf16.txt:1", "UTF-8"]),
         (tmp_path / "long.txt", ["long.txt:1", "UTF-8"]),
+        (tmp_path / "paths.jsonl", ["paths.jsonl:2", 'no object with a "file"']),
     ]
 
 

@@ -24,6 +24,7 @@ from tests.conftest import assert_one_line_error
 from tests.interruptible import Interruptible
 from tests.media.clips import read, write_clip
 from tests.media.rtsp import rtsp_camera
+from tests.media.web import web_server
 
 if TYPE_CHECKING:
     from ssd_triton.common.result_format import ResultFormat
@@ -223,8 +224,19 @@ def test_detect_refuses_unknown_classes(run_script: RunScript) -> None:
     assert_one_line_error(result, "got the class 'preson'", "did you mean 'person'?")
 
 
-def test_detect_refuses_addresses_of_images(
-    run_script: RunScript, tmp_path: Path, light_server: EmbeddedServer
+def test_detect_in_an_image_of_the_web(
+    run_main: RunScript, tmp_path: Path, light_server: EmbeddedServer, photograph: bytes
 ) -> None:
-    result = run_script("clients/detect.py", "s3://bucket/a.jpg", "--url", light_server.url("grpc"), "--output", "out")
+    with web_server({"/photo?id=7": photograph}) as address:
+        options = (f"{address}/photo?id=7", "--url", light_server.url("grpc"), "--output", "out")
+        result = run_main("clients/detect.py", *options)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["out/photo.annotated.jpg", "out/detections.json"]
+    [found] = json.loads((tmp_path / "out/detections.json").read_text())
+    assert found["file"] == f"{address}/photo?id=7"
+    assert [one["class_name"] for one in found["detections"]] == ["person"]
+
+
+def test_detect_refuses_other_addresses(run_main: RunScript, tmp_path: Path, light_server: EmbeddedServer) -> None:
+    result = run_main("clients/detect.py", "s3://bucket/a.jpg", "--url", light_server.url("grpc"), "--output", "out")
     assert_one_line_error(result, "s3://bucket/a.jpg: an address of another kind", "http(s) or rtsp", "download it")
