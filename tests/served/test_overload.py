@@ -29,6 +29,8 @@ from tests.light import copy_repository
 from tests.served.helpers import executed
 
 QUEUE = 2
+MANY = 24
+"""Requests at once: more than the queue and a batch of the detector hold."""
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,9 @@ def limited(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_a_full_queue_has_an_error_of_its_own(
     limited: EmbeddedServer, protocol: Literal["grpc", "http"], photograph: bytes
 ) -> None:
-    with DetectorClient(limited.url(protocol), protocol=protocol, timeout_s=60, in_flight=8) as client:
+    with DetectorClient(limited.url(protocol), protocol=protocol, timeout_s=60, in_flight=MANY) as client:
         expected = client.detect(photograph)
-        futures = [client.submit(photograph) for _ in range(8)]
+        futures = [client.submit(photograph) for _ in range(MANY)]
         errors = [error for future in futures if (error := future.exception()) is not None]
         answers = [future.result() for future in futures if future.exception() is None]
         assert all(same_detections(answer, expected) for answer in answers)
@@ -66,9 +68,9 @@ def test_a_full_queue_has_an_error_of_its_own(
 
 
 def test_a_full_queue_on_a_stream(limited: EmbeddedServer, photograph: bytes) -> None:
-    with DetectorClient(limited.url("grpc"), timeout_s=60, in_flight=8) as client:
+    with DetectorClient(limited.url("grpc"), timeout_s=60, in_flight=MANY) as client:
         with pytest.raises(ServerOverloadedError, match="Exceeds maximum queue size"):
-            list(client.stream([photograph] * 8))
+            list(client.stream([photograph] * MANY))
 
 
 def wait_idle(server: EmbeddedServer, photograph: bytes) -> None:

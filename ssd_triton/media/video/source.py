@@ -142,7 +142,7 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
         if not path.exists():
             raise _refusal(name, "no such file", "give another video")
         if _is_still(path):
-            return _Images(name, (path,), image_folder_fps)
+            return _ImageSeries(name, (path,), image_folder_fps)
     except OSError as error:
         raise _refusal(name, f"cannot be read ({error.strerror})", "check its name and permissions") from error
     # With FFmpeg's own scheme, since a name such as 12:30.mp4 would be taken for an address.
@@ -268,10 +268,10 @@ def _folder_source(folder: Path, fps: float) -> VideoSource:
     if not found.paths:
         raise VideoError(f"{found.nothing_found()}; give another video")
     found.warn_of_skipped()
-    return _Images(relative_to_cwd(folder), found.paths, fps, found.skipped)
+    return _ImageSeries(relative_to_cwd(folder), found.paths, fps, found.skipped)
 
 
-class _Images(VideoSource):
+class _ImageSeries(VideoSource):
     """Images of one size, decoded as in the evaluation protocol: without EXIF orientation.
 
     A damaged image counts as an undecodable frame and leaves a gap in time.
