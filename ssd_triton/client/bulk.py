@@ -8,12 +8,13 @@ that was killed resumes when it is started again, and repeats at most the part t
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -33,6 +34,7 @@ from ssd_triton.common.journal import differences, open_journal, read_fingerprin
 _log = logging.getLogger(__name__)
 _LONGEST_LINE_BYTES = 1 << 16
 """No path is as long: Linux takes 4096 bytes."""
+_JSON_LINES = (".jsonl", ".ndjson")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _AHEAD = 8
 """Images that may be answered before an earlier one is, for each request in flight: one that is tried again does not
@@ -77,7 +79,8 @@ class Bulk:
     """A shard of a list, and what becomes of it.
 
     Attributes:
-        manifest: The list: one path a line, relative to the folder of the list; blank lines do not count.
+        manifest: The list: one path a line, or in a ``.jsonl`` one object with a ``file``, relative to the list's
+            folder; blank lines do not count.
         shard: The shard.
         output: Folder of the results, which all shards may share.
         kind: Format of the parts.
@@ -232,7 +235,7 @@ class _Progress:
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines of a list that are not blank; only one of them is in memory."""
-    name = relative_to_cwd(manifest)
+    name, is_json = relative_to_cwd(manifest), manifest.suffix.lower() in _JSON_LINES
     try:
         with manifest.open("rb") as file:
             for number in count(1):
@@ -243,9 +246,18 @@ def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
                     raise BulkError(f"{name}:{number} is no text, expected a list of images in UTF-8, one path a line")
                 text = os.fsdecode((line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n"))
                 if text.strip():
-                    yield number, text
+                    yield number, _file_of(text, f"{name}:{number}") if is_json else text
     except OSError as error:
         raise BulkError(f"cannot read {name} ({error.strerror}); give a list of images with --manifest") from error
+
+
+def _file_of(line: str, where: str) -> str:
+    """Return the path in a line of JSON; what else its object has does not count."""
+    with suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if isinstance(value, dict) and isinstance(value.get("file"), str) and value["file"]:
+            return str(value["file"])
+    raise BulkError(f'{where}: got no object with a "file", expected lines such as {{"file": "street.jpg"}}')
 
 
 def _fingerprint(bulk: Bulk, models: Mapping[str, object]) -> dict[str, object]:
@@ -253,7 +265,7 @@ def _fingerprint(bulk: Bulk, models: Mapping[str, object]) -> dict[str, object]:
     name = relative_to_cwd(bulk.manifest)
     if not bulk.manifest.is_file():
         raise BulkError(f"{name}: got no file, expected a list of images, one path a line; it is read several times")
-    if next(_lines(bulk.manifest), None) is None:
+    if not sum(1 for _ in _lines(bulk.manifest)):  # all of them, before anything is written
         raise BulkError(f"{name}: got an empty list, expected one path a line")
     return {
         "manifest_sha256": sha256_of(bulk.manifest),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import sys
@@ -23,7 +24,7 @@ class ImageSource:
     """An image.
 
     Attributes:
-        file: Its path, or ``-`` for standard input.
+        file: Its path, its address, or ``-`` for standard input.
         stem: Name without suffix of what is written for it; no other source has it. It may begin with folders.
     """
 
@@ -33,7 +34,9 @@ class ImageSource:
     @property
     def name(self) -> str:
         """For messages."""
-        return "standard input" if self.file == STANDARD_INPUT else relative_to_cwd(Path(self.file))
+        if self.file == STANDARD_INPUT:
+            return "standard input"
+        return printable_address(self.file) if images.is_web_address(self.file) else relative_to_cwd(Path(self.file))
 
     def read(self) -> bytes:
         """Return its content as a server takes it.
@@ -41,7 +44,9 @@ class ImageSource:
         Raises:
             ImageError: See :func:`ssd_triton.media.images.read_served`.
         """
-        return _read_stdin() if self.file == STANDARD_INPUT else images.read_served(Path(self.file))
+        if self.file == STANDARD_INPUT:
+            return _read_stdin()
+        return images.read_web(self.file) if images.is_web_address(self.file) else images.read_served(Path(self.file))
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,22 @@ def find_sources(inputs: Sequence[str], *, recursive: bool = False) -> list[Sour
         UserError: An input does not exist, or a folder holds no images.
     """
     taken: set[str] = set()
-    return [source for given in inputs for source in _sources(given, recursive, taken)]
+    found: list[Source] = []
+    for given in inputs:
+        try:
+            found += _sources(given, recursive, taken)
+        except OSError as error:  # a name that is longer than a name can be, a folder that is closed to this user
+            raise UserError(f"{printable_name(given)}: cannot be read ({error.strerror}); {_NEXT}") from error
+    return found
 
 
 def _sources(given: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
     if given == STANDARD_INPUT:
         yield ImageSource(given, _unused("stdin", taken))
     elif "://" in given:
-        yield VideoSpec(given, printable_address(given), _unused(Path(urlsplit(given).path).stem or "stream", taken))
+        stem = _unused(Path(urlsplit(given).path).stem or "stream", taken)
+        is_image = _serves_image(given)
+        yield ImageSource(given, stem) if is_image else VideoSpec(given, printable_address(given), stem)
     elif given.isdecimal() and not Path(given).exists():
         yield VideoSpec(given, f"camera {int(given)}", _unused(f"camera_{given}", taken))
     elif Path(given).exists() or not glob.has_magic(given):
@@ -128,11 +141,20 @@ def _in_path(path: Path, recursive: bool, taken: set[str]) -> Iterator[Source]:
         yield ImageSource(str(path), _unused(path.stem, taken))
 
 
+def _serves_image(address: str) -> bool:
+    """Whether an address serves an image by its content; one that does not answer is refused as a video."""
+    with contextlib.suppress(ImageError):
+        return (
+            images.is_web_address(address) and images.image_format(images.fetch(address, images.HEAD_BYTES)) is not None
+        )
+    return False
+
+
 def _is_video(path: Path) -> bool:
     """Whether a file is neither an image nor what people take for one; that one is refused by name."""
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(images.HEAD_BYTES)
         images.refuse_foreign(head, path.name)
     except (OSError, ImageError):
         return False

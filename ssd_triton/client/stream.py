@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
 
 import numpy as np
 import tritonclient.grpc as grpc_client
@@ -17,6 +18,7 @@ from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.client.inputs import ImageInput, encoded
 from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import Outputs, as_input
+from ssd_triton.common.arrays import AnyArray
 
 _Answer = tuple[grpc_client.InferResult | None, InferenceServerException | None]
 
@@ -53,51 +55,62 @@ def stream_detections(
     Raises:
         ClientError: The subclass for another cause.
     """
-    answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
-    requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
-    client = open_channel(parse_endpoint(url, "grpc", tls=tls is not None), tls)
-    request_ids: collections.deque[str] = collections.deque()
-
-    def next_answer() -> Outputs | RequestRefusedError:
-        try:
-            result, error = answers.get(timeout=timeout_s)
-        except queue.Empty:
-            raise DeadlineExceededError(f"{url}: no answer within {timeout_s:g} s") from None
-        request_id = request_ids.popleft()
-        if result is not None:
-            return {name: result.as_numpy(name) for name in outputs}
-        if error is None:
-            raise RuntimeError("the stream gave neither a result nor an error")
-        cause = from_stream_error(error, url)
-        cause.request_id = request_id
-        if isinstance(cause, RequestRefusedError):
-            return cause
-        raise cause from error
-
-    done = False
-    try:
-        client.start_stream(lambda result, error: answers.put((result, error)))
-        waiting = 0
+    with _Stream(url, model, outputs, timeout_s, tls) as stream:
         for given in images:
             try:
                 image = np.array([[encoded(given)]], np.object_)
             except RequestRefusedError as refusal:
-                for _ in range(waiting):
-                    yield next_answer()
-                waiting = 0
+                yield from stream.answers_until(0)
                 yield refusal
                 continue
-            if waiting == in_flight:
-                yield next_answer()
-                waiting -= 1
-            request_ids.append(next_request_id())
-            client.async_stream_infer(
-                model, [as_input(grpc_client, "IMAGE", image)], outputs=requested, request_id=request_ids[-1]
-            )
-            waiting += 1
-        for _ in range(waiting):
-            yield next_answer()
-        done = True
-    finally:
-        client.stop_stream(cancel_requests=not done)
-        client.close()
+            yield from stream.answers_until(in_flight - 1)
+            stream.send(image, next_request_id())
+        yield from stream.answers_until(0)
+
+
+class _Stream:
+    """A stream, and the requests on it without an answer yet; they are cancelled when its block ends by an error."""
+
+    def __init__(self, url: str, model: str, outputs: Sequence[str], timeout_s: float, tls: Tls | None) -> None:
+        self._url, self._model, self._timeout_s = url, model, timeout_s
+        self._requested = [grpc_client.InferRequestedOutput(name) for name in outputs]
+        self._client = open_channel(parse_endpoint(url, "grpc", tls=tls is not None), tls)
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._request_ids: collections.deque[str] = collections.deque()
+
+    def __enter__(self) -> _Stream:
+        self._client.start_stream(lambda result, error: self._answers.put((result, error)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.stop_stream(cancel_requests=kind is not None)
+        self._client.close()
+
+    def send(self, image: AnyArray, request_id: str) -> None:
+        """Send a request for one image."""
+        self._request_ids.append(request_id)
+        inputs = [as_input(grpc_client, "IMAGE", image)]
+        self._client.async_stream_infer(self._model, inputs, outputs=self._requested, request_id=request_id)
+
+    def answers_until(self, left: int) -> Iterator[Outputs | RequestRefusedError]:
+        """Wait for answers until no more than so many requests are in flight."""
+        while len(self._request_ids) > left:
+            yield self._next_answer()
+
+    def _next_answer(self) -> Outputs | RequestRefusedError:
+        try:
+            result, error = self._answers.get(timeout=self._timeout_s)
+        except queue.Empty:
+            raise DeadlineExceededError(f"{self._url}: no answer within {self._timeout_s:g} s") from None
+        request_id = self._request_ids.popleft()
+        if result is not None:
+            return {output.name(): result.as_numpy(output.name()) for output in self._requested}
+        if error is None:
+            raise RuntimeError("the stream gave neither a result nor an error")
+        cause = from_stream_error(error, self._url)
+        cause.request_id = request_id
+        if isinstance(cause, RequestRefusedError):
+            return cause
+        raise cause from error

@@ -20,9 +20,9 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="list of images instead of INPUT, one path a line, relative to the list's folder; results are JSON lines "
-        "or Parquet, in parts, without pictures; a killed run resumes; exit code 0 once each line has a result, which "
-        "may be a refusal",
+        help="list of images instead of INPUT, relative to the list's folder: one path a line, or in a .jsonl one "
+        'object with a "file"; results are JSON lines or Parquet, in parts, without pictures; a killed run resumes; '
+        "exit code 0 once each line has a result, which may be a refusal",
     )
     group.add_argument(
         "--shard",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from ssd_triton import __version__
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import printable_name
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _EXTRAS = {
@@ -111,10 +112,14 @@ def exit_code(run: Callable[[], int], program: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        what = printable_name(str(error.filename or "a file"))
+        if error.errno == errno.ENAMETOOLONG:
+            reason = f"{what}: {error.strerror}, expected a name that the disk takes; give a shorter one"
+        elif error.errno in _NO_ROOM:
+            reason = f"cannot write {what} ({error.strerror}): make room and run it again"
+        else:
             raise
-        what = error.filename or "a file"
-        print(f"{program}: error: cannot write {what} ({error.strerror}): make room and run it again", file=sys.stderr)
+        print(f"{program}: error: {reason}", file=sys.stderr)
     return 1
 
 

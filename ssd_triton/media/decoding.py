@@ -13,7 +13,14 @@ from PIL import Image, features
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ImageError
-from ssd_triton.media.images import LOCAL_FORMATS, MAX_FILE_BYTES, exif_orientation, image_format, refuse_foreign
+from ssd_triton.media.images import (
+    HEAD_BYTES,
+    LOCAL_FORMATS,
+    MAX_FILE_BYTES,
+    exif_orientation,
+    image_format,
+    refuse_foreign,
+)
 from ssd_triton.media.untrusted import (
     FORMATS,
     MAX_READINGS,
@@ -81,7 +88,7 @@ def image_size_px(encoded: bytes, name: str = "image") -> tuple[int, int]:
         ImageError: See :func:`open_rgb`.
     """
     with _errors_named(name):
-        if image_format(encoded[:64]) in LOCAL_FORMATS:
+        if image_format(encoded[:HEAD_BYTES]) in LOCAL_FORMATS:
             return _open(encoded, name).size
         return _open_served(encoded, name)[0].size
 
@@ -113,7 +120,7 @@ def _errors_named(name: str) -> Iterator[None]:
 
 
 def _open(encoded: bytes, name: str) -> Image.Image:
-    kind = image_format(encoded[:64])
+    kind = image_format(encoded[:HEAD_BYTES])
     if kind == "HEIC":
         return _open_heic(encoded, name)
     if kind not in _PLUGINS:

@@ -6,17 +6,20 @@ What a file is, its content decides. Pixels come from :mod:`ssd_triton.media.dec
 from __future__ import annotations
 
 import errno
+import http.client
 import logging
 import os
 import re
 import stat
 import struct
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssd_triton.common.errors import ImageError, listing
-from ssd_triton.common.files import printable_name, relative_to_cwd
+from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
 
 MAX_FILE_BYTES = 64 << 20
 """Bytes that an image file may have, as in ``model_repository/ssd_preprocess/config.pbtxt``."""
@@ -26,7 +29,12 @@ LOCAL_FORMATS = ("AVIF", "HEIC", "JPEG 2000")
 """Formats that only this side decodes; a server gets them as PNG."""
 EXPECTED = ", ".join((*SERVED_FORMATS, *LOCAL_FORMATS))
 """For messages."""
-_HEAD_BYTES = 64
+FETCH_S = 60.0
+"""Longest time for an image from a network."""
+_ANSWER_S = 10.0
+"""Longest wait for its next bytes."""
+HEAD_BYTES = 64
+"""What tells the format of an image."""
 _MAGIC = (
     (rb"\xff\xd8\xff", "JPEG"),  # JFIF and MPO too
     (rb"\x89PNG\r\n\x1a\n", "PNG"),
@@ -178,13 +186,50 @@ def read_served(path: Path) -> bytes:
     return as_served(encoded, name)
 
 
+def fetch(address: str, limit_bytes: int) -> bytes:
+    """Return what an http(s) address serves, up to a limit, within :data:`FETCH_S`.
+
+    Raises:
+        ImageError: Nothing answers there, or the answer is an error or takes too long.
+    """
+    name, content, deadline_s = printable_address(address), b"", time.monotonic() + FETCH_S
+    try:
+        with urllib.request.urlopen(address, timeout=_ANSWER_S) as answer:  # noqa: S310
+            while len(content) < limit_bytes and (part := answer.read1(limit_bytes - len(content))):
+                content += part
+                if time.monotonic() > deadline_s:
+                    raise ImageError(f"{name}: got {len(content)} bytes in {FETCH_S:.0f} s, expected all; download it")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = printable_name(str(error) or type(error).__name__)
+        raise ImageError(f"{name}: got no answer ({why}), expected an image; check the address") from error
+    return content
+
+
+def is_web_address(text: str) -> bool:
+    """Whether a text is an address of http or https."""
+    return re.match(r"https?://", text, re.IGNORECASE) is not None
+
+
+def read_web(address: str) -> bytes:
+    """Return the image at an http(s) address as a server takes it; see :func:`as_served`.
+
+    Raises:
+        ImageError: It cannot be fetched, is too large or none.
+    """
+    name, encoded = printable_address(address), fetch(address, MAX_FILE_BYTES + 1)
+    if len(encoded) > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: got more than {MAX_FILE_BYTES} bytes, expected an image; make it smaller")
+    refuse_foreign(encoded, name)
+    return as_served(encoded, name)
+
+
 def refuse_foreign(encoded: bytes, name: str) -> None:
     """Refuse what people take for an image and nothing reads, such as JPEG XL.
 
     Raises:
         ImageError: It is of such a format.
     """
-    foreign = _match(_FOREIGN, encoded[:_HEAD_BYTES])
+    foreign = _match(_FOREIGN, encoded[:HEAD_BYTES])
     if foreign:
         raise ImageError(f"{name}: got {foreign}, expected one of {EXPECTED}; convert it")
 
@@ -195,7 +240,7 @@ def as_served(encoded: bytes, name: str) -> bytes:
     Raises:
         ImageError: Nothing installed decodes its format, or it is damaged.
     """
-    if image_format(encoded[:_HEAD_BYTES]) in LOCAL_FORMATS:
+    if image_format(encoded[:HEAD_BYTES]) in LOCAL_FORMATS:
         from ssd_triton.media.decoding import as_png
 
         return as_png(encoded, name)
@@ -233,7 +278,7 @@ def _reason_to_skip(path: Path) -> str | None:
         return "hidden, macOS's metadata" if path.name.startswith("._") else "hidden"
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         head, reason = b"", error.strerror or "cannot be read"
     else:

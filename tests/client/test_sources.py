@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ssd_triton.client.sources import ImageSource, VideoSpec, find_sources
-from ssd_triton.common.errors import UserError
+from ssd_triton.common.errors import ImageError, UserError
+from ssd_triton.media import images
+from tests.media.web import web_server
 
 
 @pytest.fixture
@@ -76,3 +78,34 @@ def test_what_people_take_for_an_image_is_refused_as_one(folder: Path) -> None:
     assert isinstance(source, ImageSource)
     with pytest.raises(UserError, match=r"logo\.svg: got SVG"):
         source.read()
+
+
+def test_addresses_of_images_are_recognised_by_their_content(photograph: bytes) -> None:
+    with web_server({"/photo": photograph, "/clip.jpg": b"no image"}) as address:
+        photo, clip, missing = find_sources([f"{address}/{name}" for name in ("photo", "clip.jpg", "none.jpg")])
+        assert isinstance(photo, ImageSource)
+        assert (photo.file, photo.name, photo.stem) == (f"{address}/photo", f"{address}/photo", "photo")
+        assert photo.read() == photograph
+        assert isinstance(clip, VideoSpec)
+        assert isinstance(missing, VideoSpec)
+        with pytest.raises(ImageError, match=r"none\.jpg: got no answer \(HTTP Error 404"):
+            images.read_web(f"{address}/none.jpg")
+    with pytest.raises(ImageError, match=r"got no answer \(.*refused"):
+        photo.read()
+
+
+def test_images_of_a_network_are_bounded(photograph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with web_server({"/photo": photograph}, pause_s=0.1) as address:
+        monkeypatch.setattr(images, "FETCH_S", 0.3)
+        with pytest.raises(ImageError, match=r"got \d+ bytes in 0 s, expected all"):
+            images.read_web(f"{address}/photo")
+    with web_server({"/photo": photograph}) as address:
+        monkeypatch.setattr(images, "MAX_FILE_BYTES", 2000)
+        with pytest.raises(ImageError, match="got more than 2000 bytes"):
+            images.read_web(f"{address}/photo")
+
+
+def test_names_that_no_disk_takes_are_refused() -> None:
+    for name in ("x" * 300, "x/" * 3000, f"{'x' * 300}*"):
+        with pytest.raises(UserError, match=r"cannot be read \(File name too long\)|matches nothing"):
+            files(name)

@@ -68,7 +68,7 @@ def test_the_speed_is_constant_recorded_or_unknown(
 ) -> None:
     (tmp_path / "speed.csv").write_text("time_s,speed_kmh\n0,36\n0.4,0\n")
     monkeypatch.chdir(tmp_path)
-    _, args, config = parse_verb("demo", flags)
+    _, args, config = parse_verb("demo", ["--video", "clip.mp4", *flags])
     ego = demo.ego_source(args, config)
     for time_s, speed_mps in zip((0.2, 9.0), speeds_mps, strict=True):
         assert ego.at(time_s).speed_mps == (None if speed_mps is None else pytest.approx(speed_mps))
@@ -84,6 +84,9 @@ def test_the_speed_is_constant_recorded_or_unknown(
         (["--video", "clip.mp4", "--ego-speed-csv", "none.csv"], 1, "error: cannot read none.csv"),
         (["--video", "clip.mp4", "--ego-speed-csv", "day.csv"], 1, "error: day.csv: got times from 45005 to 45006 s"),
         (["--video", "clip.mp4", "--ego-speed-csv", "epoch.csv"], 1, "error: epoch.csv: got epoch milliseconds"),
+        (["--ego-speed-csv", "day.csv"], 1, "error: got --ego-speed-csv without --video"),
+        (["--ego-speed-kmh", "36"], 1, "error: got --ego-speed-kmh without --video"),
+        (["--video", "x" * 300], 1, "cannot be read (File name too long)"),
         (["--pitch-deg", "90"], 2, "error: argument --pitch-deg: input should be less than 45, got '90'"),
         (["--no-ego-speed", "--ego-speed-csv", "x"], 2, "not allowed with argument"),
     ],

@@ -21,10 +21,29 @@ from ssd_triton.serving.server import EmbeddedServer
 from tests.light import write_light_repository
 from tests.served.proxies import PROTOCOLS, Certificates, Front, haproxy, nginx, seconds_until_cut_off
 
+OWN_SERVERS = {
+    "test_attack",
+    "test_container",
+    "test_exposure",
+    "test_exposure_limits",
+    "test_faults",
+    "test_leftovers",
+    "test_liveness",
+    "test_own_classes",
+    "test_proxy",
+    "test_security",
+    "test_server",
+    "test_soak",
+    "test_supervision",
+    "test_sweep",
+    "test_variants",
+}
+"""Modules that start servers of their own, most of them to end them, or servers behind proxies."""
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """With several processes, all tests of this folder run in one of them: they share the session's servers."""
-    item.add_marker(pytest.mark.xdist_group("server"))
+    """With several processes, the tests of this folder run in two of them: each has its session's servers once."""
+    item.add_marker(pytest.mark.xdist_group("own servers" if item.path.stem in OWN_SERVERS else "shared servers"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from PIL import Image
 from ssd_triton.commands import runner
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
+from ssd_triton.measuring.attack import run as attack_run
 from ssd_triton.measuring.attack.kinds import all_kinds
 from ssd_triton.measuring.attack.report import attack_markdown, write_report
 from ssd_triton.measuring.attack.result import AttackResult, AttackSettings
@@ -32,10 +33,13 @@ from tests.served.helpers import executed
 REFUSABLE = tuple(kind.name for kind in all_kinds() if not kind.may_restart)
 
 
-def test_a_short_attack(config: Config, light_repository: Path, tmp_path: Path) -> None:
+def test_a_short_attack(
+    config: Config, light_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attack_run, "_SUSPECTS", 1)
     with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as server:
         target = AttackedServer("127.0.0.1", server.config.grpc_port, server.config.http_port)
-        settings = AttackSettings(5.0, calm_s=2.0, attackers=3, kinds=REFUSABLE, min_requests=len(REFUSABLE))
+        settings = AttackSettings(3.0, calm_s=1.0, attackers=4, kinds=REFUSABLE, min_requests=len(REFUSABLE))
         result = attack(target, settings, server.pid)
     found = {check.name: check for check in result.checks()}
     # Latency and growth of memory need more time, and a machine without other tests.

@@ -110,18 +110,18 @@ def test_ctrl_c_leaves_whole_parts(light_server: EmbeddedServer, manifest: Path,
 
 
 def test_shards_share_a_folder_and_have_all_lines(
-    run_script: RunScript, light_server: EmbeddedServer, manifest: Path, tmp_path: Path
+    run_script: RunScript, run_main: RunScript, light_server: EmbeddedServer, manifest: Path, tmp_path: Path
 ) -> None:
     options = ["--manifest", "list.txt", "--output", "out", "--url", light_server.url("http"), "--protocol", "http"]
     for number in (1, 2, 3):
         assert run_script("clients/detect.py", *options, "--shard", f"{number}/3").returncode == 0
     assert sorted(one["line"] for one in records(tmp_path / "out")) == [*range(1, 101), *range(102, IMAGES + 2)]
-    other = run_script("clients/detect.py", *options, "--shard", "1/2")
+    other = run_main("clients/detect.py", *options, "--shard", "1/2")
     assert_one_line_error(other, "something else", "shards was 3, is 2", "--output")
-    threshold = run_script("clients/detect.py", *options, "--shard", "2/3", "--score-thresh", "0.9")
+    threshold = run_main("clients/detect.py", *options, "--shard", "2/3", "--score-thresh", "0.9")
     assert_one_line_error(threshold, "score_thresh was 0.5, is 0.9", "--output")
     manifest.write_text("in/0.png\n")
-    assert_one_line_error(run_script("clients/detect.py", *options, "--shard", "1/3"), "manifest_sha256 was")
+    assert_one_line_error(run_main("clients/detect.py", *options, "--shard", "1/3"), "manifest_sha256 was")
     assert run_script("clients/detect.py", *options, "--output", "one").returncode == 0
     changed = run_script("clients/detect.py", *options, "--output", "one", "--score-thresh", "0.99", "--restart")
     assert changed.returncode == 0, changed.stderr
@@ -170,7 +170,8 @@ def test_the_image_has_all_that_its_job_imports(light_server: EmbeddedServer, ma
         "atexit.register(lambda: print(json.dumps(sorted({name.split('.')[0] for name in sys.modules}))))\n"
         "from ssd_triton.commands import main; main()"
     )
-    arguments = ["detect", "--manifest", str(manifest), "--output", "out", "--url", light_server.url("grpc")]
+    (tmp_path / "short.jsonl").write_text('{"id": 7, "file": "in/0.png"}\n')
+    arguments = ["detect", "--manifest", "short.jsonl", "--output", "out", "--url", light_server.url("grpc")]
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=tmp_path,
@@ -185,10 +186,12 @@ def test_the_image_has_all_that_its_job_imports(light_server: EmbeddedServer, ma
     used = {canonicalize_name(name) for module in modules for name in by_module.get(module, [])}
     assert used - {"ssd-triton", "setuptools"} <= set(requirements())
     assert "tritonclient" in used
+    [found] = records(tmp_path / "out")
+    assert (found["file"], "error" in found) == ("in/0.png", False)
 
 
-def test_without_a_server_nothing_is_written(run_script: RunScript, manifest: Path, tmp_path: Path) -> None:
-    result = run_script("clients/detect.py", "--manifest", manifest, "--output", "out", "--url", free_url())
+def test_without_a_server_nothing_is_written(run_main: RunScript, manifest: Path, tmp_path: Path) -> None:
+    result = run_main("clients/detect.py", "--manifest", manifest, "--output", "out", "--url", free_url())
     assert_one_line_error(result, "no Triton server answers")
     assert not (tmp_path / "out").exists()
 
@@ -199,21 +202,21 @@ def wrong_lists(tmp_path: Path) -> Iterator[list[tuple[Path, Sequence[str]]]]:
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "utf16.txt").write_text("a.png\n", encoding="utf-16")
     (tmp_path / "long.txt").write_bytes(b"a" * 100_000)
+    (tmp_path / "paths.jsonl").write_text('{"file": "a.png"}\n"b.png"\n')
     yield [
         (tmp_path / "absent.txt", ["absent.txt", "got no file", "one path a line"]),
         (tmp_path, ["got no file"]),
         (tmp_path / "empty.txt", ["got an empty list"]),
         (tmp_path / "utf16.txt", ["utf16.txt:1", "UTF-8"]),
         (tmp_path / "long.txt", ["long.txt:1", "UTF-8"]),
+        (tmp_path / "paths.jsonl", ["paths.jsonl:2", 'no object with a "file"']),
     ]
 
 
 def test_wrong_lists_are_refused(
-    run_script: RunScript, light_server: EmbeddedServer, wrong_lists: list[tuple[Path, Sequence[str]]], tmp_path: Path
+    run_main: RunScript, light_server: EmbeddedServer, wrong_lists: list[tuple[Path, Sequence[str]]], tmp_path: Path
 ) -> None:
     for path, words in wrong_lists:
-        result = run_script(
-            "clients/detect.py", "--manifest", path, "--output", "out", "--url", light_server.url("grpc")
-        )
+        result = run_main("clients/detect.py", "--manifest", path, "--output", "out", "--url", light_server.url("grpc"))
         assert_one_line_error(result, *words)
     assert not (tmp_path / "out").exists()

@@ -24,6 +24,7 @@ from tests.conftest import assert_one_line_error
 from tests.interruptible import Interruptible
 from tests.media.clips import read, write_clip
 from tests.media.rtsp import rtsp_camera
+from tests.media.web import web_server
 
 if TYPE_CHECKING:
     from ssd_triton.common.result_format import ResultFormat
@@ -46,13 +47,13 @@ RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_detect_images(
-    run_script: RunScript, tmp_path: Path, server: EmbeddedServer, photograph: bytes, protocol: str
+    run_script: RunScript, tmp_path: Path, light_server: EmbeddedServer, photograph: bytes, protocol: str
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/person.jpg").write_bytes(photograph)
     (tmp_path / "in/broken.jpg").write_bytes(photograph[:1000])
     (tmp_path / "in/notes.txt").write_text("not an image, and not looked at")
-    url = server.url("grpc" if protocol == "grpc" else "http")
+    url = light_server.url("grpc" if protocol == "grpc" else "http")
     result = run_script("clients/detect.py", "in", "--url", url, "--protocol", protocol, "--output", "out")
     assert result.returncode == 1
     assert result.stdout.split() == ["out/person.annotated.jpg", "out/detections.json"]
@@ -71,17 +72,17 @@ def test_detect_images(
 
 
 def test_detect_two_files_of_one_name(
-    run_script: RunScript, tmp_path: Path, server: EmbeddedServer, photograph: bytes
+    run_script: RunScript, tmp_path: Path, light_server: EmbeddedServer, photograph: bytes
 ) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.jpg").write_bytes(photograph)
-    result = run_script("clients/detect.py", "a", "b", "--url", server.url("grpc"), "--output", "out")
+    result = run_script("clients/detect.py", "a", "b", "--url", light_server.url("grpc"), "--output", "out")
     assert result.stdout.split() == ["out/1.annotated.jpg", "out/1.2.annotated.jpg", "out/detections.json"]
 
 
 def test_detect_what_strangers_have(
-    run_script: RunScript, tmp_path: Path, server: EmbeddedServer, photograph: bytes
+    run_script: RunScript, tmp_path: Path, light_server: EmbeddedServer, photograph: bytes
 ) -> None:
     picture = Image.open(io.BytesIO(photograph)).convert("RGB")
     exif = Image.Exif()
@@ -96,7 +97,7 @@ def test_detect_what_strangers_have(
         (folder / name).write_bytes(bytes.fromhex("0005160700020000"))
     (folder / "z.jpg").symlink_to("nowhere")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photograph)
-    result = run_script("clients/detect.py", "in", "--url", server.url("grpc"), "--output", "out")
+    result = run_script("clients/detect.py", "in", "--url", light_server.url("grpc"), "--output", "out")
     assert result.returncode == 0, result.stderr
     assert "3 of 9 entries are no images and were skipped" in result.stderr
     assert "caf\\xe9.annotated.jpg" in result.stdout
@@ -112,7 +113,7 @@ def test_detect_what_strangers_have(
 
 
 def test_detect_in_everything_at_once(
-    tmp_path: Path, server: EmbeddedServer, photograph: bytes, photograph_rgb: np.ndarray
+    tmp_path: Path, light_server: EmbeddedServer, photograph: bytes, photograph_rgb: np.ndarray
 ) -> None:
     (tmp_path / "in/sub").mkdir(parents=True)
     (tmp_path / "in/sub/1.jpg").write_bytes(photograph)
@@ -121,7 +122,7 @@ def test_detect_in_everything_at_once(
     command = [*DETECT, "-", "in", "in/**/1.jpg", "clip.mp4", "nothing.mp4", "--recursive", "--format", "jsonl"]
     (tmp_path / "nothing.mp4").write_bytes(b"no video")
     result = subprocess.run(
-        [*command, "--crops", "--classes", "car, person", "--url", server.url("grpc"), "--output", "out"],
+        [*command, "--crops", "--classes", "car, person", "--url", light_server.url("grpc"), "--output", "out"],
         cwd=tmp_path,
         input=photograph,
         capture_output=True,
@@ -158,11 +159,11 @@ def test_detect_in_everything_at_once(
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "csv"])
 def test_detect_writes_data_sets_without_pictures(
-    run_script: RunScript, tmp_path: Path, server: EmbeddedServer, photograph: bytes, kind: ResultFormat
+    run_script: RunScript, tmp_path: Path, light_server: EmbeddedServer, photograph: bytes, kind: ResultFormat
 ) -> None:
     path = results_path(tmp_path / "out", kind)
     (tmp_path / "1.jpg").write_bytes(photograph)
-    options = ("--no-pictures", "--format", kind, "--url", server.url("grpc"), "--output", "out")
+    options = ("--no-pictures", "--format", kind, "--url", light_server.url("grpc"), "--output", "out")
     result = run_script("clients/detect.py", "1.jpg", *options)
     assert result.stdout.split() == [f"out/{path.name}"], result.stderr
     assert not list((tmp_path / "out").glob("*.jpg"))
@@ -223,6 +224,19 @@ def test_detect_refuses_unknown_classes(run_script: RunScript) -> None:
     assert_one_line_error(result, "got the class 'preson'", "did you mean 'person'?")
 
 
-def test_detect_refuses_addresses_of_images(run_script: RunScript, tmp_path: Path, server: EmbeddedServer) -> None:
-    result = run_script("clients/detect.py", "s3://bucket/a.jpg", "--url", server.url("grpc"), "--output", "out")
+def test_detect_in_an_image_of_the_web(
+    run_main: RunScript, tmp_path: Path, light_server: EmbeddedServer, photograph: bytes
+) -> None:
+    with web_server({"/photo?id=7": photograph}) as address:
+        options = (f"{address}/photo?id=7", "--url", light_server.url("grpc"), "--output", "out")
+        result = run_main("clients/detect.py", *options)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["out/photo.annotated.jpg", "out/detections.json"]
+    [found] = json.loads((tmp_path / "out/detections.json").read_text())
+    assert found["file"] == f"{address}/photo?id=7"
+    assert [one["class_name"] for one in found["detections"]] == ["person"]
+
+
+def test_detect_refuses_other_addresses(run_main: RunScript, tmp_path: Path, light_server: EmbeddedServer) -> None:
+    result = run_main("clients/detect.py", "s3://bucket/a.jpg", "--url", light_server.url("grpc"), "--output", "out")
     assert_one_line_error(result, "s3://bucket/a.jpg: an address of another kind", "http(s) or rtsp", "download it")

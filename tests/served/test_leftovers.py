@@ -27,7 +27,7 @@ from tests.served.serving import server_names, server_regions, serving, start
 
 def test_serve_killed_at_any_moment_leaves_nothing(light_repository: Path, tmp_path: Path, own_tmp: Path) -> None:
     random_s = random.Random(0)
-    for moment_s in (0.4, *(random_s.uniform(0.5, 4.0) for _ in range(4))):
+    for moment_s in (0.4, *(random_s.uniform(0.5, 3.0) for _ in range(2))):
         running = start(tmp_path, light_repository)
         time.sleep(moment_s)
         processes = psutil.Process(running.process.pid).children(recursive=True)

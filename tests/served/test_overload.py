@@ -23,27 +23,28 @@ from ssd_triton.config import Config
 from ssd_triton.measuring.overload.report import write_report
 from ssd_triton.measuring.overload.run import OverloadSettings, RequestOutcome, measure_overload
 from ssd_triton.measuring.traffic import same_detections
+from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import copy_repository
 from tests.served.helpers import executed
 
 QUEUE = 2
+MANY = 24
+"""Requests at once: more than the queue and a batch of the detector hold."""
 
 
 @pytest.fixture(scope="module")
-def limited(
-    config: Config, tmp_path_factory: pytest.TempPathFactory, server: EmbeddedServer
-) -> Iterator[EmbeddedServer]:
-    """The same models, with room for two requests before the detector."""
-    assert server.pid
+def limited(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The default variant, with room for two requests before the detector."""
+    ensure_built(config, lambda line: None, only=[config.variant])
     copy = copy_repository(config.model_repository, tmp_path_factory.mktemp("limited") / "model_repository")
-    path = copy / "ssd_detector/configs/onnx_fp32.pbtxt"
+    path = copy / f"ssd_detector/configs/{config.variant}.pbtxt"
     text, count = re.subn(r"max_queue_size: \d+", f"max_queue_size: {QUEUE}", path.read_text())
     assert count == 1
     path.unlink()
     path.write_text(text)
     settings = config.server.for_one_run()
-    with EmbeddedServer(copy, "onnx_fp32", settings) as running:
+    with EmbeddedServer(copy, config.variant, settings) as running:
         yield running
 
 
@@ -51,9 +52,9 @@ def limited(
 def test_a_full_queue_has_an_error_of_its_own(
     limited: EmbeddedServer, protocol: Literal["grpc", "http"], photograph: bytes
 ) -> None:
-    with DetectorClient(limited.url(protocol), protocol=protocol, timeout_s=60, in_flight=8) as client:
+    with DetectorClient(limited.url(protocol), protocol=protocol, timeout_s=60, in_flight=MANY) as client:
         expected = client.detect(photograph)
-        futures = [client.submit(photograph) for _ in range(8)]
+        futures = [client.submit(photograph) for _ in range(MANY)]
         errors = [error for future in futures if (error := future.exception()) is not None]
         answers = [future.result() for future in futures if future.exception() is None]
         assert all(same_detections(answer, expected) for answer in answers)
@@ -67,9 +68,9 @@ def test_a_full_queue_has_an_error_of_its_own(
 
 
 def test_a_full_queue_on_a_stream(limited: EmbeddedServer, photograph: bytes) -> None:
-    with DetectorClient(limited.url("grpc"), timeout_s=60, in_flight=8) as client:
+    with DetectorClient(limited.url("grpc"), timeout_s=60, in_flight=MANY) as client:
         with pytest.raises(ServerOverloadedError, match="Exceeds maximum queue size"):
-            list(client.stream([photograph] * 8))
+            list(client.stream([photograph] * MANY))
 
 
 def wait_idle(server: EmbeddedServer, photograph: bytes) -> None:

@@ -62,12 +62,12 @@ def lives(http_port: int) -> bool:
 
 
 @pytest.mark.usefixtures("haproxy")
-def test_a_replica_that_is_not_ready_gets_no_requests(server: EmbeddedServer, not_ready: str) -> None:
+def test_a_replica_that_is_not_ready_gets_no_requests(light_server: EmbeddedServer, not_ready: str) -> None:
     """Its gRPC answers, with NOT_SERVING."""
     listen = free_url()
     with (
         pytest.raises(ServerError, match=r"not healthy after 5 s: .'replica1': 'L7OK', 'replica2': '(?!L7OK)L7\w+'"),
-        Proxy(listen, [server.url("grpc"), not_ready], startup_timeout_s=5),
+        Proxy(listen, [light_server.url("grpc"), not_ready], startup_timeout_s=5),
     ):
         pass
 
@@ -100,8 +100,8 @@ def test_a_drained_replica_fails_no_request(
 
 
 def test_a_stopped_replica_fails_no_request(
-    config: Config, server: EmbeddedServer, photograph: bytes, tmp_path: Path
+    config: Config, light_repository: Path, light_server: EmbeddedServer, photograph: bytes, tmp_path: Path
 ) -> None:
     """The client has both addresses, and tries those again that find the replica gone."""
-    with leaving(config, config.model_repository) as replica:
-        drain("client", (replica, server), photograph, tmp_path)
+    with leaving(config, light_repository) as replica:
+        drain("client", (replica, light_server), photograph, tmp_path)

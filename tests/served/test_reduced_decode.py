@@ -28,18 +28,18 @@ def preprocessed(server: EmbeddedServer, encoded: bytes) -> tuple[np.ndarray, li
     return result.as_numpy("image")[0], result.as_numpy("original_size")[0].tolist()
 
 
-def test_as_committed_large_files_are_decoded_whole(server: EmbeddedServer, photograph: bytes) -> None:
+def test_as_committed_large_files_are_decoded_whole(light_server: EmbeddedServer, photograph: bytes) -> None:
     large, _ = enlarged(photograph, 1400)
-    image, size_px = preprocessed(server, large)
+    image, size_px = preprocessed(light_server, large)
     expected, expected_size_px = preprocess(large)
     assert np.array_equal(image, expected) and size_px == list(expected_size_px)
 
 
 def test_with_a_ratio_only_files_that_stay_large_enough_are_reduced(
-    config: Config, photograph: bytes, tmp_path: Path
+    config: Config, light_repository: Path, photograph: bytes, tmp_path: Path
 ) -> None:
     tuning = {PREPROCESS: ModelTuning(parameters={"reduced_decode_ratio": "1.5"})}
-    repository = tuned_repository(config.model_repository, tuning, tmp_path / "model_repository")
+    repository = tuned_repository(light_repository, tuning, tmp_path / "model_repository")
     settings = config.server.for_one_run()
     at_limit, scale = enlarged(photograph, 900)
     below, _ = enlarged(photograph, 899)

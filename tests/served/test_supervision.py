@@ -204,7 +204,7 @@ def test_unloading_a_model_does_not_end_the_server(light_repository: Path, confi
             request = urllib.request.Request(url, method="POST", headers={"ssd-admin-key": "k" * 32})
             with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - http
                 pass
-            deadline_s = time.monotonic() + 2
+            deadline_s = time.monotonic() + 1
             while time.monotonic() < deadline_s:
                 server.check()
                 time.sleep(0.1)

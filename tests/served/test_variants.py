@@ -40,11 +40,9 @@ def infer_postprocess(server: EmbeddedServer, arrays: dict[str, np.ndarray], tim
 )
 def test_the_server_runs_it(config: Config, variant: str, photograph: bytes, grpc_detector: DetectorClient) -> None:
     ensure_built(config, lambda line: None, only=[variant])
-    # PyTorch's processes take ten seconds to end in order, which is not what is tested here.
-    settings = config.server.for_one_run().model_copy(update={"shutdown_timeout_s": 1.0})
     expected = grpc_detector.detect(photograph).filter(score_thresh=0.5)
     with (
-        EmbeddedServer(config.model_repository, variant, settings) as server,
+        EmbeddedServer(config.model_repository, variant, config.server.for_one_run()) as server,
         DetectorClient(server.url("grpc"), timeout_s=60) as client,
     ):
         found = client.detect(photograph).filter(score_thresh=0.5)

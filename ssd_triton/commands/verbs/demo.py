@@ -79,7 +79,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
     camera, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
     video, output = config.demo.video, config.demo.output
     if video is None:
-        video, ego = _default_input(config, labels)
+        video, own_ego = _default_input(config, labels)
+        ego = ego if args.no_ego_speed else own_ego
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
     with open_demo_source(str(video), output=output, image_folder_fps=config.demo.image_folder_fps) as source:
         if isinstance(ego, RecordedEgo) and source.frame_count:
@@ -136,9 +137,14 @@ def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
 
     Raises:
         EgoMotionError: The file of speeds cannot be used.
+        UserError: There are speeds, and no drive that they could belong to.
     """
     from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion, load_ego_csv
 
+    flags = ["--ego-speed-csv"] if args.ego_speed_csv is not None else []
+    flags += ["--ego-speed-kmh"] if given(args, ["braking.ego_speed_kmh"]) else []
+    if config.demo.video is None and flags:
+        raise UserError(f"got {flags[0]} without --video, and the rendered drive has speeds of its own; give a --video")
     if args.ego_speed_csv is not None:
         return load_ego_csv(args.ego_speed_csv, config.demo.max_ego_gap_s)
     if args.no_ego_speed:

@@ -20,7 +20,7 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ImageError, VideoError
 from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
 from ssd_triton.media.decoding import MAX_PIXELS, decode_rgb, image_size_px
-from ssd_triton.media.images import image_format, list_images, read_image
+from ssd_triton.media.images import HEAD_BYTES, image_format, list_images, read_image
 from ssd_triton.media.video.upright import pixel_aspect, upright_rgb, upright_size_px
 
 _ADDRESS = re.compile(r"(https?|rtsps?)://", re.IGNORECASE)
@@ -135,13 +135,16 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
     if "://" in spec:
         raise _refusal(printable_name(spec), "an address of another kind", "download it first")
     path = Path(spec)
-    if path.is_dir():
-        return _folder_source(path, image_folder_fps)
     name = relative_to_cwd(path)
-    if not path.exists():
-        raise _refusal(name, "no such file", "give another video")
-    if _is_still(path, name):
-        return _Images(name, (path,), image_folder_fps)
+    try:
+        if path.is_dir():
+            return _folder_source(path, image_folder_fps)
+        if not path.exists():
+            raise _refusal(name, "no such file", "give another video")
+        if _is_still(path):
+            return _ImageSeries(name, (path,), image_folder_fps)
+    except OSError as error:
+        raise _refusal(name, f"cannot be read ({error.strerror})", "check its name and permissions") from error
     # With FFmpeg's own scheme, since a name such as 12:30.mp4 would be taken for an address.
     return _VideoFile(f"file:{path}", name)
 
@@ -265,10 +268,10 @@ def _folder_source(folder: Path, fps: float) -> VideoSource:
     if not found.paths:
         raise VideoError(f"{found.nothing_found()}; give another video")
     found.warn_of_skipped()
-    return _Images(relative_to_cwd(folder), found.paths, fps, found.skipped)
+    return _ImageSeries(relative_to_cwd(folder), found.paths, fps, found.skipped)
 
 
-class _Images(VideoSource):
+class _ImageSeries(VideoSource):
     """Images of one size, decoded as in the evaluation protocol: without EXIF orientation.
 
     A damaged image counts as an undecodable frame and leaves a gap in time.
@@ -344,14 +347,10 @@ class _Camera(VideoSource):
         self._capture.release()
 
 
-def _is_still(path: Path, name: str) -> bool:
+def _is_still(path: Path) -> bool:
     """Whether a file is an image by its content; a GIF may be an animation."""
-    try:
-        with path.open("rb") as file:
-            kind = image_format(file.read(64))
-    except OSError as error:
-        raise _refusal(name, f"cannot be read ({error.strerror})", "check its permissions") from error
-    return kind not in (None, "GIF")
+    with path.open("rb") as file:
+        return image_format(file.read(HEAD_BYTES)) not in (None, "GIF")
 
 
 def _size_message(what: str, got_px: tuple[int, int], expected_px: tuple[int, int]) -> str:
