@@ -76,7 +76,7 @@ def save_camera(camera: Camera, path: Path, notes: Sequence[str] = ()) -> None:
     Raises:
         CameraError: :func:`load_camera` would refuse the file.
     """
-    values = asdict(camera)
+    values = {name: value for name, value in asdict(camera).items() if name in _CameraFile.model_fields}
     validated(values, _CameraFile, name=relative_to_cwd(path), error_type=CameraError)
     lines = [f"# {note}" for note in notes]
     for key, value in values.items():
