@@ -150,9 +150,8 @@ def _tracked(before: UInt8Array, after: UInt8Array) -> tuple[FloatArray, FloatAr
     corners = cv2.goodFeaturesToTrack(before, _CORNERS, _QUALITY, _APART_PX)
     if corners is None:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    options = {"winSize": _WINDOW, "maxLevel": _LEVELS}
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **options)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **options)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=_WINDOW, maxLevel=_LEVELS)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, winSize=_WINDOW, maxLevel=_LEVELS)
     error_px = np.linalg.norm((back - corners)[:, 0], axis=1)
     kept = (found[:, 0] == 1) & (found_back[:, 0] == 1) & (error_px < _LARGEST_RETURN_ERROR_PX)
     return corners[kept][:, 0], there[kept][:, 0]

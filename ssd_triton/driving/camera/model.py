@@ -69,7 +69,8 @@ class Camera:
         distortion: OpenCV's k1, k2, p1, p2 and, optionally, k3; empty for none.
         pitch_std_rad: Standard deviation of the pitch about ``pitch_deg``; by default that of a calibrated camera in a
             car that pitches on its springs and carries loads.
-        calibrated: Whether the mounting was measured; False for a guess or an estimate from the clip itself.
+        calibrated: Whether the mounting is known well enough to brake by ranges; False for a guess and for an unsure
+            estimate.
     """
 
     width_px: int

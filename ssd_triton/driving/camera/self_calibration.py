@@ -1,8 +1,8 @@
 """A camera's pitch and yaw from the drive itself, refined while it runs.
 
 Two sources are combined: the vanishing point of lane lines (:mod:`ssd_triton.driving.camera.vanishing_point`) and the
-heading by the picture's motion (:mod:`ssd_triton.driving.camera.flow`). A picture that does not move counts for nothing.
-The field of view and the height stay as they are given: only a measurement can find them.
+heading by the picture's motion (:mod:`ssd_triton.driving.camera.flow`). A picture that does not move counts for
+nothing. The field of view and the height stay as they are given: only a measurement can find them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HYPOTHESES, _RESAMPLES = 300, 40
 PRESUMED_STD_DEG = 3.0
 """Standard deviation of a dash-cam's pitch before anything is known: the clips at hand have 2 to 4° either way."""
 SURE_STD_DEG = 0.6
-"""A calibration is sure from this standard deviation on: at 20 m and a lens height of 1.3 m it moves a range by 16 %."""
+"""A calibration is sure from this standard deviation on: it moves a range of 20 m by 16 % at a height of 1.3 m."""
 _LANES_STD_DEG, _MOTION_STD_DEG = 0.3, 0.7
 """Errors that all frames share: slopes and bends for lane lines, and for motion the car's own pitching besides. On four
 real drives the two sources differ by 0.1 to 0.8°."""
@@ -44,7 +44,7 @@ _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_C
 _TURNED_FOV_DEG = 60.0
 """Any: straight lines stay straight."""
 _TURN_IMAGES = 5
-"""Images that must agree on one. Upright, lane lines are longer than what else meets in a point, in all drives at hand."""
+"""Images that must agree. In all drives at hand, lane lines of the upright picture are the longest that meet."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ def find_vanishing_point(
     share = _lengths(segments[meeting]).sum() / _lengths(segments).sum()
     if supporting < max(_MIN_FRAMES, _MIN_SUPPORTED * frames) or share < _MIN_LENGTH_SHARE:
         raise _no_lanes(f"lines that meet in one point in {supporting} of {frames} frames, {share:.0%} of all segments")
-    std_x_px, std_y_px = _bootstrap_std(segments[meeting], frame_of[meeting], point, height_px, resamples, rng)
+    std_x_px, std_y_px = _bootstrap_std(
+        segments[meeting], frame_of[meeting], point, height_px, resamples=resamples, rng=rng
+    )
     return VanishingPoint(
         point=ImagePoint(float(point[0]), float(point[1])),
         std_px=(std_x_px, std_y_px),
@@ -204,6 +206,7 @@ def _bootstrap_std(
     frame_of: npt.NDArray[np.int64],
     point: Float64Array,
     height_px: int,
+    *,
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:

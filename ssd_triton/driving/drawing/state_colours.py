@@ -21,7 +21,9 @@ DISAGREEMENT: Colour = (222, 120, 232)
 
 
 def object_colour(item: TrackedObject, decision: FrameDecision) -> Colour:
-    """Colour of an object: the state's for the obstacle, light in the corridor, muted beside it."""
+    """Colour of an object: muted beside the corridor; in it the state's for the obstacle, light for others."""
+    if item.in_corridor and item.disagreement:
+        return DISAGREEMENT
     if decision.obstacle is not None and item.track_id == decision.obstacle.track_id:
         return STATE_COLOURS[decision.state]
     return PAPER if item.in_corridor else MUTED

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.driving.drawing.notices import Notice
 from ssd_triton.media.drawing.canvas import INK, MUTED, fill, line_width_px, put_text, rectangle_corners, text_size_px
 from ssd_triton.media.drawing.text import text_width_px
 
@@ -29,6 +30,8 @@ class RunStatus:
         latency_is_measured: Whether the latency was measured; otherwise it is the configuration's assumption.
         dropped_frames: Frames dropped so far.
         frames_without_data: Frames so far that could not be decoded or got no answer.
+        camera: Calibration of the camera, in words; empty to leave it out.
+        notices: Notices in force, to be drawn below the banner.
     """
 
     rates: Sequence[StageRate]
@@ -36,6 +39,8 @@ class RunStatus:
     latency_is_measured: bool
     dropped_frames: int
     frames_without_data: int
+    camera: str = ""
+    notices: Sequence[Notice] = ()
 
     def parts(self) -> list[str]:
         """A short text for each figure."""
@@ -47,6 +52,7 @@ class RunStatus:
             f"latency {self.latency_ms:.0f} ms{kind}",
             f"dropped {self.dropped_frames}",
             f"without data {self.frames_without_data}",
+            *([self.camera] if self.camera else []),
         ]
 
 
