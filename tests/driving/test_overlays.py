@@ -93,7 +93,7 @@ def test_the_figures_of_the_run_stand_at_the_lower_edge(size_px: tuple[int, int]
 def test_the_figures_of_the_run() -> None:
     assert STATUS.parts() == [
         "read 2.0 ms",
-        "detect x4 80.0 ms",
+        "detect 80.0 ms",
         "- fps",
         "latency 93 ms",
         "dropped 3",

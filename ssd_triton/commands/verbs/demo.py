@@ -20,7 +20,7 @@ from ssd_triton.commands.shared import add_connection_options
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.common.units import KMH_PER_MPS
-from ssd_triton.config import Config
+from ssd_triton.config import CameraConfig, Config
 
 if TYPE_CHECKING:
     from ssd_triton.driving.braking.ego import EgoSource
@@ -77,10 +77,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.media.video.window import Window
     from ssd_triton.serving.connect import connect
 
-    camera_settings(args, config)
-    labels, ego = load_labels(config.labels_path), ego_source(args, config)
+    mounting, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
-    with _open_drive(args, config) as (source, camera, car):
+    with _open_drive(mounting, config, real_time=args.real_time) as (source, camera, car):
         if car is not None:
             ego = car
         if isinstance(ego, RecordedEgo) and source.frame_count:
@@ -95,9 +94,16 @@ def run(args: argparse.Namespace, config: Config) -> int:
             in_flight=config.client.in_flight,
             real_time=args.real_time,
             closed_loop=car,
+            assumed="" if car is not None else _assumed(mounting),
         )
         writer = open_demo_writer(source, config.demo.output, config.demo.x264_preset)
         window = Window("ssd-triton") if args.display else None
+        if settings.assumed:
+            logging.warning(
+                "%s, and ranges are as wrong as it is; give --horizontal-fov-deg, or a --camera file of 'ssd-triton "
+                "calibrate'",
+                settings.assumed,
+            )
         # A recorded drive can wait for a server that comes back; what happens now cannot.
         waits = not (args.real_time or source.is_live)
         retry_s = config.demo.server_deadline_s if waits else None
@@ -116,8 +122,8 @@ def run(args: argparse.Namespace, config: Config) -> int:
     return 130 if summary.interrupted else 0
 
 
-def camera_settings(args: argparse.Namespace, config: Config) -> None:
-    """Check the settings of the camera.
+def camera_settings(args: argparse.Namespace, config: Config) -> CameraConfig:
+    """The settings of the camera in force.
 
     Raises:
         UserError: There is a camera file, and flags contradict it.
@@ -130,6 +136,7 @@ def camera_settings(args: argparse.Namespace, config: Config) -> None:
             f"got {', '.join(flags)} beside the camera file {relative_to_cwd(config.camera.file)}, expected one or the "
             "other; edit the file, or make another one with 'ssd-triton calibrate'"
         )
+    return config.camera
 
 
 def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
@@ -148,7 +155,9 @@ def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
 
 
 @contextmanager
-def _open_drive(args: argparse.Namespace, config: Config) -> Iterator[tuple[VideoSource, Camera, RenderedDrive | None]]:
+def _open_drive(
+    mounting: CameraConfig, config: Config, *, real_time: bool
+) -> Iterator[tuple[VideoSource, Camera, RenderedDrive | None]]:
     """The source of the frames, its camera, and the car where the drive is rendered."""
     from ssd_triton.driving.camera import configured_camera
     from ssd_triton.driving.camera.self_calibration import presumed
@@ -157,17 +166,18 @@ def _open_drive(args: argparse.Namespace, config: Config) -> Iterator[tuple[Vide
 
     if config.demo.video is None:
         logging.info("no clip given: a drive is rendered, and its car reacts to the decisions")
-        car = open_default_drive(config, real_time=args.real_time)
+        car = open_default_drive(config, real_time=real_time)
         yield car, car.camera, car
         return
     fps = config.demo.image_folder_fps
     with open_demo_source(str(config.demo.video), output=config.demo.output, image_folder_fps=fps) as source:
-        camera = configured_camera(config.camera, source.size_px)
-        if config.camera.file is None and config.camera.pitch_deg is None:
+        camera = configured_camera(mounting, source.size_px)
+        if mounting.file is None and mounting.pitch_deg is None:
             camera = presumed(camera)
-        if config.camera.file is None and config.camera.horizontal_fov_deg is None:
-            logging.warning(
-                "the field of view is a guess (60° along the longer side), and so are all ranges; give "
-                "--horizontal-fov-deg, or a --camera file of 'ssd-triton calibrate'"
-            )
         yield source, camera, None
+
+
+def _assumed(camera: CameraConfig) -> str:
+    """What of the camera is a guess that no drive can correct."""
+    is_guess = camera.file is None and camera.horizontal_fov_deg is None
+    return "field of view assumed (60° along the longer side)" if is_guess else ""

@@ -14,7 +14,7 @@ _SIZE_PX = (32, 18)
 _LIKE, _UNLIKE = 0.85, 0.75
 """Correlation of neighbouring frames above which they show the same scene, and below which they do not. In real and
 rendered drives at 10 to 25 frames a second it is at least 0.90, at cuts between them at most 0.71."""
-_LONGEST_STEP_S = 0.2
+_LONGEST_STEP_S = 0.25
 """Frames farther apart in time are not compared: a drive itself changes as much."""
 
 

@@ -41,6 +41,9 @@ _NORMAL_MAD = 1.4826
 
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 """Turns to the right that would set a picture upright."""
+_SAMPLES_BETWEEN_TURNS = 20
+"""Samples between two looks for a turned picture, which take ten times as long as an estimate; and one before the first
+sure estimate."""
 _TURNED_FOV_DEG = 60.0
 """Any: straight lines stay straight."""
 _TURN_IMAGES = 5
@@ -84,7 +87,7 @@ class SelfCalibration:
         self.camera = presumed(self._guess)
         self.std_deg = PRESUMED_STD_DEG
         self.missing = "the drive has just begun"
-        self._samples = 0
+        self._samples = self._turned_deg = 0
         self._segments: deque[FloatArray] = deque(maxlen=_WINDOW)
         self._headings_deg: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._images: deque[UInt8Array] = deque(maxlen=_TURN_IMAGES)
@@ -115,11 +118,12 @@ class SelfCalibration:
 
     def _estimate(self) -> bool:
         """Combine what was seen so far; whether the camera has changed."""
-        turn_deg = 0 if self.is_sure else self._turn_deg()
-        if turn_deg:
-            self.missing = f"the picture seems to be turned: turn it by {turn_deg}° to the right"
-            return False
         lanes, motion = self._by_lanes(), self._by_motion()
+        if not self.is_sure and (lanes is not None or self._samples % _SAMPLES_BETWEEN_TURNS == _SAMPLES_BETWEEN):
+            self._turned_deg = self._turn_deg()
+        if self._turned_deg:
+            self.missing = f"the picture seems to be turned: turn it by {self._turned_deg}° to the right"
+            return False
         estimates = [item for item in (lanes, motion) if item is not None]
         best = _combined(estimates) if estimates else None
         sure = lanes is not None and best is not None and best.std_deg <= SURE_STD_DEG

@@ -25,6 +25,7 @@ class PictureWatch:
 
     Args:
         camera: For images of the size of the frames; the drive itself calibrates it unless it is ``calibrated``.
+        assumed: What of it is a guess that no drive can correct, in words; empty for nothing.
 
     Attributes:
         camera: The best camera so far.
@@ -33,8 +34,9 @@ class PictureWatch:
         doubt_of_speed: How it does so now, in words; empty where it does not.
     """
 
-    def __init__(self, camera: Camera) -> None:
+    def __init__(self, camera: Camera, assumed: str = "") -> None:
         self.camera = camera
+        self._assumed = assumed
         self.cuts = self.contradicted_frames = 0
         self.doubt_of_speed = ""
         self._cut_detector = CutDetector()
@@ -66,18 +68,19 @@ class PictureWatch:
         return is_cut
 
     @property
-    def pitch_text(self) -> str:
-        """Pitch of the camera with its standard deviation, and where it comes from."""
+    def calibration(self) -> str:
+        """Pitch of the camera with its standard deviation, where it comes from, and what is assumed."""
         how = "given" if self._calibration is None else "estimated" if self._calibration.is_sure else "not sure"
         std_deg = math.degrees(self.camera.pitch_std_rad) if self._calibration is None else self._calibration.std_deg
-        return f"pitch {self.camera.pitch_deg:.1f} ± {std_deg:.1f}° ({how})"
+        pitch = f"pitch {self.camera.pitch_deg:.1f} ± {std_deg:.1f}° {how}"
+        return ", ".join(filter(None, (pitch, self._assumed)))
 
     @property
     def doubt_of_camera(self) -> str:
         """Why the camera is not calibrated, in words; empty where it is."""
         if self._calibration is None or self._calibration.is_sure:
             return ""
-        return f"{self._calibration.missing}; {self.pitch_text}; no BRAKE on range alone"
+        return f"{self._calibration.missing}; {self.calibration}; no BRAKE on range alone"
 
     def _check_speed(self, sample: Sample, ego: EgoMotion) -> None:
         """Compare the own speed with the motion of the picture."""

@@ -74,6 +74,7 @@ class DemoSettings:
         in_flight: Greatest number of frames in flight, at least 1; in real time at most ``demo.real_time_in_flight``.
         real_time: Whether to read a file at the pace of its timestamps, as from a camera.
         closed_loop: The car that is filmed, where it reacts to the decisions; None for a recording or a camera.
+        assumed: What of the camera is a guess that no drive can correct, in words; empty for nothing.
 
     Raises:
         ConfigError: A class to brake for is not among the labels, or has no size.
@@ -88,6 +89,7 @@ class DemoSettings:
     in_flight: int
     real_time: bool = False
     closed_loop: ReactingCar | None = None
+    assumed: str = ""
 
     def __post_init__(self) -> None:
         self.pipeline()
@@ -177,7 +179,7 @@ class _DemoRun:
         self._pictures, self._events, self._window = pictures, events, window
         self._pipeline = settings.pipeline()
         self._composer = FrameComposer(settings.camera, settings.braking, settings.demo.view_range_m)
-        self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera)
+        self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera, settings.assumed)
         self._notices, self._rate = NoticeBoard(), DecisionRate()
         if settings.closed_loop is None and not source.is_live:
             self._notices.put("REPLAY", "a recording: its car does not react to the decisions")
@@ -246,7 +248,7 @@ class _DemoRun:
             state_counts=self._states,
             first_s=self._first_s,
             disagreements=self._disagreements,
-            camera="known exactly: the drive is rendered" if self._watch is None else self._watch.pitch_text,
+            camera="known exactly: the drive is rendered" if self._watch is None else self._watch.calibration,
             cuts=0 if self._watch is None else self._watch.cuts,
             notice_frames=self._notices.frames,
             lowest_rate_hz=None if math.isinf(self._lowest_hz) else self._lowest_hz,
@@ -300,11 +302,8 @@ class _DemoRun:
         text = f"{rate_hz:.1f} decisions a second, expected {least_hz:g}; {latency}: it reacts late"
         self._notices.put("DEGRADED", text if rate_hz < least_hz else "")
 
-    def _look(self, image_rgb: UInt8Array, time_s: float, ego: EgoMotion) -> None:
+    def _look(self, watch: PictureWatch, image_rgb: UInt8Array, time_s: float, ego: EgoMotion) -> None:
         """Watch the picture: a cut, a better calibration, a speed that cannot be."""
-        watch = self._watch
-        if watch is None:
-            return
         before = watch.camera
         is_cut = watch.look(time_s, image_rgb, ego)
         if is_cut:
@@ -328,9 +327,9 @@ class _DemoRun:
     def _step(self, image_rgb: UInt8Array, time_s: float, index: int | None, detections: Detections | None) -> bool:
         """Decide, draw and write one frame."""
         ego = self._settings.ego.at(time_s)
-        if index is not None:
+        if index is not None and self._watch is not None:
             with self._times.measure("watch"):
-                self._look(image_rgb, time_s, ego)
+                self._look(self._watch, image_rgb, time_s, ego)
         with self._times.measure("decide"):
             decision = self._pipeline.step(time_s, detections, ego)
         if self._settings.closed_loop is not None:
@@ -343,7 +342,7 @@ class _DemoRun:
                 latency_is_measured=self._feed.is_real_time,
                 dropped_frames=self._feed.dropped,
                 frames_without_data=self._pipeline.frames_without_data,
-                camera="" if self._watch is None else self._watch.pitch_text,
+                camera="" if self._watch is None else self._watch.calibration,
                 notices=self._notices.in_force,
             )
             shown = None if detections is None else detections.filter(score_thresh=self._settings.demo.score_thresh)

@@ -90,6 +90,8 @@ def plot_timeline(path: Path, points: Sequence[TimelinePoint], title: str, decel
         _plot_tracks(axes, points)
         times_s = [point.time_s for point in points]
         axes[1].plot(times_s, [point.ego_kmh for point in points], color=_EGO_COLOUR, label="own speed")
+        axes[2].plot([], [], color=_EGO_COLOUR, label="by range")
+        axes[2].plot([], [], color=_EGO_COLOUR, linestyle=":", label="by image scale")
         limits_s = [_threshold(point, "s", math.nan) for point in points]
         if not all(map(math.isnan, limits_s)):
             axes[2].plot(times_s, limits_s, color=RED, linestyle="--", linewidth=1, label="limit in force")
@@ -131,9 +133,9 @@ def _plot_tracks(axes: Sequence[Axes], points: Sequence[TimelinePoint]) -> None:
         axes[0].plot(times_s, values(lambda item: item.range_m), label=f"#{track_id} {name}, ± 1 std", **style)
         axes[0].fill_between(times_s, low, high, color=colour, alpha=0.2, linewidth=0)
         axes[1].plot(times_s, values(lambda item: item.closing_speed_mps * KMH_PER_MPS), **style)
-        axes[2].plot(times_s, values(lambda item: _short(item.ttc_range_s)), label=f"#{track_id} by range", **style)
+        axes[2].plot(times_s, values(lambda item: _short(item.ttc_range_s)), **style)
         by_scale = values(lambda item: _short(item.ttc_scale_s))
-        axes[2].plot(times_s, by_scale, label="by image scale", color=colour, linewidth=1, linestyle=":")
+        axes[2].plot(times_s, by_scale, color=colour, linewidth=1, linestyle=":")
         farthest_m = max([farthest_m, *(value for value in high if not math.isnan(value))])
     axes[0].set_ylim(0, min(farthest_m or _EMPTY_RANGE_M, 2 * _EMPTY_RANGE_M) * 1.05)
     axes[2].set_ylim(0, _LONGEST_TTC_S * 1.05)

@@ -15,7 +15,7 @@ from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
 from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
 from ssd_triton.driving.drawing.objects import seconds
-from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, object_colour
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, label_colour
 from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 from ssd_triton.media.drawing.canvas import (
     INK,
@@ -98,7 +98,7 @@ class BirdsEyeView:
         nearest_last = sorted(decision.objects, key=lambda item: -item.range_m)
         markers = []
         for item in nearest_last:
-            colour = object_colour(item, decision)
+            colour = label_colour(item, decision)
             if item.in_corridor:
                 self._draw_trail(panel, item, colour)
             markers.append((item, self._draw_marker(panel, item, colour), colour))

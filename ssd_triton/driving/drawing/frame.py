@@ -62,15 +62,16 @@ class FrameComposer:
         picture = np.empty((height, width + panel_width_px(height), 3), np.uint8)
         view, panel = picture[:, :width], picture[:, width:]
         ranges = trigger_ranges(decision, self._braking)
+        kept_free = []
         if detections is None:
             view[:] = cv2.convertScaleAbs(image_rgb, alpha=_DIMMED)
         else:
             view[:] = image_rgb
-            draw_corridor(view, self.camera, decision, ranges)
+            kept_free = draw_corridor(view, self.camera, decision, ranges)
             draw_others(view, detections, decision)
-        noticed = draw_notices(view, status.notices)
+        kept_free += draw_notices(view, status.notices)
         lowest = height - status_height_px((width, height), status)
-        draw_objects(view, decision, Rectangle(0, banner_height_px(height), width, lowest), noticed)
+        draw_objects(view, decision, Rectangle(0, banner_height_px(height), width, lowest), kept_free)
         draw_status(view, status)
         if detections is None:
             size_px = 2 * text_size_px(height)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
-from ssd_triton.driving.drawing.state_colours import object_colour
+from ssd_triton.driving.drawing.state_colours import label_colour, object_colour
 from ssd_triton.media.drawing.boxes import draw_box, draw_label, inside, place_label, visible_part
 from ssd_triton.media.drawing.canvas import (
     MUTED,
@@ -62,7 +62,7 @@ def draw_objects(
         if place is None and is_reported:
             place = inside((box[0], max(box[1], room.top), *box[2:]), text, size_px)
         if place is not None:
-            draw_label(canvas, place, text, object_colour(item, decision))
+            draw_label(canvas, place, text, label_colour(item, decision))
             taken.append(place)
 
 

@@ -21,9 +21,12 @@ DISAGREEMENT: Colour = (222, 120, 232)
 
 
 def object_colour(item: TrackedObject, decision: FrameDecision) -> Colour:
-    """Colour of an object: muted beside the corridor; in it the state's for the obstacle, light for others."""
-    if item.in_corridor and item.disagreement:
-        return DISAGREEMENT
+    """Colour of an object: the state's for the obstacle, light in the corridor, muted beside it."""
     if decision.obstacle is not None and item.track_id == decision.obstacle.track_id:
         return STATE_COLOURS[decision.state]
     return PAPER if item.in_corridor else MUTED
+
+
+def label_colour(item: TrackedObject, decision: FrameDecision) -> Colour:
+    """Colour of an object's label, which flags a disagreement in the corridor."""
+    return DISAGREEMENT if item.in_corridor and item.disagreement else object_colour(item, decision)
