@@ -180,4 +180,4 @@ def _open_drive(
 def _assumed(camera: CameraConfig) -> str:
     """What of the camera is a guess that no drive can correct."""
     is_guess = camera.file is None and camera.horizontal_fov_deg is None
-    return "field of view assumed (60° along the longer side)" if is_guess else ""
+    return "field of view of 60° assumed" if is_guess else ""

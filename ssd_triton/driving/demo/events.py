@@ -34,7 +34,7 @@ class EventLog:
         self._files = ExitStack()
         self._file: TextIO | None = None
         self._state: State | None = None
-        self._notices: set[str] = set()
+        self._notices: set[tuple[str, str]] = set()
 
     def __enter__(self) -> EventLog:
         return self
@@ -68,8 +68,8 @@ class EventLog:
             # Opened by the first decision: without one, no file is left behind.
             temporary = self._files.enter_context(atomic_output(self.path))
             self._file = self._files.enter_context(temporary.open("w", encoding="utf-8", buffering=1))
-        kinds: set[str] = {notice.kind for notice in notices}
-        changed, noticed = decision.state is not self._state, kinds != self._notices
+        reasons: set[tuple[str, str]] = {(notice.kind, notice.reason) for notice in notices}
+        changed, noticed = decision.state is not self._state, reasons != self._notices
         if not changed and not noticed and decision.state < State.WARN:
             return
         event = {
@@ -94,7 +94,7 @@ class EventLog:
             "obstacle": None if decision.obstacle is None else _evidence(decision.obstacle),
         }
         self._file.write(json.dumps(event, allow_nan=False) + "\n")
-        self._state, self._notices = decision.state, kinds
+        self._state, self._notices = decision.state, reasons
 
 
 def _cause(cause: Cause) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The notices in force during a run: shown, logged when they begin and end, and counted."""
+"""The notices in force during a run: shown, logged when they change, and counted."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ class NoticeBoard:
     """
 
     def __init__(self) -> None:
-        self._notices: dict[NoticeKind, str] = {}
+        self._notices: dict[NoticeKind, Notice] = {}
         self.frames: Counter[NoticeKind] = Counter()
 
     @property
     def in_force(self) -> tuple[Notice, ...]:
         """The notices in force, oldest first."""
-        return tuple(Notice(kind, text) for kind, text in self._notices.items())
+        return tuple(self._notices.values())
 
-    def put(self, kind: NoticeKind, text: str) -> None:
-        """Put up a notice, or change its text; an empty text takes it down."""
-        if text and kind not in self._notices:
-            _log.warning("%s: %s", kind, text)
-        elif not text and kind in self._notices:
-            _log.info("%s no longer", kind)
+    def put(self, kind: NoticeKind, reason: str, figures: str = "") -> None:
+        """Put up a notice, or change it; without a reason, take it down."""
+        before = self._notices.get(kind)
+        if reason:
+            self._notices[kind] = Notice(kind, reason, figures)
+            if before is None or before.reason != reason:
+                _log.warning("%s: %s", kind, self._notices[kind].text)
+        elif before is not None:
             del self._notices[kind]
-        if text:
-            self._notices[kind] = text
+            _log.info("%s no longer", kind)
 
     def count_frame(self) -> None:
         """Count a frame for all notices in force."""

@@ -68,19 +68,19 @@ class PictureWatch:
         return is_cut
 
     @property
-    def calibration(self) -> str:
-        """Pitch of the camera with its standard deviation, where it comes from, and what is assumed."""
+    def calibration(self) -> tuple[str, ...]:
+        """Pitch of the camera with its standard deviation and where it comes from, and what is assumed."""
         how = "given" if self._calibration is None else "estimated" if self._calibration.is_sure else "not sure"
         std_deg = math.degrees(self.camera.pitch_std_rad) if self._calibration is None else self._calibration.std_deg
         pitch = f"pitch {self.camera.pitch_deg:.1f} ± {std_deg:.1f}° {how}"
-        return ", ".join(filter(None, (pitch, self._assumed)))
+        return (pitch, self._assumed) if self._assumed else (pitch,)
 
     @property
     def doubt_of_camera(self) -> str:
         """Why the camera is not calibrated, in words; empty where it is."""
         if self._calibration is None or self._calibration.is_sure:
             return ""
-        return f"{self._calibration.missing}; {self.calibration}; no BRAKE on range alone"
+        return self._calibration.missing
 
     def _check_speed(self, sample: Sample, ego: EgoMotion) -> None:
         """Compare the own speed with the motion of the picture."""

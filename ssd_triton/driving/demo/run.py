@@ -248,7 +248,9 @@ class _DemoRun:
             state_counts=self._states,
             first_s=self._first_s,
             disagreements=self._disagreements,
-            camera="known exactly: the drive is rendered" if self._watch is None else self._watch.calibration,
+            camera="known exactly: the drive is rendered"
+            if self._watch is None
+            else ", ".join(self._watch.calibration),
             cuts=0 if self._watch is None else self._watch.cuts,
             notice_frames=self._notices.frames,
             lowest_rate_hz=None if math.isinf(self._lowest_hz) else self._lowest_hz,
@@ -298,9 +300,9 @@ class _DemoRun:
         if rate_hz is None:
             return
         self._lowest_hz = min(self._lowest_hz, rate_hz)
-        latency = f"latency {self._pipeline.latency_s * 1e3:.0f} ms"
-        text = f"{rate_hz:.1f} decisions a second, expected {least_hz:g}; {latency}: it reacts late"
-        self._notices.put("DEGRADED", text if rate_hz < least_hz else "")
+        figures = f"{rate_hz:.1f} decisions a second, latency {self._pipeline.latency_s * 1e3:.0f} ms"
+        reason = f"it reacts late: fewer than {least_hz:g} decisions a second" if rate_hz < least_hz else ""
+        self._notices.put("DEGRADED", reason, figures)
 
     def _look(self, watch: PictureWatch, image_rgb: UInt8Array, time_s: float, ego: EgoMotion) -> None:
         """Watch the picture: a cut, a better calibration, a speed that cannot be."""
@@ -312,7 +314,7 @@ class _DemoRun:
             self._pipeline.set_camera(watch.camera)
             self._composer.camera = watch.camera
         self._notices.put("CUT", "another scene: tracks and calibration begin anew" if is_cut else "")
-        self._notices.put("UNCALIBRATED", watch.doubt_of_camera)
+        self._notices.put("UNCALIBRATED", watch.doubt_of_camera, f"{watch.calibration[0]}; no BRAKE on range alone")
         self._notices.put("SPEED", watch.doubt_of_speed)
 
     def _step_over(self, lost: int, until_s: float) -> None:
@@ -342,7 +344,7 @@ class _DemoRun:
                 latency_is_measured=self._feed.is_real_time,
                 dropped_frames=self._feed.dropped,
                 frames_without_data=self._pipeline.frames_without_data,
-                camera="" if self._watch is None else self._watch.calibration,
+                camera=() if self._watch is None else self._watch.calibration,
                 notices=self._notices.in_force,
             )
             shown = None if detections is None else detections.filter(score_thresh=self._settings.demo.score_thresh)

@@ -76,7 +76,7 @@ class DemoSummary:
         latency = f"{self.assumed_latency_s * 1e3:.0f} ms, assumed (measured with --real-time)"
         if self.latency is not None:
             latency = f"p50 {self.latency.p50_ms:.1f} ms, p95 {self.latency.p95_ms:.1f} ms, from camera to decision"
-        notices = ", ".join(f"{kind} in {frames} frames" for kind, frames in self.notice_frames.items())
+        notices = ", ".join(f"{kind} {frames}" for kind, frames in self.notice_frames.items())
         rate = "not judged" if self.lowest_rate_hz is None else f"{self.lowest_rate_hz:.1f} decisions a second"
         timeline = relative_to_cwd(self.outputs.timeline)
         return "\n".join(
@@ -93,7 +93,7 @@ class DemoSummary:
                 f"drive        {self.drive}",
                 f"camera       {self.camera}",
                 f"cuts         {self.cuts}",
-                f"notices      {notices or 'none'}",
+                f"notices      {f'{notices} frames' if notices else 'none'}",
                 f"least rate   {rate}",
                 f"latency      {latency}",
                 "stage           p50 ms    p95 ms",

@@ -98,7 +98,8 @@ def plot_timeline(path: Path, points: Sequence[TimelinePoint], title: str, decel
         limits_mps2 = [_threshold(point, "m/s²", deceleration_mps2) for point in points]
         demands_mps2 = [min(_demand_mps2(point), _HARDEST_MPS2) for point in points]
         axes[3].plot(times_s, demands_mps2, color=_EGO_COLOUR, linewidth=1.4, label="required, as decided")
-        axes[3].plot(times_s, limits_mps2, color=RED, linestyle="--", linewidth=1, label="limit in force")
+        limit: dict[str, Any] = {"color": RED, "linestyle": "--", "linewidth": 1, "drawstyle": "steps-mid"}
+        axes[3].plot(times_s, limits_mps2, label="limit in force", **limit)
         labels = ("range, m", "speed and closing speed, km/h", "time to collision, s", "deceleration, m/s²")
         for axis, label in zip(axes, labels, strict=True):
             axis.set_ylabel(label)

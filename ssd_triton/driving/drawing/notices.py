@@ -33,11 +33,18 @@ class Notice:
         kind: ``REPLAY``: a recording, whose car does not react. ``UNCALIBRATED``: the mounting of the camera is a
             guess. ``DEGRADED``: too few decisions a second. ``SPEED``: the own speed contradicts the picture. ``CUT``:
             another scene begins.
-        text: The reason, in words and figures.
+        reason: In words that stay the same as long as the reason does.
+        figures: What changes from frame to frame; may be empty.
     """
 
     kind: NoticeKind
-    text: str
+    reason: str
+    figures: str = ""
+
+    @property
+    def text(self) -> str:
+        """Reason and figures."""
+        return "; ".join(filter(None, (self.reason, self.figures)))
 
 
 def draw_notices(canvas: UInt8Array, notices: Sequence[Notice]) -> list[Rectangle]:
@@ -45,7 +52,7 @@ def draw_notices(canvas: UInt8Array, notices: Sequence[Notice]) -> list[Rectangl
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.
-        notices: What to draw.
+        notices: What to draw; a text is wrapped to two lines, and then cut off.
 
     Returns:
         The places that they take.
@@ -57,14 +64,15 @@ def draw_notices(canvas: UInt8Array, notices: Sequence[Notice]) -> list[Rectangl
     taken = []
     for notice in notices:
         name_px = text_extent_px(notice.kind, size_px, bold=True)[0]
-        text = wrap_text(notice.text, size_px, width - left - name_px - 5 * pad_px, 1)[0]
-        text_px = text_extent_px(text, size_px)[0]
-        place = Rectangle(left, top, min(left + name_px + text_px + 3 * pad_px, width), top + line_px)
+        lines = wrap_text(notice.text, size_px, width - left - name_px - 5 * pad_px, 2)
+        text_px = max(text_extent_px(text, size_px)[0] for text in lines)
+        right, bottom = min(left + name_px + text_px + 3 * pad_px, width), top + line_px * len(lines)
+        place = Rectangle(left, top, right, bottom)
         fill_rounded(canvas, place, pad_px / 2, INK, 0.72)
         colour = MUTED if notice.kind == "REPLAY" else STATE_COLOURS[State.WARN]
-        middle = top + line_px / 2
-        put_text(canvas, (left + pad_px, middle), notice.kind, size_px, colour, bold=True)
-        put_text(canvas, (left + name_px + 2 * pad_px, middle), text, size_px, PAPER)
+        put_text(canvas, (left + pad_px, top + line_px / 2), notice.kind, size_px, colour, bold=True)
+        for number, text in enumerate(lines):
+            put_text(canvas, (left + name_px + 2 * pad_px, top + line_px * (number + 0.5)), text, size_px, PAPER)
         taken.append(place)
-        top += line_px + 2
+        top = bottom + 2
     return taken

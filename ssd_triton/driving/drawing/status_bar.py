@@ -25,12 +25,12 @@ class RunStatus:
     """Present figures of the run.
 
     Attributes:
-        rates: Rates of the stages; the last one is the whole pipeline's.
+        rates: Rates of the stages, of which unknown ones are left out; the last one is the whole pipeline's.
         latency_ms: From camera to decision, for this frame.
         latency_is_measured: Whether the latency was measured; otherwise it is the configuration's assumption.
         dropped_frames: Frames dropped so far.
         frames_without_data: Frames so far that could not be decoded or got no answer.
-        camera: Calibration of the camera, in words; empty to leave it out.
+        camera: Calibration of the camera, in words.
         notices: Notices in force, to be drawn below the banner.
     """
 
@@ -39,7 +39,7 @@ class RunStatus:
     latency_is_measured: bool
     dropped_frames: int
     frames_without_data: int
-    camera: str = ""
+    camera: Sequence[str] = ()
     notices: Sequence[Notice] = ()
 
     def parts(self) -> list[str]:
@@ -47,12 +47,12 @@ class RunStatus:
         *stages, pipeline = self.rates
         kind = "" if self.latency_is_measured else " (assumed)"
         return [
-            *(f"{stage.name} {'-' if stage.ms is None else format(stage.ms, '.1f')} ms" for stage in stages),
+            *(f"{stage.name} {stage.ms:.1f} ms" for stage in stages if stage.ms is not None),
             f"{'-' if pipeline.fps is None else format(pipeline.fps, '.1f')} fps",
             f"latency {self.latency_ms:.0f} ms{kind}",
             f"dropped {self.dropped_frames}",
             f"without data {self.frames_without_data}",
-            *([self.camera] if self.camera else []),
+            *self.camera,
         ]
 
 
