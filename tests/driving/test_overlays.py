@@ -11,7 +11,7 @@ import pytest
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.driving.braking.decision import FrameDecision
+from ssd_triton.driving.braking.decision import Cause, FrameDecision
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
@@ -250,3 +250,15 @@ def test_what_is_not_followed_has_a_thin_box() -> None:
     touched = changed(grey_image(), drawn)
     assert touched[:, 15:65].any()
     assert not touched[:, 70:].any()
+
+
+def test_a_state_marks_the_object_of_its_cause_and_not_the_nearest_one() -> None:
+    """A hold is about what called for it, whatever else is in the corridor by then."""
+    near, braked_for = thing(track_id=1, box_xyxy=(20, 90, 90, 150)), thing(track_id=2, range_m=30.0)
+    cause = Cause(State.BRAKE, 0.5, 2, "car", "range", 6.0, 5.0, "m/s²", 0.0, 30.0, 8.0, held=True)
+    decision = replace(decided(State.BRAKE, near, braked_for, obstacle=near), cause=cause)
+    red = of_colour(objects_of(decision), STATE_COLOURS[State.BRAKE])
+    assert red[100:140, 119:122].any(axis=1).all()
+    assert not red[100:140, 10:100].any()
+    gone = replace(decision, objects=(near,))
+    assert not of_colour(objects_of(gone), STATE_COLOURS[State.BRAKE]).any()

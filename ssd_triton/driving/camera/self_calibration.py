@@ -22,8 +22,9 @@ from ssd_triton.driving.camera.vanishing_point import VanishingPoint, find_segme
 
 _SAMPLES_BETWEEN = 5
 """Samples between two estimates: the first comes after about a second."""
-_WINDOW = 25
-"""Samples that an estimate uses: 5 s until the calibration is sure, 25 s later, when samples are taken rarely."""
+_WINDOW = 15
+"""Samples that an estimate uses: 3 s until the calibration is sure, and 15 s later, when samples are taken rarely. So
+much later it follows a drift."""
 _HYPOTHESES, _RESAMPLES = 300, 40
 """Effort of the vanishing point: a tenth of what ``ssd-triton calibrate`` spends."""
 

@@ -87,7 +87,7 @@ class EventLog:
             "ego_speed_kmh": _rounded(decision.ego.speed_mps, KMH_PER_MPS),
             "ego_yaw_rate_deg_s": _rounded(decision.ego.yaw_rate_rad_s, math.degrees(1)),
             "required_deceleration_mps2": _rounded(decision.required_deceleration_mps2),
-            "too_late_to_stop": decision.required_deceleration_mps2 == math.inf,
+            "too_late_to_stop": decision.cause is not None and decision.cause.value == math.inf,
             "time_to_collision_s": _rounded(decision.time_to_collision_s),
             "latency_s": _rounded(decision.latency_s),
             "latency_is_measured": latency_is_measured,

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ssd_triton.common.report import COLOURS, RED, ReportFolder
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.driving.braking.decision import Cause, FrameDecision, TrackedObject
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.drawing.state_colours import STATE_COLOURS, STATE_NAMES
+from ssd_triton.driving.drawing.state_colours import STATE_COLOURS, STATE_NAMES, reported_object
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +28,7 @@ _HARDEST_MPS2 = 15.0
 _EMPTY_RANGE_M = 50.0
 """Upper end of the plotted ranges without an object in the corridor."""
 _MOST_TRACKS = 7
-"""Plotted tracks: one for each colour but black, which is the ego's. Those that were the obstacle for longest."""
+"""Plotted tracks: one for each colour but black, which is the ego's. Those that decisions were about for longest."""
 _EGO_COLOUR = COLOURS[-1]
 
 Value = Callable[[TrackedObject], float | None]
@@ -40,16 +42,16 @@ class TimelinePoint:
         time_s: Time of the frame.
         state: The decision.
         cause: Its cause; None for SAFE and NO_DATA.
-        obstacle_id: Track of the obstacle; None without one.
+        reported_id: Track of the object that the decision is about; None without one.
         ego_kmh: Speed of the ego; NaN while unknown.
         required_mps2: Deceleration required to avoid the obstacle; NaN while unknown.
-        objects: What is in the corridor, by track.
+        objects: What is in the corridor, and the reported object, by track.
     """
 
     time_s: float
     state: State
     cause: Cause | None
-    obstacle_id: int | None
+    reported_id: int | None
     ego_kmh: float
     required_mps2: float
     objects: Mapping[int, TrackedObject]
@@ -57,14 +59,15 @@ class TimelinePoint:
     @classmethod
     def of(cls, decision: FrameDecision) -> TimelinePoint:
         """The figures of a decision."""
+        reported = reported_object(decision)
         return cls(
             time_s=decision.time_s,
             state=decision.state,
             cause=decision.cause,
-            obstacle_id=None if decision.obstacle is None else decision.obstacle.track_id,
+            reported_id=None if reported is None else reported.track_id,
             ego_kmh=_known(decision.ego.speed_mps) * KMH_PER_MPS,
             required_mps2=_known(decision.required_deceleration_mps2),
-            objects={item.track_id: item for item in decision.objects if item.in_corridor},
+            objects={item.track_id: item for item in decision.objects if item.in_corridor or item is reported},
         )
 
 
@@ -114,9 +117,9 @@ def plot_timeline(path: Path, points: Sequence[TimelinePoint], title: str, decel
 
 
 def _plot_tracks(axes: Sequence[Axes], points: Sequence[TimelinePoint]) -> None:
-    """Plot the figures of every track that was the obstacle."""
+    """Plot the figures of every track that a decision was about."""
     times_s = [point.time_s for point in points]
-    counts = Counter(point.obstacle_id for point in points if point.obstacle_id is not None)
+    counts = Counter(point.reported_id for point in points if point.reported_id is not None)
     farthest_m = 0.0
     for colour, (track_id, _) in zip(COLOURS[:_MOST_TRACKS], counts.most_common(_MOST_TRACKS), strict=False):
 
@@ -127,17 +130,14 @@ def _plot_tracks(axes: Sequence[Axes], points: Sequence[TimelinePoint]) -> None:
 
         name = next(point.objects[track_id].class_name for point in reversed(points) if track_id in point.objects)
         style: dict[str, Any] = {"color": colour, "linewidth": 1.6, "marker": ".", "markersize": 3}
-        low, high = (
-            values(lambda item: item.range_m - item.range_std_m),
-            values(lambda item: item.range_m + item.range_std_m),
-        )
-        axes[0].plot(times_s, values(lambda item: item.range_m), label=f"#{track_id} {name}, ± 1 std", **style)
-        axes[0].fill_between(times_s, low, high, color=colour, alpha=0.2, linewidth=0)
+        ranges_m, stds_m = np.array(values(lambda item: item.range_m)), np.array(values(lambda item: item.range_std_m))
+        axes[0].plot(times_s, ranges_m, label=f"#{track_id} {name}, ± 1 std", **style)
+        axes[0].fill_between(times_s, ranges_m - stds_m, ranges_m + stds_m, color=colour, alpha=0.2, linewidth=0)
         axes[1].plot(times_s, values(lambda item: item.closing_speed_mps * KMH_PER_MPS), **style)
         axes[2].plot(times_s, values(lambda item: _short(item.ttc_range_s)), **style)
         by_scale = values(lambda item: _short(item.ttc_scale_s))
         axes[2].plot(times_s, by_scale, color=colour, linewidth=1, linestyle=":")
-        farthest_m = max([farthest_m, *(value for value in high if not math.isnan(value))])
+        farthest_m = max(farthest_m, float(np.nanmax(ranges_m + stds_m)))
     axes[0].set_ylim(0, min(farthest_m or _EMPTY_RANGE_M, 2 * _EMPTY_RANGE_M) * 1.05)
     axes[2].set_ylim(0, _LONGEST_TTC_S * 1.05)
     axes[3].set_ylim(0, _HARDEST_MPS2 * 1.05)

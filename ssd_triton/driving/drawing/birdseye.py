@@ -15,7 +15,7 @@ from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
 from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
 from ssd_triton.driving.drawing.objects import seconds
-from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, label_colour
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, label_colour, reported_object
 from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 from ssd_triton.media.drawing.canvas import (
     INK,
@@ -238,7 +238,7 @@ class BirdsEyeView:
 
     def _draw_captions(self, panel: UInt8Array, decision: FrameDecision) -> None:
         size_px, height_px = self._text_px, panel.shape[0]
-        speed_mps, obstacle = decision.ego.speed_mps, decision.obstacle
+        speed_mps, obstacle = decision.ego.speed_mps, reported_object(decision)
         speed = "speed unknown" if speed_mps is None else f"{speed_mps * KMH_PER_MPS:.0f} km/h"
         times = "TTC -"
         if obstacle is not None:
@@ -260,6 +260,8 @@ def _demand(decision: FrameDecision) -> str:
     """What the decision is about, in words: the cause of the state, or else the deceleration to avoid the obstacle."""
     cause = decision.cause
     if cause is not None:
+        if cause.held:
+            return "held"
         if cause.unit == "s":
             return f"{cause.value:.1f} s left, limit {cause.threshold:.1f} s"
         return "too late to stop" if math.isinf(cause.value) else f"needs {cause.value:.1f} m/s²"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
-from ssd_triton.driving.drawing.state_colours import label_colour, object_colour
+from ssd_triton.driving.drawing.state_colours import label_colour, object_colour, reported_object
 from ssd_triton.media.drawing.boxes import draw_box, draw_label, inside, place_label, visible_part
 from ssd_triton.media.drawing.canvas import (
     MUTED,
@@ -29,7 +29,7 @@ def draw_objects(
     """Draw the boxes of tracked objects with their labels.
 
     Objects in the corridor are emphasised. Objects not detected in this frame have a thin box at their last position.
-    Labels keep off other boxes. Those without room are shortened, and then left out, but for the obstacle's.
+    Labels keep off other boxes. Those without room are shortened, and then left out, but for the reported object's.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.
@@ -38,8 +38,8 @@ def draw_objects(
         kept_free: Places in it that labels must not take.
     """
     shown = [(item, box) for item in decision.objects if (box := visible_part(item.box_xyxy, canvas)) is not None]
-    reported = None if decision.obstacle is None else decision.obstacle.track_id
-    shown.sort(key=lambda pair: (pair[0].track_id != reported, not pair[0].in_corridor, pair[0].range_m))
+    reported = reported_object(decision)
+    shown.sort(key=lambda pair: (pair[0] is not reported, not pair[0].in_corridor, pair[0].range_m))
     for item, box in reversed(shown):
         colour = object_colour(item, decision)
         if item.unseen_s > 0:
@@ -50,7 +50,7 @@ def draw_objects(
     taken = [*kept_free]
     boxes = [Rectangle(*map(round, box)) for _, box in shown]
     for index, (item, box) in enumerate(shown):
-        is_reported, short = item.track_id == reported, f"#{item.track_id} {item.range_m:.0f} m"
+        is_reported, short = item is reported, f"#{item.track_id} {item.range_m:.0f} m"
         others = boxes[:index] + boxes[index + 1 :]
         tries = [(describe(item), taken + others), (short, taken + others)]
         if is_reported:
