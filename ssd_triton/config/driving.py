@@ -14,14 +14,14 @@ class CameraConfig(Section):
 
     file: Path | None = None
     """camera file of 'ssd-triton calibrate' or of cameras/; it replaces the numbers"""
-    horizontal_fov_deg: float = Field(default=60, gt=0, lt=180)
-    """angle between the left and the right edge of the image"""
+    horizontal_fov_deg: float | None = Field(default=None, gt=0, lt=180)
+    """angle between the left and the right edge of the image; none: 60° along the longer side, a guess"""
     height_m: float = Field(default=1.3, gt=0, le=100)
     """height of the lens above the road"""
-    pitch_deg: float = Field(default=0, gt=-45, lt=45)
-    """pitch of the camera; positive looks down"""
+    pitch_deg: float | None = Field(default=None, gt=-45, lt=45)
+    """pitch of the camera; positive looks down; none: 0, and 'demo' estimates pitch and yaw from the drive"""
     yaw_deg: float = Field(default=0, gt=-45, lt=45)
-    """yaw of the camera; positive looks to the right of the car's heading"""
+    """yaw of the camera beside a given pitch; positive looks to the right of the car's heading"""
 
 
 class BrakingConfig(Section):

@@ -180,6 +180,9 @@ class DemoConfig(Section):
     """most frames in flight in real time; with more of them, each one waits longer"""
     max_age_s: Seconds = 1.0
     """age at which frames are dropped in real time, and answers are ignored"""
+    min_rate_hz: float = Field(default=9, gt=0, le=1000)
+    """decisions a second below which the demo calls itself DEGRADED: scenarios are judged at 10 and 20, and a tenth is
+    for jitter"""
     server_deadline_s: Seconds = 30
     """time without any answer after which the run ends"""
     assumed_latency_s: float = Field(default=0.1, ge=0, le=60)

@@ -1,23 +1,20 @@
-"""Scenarios as video files with their ground truth, and the default clip of the demonstration."""
+"""Scenarios as video files with their ground truth."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.common.files import atomic_output, relative_to_cwd
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.common.progress import progress
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
-from ssd_triton.driving.camera import Camera, configured_camera
+from ssd_triton.driving.camera import Camera
 from ssd_triton.media.video.writer import VideoWriter
-from ssd_triton.simulation.catalogue import DEFAULT_NAME, find_scenario
 from ssd_triton.simulation.rendering.renderer import Renderer, check_camera, find_weather
 from ssd_triton.simulation.run import Run, judge
 from ssd_triton.simulation.scenario import Scenario
@@ -28,15 +25,8 @@ from ssd_triton.simulation.visible_targets import visible_targets
 DEFAULT_SIZE_PX = (1280, 720)
 DEFAULT_FPS = 20.0
 DEFAULT_LATENCY_S = 0.1
-_DEFAULT_SEED = 12
 _LEAST_NOISE_PX = 0.25
 """Least noise that tracking expects, since its filters divide by it."""
-
-_PACKAGE = Path(__file__).parents[1]
-CODE_FOLDERS = tuple(
-    _PACKAGE / name for name in ("simulation", "simulation/rendering", "driving/camera", "driving/braking")
-)
-"""Folders of the code that the default clip depends on."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +38,14 @@ class Clip:
         table: CSV file with a row for every frame and target.
         ego_table: CSV file of the ego's speed and yaw rate.
         annotations: COCO file; None when none was requested.
-        run: The run that it shows; None for a clip that existed before.
+        run: The run that it shows.
     """
 
     path: Path
     table: Path
     ego_table: Path
     annotations: Path | None
-    run: Run | None
+    run: Run
 
     def __str__(self) -> str:
         """A line for each file, and the result of the drive."""
@@ -66,9 +56,7 @@ class Clip:
         ]
         if self.annotations is not None:
             lines.append(f"annotations  {relative_to_cwd(self.annotations)}")
-        if self.run is not None:
-            lines += _describe(self.run)
-        return "\n".join(lines)
+        return "\n".join([*lines, *_describe(self.run)])
 
 
 def _describe(run: Run) -> list[str]:
@@ -176,43 +164,3 @@ def pipeline_controller(
         return state
 
     return decide
-
-
-def default_clip(path: Path, config: Config, labels: Sequence[str]) -> Clip:
-    """The default clip of the demo, in closed loop; rendered only when missing or made by other code or settings.
-
-    Args:
-        path: The video; its fingerprint (``.json``) and the tables of :func:`render_clip` are written beside it.
-        config: The clip depends on ``camera``, ``world``, ``braking`` and ``tracking``.
-        labels: Class names by id.
-
-    Raises:
-        UserError: As for :func:`render_clip`.
-    """
-    fingerprint_path, fingerprint = path.with_suffix(".json"), _fingerprint(config)
-    table, ego_table = _tables(path)
-    known = fingerprint_path.read_text(encoding="utf-8") if fingerprint_path.is_file() else None
-    if known == fingerprint and all(file.is_file() for file in (path, table, ego_table)):
-        return Clip(path, table, ego_table, None, None)
-    fingerprint_path.unlink(missing_ok=True)
-    camera = configured_camera(config.camera, DEFAULT_SIZE_PX)
-    clip = render_clip(find_scenario(DEFAULT_NAME), path, camera, config, labels, seed=_DEFAULT_SEED, closed_loop=True)
-    with atomic_output(fingerprint_path) as temporary:
-        temporary.write_text(fingerprint, encoding="utf-8")
-    return clip
-
-
-def _fingerprint(config: Config) -> str:
-    """Digest of the default clip's inputs: the code that simulates, decides and draws, and its settings."""
-    digest = hashlib.sha256()
-    for folder in CODE_FOLDERS:
-        for source in sorted(folder.glob("*.py")):
-            digest.update(source.name.encode())
-            digest.update(source.read_bytes())
-    if config.camera.file is not None and config.camera.file.is_file():
-        digest.update(config.camera.file.read_bytes())
-    sections = {
-        name: getattr(config, name).model_dump(mode="json") for name in ("camera", "braking", "tracking", "simulation")
-    }
-    digest.update(json.dumps(sections, sort_keys=True).encode())
-    return json.dumps({"sha256": digest.hexdigest()})

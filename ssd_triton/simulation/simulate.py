@@ -102,13 +102,12 @@ def simulate(
         raise SimulationError(f"got {fps:g} fps, expected more than 0 and at most {_MAX_FPS:g}; change --fps")
     if not 0 <= latency_s < math.inf:
         raise SimulationError(f"got a latency of {latency_s:g} s, expected at least 0; change --latency-s")
-    drive = _Drive(
+    drive = Drive(
         scenario,
         camera,
         settings,
         front_overhang_m=front_overhang_m,
-        latency_s=latency_s,
-        disturbance=disturbance or Disturbance(),
+        disturbance=disturbance,
     )
     rng = np.random.default_rng(seed)
     detect = observer or NoisyDetector(labels, (disturbance and disturbance.noise) or settings.noise, rng)
@@ -121,12 +120,26 @@ def simulate(
         frames.append(drive.snapshot())
         if controller is not None:
             states.append(controller(frames[-1].time_s, detect(frames[-1]), frames[-1].ego_motion))
-            drive.demand(states[-1] is State.BRAKE)
+            drive.demand(states[-1] is State.BRAKE, frames[-1].time_s + latency_s)
     return _finish(scenario, seed, frames, states, drive)
 
 
-class _Drive:
-    """The state of a drive, advanced in fixed steps."""
+class Drive:
+    """The state of a drive, advanced in fixed steps.
+
+    Args:
+        scenario: The scenario.
+        camera: As calibrated; the ego's pitch and the disturbance are added.
+        settings: Ego, brakes, time step.
+        front_overhang_m: From the camera to the front bumper.
+        disturbance: Errors to add; None adds none.
+
+    Attributes:
+        contact: The first contact; it ends the drive.
+        min_gap_m: Least distance between the outlines of the ego and any target so far.
+        standing_s: Time since the ego braked to standstill.
+        max_deceleration_mps2: The ego's hardest braking so far.
+    """
 
     def __init__(
         self,
@@ -135,11 +148,10 @@ class _Drive:
         settings: SimulationConfig,
         *,
         front_overhang_m: float,
-        latency_s: float,
-        disturbance: Disturbance,
+        disturbance: Disturbance | None = None,
     ) -> None:
         self._scenario, self._camera, self._settings = scenario, camera, settings
-        self._latency_s, self._disturbance = latency_s, disturbance
+        self._disturbance = disturbance or Disturbance()
         self.front_overhang_m = front_overhang_m
         self._brakes, self._pitch = Brakes(settings.brakes), EgoPitch(settings.pitch)
         self._demands: list[tuple[float, bool]] = []
@@ -158,9 +170,9 @@ class _Drive:
         """Time since the start; steps are counted so that rounding does not accumulate."""
         return self._steps * self._settings.step_s
 
-    def demand(self, brake: bool) -> None:
-        """Schedule the decision on the present frame to reach the brakes after the latency."""
-        self._demands.append((self.time_s + self._latency_s, brake))
+    def demand(self, brake: bool, time_s: float) -> None:
+        """Have a decision reach the brakes at a time, not before the ones demanded earlier."""
+        self._demands.append((time_s, brake))
 
     def advance_to(self, time_s: float) -> None:
         """Advance to the step nearest to a time, or to the first contact."""
@@ -240,7 +252,7 @@ class _Drive:
                 self.contact = Contact(self.time_s, index, closing)
 
 
-def _finish(scenario: Scenario, seed: int, frames: list[Snapshot], states: list[State], drive: _Drive) -> Run:
+def _finish(scenario: Scenario, seed: int, frames: list[Snapshot], states: list[State], drive: Drive) -> Run:
     def first(wanted: State) -> tuple[float | None, float | None]:
         for frame, state in zip(frames, states, strict=False):
             if state >= wanted:

@@ -97,17 +97,25 @@ def raw_stream(clip: Path) -> bytes:
 
 
 def demo_settings(
-    config: Config, labels: tuple[str, ...], *, real_time: bool = False, ego: EgoSource | None = None, **demo: object
+    config: Config,
+    labels: tuple[str, ...],
+    *,
+    real_time: bool = False,
+    ego: EgoSource | None = None,
+    camera: Camera = CAMERA,
+    assumed: str = "",
+    **demo: object,
 ) -> DemoSettings:
     return DemoSettings(
         labels=labels,
-        camera=CAMERA,
+        camera=camera,
         ego=ego or ConstantEgo(EgoMotion(15.0)),
         braking=config.braking,
         tracking=config.tracking,
         demo=config.demo.model_copy(update=demo),
         in_flight=4,
         real_time=real_time,
+        assumed=assumed,
     )
 
 
@@ -122,7 +130,11 @@ def run(
     **demo: object,
 ) -> DemoSummary:
     """Run the demo on a clip; its files are out.* beside it."""
-    settings = demo_settings(config, labels, real_time=real_time, ego=ego, **demo)
+    return run_with(demo_settings(config, labels, real_time=real_time, ego=ego, **demo), clip, detector)
+
+
+def run_with(settings: DemoSettings, clip: Path, detector: FrameDetector) -> DemoSummary:
+    """Run the demo on a clip with other settings."""
     output = clip.with_name("out.mp4")
     with open_demo_source(str(clip), output=output, image_folder_fps=10) as source:
         return run_demo(source, detector, open_demo_writer(source, output, "ultrafast"), settings)

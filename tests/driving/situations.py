@@ -11,7 +11,7 @@ from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
 from ssd_triton.driving.drawing.status_bar import RunStatus, StageRate
 
-RATES = [StageRate("read", 2.0, 500.0), StageRate("detect x4", 80.0, 50.0), StageRate("pipeline", None, None)]
+RATES = [StageRate("read", 2.0, 500.0), StageRate("detect", 80.0, 50.0), StageRate("pipeline", None, None)]
 STATUS = RunStatus(RATES, latency_ms=93.0, latency_is_measured=True, dropped_frames=3, frames_without_data=1)
 
 

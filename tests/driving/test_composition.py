@@ -15,7 +15,7 @@ from tests.media.pictures import GREY, grey_image, of_colour, one
 
 
 def scene_of(config: Config, size_px: tuple[int, int]) -> FrameComposer:
-    return FrameComposer(Camera.from_fov(size_px, 60, 1.3), config.braking, config.tracking, config.demo.view_range_m)
+    return FrameComposer(Camera.from_fov(size_px, 60, 1.3), config.braking, config.demo.view_range_m)
 
 
 SIZES_PX = [(640, 360), (1280, 720), (1242, 375), (960, 540), (333, 111), (64, 48)]

@@ -201,8 +201,9 @@ def test_the_reason_has_words_and_figures(truth: Config, labels: tuple[str, ...]
     driver.drive(Target("hatchback", 48.5), speed_mps=50 * KMH)
     decision = next(item for item in driver.decisions if item.state is BRAKE)
     assert decision.obstacle is not None
-    assert decision.reason.startswith(f"car at {decision.obstacle.range_m:.1f} m, closing at ")
-    assert "s to collision: requires " in decision.reason
+    assert decision.reason.startswith(f"car #1 at {decision.obstacle.range_m:.1f} m, closing at ")
+    assert decision.cause is not None and not decision.cause.held
+    assert f"requires {decision.cause.value:.1f} m/s², limit {decision.cause.threshold:.1f}" in decision.reason
     assert decision.required_deceleration_mps2 is not None and decision.required_deceleration_mps2 >= 5.0
 
 

@@ -64,7 +64,7 @@ def test_events_hold_the_evidence(approached: DemoSummary) -> None:
     assert brake["ego_speed_kmh"] == pytest.approx(54.0)
     assert brake["latency_s"] == pytest.approx(0.1)
     assert not brake["latency_is_measured"]
-    assert "car at" in str(brake["reason"])
+    assert "car #1 at" in str(brake["reason"])
 
 
 def test_the_timeline_shows_the_states_and_the_curves(approached: DemoSummary) -> None:
@@ -78,7 +78,7 @@ def test_the_timeline_shows_the_states_and_the_curves(approached: DemoSummary) -
     bands["brake"] = (red > 240) & (green < 210) & (blue < 210)
     for name, band in bands.items():
         assert band.mean() > 0.02, name
-    assert ((blue > 180) & (red < 80) & (green < 130)).sum() > 500
+    assert ((blue > 150) & (red < 60) & (green < 140)).sum() > 500
 
 
 def test_the_speed_may_come_from_a_record(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:

@@ -11,16 +11,17 @@ import pytest
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
-from ssd_triton.driving.braking.decision import FrameDecision
+from ssd_triton.driving.braking.decision import Cause, FrameDecision
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
 from ssd_triton.driving.drawing.corridor import draw_corridor
+from ssd_triton.driving.drawing.notices import Notice, draw_notices
 from ssd_triton.driving.drawing.objects import describe, draw_objects, draw_others
 from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS
 from ssd_triton.driving.drawing.status_bar import draw_status, status_height_px
 from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges, trigger_ranges
-from ssd_triton.media.drawing.canvas import Rectangle
+from ssd_triton.media.drawing.canvas import MUTED, Rectangle
 from tests.driving.situations import STATUS, at, decided, thing
 from tests.media.pictures import CAR, GREY, PERSON, changed, grey_image, of_colour
 
@@ -35,6 +36,7 @@ from tests.media.pictures import CAR, GREY, PERSON, changed, grey_image, of_colo
         ({"ttc_s": 500.0}, "#3 car 18.4 ± 1.2 m"),
         ({"disagreement": True}, "#3 car 18.4 ± 1.2 m · TTC 3.4 s by range, 3.6 s by scale!"),
         ({"disagreement": True, "ttc_range_s": None}, "#3 car 18.4 ± 1.2 m · TTC - by range, 3.6 s by scale!"),
+        ({"in_corridor": False}, "#3 car 18 m"),
         ({"ttc_s": None, "unseen_s": 0.25}, "#3 car 18.4 ± 1.2 m · unseen 0.2 s"),
     ],
 )
@@ -93,7 +95,7 @@ def test_the_figures_of_the_run_stand_at_the_lower_edge(size_px: tuple[int, int]
 def test_the_figures_of_the_run() -> None:
     assert STATUS.parts() == [
         "read 2.0 ms",
-        "detect x4 80.0 ms",
+        "detect 80.0 ms",
         "- fps",
         "latency 93 ms",
         "dropped 3",
@@ -196,6 +198,28 @@ def test_a_disagreement_is_flagged_by_a_colour_of_its_own() -> None:
     assert DISAGREEMENT not in STATE_COLOURS.values()
 
 
+def test_labels_keep_off_other_boxes() -> None:
+    """The label of a parked car has its usual place on a far one: it is drawn elsewhere."""
+    far, parked = (60.0, 60.0, 100.0, 78.0), (70.0, 80.0, 140.0, 140.0)
+    both = [thing(box_xyxy=box, track_id=number, in_corridor=False) for number, box in enumerate((far, parked), 1)]
+    drawn = objects_of(decided(State.SAFE, *both))
+    assert (drawn[64:74, 64:96] == GREY).all()
+    assert of_colour(drawn, MUTED)[82:96, 74:138].mean() > 0.2
+
+
+def test_notices_lie_below_the_banner_and_keep_their_places() -> None:
+    drawn = grey_image(640, 360).copy()
+    notices = [Notice("REPLAY", "a recording"), Notice("UNCALIBRATED", "no lane lines that meet", "pitch 1.0 ± 3.0°")]
+    places = draw_notices(drawn, notices)
+    assert len(places) == 2
+    assert not places[0].overlaps(places[1])
+    assert places[0].top >= banner_height_px(360)
+    rows, columns = np.nonzero(changed(drawn, grey_image(640, 360)))
+    assert places[0].top - 2 <= rows.min() <= rows.max() <= places[1].bottom + 2
+    assert columns.max() <= places[1].right + 2
+    assert of_colour(drawn, STATE_COLOURS[State.WARN])[places[1].top : places[1].bottom].any()
+
+
 @pytest.mark.parametrize("top", [-20.0, 5.0, 40.0, 120.0])
 def test_labels_keep_to_their_room(top: float) -> None:
     obstacle = thing(box_xyxy=(120.0, top, 200.0, top + 50))
@@ -226,3 +250,15 @@ def test_what_is_not_followed_has_a_thin_box() -> None:
     touched = changed(grey_image(), drawn)
     assert touched[:, 15:65].any()
     assert not touched[:, 70:].any()
+
+
+def test_a_state_marks_the_object_of_its_cause_and_not_the_nearest_one() -> None:
+    """A hold is about what called for it, whatever else is in the corridor by then."""
+    near, braked_for = thing(track_id=1, box_xyxy=(20, 90, 90, 150)), thing(track_id=2, range_m=30.0)
+    cause = Cause(State.BRAKE, 0.5, 2, "car", "range", 6.0, 5.0, "m/s²", 0.0, 30.0, 8.0, held=True)
+    decision = replace(decided(State.BRAKE, near, braked_for, obstacle=near), cause=cause)
+    red = of_colour(objects_of(decision), STATE_COLOURS[State.BRAKE])
+    assert red[100:140, 119:122].any(axis=1).all()
+    assert not red[100:140, 10:100].any()
+    gone = replace(decision, objects=(near,))
+    assert not of_colour(objects_of(gone), STATE_COLOURS[State.BRAKE]).any()

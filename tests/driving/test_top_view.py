@@ -21,7 +21,7 @@ EMPTY = decided(State.SAFE, speed_mps=None)
 
 def panel_of(*decisions: FrameDecision, range_m: float = 60.0, height_px: int = HEIGHT_PX) -> UInt8Array:
     """The panel after some frames."""
-    view = BirdsEyeView(height_px, range_m, bearing_std_rad=0.002)
+    view = BirdsEyeView(height_px, range_m)
     panel = np.zeros((height_px, panel_width_px(height_px), 3), np.uint8)
     for decision in decisions:
         view.draw(panel, decision, None)
@@ -57,7 +57,7 @@ def test_objects_beyond_the_panel_are_cut_off(position: tuple[float, float]) -> 
 
 def test_uncertainty_is_drawn_to_scale() -> None:
     def extent_px(std_m: float) -> int:
-        sure = at(30.0, 6.0, range_std_m=0.01, closing_speed_mps=0.0, in_corridor=False)
+        sure = at(30.0, 6.0, range_std_m=0.01, closing_speed_mps=0.0)
         unsure = replace(sure, range_std_m=std_m)
         rows = changed(panel_of(decided(State.SAFE, sure)), panel_of(decided(State.SAFE, unsure))).any(axis=1)
         return int(np.ptp(np.flatnonzero(rows)))
@@ -67,7 +67,7 @@ def test_uncertainty_is_drawn_to_scale() -> None:
 
 def test_arrows_point_where_objects_go() -> None:
     def centre(**changes: object) -> tuple[float, float]:
-        still = at(30.0, 0.0, closing_speed_mps=0.0, in_corridor=False)
+        still = at(30.0, 0.0, closing_speed_mps=0.0)
         moving = replace(still, **changes)  # type: ignore[arg-type]
         rows, columns = np.nonzero(changed(panel_of(decided(State.SAFE, still)), panel_of(decided(State.SAFE, moving))))
         return float(rows.mean()), float(columns.mean())
@@ -80,7 +80,7 @@ def test_arrows_point_where_objects_go() -> None:
 
 def test_trails_show_where_objects_were_and_end() -> None:
     def frame(time_s: float, forward_m: float) -> FrameDecision:
-        return decided(State.SAFE, at(forward_m, 6.0, in_corridor=False), time_s=time_s, speed_mps=None)
+        return decided(State.SAFE, at(forward_m, 6.0), time_s=time_s, speed_mps=None)
 
     fresh = panel_of(frame(1.0, 20.0))
     trail = changed(fresh, panel_of(frame(0.0, 30.0), frame(0.5, 25.0), frame(1.0, 20.0)))

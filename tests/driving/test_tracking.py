@@ -139,7 +139,7 @@ def test_size_mends_a_wrong_pitch(
     found = detections_of(CAMERA.with_pitch(pitch_error_deg), labels, car)
     [item] = observe(found, labels, CAMERA, config.tracking.with_box_noise(2, 0), [3])
     size = config.tracking.object_sizes["car"].model_copy(update={"overhang_m": 0.0})
-    ranging = RangeFilter(item, EgoMotion(), size, CAMERA.height_m, config.tracking)
+    ranging = RangeFilter(item, EgoMotion(), size, CAMERA, config.tracking)
     for _ in range(20):
         ranging.predict(0.05, EgoMotion())
         ranging.update(item)
@@ -160,7 +160,7 @@ def test_closing_speed_and_both_times_to_collision(config: Config, labels: tuple
         [item] = observe(found, labels, CAMERA, tracking, [3])
         if ranging is None or scale is None:
             size = tracking.object_sizes["car"].model_copy(update={"overhang_m": 0.0})
-            ranging = RangeFilter(item, motion, size, CAMERA.height_m, tracking)
+            ranging = RangeFilter(item, motion, size, CAMERA, tracking)
             scale = ScaleFilter(item, use_width=True)
         else:
             ranging.predict(0.05, motion)
@@ -177,7 +177,7 @@ def test_closing_speed_and_both_times_to_collision(config: Config, labels: tuple
 def test_the_ego_brakes_is_not_the_object_speeding_up(config: Config, labels: tuple[str, ...]) -> None:
     [item] = seen(config, labels, ("car", 0.9, (450, 290, 550, 350)))
     size = config.tracking.object_sizes["car"]
-    ranging = RangeFilter(item, EgoMotion(20.0), size, CAMERA.height_m, config.tracking)
+    ranging = RangeFilter(item, EgoMotion(20.0), size, CAMERA, config.tracking)
     before = ranging.closing_speed_mps
     ranging.predict(0.1, EgoMotion(19.0))
     assert ranging.closing_speed_mps == pytest.approx(before - 1.0, abs=1e-6)

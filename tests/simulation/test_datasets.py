@@ -15,7 +15,7 @@ from ssd_triton.config import Config
 from ssd_triton.driving.braking.ego import load_ego_csv
 from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.simulation import find_scenario, scenarios
-from ssd_triton.simulation.clip import CODE_FOLDERS, render_clip
+from ssd_triton.simulation.clip import render_clip
 from ssd_triton.simulation.dataset import write_dataset
 from tests.conftest import assert_one_line_error, assert_wrong_usage
 from tests.simulation.helpers import SMALL
@@ -80,10 +80,6 @@ def test_refusals_of_the_tool(run_main, tmp_path: Path, arguments: list[str], wo
     result = run_main("tools/render_scenario.py", *arguments, "--output", tmp_path / "no.mp4")
     assert_one_line_error(result, *words)
     assert not list(tmp_path.glob("*.mp4"))
-
-
-def test_the_default_clip_depends_on_code_that_exists() -> None:
-    assert all(list(folder.glob("*.py")) for folder in CODE_FOLDERS)
 
 
 def test_a_rate_of_nothing_is_wrong_usage(run_main) -> None:  # noqa: ANN001  # type: ignore[no-untyped-def]

@@ -2,15 +2,16 @@
 
 Detections come from a Triton server. Written are a video with the state and its reason, the road from above and the
 times of all stages; a plot of range, speed, time to collision and state over time; and every decision with its evidence
-as JSON lines. Without --video, the drive is a rendered scenario. The road is taken to be flat: a demonstration, not a
-safety system.
+as JSON lines. Without --video, the drive is a rendered scenario whose car reacts to the decisions. Without --camera and
+--pitch-deg, the drive itself calibrates the camera. The road is taken to be flat: a demonstration, not a safety system.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,11 @@ from ssd_triton.config import CameraConfig, Config
 
 if TYPE_CHECKING:
     from ssd_triton.driving.braking.ego import EgoSource
+    from ssd_triton.driving.camera import Camera
+    from ssd_triton.media.video import VideoSource
+    from ssd_triton.simulation.rendered_drive import RenderedDrive
 
 EXAMPLE = "ssd-triton demo --serve --video clip.mp4 --ego-speed-kmh 50"
-DEFAULT_CLIP = "default_clip.mp4"
-"""Name of the rendered clip, in the folder of the output."""
 _CAMERA = ("horizontal_fov_deg", "height_m", "pitch_deg", "yaw_deg")
 _BRAKING = ("ego_speed_kmh", "reaction_time_s", "deceleration_mps2", "warning_lead_time_s", "corridor_half_width_m")
 
@@ -70,33 +72,38 @@ def run(args: argparse.Namespace, config: Config) -> int:
     """Make the video; exit code 130 when Ctrl-C ended it early, 1 when the server or the source did."""
     from ssd_triton.common.labels import load_labels
     from ssd_triton.driving.braking.ego import RecordedEgo
-    from ssd_triton.driving.camera import configured_camera
-    from ssd_triton.driving.demo.output import open_demo_source, open_demo_writer
+    from ssd_triton.driving.demo.output import open_demo_writer
     from ssd_triton.driving.demo.run import DemoSettings, run_demo
     from ssd_triton.media.video.window import Window
     from ssd_triton.serving.connect import connect
 
-    camera, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
-    video, output = config.demo.video, config.demo.output
-    if video is None:
-        video, own_ego = _default_input(config, labels)
-        ego = ego if args.no_ego_speed else own_ego
+    mounting, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
-    with open_demo_source(str(video), output=output, image_folder_fps=config.demo.image_folder_fps) as source:
+    with _open_drive(mounting, config, real_time=args.real_time) as (source, camera, car):
+        if car is not None and not args.no_ego_speed:
+            ego = car
         if isinstance(ego, RecordedEgo) and source.frame_count:
             ego.check_overlap(source.frame_count / source.fps)
         settings = DemoSettings(
             labels=labels,
-            camera=configured_camera(camera, source.size_px),
+            camera=camera,
             ego=ego,
             braking=config.braking,
             tracking=config.tracking,
             demo=config.demo,
             in_flight=config.client.in_flight,
             real_time=args.real_time,
+            closed_loop=car,
+            assumed="" if car is not None else _assumed(mounting),
         )
-        writer = open_demo_writer(source, output, config.demo.x264_preset)
+        writer = open_demo_writer(source, config.demo.output, config.demo.x264_preset)
         window = Window("ssd-triton") if args.display else None
+        if settings.assumed:
+            logging.warning(
+                "%s, and ranges are as wrong as it is; give --horizontal-fov-deg, or a --camera file of 'ssd-triton "
+                "calibrate'",
+                settings.assumed,
+            )
         # A recorded drive can wait for a server that comes back; what happens now cannot.
         waits = not (args.real_time or source.is_live)
         retry_s = config.demo.server_deadline_s if waits else None
@@ -116,7 +123,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def camera_settings(args: argparse.Namespace, config: Config) -> CameraConfig:
-    """The camera in force.
+    """The settings of the camera in force.
 
     Raises:
         UserError: There is a camera file, and flags contradict it.
@@ -152,12 +159,30 @@ def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
     return ConstantEgo(EgoMotion(config.braking.ego_speed_kmh / KMH_PER_MPS))
 
 
-def _default_input(config: Config, labels: Sequence[str]) -> tuple[Path, EgoSource]:
-    """The clip that the project renders itself, and the motion of its car; it is rendered again only when needed."""
-    from ssd_triton.driving.braking.ego import load_ego_csv
-    from ssd_triton.simulation.clip import default_clip
+@contextmanager
+def _open_drive(
+    mounting: CameraConfig, config: Config, *, real_time: bool
+) -> Iterator[tuple[VideoSource, Camera, RenderedDrive | None]]:
+    """The source of the frames, its camera, and the car where the drive is rendered."""
+    from ssd_triton.driving.camera import configured_camera
+    from ssd_triton.driving.camera.self_calibration import presumed
+    from ssd_triton.driving.demo.output import open_demo_source
+    from ssd_triton.simulation.rendered_drive import open_default_drive
 
-    path = config.demo.output.parent / DEFAULT_CLIP
-    logging.info("no clip given: %s is drawn by the scenario simulator", relative_to_cwd(path))
-    clip = default_clip(path, config, labels)
-    return clip.path, load_ego_csv(clip.ego_table, config.demo.max_ego_gap_s)
+    if config.demo.video is None:
+        logging.info("no clip given: a drive is rendered, and its car reacts to the decisions")
+        car = open_default_drive(config, real_time=real_time)
+        yield car, car.camera, car
+        return
+    fps = config.demo.image_folder_fps
+    with open_demo_source(str(config.demo.video), output=config.demo.output, image_folder_fps=fps) as source:
+        camera = configured_camera(mounting, source.size_px)
+        if mounting.file is None and mounting.pitch_deg is None:
+            camera = presumed(camera)
+        yield source, camera, None
+
+
+def _assumed(camera: CameraConfig) -> str:
+    """What of the camera is a guess that no drive can correct."""
+    is_guess = camera.file is None and camera.horizontal_fov_deg is None
+    return "field of view of 60° assumed" if is_guess else ""

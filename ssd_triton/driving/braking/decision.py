@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
@@ -68,6 +71,48 @@ class TrackedObject:
     unseen_s: float
 
 
+CauseKind = Literal["range", "scale", "onset", "lateral"]
+"""Evidence for a state.
+
+``range``: required deceleration by range and closing speed; ``scale``: time to collision by the growth of the image;
+``onset``: required deceleration behind a vehicle that has begun to brake hard; ``lateral``: required deceleration for
+an object that is about to enter the corridor.
+"""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the state is WARN or BRAKE: one object, one figure and the threshold that it passed.
+
+    Attributes:
+        state: The state that it called for.
+        time_s: Time of the frame that it describes; for a hold, the last frame that called for the state.
+        track_id: The object's track.
+        class_name: Its class.
+        kind: The evidence.
+        value: The figure: m/s² that are required, or s to collision.
+        threshold: The limit in force: reached from below by m/s², from above by s.
+        unit: ``m/s²`` or ``s``.
+        ahead_s: The value is what will be due so many seconds later; 0 for BRAKE.
+        range_m: Range of the object then.
+        closing_speed_mps: Its closing speed then.
+        held: Whether the state only lasts, and nothing calls for it now.
+    """
+
+    state: State
+    time_s: float
+    track_id: int
+    class_name: str
+    kind: CauseKind
+    value: float
+    threshold: float
+    unit: Literal["m/s²", "s"]
+    ahead_s: float
+    range_m: float
+    closing_speed_mps: float
+    held: bool = False
+
+
 @dataclass(frozen=True)
 class FrameDecision:
     """The decision on a frame, and its reason.
@@ -76,7 +121,7 @@ class FrameDecision:
         time_s: Time of the frame.
         state: State shown to the driver.
         obstacle: The most urgent object in the corridor; None without one.
-        reason: Explanation with figures.
+        reason: Explanation with figures, rendered from ``cause`` where there is one.
         required_deceleration_mps2: Deceleration required to avoid the obstacle after latency and reaction; infinite
             when it is too late; None without an obstacle or without ego speed.
         time_to_collision_s: The obstacle's ``ttc_s``.
@@ -84,6 +129,7 @@ class FrameDecision:
         ego: The ego's motion.
         corridor: The ego's predicted path.
         latency_s: From camera to decision, as included in the reaction.
+        cause: Why the state is WARN or BRAKE; None in any other state. A hold keeps the cause that it began with.
     """
 
     time_s: float
@@ -96,3 +142,26 @@ class FrameDecision:
     ego: EgoMotion
     corridor: Corridor
     latency_s: float
+    cause: Cause | None = None
+
+
+def explain(cause: Cause, time_s: float) -> str:
+    """Render a cause in words and figures.
+
+    Args:
+        cause: The cause.
+        time_s: Time of the frame that shows it.
+    """
+    what = f"{cause.class_name} #{cause.track_id} at {cause.range_m:.1f} m"
+    if cause.closing_speed_mps > 0:
+        what += f", closing at {cause.closing_speed_mps * KMH_PER_MPS:.0f} km/h"
+    when = f" in {cause.ahead_s:.1f} s" if cause.ahead_s else ""
+    if cause.unit == "s":
+        figure = f"{cause.value:.1f} s to collision by image scale, limit {cause.threshold:.1f} s"
+    elif math.isinf(cause.value):
+        figure = f"too late to stop{when}"
+    else:
+        figure = f"requires {cause.value:.1f} m/s²{when}, limit {cause.threshold:.1f}"
+    note = {"onset": "; it brakes hard", "lateral": "; it enters the corridor"}.get(cause.kind, "")
+    held = f"held since {time_s - cause.time_s:.1f} s: " if cause.held else ""
+    return f"{held}{what}: {figure}{note}"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.corridor import Corridor
-from ssd_triton.driving.braking.decision import TrackedObject
+from ssd_triton.driving.braking.decision import Cause, CauseKind, TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset
 from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
@@ -79,6 +79,7 @@ class Hazard:
         required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.decision.FrameDecision`; None without ego
             speed.
         reason: Explanation with figures.
+        cause: What calls for ``wanted``; None for SAFE.
     """
 
     item: TrackedObject
@@ -87,6 +88,7 @@ class Hazard:
     urgent: bool
     required_deceleration_mps2: float | None
     reason: str
+    cause: Cause | None
 
     @property
     def urgency(self) -> tuple[State, State, float, float]:
@@ -210,7 +212,32 @@ def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingC
     in_way = item.in_corridor and not is_stationary and track.range.unmeasured_s <= LONGEST_UNMEASURED_S
     onset = track.onset_test.onset() if in_way and track.group == "vehicle" else NO_ONSET
     surely = item.surely_in_corridor
+    corridor_m = settings.corridor_half_width_m + item.width_m / 2
     wanted = level(1.0, in_corridor=surely) if in_way else State.SAFE
+    cause = None
+    if wanted > State.SAFE:
+        by_scale = ego.speed_mps is None
+        kind: CauseKind = "scale" if by_scale else "lateral" if abs(item.offset_m) > corridor_m else "range"
+        figure = _Thresholds(settings, ego.speed_mps, delay_s, 1.0)
+        braking, onset_calls = wanted is State.BRAKE, False
+        if braking and min(figure.level(distance_m, closing) for closing in estimates) is not State.BRAKE:
+            kind, onset_calls = "onset", True
+        ahead_s = 0.0 if braking else settings.warning_lead_time_s
+        closings = [_closing_by_onset(onset, ego)] if onset_calls else estimates
+        values = [figure.figure(distance_m, closing, ahead_s, high=not braking) for closing in closings]
+        cause = Cause(
+            wanted,
+            item.age_s,
+            item.track_id,
+            item.class_name,
+            kind,
+            (max if by_scale == braking else min)(values) if braking or by_scale else max(values),
+            figure.limit(ahead_s) * (settings.braking_ratio if onset_calls else 1.0),
+            "s" if by_scale else "m/s²",
+            ahead_s,
+            item.range_m,
+            item.closing_speed_mps,
+        )
     urgently = _brakes_hard(onset, ego, 1.0) or level(settings.urgent_ratio, in_corridor=surely) is State.BRAKE
     return Hazard(
         item=item,
@@ -219,6 +246,7 @@ def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingC
         urgent=wanted is State.BRAKE and urgently,
         required_deceleration_mps2=required,
         reason=_reason(item, required, delay_s),
+        cause=cause,
     )
 
 
@@ -293,20 +321,31 @@ class _Thresholds:
         if closing.speed_mps < _LEAST_CLOSING_MPS:
             return State.SAFE
         certain = closing.certainty > _CERTAIN_STD * min(self.ratio, 1.0)
-        if certain and self._is_due(distance_m, closing.speed_mps, closing.braking_mps2, 0.0):
+        if certain and self._is_due(distance_m, closing, 0.0, high=False):
             return State.BRAKE
         lead_s = self.settings.warning_lead_time_s
         likely = closing.certainty > _LIKELY_STD * min(self.ratio, 1.0)
-        soon = likely and self._is_due(distance_m, closing.high_speed_mps, closing.braking_mps2, lead_s)
+        soon = likely and self._is_due(distance_m, closing, lead_s, high=True)
         return State.WARN if soon else State.SAFE
 
-    def _is_due(self, distance_m: float, closing_mps: float, braking_mps2: float, ahead_s: float) -> bool:
-        """Whether the threshold of BRAKE will be reached within a time."""
+    def limit(self, ahead_s: float) -> float:
+        """The limit in force: m/s², or s to collision without ego speed."""
         if self.ego_mps is None:
-            return distance_m / closing_mps <= self.delay_s + ahead_s + self.settings.ttc_brake_s / self.ratio
-        approach = Approach(distance_m, self.ego_mps, closing_mps, braking_mps2)
-        limit_mps2 = self.settings.deceleration_mps2 * self.ratio
-        return approach.required_deceleration_mps2(self.delay_s + ahead_s) >= limit_mps2
+            return self.delay_s + ahead_s + self.settings.ttc_brake_s / self.ratio
+        return self.settings.deceleration_mps2 * self.ratio
+
+    def figure(self, distance_m: float, closing: _Closing, ahead_s: float, *, high: bool) -> float:
+        """The figure that the limit is for."""
+        closing_mps = closing.high_speed_mps if high else closing.speed_mps
+        if self.ego_mps is None:
+            return distance_m / closing_mps
+        approach = Approach(distance_m, self.ego_mps, closing_mps, closing.braking_mps2)
+        return approach.required_deceleration_mps2(self.delay_s + ahead_s)
+
+    def _is_due(self, distance_m: float, closing: _Closing, ahead_s: float, *, high: bool) -> bool:
+        """Whether the threshold of BRAKE will be reached within a time."""
+        figure, limit = self.figure(distance_m, closing, ahead_s, high=high), self.limit(ahead_s)
+        return figure <= limit if self.ego_mps is None else figure >= limit
 
 
 def _ttc_s(distance_m: float, closing_mps: float) -> float | None:

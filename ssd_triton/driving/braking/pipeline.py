@@ -18,9 +18,9 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.config import BrakingConfig, TrackingConfig
 from ssd_triton.driving.braking.corridor import Corridor
-from ssd_triton.driving.braking.decision import FrameDecision
+from ssd_triton.driving.braking.decision import Cause, FrameDecision, explain
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.hazard import assess, describe_track
+from ssd_triton.driving.braking.hazard import Hazard, assess, describe_track
 from ssd_triton.driving.braking.observation import observe
 from ssd_triton.driving.braking.state import State, StateMachine
 from ssd_triton.driving.braking.tracker import Tracker
@@ -62,10 +62,11 @@ class BrakingPipeline:
         for name in braking.classes:
             if name not in tracking.object_sizes:
                 raise ConfigError(f"braking.classes: got '{name}', which has no size; add it to tracking.object_sizes")
-        self._tracker = Tracker(camera.height_m, tracking)
+        self._tracker = Tracker(camera, tracking)
         self._states = StateMachine(
             braking.confirm_frames, braking.confirm_time_s, braking.hold_time_s, braking.warning_time_s
         )
+        self._causes: dict[State, Cause] = {}
         self._time_s: float | None = None
         self._data_s = -math.inf
         self._frames_with_data = 0
@@ -74,10 +75,22 @@ class BrakingPipeline:
         self.refused_frames = 0
         self.frames_without_data = 0
 
+    def set_camera(self, camera: Camera) -> None:
+        """Take a better calibration of the same camera; the tracks live on.
+
+        Raises:
+            ValueError: The camera is for images of another size.
+        """
+        if (camera.width_px, camera.height_px) != (self._camera.width_px, self._camera.height_px):
+            raise ValueError(f"camera: got {camera.width_px}x{camera.height_px} px, expected the size as before")
+        self._camera = camera
+        self._tracker.set_camera(camera)
+
     def reset(self) -> None:
         """Clear all tracks and states, as for a cut in the video; the counts stay."""
         self._time_s = None
         self._states.reset()
+        self._causes.clear()
         self._forget()
 
     def step(self, time_s: float, detections: Detections | None, ego: EgoMotion) -> FrameDecision:
@@ -150,23 +163,42 @@ class BrakingPipeline:
         if state is State.SAFE and self._frames_with_data < needed:
             return replace(frame, reason=f"starting: frame {self._frames_with_data} of {needed} needed for a decision")
         in_corridor = [hazard for hazard in hazards if hazard.item.in_corridor]
+        frame = replace(frame, state=state, cause=self._cause(frame.time_s, state, hazards))
         obstacle = max(in_corridor, key=lambda hazard: hazard.urgency, default=None)
-        held = f"held for up to {braking.hold_time_s:g} s; " if kept < state else ""
         if obstacle is None:
-            return replace(frame, state=state, reason=f"{held}nothing in the corridor")
+            return replace(frame, reason=_reason(frame, "nothing in the corridor"))
         return replace(
             frame,
-            state=state,
             obstacle=obstacle.item,
-            reason=held + obstacle.reason,
+            reason=_reason(frame, obstacle.reason),
             required_deceleration_mps2=obstacle.required_deceleration_mps2,
             time_to_collision_s=obstacle.item.ttc_s,
         )
 
+    def _cause(self, time_s: float, state: State, hazards: Sequence[Hazard]) -> Cause | None:
+        """The cause of a state: what calls for it in this frame, or else what called for it last."""
+        calling = [hazard for hazard in hazards if hazard.cause is not None and hazard.wanted >= state]
+        if calling:
+            cause = max(calling, key=lambda hazard: hazard.urgency).cause
+            if cause is not None:
+                self._causes[state] = replace(cause, time_s=time_s)
+        if state < State.WARN:
+            self._causes.clear()
+            return None
+        cause = self._causes.get(state)
+        return None if cause is None else replace(cause, held=not calling)
+
     def _without_data(self, frame: FrameDecision) -> FrameDecision:
         """Decide on a frame without data: WARN and BRAKE are held, but the frame is never SAFE."""
         held = self._states.held(frame.time_s)
-        return frame if held is State.SAFE else replace(frame, state=held, reason=f"held; {frame.reason}")
+        if held is State.SAFE:
+            return frame
+        frame = replace(frame, state=held, cause=self._cause(frame.time_s, held, ()))
+        return replace(frame, reason=f"{frame.reason}; {_reason(frame, 'held')}")
+
+
+def _reason(frame: FrameDecision, without_cause: str) -> str:
+    return without_cause if frame.cause is None else explain(frame.cause, frame.time_s)
 
 
 def gate_class_ids(labels: Sequence[str], classes: Collection[str]) -> frozenset[int]:

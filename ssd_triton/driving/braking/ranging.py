@@ -26,6 +26,7 @@ from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig, TrackingConfig
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation, group_of
+from ssd_triton.driving.camera import Camera
 
 RANGE, CLOSING, BRAKING, HEIGHT_ERROR, WIDTH_ERROR, PITCH_ERROR = range(6)
 
@@ -90,7 +91,7 @@ class RangeFilter:
         seen: The first observation.
         ego: The ego's motion.
         size: Usual size of the class.
-        camera_height_m: Height of the lens above the road.
+        camera: Its height and pitch uncertainty are used.
         settings: Noise.
         curvature_per_m: See :meth:`update`.
 
@@ -103,18 +104,18 @@ class RangeFilter:
         seen: Observation,
         ego: EgoMotion,
         size: ObjectSizeConfig,
-        camera_height_m: float,
+        camera: Camera,
         settings: TrackingConfig,
         *,
         curvature_per_m: float = 0.0,
     ) -> None:
         self._size = size
-        self._camera_height_m = camera_height_m
+        self._camera = camera
         self._settings = settings
         self._ego_speed_mps = ego.speed_mps
         self._walks = seen.class_name == "person"
-        raw = raw_ranges(seen, size, camera_height_m)
-        nearest_visible_m = camera_height_m / seen.lowest_direction if seen.lowest_direction > 0 else math.inf
+        raw = raw_ranges(seen, size, camera.height_m)
+        nearest_visible_m = camera.height_m / seen.lowest_direction if seen.lowest_direction > 0 else math.inf
         seen_m = raw.from_size_m or raw.from_ground_m or math.inf
         range_m = min(seen_m, nearest_visible_m if seen.cut[BOTTOM] else math.inf)
         if math.isinf(range_m):
@@ -139,9 +140,18 @@ class RangeFilter:
             self._acceleration_std_mps2(),
             self._size.height_spread,
             self._size.width_spread,
-            math.radians(self._settings.pitch_std_deg),
+            self._pitch_std_rad(),
         )
         return np.array([max(range_m, _NEAREST_M), closing_mps, 0.0, 0.0, 0.0, 0.0]), np.diag(np.square(stds))
+
+    def set_camera(self, camera: Camera) -> None:
+        """Continue with another calibration: the error of the pitch, as estimated so far, belongs to the old one."""
+        turned_rad = math.radians(camera.pitch_deg - self._camera.pitch_deg)
+        self._camera = camera
+        self._mean[PITCH_ERROR] += turned_rad
+        self._covariance[PITCH_ERROR, PITCH_ERROR] = max(
+            self._covariance[PITCH_ERROR, PITCH_ERROR], self._pitch_std_rad() ** 2
+        )
 
     @property
     def is_lost(self) -> bool:
@@ -220,7 +230,7 @@ class RangeFilter:
         self._mean = transition @ self._mean
         self._mean[RANGE] = max(self._mean[RANGE], _NEAREST_M)
         self._covariance = transition @ self._covariance @ transition.T
-        self._covariance[PITCH_ERROR, PITCH_ERROR] += math.radians(settings.pitch_std_deg) ** 2 * (1 - decay**2)
+        self._covariance[PITCH_ERROR, PITCH_ERROR] += self._pitch_std_rad() ** 2 * (1 - decay**2)
         self._covariance[BRAKING, BRAKING] += self._acceleration_std_mps2() ** 2 * (1 - easing**2)
         self._covariance[CLOSING, CLOSING] += settings.speed_drift_mps**2 * dt_s
 
@@ -253,6 +263,10 @@ class RangeFilter:
         if self._ego_speed_mps is None:
             return limit_mps2
         return min(limit_mps2, max(self._ego_speed_mps / _STOPPING_S, _LEAST_ACCELERATION_MPS2))
+
+    def _pitch_std_rad(self) -> float:
+        """Standard deviation of the pitch: of the mounting, but at least of the car on its springs."""
+        return max(self._camera.pitch_std_rad, math.radians(self._settings.pitch_std_deg))
 
     def _excess_width(self, seen: Observation) -> float:
         """Logarithm of a whole box's aspect ratio relative to the usual one; 0 where it is unknown."""
@@ -290,15 +304,15 @@ class RangeFilter:
         return self.range_m + self._size.overhang_m
 
     def _expected_lower(self) -> float:
-        return self._camera_height_m / self._contact_range_m() + float(self._mean[PITCH_ERROR])
+        return self._camera.height_m / self._contact_range_m() + float(self._mean[PITCH_ERROR])
 
     def _update_lower(self, direction: float, std: float) -> None:
-        slope = np.array([-self._camera_height_m / self._contact_range_m() ** 2, 0.0, 0.0, 0.0, 0.0, 1.0])
+        slope = np.array([-self._camera.height_m / self._contact_range_m() ** 2, 0.0, 0.0, 0.0, 0.0, 1.0])
         self._update(direction - self._expected_lower(), slope, std)
 
     def _update_upper(self, direction: float, std: float) -> None:
         range_m, height_m = self.outline_range_m, self._size.height_m
-        below_camera_m = self._camera_height_m - height_m * (1 + self._mean[HEIGHT_ERROR])
+        below_camera_m = self._camera.height_m - height_m * (1 + self._mean[HEIGHT_ERROR])
         slope = np.array([-below_camera_m / range_m**2, 0.0, 0.0, -height_m / range_m, 0.0, 1.0])
         self._update(direction - below_camera_m / range_m - self._mean[PITCH_ERROR], slope, std)
 

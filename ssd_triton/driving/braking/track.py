@@ -15,7 +15,7 @@ from ssd_triton.driving.braking.observation import LEFT, RIGHT, Observation, gro
 from ssd_triton.driving.braking.onset import OnsetTest
 from ssd_triton.driving.braking.ranging import RangeFilter, RawRanges, raw_ranges
 from ssd_triton.driving.braking.scale import ScaleFilter
-from ssd_triton.driving.camera import RoadPoint
+from ssd_triton.driving.camera import Camera, RoadPoint
 
 _SIDE_ACCELERATION_PER_S2 = 2.0
 """Standard deviation of the change in speed of a box's sides within a second, in heights of the box."""
@@ -79,7 +79,7 @@ class Track:
         seen: The first observation.
         ego: The ego's motion.
         corridor: The ego's corridor.
-        camera_height_m: Height of the lens above the road.
+        camera: Its height and pitch uncertainty are used.
         settings: Noise and sizes.
     """
 
@@ -91,7 +91,7 @@ class Track:
         *,
         ego: EgoMotion,
         corridor: Corridor,
-        camera_height_m: float,
+        camera: Camera,
         settings: TrackingConfig,
     ) -> None:
         self.track_id = track_id
@@ -100,7 +100,7 @@ class Track:
         self.seen = seen
         self.group = group_of(seen.class_name)
         self._settings = settings
-        self._camera_height_m = camera_height_m
+        self._camera = camera
         self._votes: dict[str, float] = {seen.class_name: seen.score}
         self.class_name = seen.class_name
         self.box = BoxFilter(seen)
@@ -114,7 +114,12 @@ class Track:
     @property
     def raw(self) -> RawRanges:
         """Ranges from the last box alone."""
-        return raw_ranges(self.seen, self.size, self._camera_height_m)
+        return raw_ranges(self.seen, self.size, self._camera.height_m)
+
+    def set_camera(self, camera: Camera) -> None:
+        """Continue with another calibration."""
+        self._camera = camera
+        self.range.set_camera(camera)
 
     @property
     def is_leaving(self) -> bool:
@@ -168,7 +173,7 @@ class Track:
     def _start_filters(self, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
         self.scale = ScaleFilter(seen, use_width=self.group == "vehicle")
         self.range = RangeFilter(
-            seen, ego, self.size, self._camera_height_m, self._settings, curvature_per_m=corridor.curvature_per_m
+            seen, ego, self.size, self._camera, self._settings, curvature_per_m=corridor.curvature_per_m
         )
         self.onset_test = OnsetTest()
         self._corridor = corridor

@@ -18,18 +18,19 @@ from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.observation import Observation
 from ssd_triton.driving.braking.track import Track
+from ssd_triton.driving.camera import Camera
 
 
 class Tracker:
     """Keeps the tracks; their numbers count from 1 and are never reused.
 
     Args:
-        camera_height_m: Height of the lens above the road.
+        camera: Its height and pitch uncertainty are used.
         settings: Thresholds, times and noise.
     """
 
-    def __init__(self, camera_height_m: float, settings: TrackingConfig) -> None:
-        self._camera_height_m = camera_height_m
+    def __init__(self, camera: Camera, settings: TrackingConfig) -> None:
+        self._camera = camera
         self._settings = settings
         self._tracks: list[Track] = []
         self._time_s = 0.0
@@ -39,6 +40,12 @@ class Tracker:
     def tracks(self) -> tuple[Track, ...]:
         """The confirmed tracks."""
         return tuple(track for track in self._tracks if track.hits >= self._settings.confirm_hits)
+
+    def set_camera(self, camera: Camera) -> None:
+        """Continue all tracks with another calibration."""
+        self._camera = camera
+        for track in self._tracks:
+            track.set_camera(camera)
 
     def reset(self) -> None:
         """End all tracks."""
@@ -69,7 +76,7 @@ class Tracker:
                 item,
                 ego=ego,
                 corridor=corridor,
-                camera_height_m=self._camera_height_m,
+                camera=self._camera,
                 settings=settings,
             )
             self._tracks.append(track)

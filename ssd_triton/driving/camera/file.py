@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from ssd_triton.driving.camera.model import Camera, CameraError
 _Pixels = Annotated[int, Field(gt=0, le=1 << 16)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _DISTORTION_LENGTHS = (0, 4, 5)
+_GUESSED_FOV_DEG = 60.0
+"""Field of view of an unknown camera: dash-cams and phones mostly have 55 to 75° along the longer side."""
 
 
 class _CameraFile(BaseModel):
@@ -76,7 +79,7 @@ def save_camera(camera: Camera, path: Path, notes: Sequence[str] = ()) -> None:
     Raises:
         CameraError: :func:`load_camera` would refuse the file.
     """
-    values = asdict(camera)
+    values = {name: value for name, value in asdict(camera).items() if name in _CameraFile.model_fields}
     validated(values, _CameraFile, name=relative_to_cwd(path), error_type=CameraError)
     lines = [f"# {note}" for note in notes]
     for key, value in values.items():
@@ -84,6 +87,12 @@ def save_camera(camera: Camera, path: Path, notes: Sequence[str] = ()) -> None:
         lines.append(f"{text:<32} # {_COMMENTS[key]}" if key in _COMMENTS else text)
     with atomic_output(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _guessed_fov_deg(size_px: tuple[int, int]) -> float:
+    """Horizontal angle of a camera with the guessed one along its longer side."""
+    share = size_px[0] / max(size_px)
+    return 2 * math.degrees(math.atan(share * math.tan(math.radians(_GUESSED_FOV_DEG) / 2)))
 
 
 def configured_camera(settings: CameraConfig, size_px: tuple[int, int]) -> Camera:
@@ -97,8 +106,8 @@ def configured_camera(settings: CameraConfig, size_px: tuple[int, int]) -> Camer
         CameraError: The camera file cannot be used, or is for another aspect ratio.
     """
     if settings.file is None:
-        mounting = (settings.height_m, settings.pitch_deg, settings.yaw_deg)
-        return Camera.from_fov(size_px, settings.horizontal_fov_deg, *mounting)
+        fov_deg = settings.horizontal_fov_deg or _guessed_fov_deg(size_px)
+        return Camera.from_fov(size_px, fov_deg, settings.height_m, settings.pitch_deg or 0.0, settings.yaw_deg)
     camera = load_camera(settings.file)
     try:
         return camera.scaled_to(*size_px)

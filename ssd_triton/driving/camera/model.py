@@ -67,6 +67,10 @@ class Camera:
         pitch_deg: Positive looks down; between -90 and 90.
         yaw_deg: Positive points the optical axis to the right of the car's heading; between -90 and 90.
         distortion: OpenCV's k1, k2, p1, p2 and, optionally, k3; empty for none.
+        pitch_std_rad: Standard deviation of the pitch about ``pitch_deg``; by default that of a calibrated camera in a
+            car that pitches on its springs and carries loads.
+        calibrated: Whether the mounting is known well enough to brake by ranges; False for a guess and for an unsure
+            estimate.
     """
 
     width_px: int
@@ -79,6 +83,8 @@ class Camera:
     pitch_deg: float = 0.0
     yaw_deg: float = 0.0
     distortion: tuple[float, ...] = ()
+    pitch_std_rad: float = math.radians(0.5)
+    calibrated: bool = True
 
     @classmethod
     def from_fov(

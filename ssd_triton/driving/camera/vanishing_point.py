@@ -97,12 +97,20 @@ def find_segments(image_rgb: UInt8Array, camera: Camera) -> FloatArray:
     return kept
 
 
-def find_vanishing_point(segments_by_frame: list[FloatArray], size_px: tuple[int, int]) -> VanishingPoint:
+def find_vanishing_point(
+    segments_by_frame: list[FloatArray],
+    size_px: tuple[int, int],
+    *,
+    hypotheses: int = _HYPOTHESES,
+    resamples: int = _RESAMPLES,
+) -> VanishingPoint:
     """Find the point in which most of the segments' length meets.
 
     Args:
         segments_by_frame: Result of :func:`find_segments` for each frame.
         size_px: Width and height of the image; the point must lie inside.
+        hypotheses: Number of intersections that RANSAC tries.
+        resamples: Number of resamples of the bootstrap.
 
     Raises:
         CameraError: There are too few frames, or too few segments meet anywhere.
@@ -113,7 +121,7 @@ def find_vanishing_point(segments_by_frame: list[FloatArray], size_px: tuple[int
     segments = np.concatenate(segments_by_frame).astype(np.float64)
     frame_of = np.repeat(np.arange(frames), [len(found) for found in segments_by_frame])
     rng = np.random.default_rng(_SEED)
-    point = _best_hypothesis(segments, size_px, rng)
+    point = _best_hypothesis(segments, size_px, hypotheses, rng)
     if point is None:
         raise _no_lanes(f"no segments in {frames} frames that could meet")
     for _ in range(_REFINEMENTS):
@@ -123,7 +131,9 @@ def find_vanishing_point(segments_by_frame: list[FloatArray], size_px: tuple[int
     share = _lengths(segments[meeting]).sum() / _lengths(segments).sum()
     if supporting < max(_MIN_FRAMES, _MIN_SUPPORTED * frames) or share < _MIN_LENGTH_SHARE:
         raise _no_lanes(f"lines that meet in one point in {supporting} of {frames} frames, {share:.0%} of all segments")
-    std_x_px, std_y_px = _bootstrap_std(segments[meeting], frame_of[meeting], point, height_px, rng)
+    std_x_px, std_y_px = _bootstrap_std(
+        segments[meeting], frame_of[meeting], point, height_px, resamples=resamples, rng=rng
+    )
     return VanishingPoint(
         point=ImagePoint(float(point[0]), float(point[1])),
         std_px=(std_x_px, std_y_px),
@@ -134,7 +144,9 @@ def find_vanishing_point(segments_by_frame: list[FloatArray], size_px: tuple[int
     )
 
 
-def _best_hypothesis(segments: Float64Array, size_px: tuple[int, int], rng: np.random.Generator) -> Float64Array | None:
+def _best_hypothesis(
+    segments: Float64Array, size_px: tuple[int, int], hypotheses: int, rng: np.random.Generator
+) -> Float64Array | None:
     """The intersection of a left-leaning and a right-leaning segment in which most length meets."""
     rising = _rising(segments)
     left, right = np.flatnonzero(rising), np.flatnonzero(~rising)
@@ -142,7 +154,7 @@ def _best_hypothesis(segments: Float64Array, size_px: tuple[int, int], rng: np.r
         return None
     lengths = _lengths(segments)
     left_lines, right_lines = (
-        _through_ends(segments[rng.choice(side, _HYPOTHESES, p=lengths[side] / lengths[side].sum())])
+        _through_ends(segments[rng.choice(side, hypotheses, p=lengths[side] / lengths[side].sum())])
         for side in (left, right)
     )
     crossings = np.cross(left_lines, right_lines)
@@ -194,6 +206,8 @@ def _bootstrap_std(
     frame_of: npt.NDArray[np.int64],
     point: Float64Array,
     height_px: int,
+    *,
+    resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Standard deviation of x and y over resampled runs of frames.
@@ -206,7 +220,7 @@ def _bootstrap_std(
     run = math.ceil(math.sqrt(len(frames)))
     runs = math.ceil(len(frames) / run)
     points: list[Float64Array] = []
-    while len(points) < _RESAMPLES:
+    while len(points) < resamples:
         starts = rng.integers(len(frames) - run + 1, size=runs)
         drawn = np.concatenate([of_frame[start + step] for start in starts for step in range(run)])
         rising = _rising(segments[drawn])

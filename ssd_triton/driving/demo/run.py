@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from ssd_triton.client.errors import ClientError, ServerUnreachableError
 from ssd_triton.common.arrays import UInt8Array
@@ -15,21 +19,44 @@ from ssd_triton.common.errors import UserError, VideoError
 from ssd_triton.common.progress import progress
 from ssd_triton.config import BrakingConfig, DemoConfig, TrackingConfig
 from ssd_triton.driving.braking.decision import FrameDecision
-from ssd_triton.driving.braking.ego import EgoSource
+from ssd_triton.driving.braking.ego import EgoMotion, EgoSource
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.demo.background_writer import BackgroundWriter
 from ssd_triton.driving.demo.events import EventLog
 from ssd_triton.driving.demo.feed import Feed, FileFeed, FrameAnswer, FrameDetector, RealTimeFeed
+from ssd_triton.driving.demo.notices import NoticeBoard
 from ssd_triton.driving.demo.output import DemoOutputs
+from ssd_triton.driving.demo.picture_watch import PictureWatch
 from ssd_triton.driving.demo.summary import DemoSummary
-from ssd_triton.driving.demo.timeline import TimelinePoint, can_plot, plot_timeline
-from ssd_triton.driving.demo.timing import LONGEST_RECORD, Percentiles, StageTimes
+from ssd_triton.driving.demo.timeline import TimelinePoint, plot_timeline
+from ssd_triton.driving.demo.timing import LONGEST_RECORD, DecisionRate, Percentiles, StageTimes
 from ssd_triton.driving.drawing.frame import FrameComposer
 from ssd_triton.driving.drawing.status_bar import RunStatus
 from ssd_triton.media.video import VideoSource, VideoWriter
 from ssd_triton.media.video.window import Window
+
+_RECENT_LATENCIES = 20
+"""Latencies whose 90th percentile widens the horizon of the decision."""
+
+
+class ReactingCar(Protocol):
+    """A car that is simulated while it is filmed, and whose camera is known exactly.
+
+    Attributes:
+        frames_ahead: Number of frames that it can drive on before the first of them is decided on.
+        outcome: How its drive ended, in words.
+    """
+
+    frames_ahead: int
+
+    @property
+    def outcome(self) -> str:
+        """See the class."""
+
+    def react(self, time_s: float, *, brake: bool) -> None:
+        """Act on the decision on the frame of a time."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +66,15 @@ class DemoSettings:
     Attributes:
         labels: Class names by id, the background first.
         camera: For images of the source's size.
+            One that is not ``calibrated`` is calibrated by the drive itself.
         ego: The ego's motion.
         braking: Thresholds of WARN and BRAKE.
         tracking: Parameters of tracking.
         demo: The section ``demo``.
         in_flight: Greatest number of frames in flight, at least 1; in real time at most ``demo.real_time_in_flight``.
         real_time: Whether to read a file at the pace of its timestamps, as from a camera.
+        closed_loop: The car that is filmed, where it reacts to the decisions; None for a recording or a camera.
+        assumed: What of the camera is a guess that no drive can correct, in words; empty for nothing.
 
     Raises:
         ConfigError: A class to brake for is not among the labels, or has no size.
@@ -58,6 +88,8 @@ class DemoSettings:
     demo: DemoConfig
     in_flight: int
     real_time: bool = False
+    closed_loop: ReactingCar | None = None
+    assumed: str = ""
 
     def __post_init__(self) -> None:
         self.pipeline()
@@ -116,16 +148,15 @@ def run_demo(
                 raise
             failure = error
     wall_s = time.perf_counter() - start_s
-    has_timeline = can_plot()
-    if has_timeline:
-        title = f"{Path(source.name).name}: decisions"
-        plot_timeline(outputs.timeline, run.points, title, settings.braking.deceleration_mps2)
+    title = f"{Path(source.name).name}: decisions"
+    has_timeline = plot_timeline(outputs.timeline, run.points, title, settings.braking.deceleration_mps2)
     return run.summary(outputs, wall_s, has_timeline, interrupted, failure)
 
 
 def _feed(source: VideoSource, client: FrameDetector, settings: DemoSettings, times: StageTimes) -> Feed:
     if not settings.real_time and not source.is_live:
-        return FileFeed(source, client, settings.in_flight, times)
+        ahead = settings.in_flight if settings.closed_loop is None else settings.closed_loop.frames_ahead
+        return FileFeed(source, client, min(settings.in_flight, ahead), times)
     in_flight = min(settings.in_flight, settings.demo.real_time_in_flight)
     return RealTimeFeed(source, client, in_flight, times, settings.demo.max_age_s)
 
@@ -147,16 +178,22 @@ class _DemoRun:
         self._source, self._feed, self._settings, self._times = source, feed, settings, times
         self._pictures, self._events, self._window = pictures, events, window
         self._pipeline = settings.pipeline()
-        self._composer = FrameComposer(settings.camera, settings.braking, settings.tracking, settings.demo.view_range_m)
+        self._composer = FrameComposer(settings.camera, settings.braking, settings.demo.view_range_m)
+        self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera, settings.assumed)
+        self._notices, self._rate = NoticeBoard(), DecisionRate()
+        if settings.closed_loop is None and not source.is_live:
+            self._notices.put("REPLAY", "a recording: its car does not react to the decisions")
         self._last_image: UInt8Array | None = None
         self._last_time_s = 0.0
         self._answered_s = time.monotonic()
         self._last_problem: ClientError | None = None
         self._answered_frames = self._undecodable_seen = self._unanswered = 0
         self._speedless = self._disagreements = 0
+        self._lowest_hz = math.inf
         self._states: Counter[State] = Counter()
         self._first_s: dict[State, float] = {}
         self._latencies_ms: deque[float] = deque(maxlen=LONGEST_RECORD)
+        self._recent_latencies_s: deque[float] = deque(maxlen=_RECENT_LATENCIES)
         self.points: deque[TimelinePoint] = deque(maxlen=LONGEST_RECORD)
 
     @property
@@ -175,8 +212,12 @@ class _DemoRun:
         self._undecodable_seen = answer.captured.undecodable_before
         self._last_image = frame.image_rgb
         if self._feed.is_real_time:
-            self._pipeline.latency_s = time.monotonic() - answer.captured.captured_s
-            self._latencies_ms.append(self._pipeline.latency_s * 1e3)
+            latency_s = time.monotonic() - answer.captured.captured_s
+            self._latencies_ms.append(latency_s * 1e3)
+            self._recent_latencies_s.append(latency_s)
+            # Not this frame's own: the thresholds would jump with it.
+            self._pipeline.latency_s = float(np.percentile(self._recent_latencies_s, 90))
+        self._judge_rate(frame.time_s, has_data=answer.detections is not None)
         is_shown = self._step(frame.image_rgb, frame.time_s, frame.index, answer.detections)
         self._note(answer)
         return is_shown
@@ -207,6 +248,13 @@ class _DemoRun:
             state_counts=self._states,
             first_s=self._first_s,
             disagreements=self._disagreements,
+            camera="known exactly: the drive is rendered"
+            if self._watch is None
+            else ", ".join(self._watch.calibration),
+            cuts=0 if self._watch is None else self._watch.cuts,
+            notice_frames=self._notices.frames,
+            lowest_rate_hz=None if math.isinf(self._lowest_hz) else self._lowest_hz,
+            drive=self._drive_text(),
             stages=self._times.summary(),
             latency=Percentiles.of([*self._latencies_ms]) if self._latencies_ms else None,
             assumed_latency_s=self._settings.demo.assumed_latency_s,
@@ -216,6 +264,12 @@ class _DemoRun:
             interrupted=interrupted,
             failure=failure,
         )
+
+    def _drive_text(self) -> str:
+        """Whether the car reacted, and how its drive ended."""
+        if self._settings.closed_loop is not None:
+            return f"closed loop: {self._settings.closed_loop.outcome}"
+        return "live" if self._source.is_live else "replay: the car does not react"
 
     def _note(self, answer: FrameAnswer) -> None:
         """Count the answers, and end the run when none has come for too long.
@@ -237,6 +291,32 @@ class _DemoRun:
                 f"({self._settings.demo.server_deadline_s:g} s); the last problem: {answer.problem}"
             )
 
+    def _judge_rate(self, time_s: float, *, has_data: bool) -> None:
+        """Put up or take down DEGRADED."""
+        now_s = time.monotonic() if self._feed.is_real_time else time_s
+        if has_data:
+            self._rate.add(now_s)
+        rate_hz, least_hz = self._rate.per_second(now_s), self._settings.demo.min_rate_hz
+        if rate_hz is None:
+            return
+        self._lowest_hz = min(self._lowest_hz, rate_hz)
+        figures = f"{rate_hz:.1f} decisions a second, latency {self._pipeline.latency_s * 1e3:.0f} ms"
+        reason = f"it reacts late: fewer than {least_hz:g} decisions a second" if rate_hz < least_hz else ""
+        self._notices.put("DEGRADED", reason, figures)
+
+    def _look(self, watch: PictureWatch, image_rgb: UInt8Array, time_s: float, ego: EgoMotion) -> None:
+        """Watch the picture: a cut, a better calibration, a speed that cannot be."""
+        before = watch.camera
+        is_cut = watch.look(time_s, image_rgb, ego)
+        if is_cut:
+            self._pipeline.reset()
+        if watch.camera is not before:
+            self._pipeline.set_camera(watch.camera)
+            self._composer.camera = watch.camera
+        self._notices.put("CUT", "another scene: tracks and calibration begin anew" if is_cut else "")
+        self._notices.put("UNCALIBRATED", watch.doubt_of_camera, f"{watch.calibration[0]}; no BRAKE on range alone")
+        self._notices.put("SPEED", watch.doubt_of_speed)
+
     def _step_over(self, lost: int, until_s: float) -> None:
         """Decide on frames that could not be decoded, spaced evenly over their gap."""
         if self._last_image is None:
@@ -248,8 +328,14 @@ class _DemoRun:
 
     def _step(self, image_rgb: UInt8Array, time_s: float, index: int | None, detections: Detections | None) -> bool:
         """Decide, draw and write one frame."""
+        ego = self._settings.ego.at(time_s)
+        if index is not None and self._watch is not None:
+            with self._times.measure("watch"):
+                self._look(self._watch, image_rgb, time_s, ego)
         with self._times.measure("decide"):
-            decision = self._pipeline.step(time_s, detections, self._settings.ego.at(time_s))
+            decision = self._pipeline.step(time_s, detections, ego)
+        if self._settings.closed_loop is not None:
+            self._settings.closed_loop.react(time_s, brake=decision.state is State.BRAKE)
         self._record(decision, index)
         with self._times.measure("draw"):
             status = RunStatus(
@@ -258,6 +344,8 @@ class _DemoRun:
                 latency_is_measured=self._feed.is_real_time,
                 dropped_frames=self._feed.dropped,
                 frames_without_data=self._pipeline.frames_without_data,
+                camera=() if self._watch is None else self._watch.calibration,
+                notices=self._notices.in_force,
             )
             shown = None if detections is None else detections.filter(score_thresh=self._settings.demo.score_thresh)
             picture = self._composer.compose(image_rgb, shown, decision, status)
@@ -267,7 +355,10 @@ class _DemoRun:
         return self._window is None or self._window.show(picture)
 
     def _record(self, decision: FrameDecision, index: int | None) -> None:
-        self._events.add(decision, index, latency_is_measured=self._feed.is_real_time)
+        camera = self._settings.camera if self._watch is None else self._watch.camera
+        measured = self._feed.is_real_time
+        self._events.add(decision, index, camera, self._notices.in_force, latency_is_measured=measured)
+        self._notices.count_frame()
         self._states[decision.state] += 1
         self._first_s.setdefault(decision.state, decision.time_s)
         self._speedless += decision.ego.speed_mps is None

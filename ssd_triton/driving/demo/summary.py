@@ -10,6 +10,7 @@ from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.demo.output import DemoOutputs
 from ssd_triton.driving.demo.timing import Percentiles
+from ssd_triton.driving.drawing.notices import NoticeKind
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class DemoSummary:
         state_counts: Number of frames by state.
         first_s: Video time at which each state was first reached.
         disagreements: Frames in which the obstacle's two times to collision disagree.
+        camera: Pitch of the camera with its uncertainty, in words.
+        cuts: Number of cuts in the source.
+        notice_frames: Number of frames with each kind of notice.
+        lowest_rate_hz: Least number of decisions with data in a second; None in a run too short for it.
+        drive: Whether the car reacted to the decisions, and how its drive ended.
         stages: Times by stage.
         latency: From camera to decision; None where it was not measured.
         assumed_latency_s: Latency used where it was not measured.
@@ -45,6 +51,11 @@ class DemoSummary:
     state_counts: Mapping[State, int]
     first_s: Mapping[State, float]
     disagreements: int
+    camera: str
+    cuts: int
+    notice_frames: Mapping[NoticeKind, int]
+    lowest_rate_hz: float | None
+    drive: str
     stages: Mapping[str, Percentiles]
     latency: Percentiles | None
     assumed_latency_s: float
@@ -65,6 +76,8 @@ class DemoSummary:
         latency = f"{self.assumed_latency_s * 1e3:.0f} ms, assumed (measured with --real-time)"
         if self.latency is not None:
             latency = f"p50 {self.latency.p50_ms:.1f} ms, p95 {self.latency.p95_ms:.1f} ms, from camera to decision"
+        notices = ", ".join(f"{kind} {frames}" for kind, frames in self.notice_frames.items())
+        rate = "not judged" if self.lowest_rate_hz is None else f"{self.lowest_rate_hz:.1f} decisions a second"
         timeline = relative_to_cwd(self.outputs.timeline)
         return "\n".join(
             (
@@ -77,6 +90,11 @@ class DemoSummary:
                 f"states       {states}",
                 f"first        {first}",
                 f"TTC differs  in {self.disagreements} frames",
+                f"drive        {self.drive}",
+                f"camera       {self.camera}",
+                f"cuts         {self.cuts}",
+                f"notices      {f'{notices} frames' if notices else 'none'}",
+                f"least rate   {rate}",
                 f"latency      {latency}",
                 "stage           p50 ms    p95 ms",
                 *(f"{name:<13}{times.p50_ms:>9.1f} {times.p95_ms:>9.1f}" for name, times in self.stages.items()),

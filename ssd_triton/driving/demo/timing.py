@@ -13,11 +13,14 @@ import numpy as np
 
 from ssd_triton.driving.drawing.status_bar import StageRate
 
-STAGES = ("read", "detect", "decide", "draw", "write")
-"""Stages of each frame, in order; ``detect`` lasts from sending a frame to its answer."""
+STAGES = ("read", "detect", "watch", "decide", "draw", "write")
+"""Stages of each frame, in order; ``detect`` lasts from sending a frame to its answer, ``watch`` is the calibration."""
 
 _RECENT = 30
 """Number of frames in the shown times: about a second."""
+
+_RATE_WINDOW_S = 2.0
+"""Time over which decisions are counted: half of the shortest time to collision at which UN R152 begins its tests."""
 
 LONGEST_RECORD = 100_000
 """Number of recent frames whose figures are kept, so that a camera can run for days: an hour at 28 fps."""
@@ -71,10 +74,9 @@ class StageTimes:
         rates = []
         for stage, recent_ms in self._recent_ms.items():
             at_once = self._in_flight if stage == "detect" else 1
-            name = f"{stage} x{at_once}" if at_once > 1 else stage
             # Copied, since other threads add times.
             ms = median(recent_ms.copy()) if recent_ms else None
-            rates.append(StageRate(name, ms, None if ms is None else at_once * 1000 / ms))
+            rates.append(StageRate(stage, ms, None if ms is None else at_once * 1000 / ms))
         return [*rates, StageRate("pipeline", None, self._recent_fps())]
 
     def summary(self) -> Mapping[str, Percentiles]:
@@ -86,3 +88,23 @@ class StageTimes:
         if len(self._finished_s) < 2:
             return None
         return (len(self._finished_s) - 1) / (self._finished_s[-1] - self._finished_s[0])
+
+
+class DecisionRate:
+    """The rate of decisions with data, over the last two seconds."""
+
+    def __init__(self) -> None:
+        self._times_s: deque[float] = deque()
+        self._start_s: float | None = None
+
+    def add(self, time_s: float) -> None:
+        """Record a decision with data."""
+        self._times_s.append(time_s)
+
+    def per_second(self, now_s: float) -> float | None:
+        """Decisions per second; None in the first two seconds."""
+        if self._start_s is None:
+            self._start_s = now_s
+        while self._times_s and self._times_s[0] <= now_s - _RATE_WINDOW_S:
+            self._times_s.popleft()
+        return len(self._times_s) / _RATE_WINDOW_S if now_s - self._start_s >= _RATE_WINDOW_S else None

@@ -15,7 +15,7 @@ from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
 from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
 from ssd_triton.driving.drawing.objects import seconds
-from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, object_colour
+from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, label_colour, reported_object
 from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 from ssd_triton.media.drawing.canvas import (
     INK,
@@ -48,8 +48,8 @@ _TRAIL_S = 1.5
 """Length of a track's trail."""
 _ARROW_S = 1.0
 """Arrows point to an object's predicted position after this time, relative to the ego."""
-_LEAST_CROSS_STD_M = 0.1
-"""Least lateral standard deviation: postures, mirrors and shadows shift the middle of a box."""
+_CAP_M = 0.6
+"""Half the width of the caps of a bar of uncertainty."""
 
 DISCLAIMER = "Demonstration, not a safety system"
 
@@ -60,22 +60,21 @@ def panel_width_px(height_px: int) -> int:
 
 
 class BirdsEyeView:
-    """A panel with the road ahead: grid, corridor, and road users with their trails, speeds and uncertainty.
+    """A panel with the road ahead: grid, corridor and road users.
 
-    The scale is the same in both directions.
+    What is in the corridor has its trail, its speed and the uncertainty of its range; the rest is a muted mark. The
+    scale is the same in both directions.
 
     Args:
         height_px: Height of the panel.
         range_m: Range at its upper edge.
-        bearing_std_rad: Standard deviation of an object's bearing.
     """
 
-    def __init__(self, height_px: int, range_m: float, bearing_std_rad: float) -> None:
+    def __init__(self, height_px: int, range_m: float) -> None:
         self._text_px = text_size_px(height_px)
         self._width_px = panel_width_px(height_px)
         self._line_px = line_width_px(height_px)
         self._range_m = range_m
-        self._bearing_std_rad = bearing_std_rad
         self._top_px = self._text_px * 4.6
         below_px = self._text_px * 3.2
         # In images of a few rows there is no room between the captions.
@@ -99,14 +98,16 @@ class BirdsEyeView:
         nearest_last = sorted(decision.objects, key=lambda item: -item.range_m)
         markers = []
         for item in nearest_last:
-            colour = DISAGREEMENT if item.disagreement else object_colour(item, decision)
-            self._draw_trail(panel, item, colour)
+            colour = label_colour(item, decision)
+            if item.in_corridor:
+                self._draw_trail(panel, item, colour)
             markers.append((item, self._draw_marker(panel, item, colour), colour))
         # The captions cover whatever reaches up to them.
         panel[: round(self._top_px) - self._text_px] = _BACKGROUND
         taken = [marker for _, marker, _ in markers]
         for item, marker, colour in reversed(markers):
-            self._draw_name(panel, item, marker, colour, taken)
+            if item.in_corridor:
+                self._draw_name(panel, item, marker, colour, taken)
         self._draw_captions(panel, decision)
 
     def _at(self, forward_m: float, lateral_m: float) -> Point:
@@ -178,24 +179,22 @@ class BirdsEyeView:
             faded = (round(channel * 0.6 + base * 0.4) for channel, base in zip(colour, _BACKGROUND, strict=True))
             outline(panel, trail, (next(faded), next(faded), next(faded)), self._line_px, closed=False)
 
-    def _ellipse(self, item: TrackedObject) -> list[Point]:
-        """One standard deviation around an object: of the range along the line of sight, of the bearing across it."""
+    def _bar(self, item: TrackedObject) -> list[tuple[Point, Point]]:
+        """One standard deviation of the range around an object, along the line of sight, with caps."""
         forward_m, lateral_m = item.position
         distance_m = max(math.hypot(forward_m, lateral_m), 0.1)
-        along = np.array([forward_m, lateral_m]) / distance_m
-        across = np.array([-along[1], along[0]])
+        ahead, aside = forward_m / distance_m, lateral_m / distance_m
         along_m = item.range_std_m * distance_m / max(item.range_m, 0.1)
-        across_m = max(distance_m * self._bearing_std_rad, _LEAST_CROSS_STD_M)
-        angles = np.linspace(0, 2 * math.pi, 32, endpoint=False)
-        points_m = (
-            np.array([forward_m, lateral_m])
-            + np.cos(angles)[:, np.newaxis] * along * along_m
-            + np.sin(angles)[:, np.newaxis] * across * across_m
-        )
-        return [self._at(forward, lateral) for forward, lateral in points_m.tolist()]
+        ends_m = [(forward_m + sign * along_m * ahead, lateral_m + sign * along_m * aside) for sign in (-1, 1)]
+        bar = (self._at(*ends_m[0]), self._at(*ends_m[1]))
+        across_m = (aside * _CAP_M, -ahead * _CAP_M)
+        caps = [
+            (self._at(x + across_m[0], y + across_m[1]), self._at(x - across_m[0], y - across_m[1])) for x, y in ends_m
+        ]
+        return [bar, *caps]
 
     def _draw_marker(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> Rectangle:
-        """Draw an object from its measured near face, the uncertainty of its position, and an arrow of its motion."""
+        """Draw an object from its measured near face; in the corridor with its uncertainty and motion."""
         x, y = self._at(*item.position)
         width_px = max(item.width_m * self._px_per_m, self._text_px * 0.5)
         length_px = max(_LENGTHS_M.get(item.class_name, _CAR_LENGTH_M) * self._px_per_m, self._text_px * 0.5)
@@ -203,15 +202,20 @@ class BirdsEyeView:
         corners = rounded_corners(left, top, right, y, width_px * 0.25)
         fill(panel, corners, colour, 1.0 if item.unseen_s == 0 else 0.4)
         outline(panel, corners, INK, 1)
-        ellipse = self._ellipse(item)
-        outline(panel, ellipse, INK, self._line_px + 2)
-        outline(panel, ellipse, PAPER, self._line_px)
+        if item.in_corridor:
+            self._draw_motion(panel, item)
+        return Rectangle(math.floor(left), math.floor(top), math.ceil(right), math.ceil(y))
+
+    def _draw_motion(self, panel: UInt8Array, item: TrackedObject) -> None:
+        """Draw a bar of one standard deviation of the range, and an arrow to where the object will be."""
+        for start, end in self._bar(item):
+            line(panel, start, end, INK, self._line_px + 2)
+            line(panel, start, end, PAPER, self._line_px)
         tip = self._at(
             item.position.forward_m - item.closing_speed_mps * _ARROW_S,
             item.position.lateral_m + item.lateral_speed_mps * _ARROW_S,
         )
-        _draw_arrow(panel, (x, y), tip, PAPER, self._line_px)
-        return Rectangle(math.floor(left), math.floor(top), math.ceil(right), math.ceil(y))
+        _draw_arrow(panel, self._at(*item.position), tip, PAPER, self._line_px)
 
     def _draw_name(
         self, panel: UInt8Array, item: TrackedObject, marker: Rectangle, colour: Colour, taken: list[Rectangle]
@@ -234,7 +238,7 @@ class BirdsEyeView:
 
     def _draw_captions(self, panel: UInt8Array, decision: FrameDecision) -> None:
         size_px, height_px = self._text_px, panel.shape[0]
-        speed_mps, obstacle = decision.ego.speed_mps, decision.obstacle
+        speed_mps, obstacle = decision.ego.speed_mps, reported_object(decision)
         speed = "speed unknown" if speed_mps is None else f"{speed_mps * KMH_PER_MPS:.0f} km/h"
         times = "TTC -"
         if obstacle is not None:
@@ -244,7 +248,7 @@ class BirdsEyeView:
         self._caption(
             panel, size_px * 2.5, times + ("!" if disagreement else ""), DISAGREEMENT if disagreement else PAPER
         )
-        self._caption(panel, height_px - size_px * 2.1, "ellipses: 1 std, arrows: 1 s ahead", MUTED)
+        self._caption(panel, height_px - size_px * 2.1, "bars: 1 std, arrows: 1 s ahead", MUTED)
         self._caption(panel, height_px - size_px * 0.8, DISCLAIMER, MUTED)
 
     def _caption(self, panel: UInt8Array, y: float, text: str, colour: Colour) -> None:
@@ -253,13 +257,20 @@ class BirdsEyeView:
 
 
 def _demand(decision: FrameDecision) -> str:
-    """The deceleration required to avoid the obstacle, in words."""
+    """What the decision is about, in words: the cause of the state, or else the deceleration to avoid the obstacle."""
+    cause = decision.cause
+    if cause is not None:
+        if cause.held:
+            return "held"
+        if cause.unit == "s":
+            return f"{cause.value:.1f} s left, limit {cause.threshold:.1f} s"
+        return "too late to stop" if math.isinf(cause.value) else f"needs {cause.value:.1f} m/s²"
     if decision.obstacle is None and decision.state is not State.SAFE:
         return "no data"
     needed = decision.required_deceleration_mps2
     if needed is None:
         return "corridor clear" if decision.obstacle is None else "demand unknown"
-    return "too late to stop" if math.isinf(needed) else f"needs {needed:.1f} m/s²"
+    return "demand uncertain" if math.isinf(needed) else f"needs {needed:.1f} m/s²"
 
 
 def _draw_arrow(panel: UInt8Array, start: Point, tip: Point, colour: Colour, width_px: int) -> None:

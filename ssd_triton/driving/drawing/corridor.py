@@ -59,7 +59,9 @@ def reach_m(ranges: TriggerRanges | None) -> float:
     return UNKNOWN_SPEED_REACH_M if ranges is None else max(ranges.warn_m, _SHORTEST_REACH_M)
 
 
-def draw_corridor(canvas: UInt8Array, camera: Camera, decision: FrameDecision, ranges: TriggerRanges | None) -> None:
+def draw_corridor(
+    canvas: UInt8Array, camera: Camera, decision: FrameDecision, ranges: TriggerRanges | None
+) -> list[Rectangle]:
     """Draw the corridor in the state's colour, with the trigger ranges of WARN and BRAKE.
 
     It ends at the range of WARN, or at the obstacle that hides the road behind it.
@@ -69,30 +71,38 @@ def draw_corridor(canvas: UInt8Array, camera: Camera, decision: FrameDecision, r
         camera: The image's camera.
         decision: The decision on the frame.
         ranges: Trigger ranges for a stationary object; None when the speed is unknown.
+
+    Returns:
+        The places of its labels.
     """
     lower_edge = camera.road_point(camera.width_px / 2, camera.height_px)
     if lower_edge is None:
-        return
+        return []
     near_m, far_m = lower_edge.forward_m, reach_m(ranges)
     if decision.obstacle is not None:
         far_m = min(far_m, decision.obstacle.range_m)
     if near_m >= far_m:
-        return
+        return []
     edges_m = corridor_edges_m(decision.corridor, near_m, far_m)
     left, right = (_seen(camera, edge) for edge in edges_m)
     if len(left) < 2 or len(right) < 2:
-        return
+        return []
     colour, width_px = STATE_COLOURS[decision.state], line_width_px(canvas.shape[0])
     fill(canvas, [*left, *reversed(right)], colour, 0.22)
     for edge in (left, right):
         outline(canvas, edge, colour, width_px, closed=False)
-    if ranges is not None:
-        for state, range_m in ((State.WARN, ranges.warn_m), (State.BRAKE, ranges.brake_m)):
-            if near_m < range_m <= far_m:
-                _draw_trigger_range(canvas, camera, decision.corridor, state, range_m)
+    drawn = [] if ranges is None else [(State.WARN, ranges.warn_m), (State.BRAKE, ranges.brake_m)]
+    labels = [
+        _draw_trigger_range(canvas, camera, decision.corridor, state, range_m)
+        for state, range_m in drawn
+        if near_m < range_m <= far_m
+    ]
+    return [label for label in labels if label is not None]
 
 
-def _draw_trigger_range(canvas: UInt8Array, camera: Camera, corridor: Corridor, state: State, range_m: float) -> None:
+def _draw_trigger_range(
+    canvas: UInt8Array, camera: Camera, corridor: Corridor, state: State, range_m: float
+) -> Rectangle | None:
     """Draw a line across the corridor and its range beside it: on the left for WARN, on the right for BRAKE.
 
     Both lines can lie in neighbouring rows, where labels on the same side would overlap.
@@ -100,7 +110,7 @@ def _draw_trigger_range(canvas: UInt8Array, camera: Camera, corridor: Corridor, 
     sides_m = [corridor.lateral_m(range_m, side_m) for side_m in (-corridor.half_width_m, corridor.half_width_m)]
     bar = _seen(camera, [(range_m, side_m) for side_m in sides_m if side_m is not None])
     if len(bar) < 2:
-        return
+        return None
     line(canvas, bar[0], bar[1], STATE_COLOURS[state], line_width_px(canvas.shape[0]) + 1)
     text, size_px = f"{state.name.lower()} {range_m:.0f} m", text_size_px(canvas.shape[0])
     width_px, height_px = text_extent_px(text, size_px)
@@ -111,6 +121,7 @@ def _draw_trigger_range(canvas: UInt8Array, camera: Camera, corridor: Corridor, 
     label = Rectangle(left, top, left + width_px + pad_px, top + height_px)
     fill_rounded(canvas, label, pad_px, INK, 0.6)
     put_text(canvas, ((label.left + label.right) / 2, y), text, size_px, PAPER, align="centre")
+    return label
 
 
 def _seen(camera: Camera, points_m: list[Point]) -> list[Point]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
-from ssd_triton.config import BrakingConfig, TrackingConfig
+from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.banner import banner_height_px, draw_banner
 from ssd_triton.driving.drawing.birdseye import BirdsEyeView, panel_width_px
 from ssd_triton.driving.drawing.corridor import draw_corridor
+from ssd_triton.driving.drawing.notices import draw_notices
 from ssd_triton.driving.drawing.objects import draw_objects, draw_others
 from ssd_triton.driving.drawing.status_bar import RunStatus, draw_status, status_height_px
 from ssd_triton.driving.drawing.trigger_ranges import trigger_ranges
@@ -34,18 +33,15 @@ class FrameComposer:
     """Composes the frames of one video, in order of time.
 
     Args:
-        camera: For images of the size of the frames.
+        camera: For images of the size of the frames; may be set at any time, as its calibration becomes better.
         braking: For the trigger ranges of WARN and BRAKE.
-        tracking: For the detector's noise.
         range_m: Range of the bird's-eye view.
     """
 
-    def __init__(self, camera: Camera, braking: BrakingConfig, tracking: TrackingConfig, range_m: float) -> None:
-        self._camera = camera
+    def __init__(self, camera: Camera, braking: BrakingConfig, range_m: float) -> None:
+        self.camera = camera
         self._braking = braking
-        # The middle of a box is the mean of two sides.
-        bearing_std_rad = tracking.box_noise_px / math.sqrt(2) / camera.fx_px
-        self._birds_eye = BirdsEyeView(camera.height_px, range_m, bearing_std_rad)
+        self._birds_eye = BirdsEyeView(camera.height_px, range_m)
 
     def compose(
         self, image_rgb: UInt8Array, detections: Detections | None, decision: FrameDecision, status: RunStatus
@@ -66,14 +62,16 @@ class FrameComposer:
         picture = np.empty((height, width + panel_width_px(height), 3), np.uint8)
         view, panel = picture[:, :width], picture[:, width:]
         ranges = trigger_ranges(decision, self._braking)
+        kept_free = []
         if detections is None:
             view[:] = cv2.convertScaleAbs(image_rgb, alpha=_DIMMED)
         else:
             view[:] = image_rgb
-            draw_corridor(view, self._camera, decision, ranges)
+            kept_free = draw_corridor(view, self.camera, decision, ranges)
             draw_others(view, detections, decision)
+        kept_free += draw_notices(view, status.notices)
         lowest = height - status_height_px((width, height), status)
-        draw_objects(view, decision, Rectangle(0, banner_height_px(height), width, lowest))
+        draw_objects(view, decision, Rectangle(0, banner_height_px(height), width, lowest), kept_free)
         draw_status(view, status)
         if detections is None:
             size_px = 2 * text_size_px(height)

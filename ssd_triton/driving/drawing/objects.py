@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
-from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, object_colour
+from ssd_triton.driving.drawing.state_colours import label_colour, object_colour, reported_object
 from ssd_triton.media.drawing.boxes import draw_box, draw_label, inside, place_label, visible_part
 from ssd_triton.media.drawing.canvas import (
     MUTED,
@@ -22,20 +23,23 @@ _LONGEST_TTC_S = 99.0
 """Longer times to collision are not written."""
 
 
-def draw_objects(canvas: UInt8Array, decision: FrameDecision, room: Rectangle) -> None:
-    """Draw the boxes of tracked objects with number, class, range and time to collision.
+def draw_objects(
+    canvas: UInt8Array, decision: FrameDecision, room: Rectangle, kept_free: Sequence[Rectangle] = ()
+) -> None:
+    """Draw the boxes of tracked objects with their labels.
 
     Objects in the corridor are emphasised. Objects not detected in this frame have a thin box at their last position.
-    Labels without room are shortened, or left out for objects beside the corridor.
+    Labels keep off other boxes. Those without room are shortened, and then left out, but for the reported object's.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.
         decision: The decision with the objects.
         room: Area for labels.
+        kept_free: Places in it that labels must not take.
     """
     shown = [(item, box) for item in decision.objects if (box := visible_part(item.box_xyxy, canvas)) is not None]
-    reported = None if decision.obstacle is None else decision.obstacle.track_id
-    shown.sort(key=lambda pair: (pair[0].track_id != reported, not pair[0].in_corridor, pair[0].range_m))
+    reported = reported_object(decision)
+    shown.sort(key=lambda pair: (pair[0] is not reported, not pair[0].in_corridor, pair[0].range_m))
     for item, box in reversed(shown):
         colour = object_colour(item, decision)
         if item.unseen_s > 0:
@@ -43,24 +47,32 @@ def draw_objects(canvas: UInt8Array, decision: FrameDecision, room: Rectangle) -
         else:
             draw_box(canvas, box, colour, emphasised=item.in_corridor)
     size_px = text_size_px(canvas.shape[0])
-    taken: list[Rectangle] = []
-    in_the_way = [Rectangle(*map(round, box)) for item, box in shown if item.in_corridor]
-    for item, box in shown:
-        kept_free = taken if item.in_corridor else taken + in_the_way
-        background = DISAGREEMENT if item.disagreement else object_colour(item, decision)
-        for text in (describe(item), f"#{item.track_id} {item.range_m:.0f} m"):
-            place = place_label(box, text, size_px, room, kept_free)
+    taken = [*kept_free]
+    boxes = [Rectangle(*map(round, box)) for _, box in shown]
+    for index, (item, box) in enumerate(shown):
+        is_reported, short = item is reported, f"#{item.track_id} {item.range_m:.0f} m"
+        others = boxes[:index] + boxes[index + 1 :]
+        tries = [(describe(item), taken + others), (short, taken + others)]
+        if is_reported:
+            tries.append((short, taken))
+        for text, avoided in tries:
+            place = place_label(box, text, size_px, room, avoided)
             if place is not None:
                 break
-        if place is None and item.in_corridor:
+        if place is None and is_reported:
             place = inside((box[0], max(box[1], room.top), *box[2:]), text, size_px)
         if place is not None:
-            draw_label(canvas, place, text, background)
+            draw_label(canvas, place, text, label_colour(item, decision))
             taken.append(place)
 
 
 def describe(item: TrackedObject) -> str:
-    """Number, class, range with its standard deviation, and time to collision; both times where they disagree."""
+    """Number, class and range; in the corridor also its standard deviation, and the time to collision.
+
+    Both times are given where they disagree.
+    """
+    if not item.in_corridor:
+        return f"#{item.track_id} {item.class_name} {item.range_m:.0f} m"
     parts = [f"#{item.track_id} {item.class_name} {item.range_m:.1f} ± {item.range_std_m:.1f} m"]
     if item.disagreement:
         parts.append(f"TTC {seconds(item.ttc_range_s)} by range, {seconds(item.ttc_scale_s)} by scale!")

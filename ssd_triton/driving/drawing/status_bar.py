@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.driving.drawing.notices import Notice
 from ssd_triton.media.drawing.canvas import INK, MUTED, fill, line_width_px, put_text, rectangle_corners, text_size_px
 from ssd_triton.media.drawing.text import text_width_px
 
@@ -24,11 +25,13 @@ class RunStatus:
     """Present figures of the run.
 
     Attributes:
-        rates: Rates of the stages; the last one is the whole pipeline's.
+        rates: Rates of the stages, of which unknown ones are left out; the last one is the whole pipeline's.
         latency_ms: From camera to decision, for this frame.
         latency_is_measured: Whether the latency was measured; otherwise it is the configuration's assumption.
         dropped_frames: Frames dropped so far.
         frames_without_data: Frames so far that could not be decoded or got no answer.
+        camera: Calibration of the camera, in words.
+        notices: Notices in force, to be drawn below the banner.
     """
 
     rates: Sequence[StageRate]
@@ -36,17 +39,20 @@ class RunStatus:
     latency_is_measured: bool
     dropped_frames: int
     frames_without_data: int
+    camera: Sequence[str] = ()
+    notices: Sequence[Notice] = ()
 
     def parts(self) -> list[str]:
         """A short text for each figure."""
         *stages, pipeline = self.rates
         kind = "" if self.latency_is_measured else " (assumed)"
         return [
-            *(f"{stage.name} {'-' if stage.ms is None else format(stage.ms, '.1f')} ms" for stage in stages),
+            *(f"{stage.name} {stage.ms:.1f} ms" for stage in stages if stage.ms is not None),
             f"{'-' if pipeline.fps is None else format(pipeline.fps, '.1f')} fps",
             f"latency {self.latency_ms:.0f} ms{kind}",
             f"dropped {self.dropped_frames}",
             f"without data {self.frames_without_data}",
+            *self.camera,
         ]
 
 

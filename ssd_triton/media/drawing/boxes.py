@@ -44,12 +44,14 @@ def draw_box(canvas: UInt8Array, box: Box, colour: Colour, *, emphasised: bool) 
 
 
 def place_label(box: Box, text: str, size_px: int, room: Rectangle, taken: Sequence[Rectangle]) -> Rectangle | None:
-    """Find room for a label above a box, inside it, or below; None if all are taken or outside the room."""
+    """Find room for a label above a box, inside it, below or beside it; None if all are taken or outside the room."""
     width, height = _label_extent_px(text, size_px)
     left = max(room.left, min(round(box[0]), room.right - width))
     upper, lower = max(round(box[1]), room.top), round(box[3])
-    for top in (upper - height, upper, lower, lower - height):
-        place = Rectangle(left, top, left + width, top + height)
+    left_of, right_of = round(box[0]) - width, round(box[2])
+    above_and_below = [(left, top) for top in (upper - height, upper, lower, lower - height)]
+    for x, top in (*above_and_below, (right_of, upper), (left_of, upper)):
+        place = Rectangle(x, top, x + width, top + height)
         if place.within(room) and not any(place.overlaps(other) for other in taken):
             return place
     return None
