@@ -9,15 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.errors import ConfigError, ServerError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerConfig
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.serving.server import EmbeddedServer, process
 from tests.conftest import assert_one_line_error, children_of, group_members
 from tests.interruptible import Interruptible
@@ -147,6 +150,20 @@ def test_deadline_says_so_and_leaves_nothing(config: Config, settings: ServerCon
     with pytest.raises(ServerError, match=r"not ready after 0\.2 s"), hurried:
         pass
     assert hurried.shared_memory() == []
+
+
+def test_what_a_model_has_begun_is_answered_before_the_end(light_repository: Path, settings: ServerConfig) -> None:
+    """Images that keep the decoder busy for seconds. Triton refuses the next step of an ensemble from then on."""
+    large = encode(Image.linear_gradient("L").resize((5000, 5000)).convert("RGB"), "JPEG")
+    with (
+        EmbeddedServer(light_repository, "onnx_fp32", settings) as server,
+        DetectorClient(server.url("grpc"), timeout_s=60, in_flight=8) as client,
+    ):
+        futures = [client.submit_preprocess(large) for _ in range(8)]
+        time.sleep(1)
+        server.stop()
+        assert all(future.result().shape == (300, 300, 3) for future in futures)
+        assert client.retries == 0
 
 
 def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: ServerConfig) -> None:
