@@ -79,8 +79,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     camera, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
     video, output = config.demo.video, config.demo.output
     if video is None:
-        video, own_ego = _default_input(config, labels)
-        ego = ego if args.no_ego_speed else own_ego
+        video, ego = _default_input(config, labels)
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
     with open_demo_source(str(video), output=output, image_folder_fps=config.demo.image_folder_fps) as source:
         if isinstance(ego, RecordedEgo) and source.frame_count:
