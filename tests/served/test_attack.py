@@ -131,3 +131,17 @@ def test_kinds_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "JPEG of many scans\n" in capsys.readouterr().out
     with pytest.raises(AttackError, match="got --kinds nothing, expected patterns"):
         attack(AttackedServer("127.0.0.1", 1, 2), AttackSettings(seconds=1.0, calm_s=1.0, kinds=("nothing",)))
+
+
+def test_few_kinds_wait_for_their_time_and_for_their_model(
+    light_server: EmbeddedServer, exposed_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attack_run, "_SETTLE_S", 0.0)
+    light, exposed = (
+        AttackedServer("127.0.0.1", server.config.grpc_port, server.config.http_port)
+        for server in (light_server, exposed_server)
+    )
+    settings = AttackSettings(seconds=0.5, calm_s=0.5, kinds=("large legal frame",))
+    assert [one.kind.name for one in attack(light, settings, light_server.pid).requests] == ["large legal frame"]
+    with pytest.raises(AttackError, match="need the model ssd_frames, and this server has none"):
+        attack(exposed, settings, exposed_server.pid)

@@ -10,14 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.errors import ConfigError, ServerError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config, ServerConfig
+from ssd_triton.measuring.request_cases import encode
 from ssd_triton.serving.server import EmbeddedServer, process
 from tests.conftest import assert_one_line_error, children_of, group_members
 from tests.interruptible import Interruptible
@@ -147,6 +150,22 @@ def test_deadline_says_so_and_leaves_nothing(config: Config, settings: ServerCon
     with pytest.raises(ServerError, match=r"not ready after 0\.2 s"), hurried:
         pass
     assert hurried.shared_memory() == []
+
+
+def test_what_a_model_has_begun_is_answered_before_the_end(light_repository: Path, settings: ServerConfig) -> None:
+    """Images that keep the decoder busy for seconds. Triton refuses the next step of an ensemble from then on."""
+    large = encode(Image.linear_gradient("L").resize((5000, 5000)).convert("RGB"), "JPEG")
+    with (
+        EmbeddedServer(light_repository, "onnx_fp32", settings) as server,
+        DetectorClient(server.url("grpc"), timeout_s=20, in_flight=8) as client,
+    ):
+        futures = [client.submit_preprocess(large) for _ in range(8)]
+        # By then the others have come: some are decoded, and the rest waits for that.
+        wait([futures[0]])
+        unanswered = [future for future in futures if not future.done()]
+        server.stop()
+        # On a busy machine one may have come too late; killed at once, the server would have answered none.
+        assert not unanswered or any(future.exception() is None for future in unanswered)
 
 
 def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: ServerConfig) -> None:

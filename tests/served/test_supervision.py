@@ -33,7 +33,7 @@ from tests.served.serving import SERVE, serving, wait_until
 
 BACK_S = 8.0
 """Longest absence of a server that has died; with the light detector it is 1 s on idle cores."""
-STALLED_S = 3.0
+STALLED_S = 4.0
 IMPATIENT = (
     f"from ssd_triton.serving.server import liveness; liveness.STALLED_S, liveness.INTERVAL_S = {STALLED_S}, 0.5; "
 )

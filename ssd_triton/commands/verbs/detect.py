@@ -1,8 +1,8 @@
 """Detect objects in images and videos, through a Triton server.
 
 Inputs are images, folders of images, patterns in quotes ('photos/**/*.jpg'), - for an image on standard input, videos,
-addresses of videos and streams (http, https, rtsp), and indices of cameras, which Ctrl-C ends. Files are recognised by
-their content. EXIF is not applied: boxes are in the stored pixels.
+addresses (images and videos by http and https, streams by rtsp), and indices of cameras, which Ctrl-C ends. Images and
+videos are recognised by their content. EXIF is not applied: boxes are in the stored pixels.
 
 Writes detections.json, or another format, and annotated pictures and videos. Prints a line for each input.
 """

@@ -77,7 +77,13 @@ def _chosen(target: AttackedServer, settings: AttackSettings) -> list[Kind]:
         raise AttackError(
             f"got --kinds {' '.join(patterns)}, expected patterns such as '*JPEG*': --list shows all kinds"
         )
-    return [kind for kind in kinds if kind.model is None or target.is_model_ready(kind.model)]
+    served = [kind for kind in kinds if kind.model is None or target.is_model_ready(kind.model)]
+    if not served:
+        raise AttackError(
+            f"got --kinds {' '.join(patterns)}, which need the model {kinds[0].model}, and this server has none; start "
+            "it without --expose"
+        )
+    return served
 
 
 def _good_streams(target: AttackedServer, settings: AttackSettings, stack: ExitStack) -> list[RequestStream]:
@@ -267,8 +273,13 @@ class _Attackers:
             if not watch.is_up.wait(_TICK_S):
                 continue
             with self._lock:
-                kind, number = self._next()
-                self._current[thread] = kind.name
+                due = self._next()
+                if due is not None:
+                    self._current[thread] = due[0].name
+            if due is None:
+                self._stopping.wait(_TICK_S)
+                continue
+            kind, number = due
             try:
                 request = self.send(kind, number)
             finally:
@@ -276,10 +287,13 @@ class _Attackers:
                     del self._current[thread]
             self.requests.append(request)
 
-    def _next(self) -> tuple[Kind, int]:
+    def _next(self) -> tuple[Kind, int] | None:
+        """A kind and the number of its request; None where each of few kinds was sent too short a time ago."""
         now_s = time.monotonic()
-        self._numbers += 1
         due = [kind for kind in self._kinds if now_s - self._last_s.get(kind.name, -1e9) >= kind.apart_s]
+        if not (self._first or due):
+            return None
+        self._numbers += 1
         kind = self._first.pop() if self._first else self._order.choices(due, [one.weight for one in due])[0]
         self._last_s[kind.name] = now_s
         return kind, self._numbers

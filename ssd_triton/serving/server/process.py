@@ -241,7 +241,7 @@ class EmbeddedServer:
                 self._clean_up()
 
     def _let_answer(self, process: subprocess.Popen[bytes]) -> None:
-        """Ask the server to end, and wait until it has answered what is in flight.
+        """Ask the server to end, and wait until its models have answered what they have begun.
 
         It would then unload its models, which takes three seconds, or fifteen with PyTorch, and serves nobody.
         """
