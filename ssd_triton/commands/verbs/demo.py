@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     mounting, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
     # All that can be wrong with the arguments shows here, before a server is asked for or started.
     with _open_drive(mounting, config, real_time=args.real_time) as (source, camera, car):
-        if car is not None:
+        if car is not None and not args.no_ego_speed:
             ego = car
         if isinstance(ego, RecordedEgo) and source.frame_count:
             ego.check_overlap(source.frame_count / source.fps)
