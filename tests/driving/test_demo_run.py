@@ -13,6 +13,7 @@ from ssd_triton.client.errors import ClientError, ServerUnreachableError
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
 from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.demo.pace import Pace
 from ssd_triton.driving.demo.timing import STAGES, StageTimes
 from ssd_triton.driving.drawing.state_colours import STATE_COLOURS
 from tests.driving.demo import Detector, evenly, events_of, frames_of, raw_stream, run, write_clip
@@ -176,3 +177,23 @@ def test_ctrl_c_before_the_first_frame_leaves_nothing(tmp_path: Path, config: Co
     with pytest.raises(KeyboardInterrupt):
         run(config, labels, write_clip(tmp_path / "clip.mp4", evenly(2)), Detector(interrupt_at=0))
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_slow_run_says_so_and_decides_with_its_usual_latency() -> None:
+    pace = Pace(min_rate_hz=9)
+    for index in range(40):
+        pace.add(index / 20, has_data=True)
+    assert (pace.doubt, pace.lowest_hz, pace.latency) == ("", None, None)
+    for index in range(40, 60):
+        pace.add(index / 20, has_data=index % 4 == 0)
+    assert pace.lowest_hz == pytest.approx(12.5)
+    for index in range(60, 80):
+        pace.add(index / 20, has_data=index % 4 == 0)
+    assert pace.lowest_hz == pytest.approx(5)
+    assert pace.doubt == "it reacts late: fewer than 9 decisions a second"
+    # One late answer of twenty changes nothing.
+    latencies_s = [pace.add_latency(latency_s) for latency_s in [0.2] * 19 + [0.9]]
+    assert latencies_s[-1] == pytest.approx(0.2)
+    assert pace.figures == "5.0 decisions a second, latency 200 ms"
+    assert pace.latency is not None
+    assert pace.latency.p95_ms == pytest.approx(235, abs=1)

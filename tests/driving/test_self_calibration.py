@@ -156,7 +156,7 @@ def test_the_rendered_car_reacts(config: Config) -> None:
     def outcome(brake_from_s: float) -> tuple[str, float]:
         camera = Camera.from_fov((64, 64), 60, 1.3)
         drive = RenderedDrive(
-            find_scenario("ccrs-40"), camera, config.simulation, front_overhang_m=1.5, fps=5, latency_s=0.4, seed=1
+            find_scenario("ccrs-40"), camera, config.simulation, front_overhang_m=1.5, fps=2.5, latency_s=0.8, seed=1
         )
         assert drive.frames_ahead == 2
         for frame in drive:
@@ -164,7 +164,7 @@ def test_the_rendered_car_reacts(config: Config) -> None:
         return drive.outcome, drive.at(frame.time_s).speed_mps or 0.0
 
     assert outcome(99.0)[0].startswith("contact at")
-    text, speed_mps = outcome(2.5)
+    text, speed_mps = outcome(2.0)
     assert text.startswith("no contact")
     assert speed_mps == 0
 

@@ -30,14 +30,13 @@ class PictureWatch:
     Attributes:
         camera: The best camera so far.
         cuts: Number of cuts so far.
-        contradicted_frames: Number of frames so far in which the picture contradicted the own speed.
-        doubt_of_speed: How it does so now, in words; empty where it does not.
+        doubt_of_speed: How the picture contradicts the own speed, in words; empty where it does not.
     """
 
     def __init__(self, camera: Camera, assumed: str = "") -> None:
         self.camera = camera
         self._assumed = assumed
-        self.cuts = self.contradicted_frames = 0
+        self.cuts = 0
         self.doubt_of_speed = ""
         self._cut_detector = CutDetector()
         self._sampler = MotionSampler(camera)
@@ -64,7 +63,6 @@ class PictureWatch:
             self._check_speed(sample, ego)
             if self._calibration is not None and self._calibration.observe(sample):
                 self.camera = self._calibration.camera
-        self.contradicted_frames += bool(self.doubt_of_speed)
         return is_cut
 
     @property

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from ssd_triton.client.errors import ClientError, ServerUnreachableError
 from ssd_triton.common.arrays import UInt8Array
@@ -28,17 +25,15 @@ from ssd_triton.driving.demo.events import EventLog
 from ssd_triton.driving.demo.feed import Feed, FileFeed, FrameAnswer, FrameDetector, RealTimeFeed
 from ssd_triton.driving.demo.notices import NoticeBoard
 from ssd_triton.driving.demo.output import DemoOutputs
+from ssd_triton.driving.demo.pace import Pace
 from ssd_triton.driving.demo.picture_watch import PictureWatch
 from ssd_triton.driving.demo.summary import DemoSummary
 from ssd_triton.driving.demo.timeline import TimelinePoint, plot_timeline
-from ssd_triton.driving.demo.timing import LONGEST_RECORD, DecisionRate, Percentiles, StageTimes
+from ssd_triton.driving.demo.timing import LONGEST_RECORD, StageTimes
 from ssd_triton.driving.drawing.frame import FrameComposer
 from ssd_triton.driving.drawing.status_bar import RunStatus
 from ssd_triton.media.video import VideoSource, VideoWriter
 from ssd_triton.media.video.window import Window
-
-_RECENT_LATENCIES = 20
-"""Latencies whose 90th percentile widens the horizon of the decision."""
 
 
 class ReactingCar(Protocol):
@@ -180,7 +175,7 @@ class _DemoRun:
         self._pipeline = settings.pipeline()
         self._composer = FrameComposer(settings.camera, settings.braking, settings.demo.view_range_m)
         self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera, settings.assumed)
-        self._notices, self._rate = NoticeBoard(), DecisionRate()
+        self._notices, self._pace = NoticeBoard(), Pace(settings.demo.min_rate_hz)
         if settings.closed_loop is None and not source.is_live:
             self._notices.put("REPLAY", "a recording: its car does not react to the decisions")
         self._last_image: UInt8Array | None = None
@@ -189,11 +184,8 @@ class _DemoRun:
         self._last_problem: ClientError | None = None
         self._answered_frames = self._undecodable_seen = self._unanswered = 0
         self._speedless = self._disagreements = 0
-        self._lowest_hz = math.inf
         self._states: Counter[State] = Counter()
         self._first_s: dict[State, float] = {}
-        self._latencies_ms: deque[float] = deque(maxlen=LONGEST_RECORD)
-        self._recent_latencies_s: deque[float] = deque(maxlen=_RECENT_LATENCIES)
         self.points: deque[TimelinePoint] = deque(maxlen=LONGEST_RECORD)
 
     @property
@@ -212,12 +204,10 @@ class _DemoRun:
         self._undecodable_seen = answer.captured.undecodable_before
         self._last_image = frame.image_rgb
         if self._feed.is_real_time:
-            latency_s = time.monotonic() - answer.captured.captured_s
-            self._latencies_ms.append(latency_s * 1e3)
-            self._recent_latencies_s.append(latency_s)
-            # Not this frame's own: the thresholds would jump with it.
-            self._pipeline.latency_s = float(np.percentile(self._recent_latencies_s, 90))
-        self._judge_rate(frame.time_s, has_data=answer.detections is not None)
+            self._pipeline.latency_s = self._pace.add_latency(time.monotonic() - answer.captured.captured_s)
+        now_s = time.monotonic() if self._feed.is_real_time else frame.time_s
+        self._pace.add(now_s, has_data=answer.detections is not None)
+        self._notices.put("DEGRADED", self._pace.doubt, self._pace.figures)
         is_shown = self._step(frame.image_rgb, frame.time_s, frame.index, answer.detections)
         self._note(answer)
         return is_shown
@@ -248,15 +238,13 @@ class _DemoRun:
             state_counts=self._states,
             first_s=self._first_s,
             disagreements=self._disagreements,
-            camera="known exactly: the drive is rendered"
-            if self._watch is None
-            else ", ".join(self._watch.calibration),
+            camera=self._camera_text(),
             cuts=0 if self._watch is None else self._watch.cuts,
             notice_frames=self._notices.frames,
-            lowest_rate_hz=None if math.isinf(self._lowest_hz) else self._lowest_hz,
+            lowest_rate_hz=self._pace.lowest_hz,
             drive=self._drive_text(),
             stages=self._times.summary(),
-            latency=Percentiles.of([*self._latencies_ms]) if self._latencies_ms else None,
+            latency=self._pace.latency,
             assumed_latency_s=self._settings.demo.assumed_latency_s,
             wall_s=wall_s,
             outputs=outputs,
@@ -264,6 +252,10 @@ class _DemoRun:
             interrupted=interrupted,
             failure=failure,
         )
+
+    def _camera_text(self) -> str:
+        """How the camera is known."""
+        return "known exactly: the drive is rendered" if self._watch is None else ", ".join(self._watch.calibration)
 
     def _drive_text(self) -> str:
         """Whether the car reacted, and how its drive ended."""
@@ -290,19 +282,6 @@ class _DemoRun:
                 f"no answer for {silent_s:.0f} s, expected one within demo.server_deadline_s "
                 f"({self._settings.demo.server_deadline_s:g} s); the last problem: {answer.problem}"
             )
-
-    def _judge_rate(self, time_s: float, *, has_data: bool) -> None:
-        """Put up or take down DEGRADED."""
-        now_s = time.monotonic() if self._feed.is_real_time else time_s
-        if has_data:
-            self._rate.add(now_s)
-        rate_hz, least_hz = self._rate.per_second(now_s), self._settings.demo.min_rate_hz
-        if rate_hz is None:
-            return
-        self._lowest_hz = min(self._lowest_hz, rate_hz)
-        figures = f"{rate_hz:.1f} decisions a second, latency {self._pipeline.latency_s * 1e3:.0f} ms"
-        reason = f"it reacts late: fewer than {least_hz:g} decisions a second" if rate_hz < least_hz else ""
-        self._notices.put("DEGRADED", reason, figures)
 
     def _look(self, watch: PictureWatch, image_rgb: UInt8Array, time_s: float, ego: EgoMotion) -> None:
         """Watch the picture: a cut, a better calibration, a speed that cannot be."""

@@ -19,9 +19,6 @@ STAGES = ("read", "detect", "watch", "decide", "draw", "write")
 _RECENT = 30
 """Number of frames in the shown times: about a second."""
 
-_RATE_WINDOW_S = 2.0
-"""Time over which decisions are counted: half of the shortest time to collision at which UN R152 begins its tests."""
-
 LONGEST_RECORD = 100_000
 """Number of recent frames whose figures are kept, so that a camera can run for days: an hour at 28 fps."""
 
@@ -88,23 +85,3 @@ class StageTimes:
         if len(self._finished_s) < 2:
             return None
         return (len(self._finished_s) - 1) / (self._finished_s[-1] - self._finished_s[0])
-
-
-class DecisionRate:
-    """The rate of decisions with data, over the last two seconds."""
-
-    def __init__(self) -> None:
-        self._times_s: deque[float] = deque()
-        self._start_s: float | None = None
-
-    def add(self, time_s: float) -> None:
-        """Record a decision with data."""
-        self._times_s.append(time_s)
-
-    def per_second(self, now_s: float) -> float | None:
-        """Decisions per second; None in the first two seconds."""
-        if self._start_s is None:
-            self._start_s = now_s
-        while self._times_s and self._times_s[0] <= now_s - _RATE_WINDOW_S:
-            self._times_s.popleft()
-        return len(self._times_s) / _RATE_WINDOW_S if now_s - self._start_s >= _RATE_WINDOW_S else None
