@@ -40,6 +40,12 @@ class BrakingConfig(Section):
     reaction_time_s: float = Field(default=0.5, ge=0, le=60)
     """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
     camera to decision and the time to confirm are added"""
+    braking_probability: float = Field(default=0.7, gt=0, lt=1)
+    """probability that the deceleration is required, by which BRAKE is called for"""
+    warning_probability: float = Field(default=0.5, gt=0, lt=1)
+    """the same for WARN, warning_lead_time_s later"""
+    least_evidence: Score = 0.35
+    """lowest mean score of an object's recent detections, 0 to 1, with 0 for frames that missed it"""
     warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)
     """time by which WARN comes before BRAKE is due; noise makes one of them late and the other early"""
     warning_time_s: float = Field(default=0.8, ge=0, le=60)
@@ -125,13 +131,13 @@ class TrackingConfig(Section):
     """standard deviation of the camera's pitch about its calibration"""
     pitch_time_constant_s: Seconds = 2.0
     """time in which the pitch changes"""
-    acceleration_std_mps2: float = Field(default=5.0, gt=0, le=50)
-    """standard deviation of how objects brake and speed up"""
-    acceleration_time_constant_s: Seconds = 1.0
+    acceleration_std_mps2: float = Field(default=1.5, gt=0, le=50)
+    """standard deviation of how moving objects brake and speed up"""
+    acceleration_time_constant_s: Seconds = 2.0
     """time in which that acceleration changes"""
     speed_drift_mps: float = Field(default=0.3, gt=0, le=50)
     """standard deviation of further changes of speed within a second"""
-    lateral_acceleration_std_mps2: float = Field(default=1.0, gt=0, le=50)
+    lateral_acceleration_std_mps2: float = Field(default=0.5, gt=0, le=50)
     """standard deviation of the lateral acceleration"""
     object_sizes: dict[str, ObjectSizeConfig] = _OBJECT_SIZES
     """usual sizes by class, from labels of KITTI and nuScenes; those of two-wheelers, all overhangs and all spreads

@@ -13,9 +13,9 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.conflict import Approach
 from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.hazard import Approach
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State, StateMachine
 from ssd_triton.simulation import Run, Scenario, Target, simulate

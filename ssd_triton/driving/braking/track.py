@@ -27,6 +27,9 @@ _CROSSING_STD_MPS, _VEHICLE_CROSSING_STD_MPS = 3.0, 1.0
 """Standard deviation of a new object's lateral speed: between a runner and a bicycle; vehicles take 3 to 5 s for a lane
 change of 3.5 m."""
 
+_EVIDENCE_S = 0.5
+"""Time over which the scores of a track's detections are averaged."""
+
 _OFFSET_STD_M = 0.1
 """Standard deviation between the middles of a box and its object besides the detector's noise: postures, mirrors,
 shadows."""
@@ -81,6 +84,9 @@ class Track:
         corridor: The ego's corridor.
         camera: Its height and pitch uncertainty are used.
         settings: Noise and sizes.
+
+    Attributes:
+        evidence: Recent mean of its detections' scores, with 0 for frames in which it was not seen.
     """
 
     def __init__(
@@ -98,12 +104,14 @@ class Track:
         self.first_s = self.last_seen_s = time_s
         self.hits = 1
         self.seen = seen
+        self.evidence = seen.score
         self.group = group_of(seen.class_name)
         self._settings = settings
         self._camera = camera
         self._votes: dict[str, float] = {seen.class_name: seen.score}
         self.class_name = seen.class_name
         self.box = BoxFilter(seen)
+        self._elapsed_s = 0.0
         self._start_filters(seen, ego, corridor)
 
     @property
@@ -143,6 +151,8 @@ class Track:
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
         """Advance by a time step."""
+        self.evidence *= math.exp(-dt_s / _EVIDENCE_S)
+        self._elapsed_s += dt_s
         self.box.predict(dt_s)
         self.scale.predict(dt_s)
         self.range.predict(dt_s, ego)
@@ -154,6 +164,8 @@ class Track:
         self.last_seen_s = time_s
         self.hits += 1
         self.seen = seen
+        self.evidence += seen.score * (1 - math.exp(-self._elapsed_s / _EVIDENCE_S))
+        self._elapsed_s = 0.0
         self.box.update(seen)
         self._votes[seen.class_name] = self._votes.get(seen.class_name, 0.0) + seen.score
         class_name = max(self._votes, key=self._votes.__getitem__)
