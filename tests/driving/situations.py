@@ -37,6 +37,7 @@ def thing(**changes: object) -> TrackedObject:
         ttc_s=3.4,
         disagreement=False,
         in_corridor=True,
+        in_corridor_s=1.0,
         surely_in_corridor=True,
         age_s=1.0,
         unseen_s=0.0,

@@ -48,7 +48,7 @@ _LONGEST_FORESIGHT_S = 4.0
 """Longest extrapolation of an object's lateral motion: in Euro NCAP's pedestrian scenarios, the target becomes visible
 4 s before the collision."""
 
-_WARN_DOUBT, _BRAKE_DOUBT = 0.0, 0.25
+_WARN_DOUBT, _BRAKE_DOUBT = 0.25, 0.25
 _VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 0.5, 2.0
 """An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
 beside the corridor mostly stay there; people who walk towards it mostly walk on."""
@@ -61,7 +61,12 @@ _BESIDE_M = 2.5
 mostly follow a bend that the ego has not reached yet."""
 
 _SETTLED_S = 0.5
-"""A vehicle must have been tracked this long before its lateral motion is trusted."""
+"""A vehicle must have been tracked this long before its lateral motion is trusted. A standing one must have been in the
+corridor for as long before it warns: while the ego turns, the corridor sweeps over what stands beside the road."""
+
+_STANDS, _MAY_STAND = 0.5, 0.1
+"""A vehicle that stands with more than the first probability crosses nothing, and nor do oncoming ones: they follow
+their lane. One that may stand, by the second, must have stayed in the corridor before it warns."""
 
 _CLEAR_BY_M = 0.5
 """An object that leaves the corridor is out of the way if it will be this far beside it."""
@@ -93,10 +98,9 @@ class Hazard:
         ttc_s = math.inf if self.item.ttc_s is None else self.item.ttc_s
         return self.wanted, self.kept, -ttc_s, -self.item.range_m
 
-    def cause(self, time_s: float, settings: BrakingConfig) -> Cause:
+    def cause(self, time_s: float) -> Cause:
         """The cause of ``wanted``, at the time of the frame."""
         measure, braking = self.measure, self.wanted is State.BRAKE
-        ahead_s = 0.0 if braking else settings.warning_lead_time_s
         return Cause(
             state=self.wanted,
             time_s=time_s,
@@ -106,7 +110,7 @@ class Hazard:
             value=measure.value(self.wanted),
             threshold=measure.threshold(self.wanted),
             unit=measure.unit,
-            ahead_s=ahead_s,
+            ahead_s=0.0 if braking else measure.lead_s,
             range_m=self.item.range_m,
             closing_speed_mps=self.item.closing_speed_mps,
         )
@@ -130,6 +134,7 @@ def describe_track(
     left, top, right, bottom = (float(side) for side in track.seen.box_xyxy)
     by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
     likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
+    in_corridor = _is_in_the_way(track, ttc_range_s, corridor, by_range_m, likely)
     return TrackedObject(
         track_id=track.track_id,
         class_name=track.class_name,
@@ -149,7 +154,8 @@ def describe_track(
         ttc_scale_s=ttc_scale_s,
         ttc_s=ttc_s,
         disagreement=disagreement,
-        in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, likely),
+        in_corridor=in_corridor,
+        in_corridor_s=track.stay_s(time_s, in_corridor=in_corridor),
         surely_in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, surely),
         age_s=time_s - track.first_s,
         unseen_s=time_s - track.last_seen_s,
@@ -182,8 +188,9 @@ def assess(
         hard = _brakes_hard(onset, ratio) and by_onset.calls(State.BRAKE, ratio)
         if may_brake and (hard or measure.calls(State.BRAKE, ratio)):
             return State.BRAKE
-        return State.WARN if measure.calls(State.WARN, ratio) else State.SAFE
+        return State.WARN if may_warn and measure.calls(State.WARN, ratio) else State.SAFE
 
+    may_warn = item.in_corridor_s >= _SETTLED_S or not (track.group == "vehicle" and track.range.standing > _MAY_STAND)
     wanted = level(1.0, may_brake=item.surely_in_corridor)
     kept = max(wanted, level(settings.release_ratio, may_brake=True))
     urgent = wanted is State.BRAKE and (_brakes_hard(onset, 1.0) or measure.calls(State.BRAKE, settings.urgent_ratio))
@@ -209,6 +216,7 @@ class Measure:
         conflicts: By range and, where that does not suffice, by image scale; all must call. Empty without ego speed.
         part: Part of the thresholds that suffices.
         scale: Growth of the image as a closing speed and its standard deviation, over the distance, per second.
+        lead_s: Time by which WARN comes before BRAKE is due.
     """
 
     settings: BrakingConfig
@@ -217,6 +225,7 @@ class Measure:
     conflicts: tuple[Conflict, ...]
     scale: tuple[float, float]
     part: float = 1.0
+    lead_s: float = 0.0
 
     @property
     def unit(self) -> str:
@@ -254,7 +263,7 @@ class Measure:
         """Probability that a state takes, and how far ahead it looks."""
         if state is State.BRAKE:
             return self.settings.braking_probability, 0.0
-        return self.settings.warning_probability, self.settings.warning_lead_time_s
+        return self.settings.warning_probability, self.lead_s
 
 
 def _measure(
@@ -265,8 +274,10 @@ def _measure(
     outline_m = ranging.outline_range_m
     by_scale = scale.rate_per_s * outline_m, scale.rate_std_per_s * outline_m
     growth = by_scale[0] / distance_m, by_scale[1] / distance_m
+    # What is turned out of the corridor mostly stands where the road bends: the driver will steer before BRAKE is due.
+    lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
     if ego.speed_mps is None:
-        return Measure(settings, delay_s, "scale", (), growth)
+        return Measure(settings, delay_s, "scale", (), growth, lead_s=lead_s)
     conflicts = [Conflict(tuple(ranging.hypotheses), settings.front_overhang_m, ego.speed_mps)]
     if item.disagreement or not calibrated:
         covariance = np.diag([ranging.range_std_m**2, by_scale[1] ** 2, 0.0])
@@ -274,7 +285,7 @@ def _measure(
         conflicts.append(Conflict((alone,), settings.front_overhang_m, ego.speed_mps))
     half_m = settings.corridor_half_width_m + item.width_m / 2
     kind: CauseKind = "lateral" if abs(item.offset_m) > half_m else "range"
-    return Measure(settings, delay_s, kind, tuple(conflicts), growth)
+    return Measure(settings, delay_s, kind, tuple(conflicts), growth, lead_s=lead_s)
 
 
 def _measure_of_onset(onset: Onset, measure: Measure, item: TrackedObject, ego: EgoMotion) -> Measure:
@@ -314,7 +325,7 @@ def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_ran
     if abs(now_m) + doubt * math.hypot(now_std_m, by_range_m) <= limit_m:
         return abs(then_m) <= limit_m + _CLEAR_BY_M
     settled = track.last_seen_s - track.first_s >= _SETTLED_S and abs(now_m) <= limit_m + _BESIDE_M
-    if track.group == "vehicle" and not settled:
+    if track.group == "vehicle" and (not settled or track.range.standing > _STANDS or track.range.is_oncoming):
         return False
     return abs(then_m) + doubt * math.hypot(then_std_m, by_range_m) <= limit_m
 

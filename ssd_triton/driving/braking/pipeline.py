@@ -182,8 +182,8 @@ class BrakingPipeline:
             return None
         calling = [hazard for hazard in hazards if hazard.wanted >= state]
         if calling:
-            self._causes[state] = max(calling, key=lambda hazard: hazard.urgency).cause(time_s, self._braking)
-        cause = self._causes.get(state)
+            self._causes[state] = max(calling, key=lambda hazard: hazard.urgency).cause(time_s)
+        cause = self._causes.get(state) or self._causes.get(State.BRAKE)
         return None if cause is None else replace(cause, held=not calling)
 
     def _without_data(self, frame: FrameDecision) -> FrameDecision:

@@ -110,6 +110,18 @@ def raw_ranges(seen: Observation, size: ObjectSizeConfig, camera_height_m: float
     return RawRanges(ground_m, size_m)
 
 
+def excess_width(seen: Observation, size: ObjectSizeConfig) -> float:
+    """Logarithm of a vehicle's aspect ratio relative to the usual one of its rear; 0 where it is unknown."""
+    if group_of(seen.class_name) != "vehicle" or not all(seen.known):
+        return 0.0
+    return math.log(seen.width_px / seen.height_px * size.height_m / size.width_m)
+
+
+def shape_spread(size: ObjectSizeConfig) -> float:
+    """Relative standard deviation of the ratio of width to height within a class."""
+    return math.hypot(size.height_spread, size.width_spread)
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """The motion of an object under one hypothesis.
@@ -218,6 +230,12 @@ class RangeFilter:
     def standing(self) -> float:
         """Probability that the object stands, or walks."""
         return float(self._weights[STANDS])
+
+    @property
+    def is_oncoming(self) -> bool:
+        """Whether the object comes towards the ego, beyond one standard deviation of its speed."""
+        ego_mps = self._ego_speed_mps
+        return ego_mps is not None and self.closing_speed_mps - self.closing_speed_std_mps > ego_mps + _STANDING_STD_MPS
 
     @property
     def range_m(self) -> float:
@@ -397,7 +415,7 @@ class RangeFilter:
                 rows.append(row)
         if top and (bottom or seen.cut[BOTTOM]):
             rows.append(self._upper(seen.directions[TOP], seen.direction_std[TOP] * doubt))
-        if left and right and self._group == "vehicle" and self._excess_width(seen) < _SIDE_ON:
+        if left and right and self._group == "vehicle" and excess_width(seen, self._size) < _SIDE_ON:
             width = float(seen.directions[RIGHT] - seen.directions[LEFT])
             rows.append(self._width(width, self._width_std(seen, width, curvature_per_m)))
         return rows
@@ -428,18 +446,12 @@ class RangeFilter:
         slope[:, WIDTH_ERROR] = expected
         return width - expected, slope, float(std)
 
-    def _excess_width(self, seen: Observation) -> float:
-        """Logarithm of a whole box's aspect ratio relative to the usual one; 0 where it is unknown."""
-        if self._group != "vehicle" or not all(seen.known):
-            return 0.0
-        return math.log(seen.width_px / seen.height_px * self._size.height_m / self._size.width_m)
-
     def _doubt_of_height(self, seen: Observation) -> float:
         """Factor on the error of the upper and lower edge of a box that is too high for its width.
 
         Detectors mistake a vehicle's shadow or reflection for a part of it.
         """
-        return max(1.0, -self._excess_width(seen) / self._shape_spread())
+        return max(1.0, -excess_width(seen, self._size) / shape_spread(self._size))
 
     def _width_std(self, seen: Observation, width: float, curvature_per_m: float) -> float:
         """Standard deviation of a width as a direction, from the detector's noise and a visible side of the vehicle."""
@@ -447,12 +459,11 @@ class RangeFilter:
         turned_by = min(abs(curvature_per_m) * self.range_m, 1.0)
         bend = turned_by * self._size.length_m / (self.range_m + self._size.length_m)
         return (
-            noise + bend + self._visible_side(seen) + width * max(self._excess_width(seen) - self._shape_spread(), 0.0)
+            noise
+            + bend
+            + self._visible_side(seen)
+            + width * max(excess_width(seen, self._size) - shape_spread(self._size), 0.0)
         )
-
-    def _shape_spread(self) -> float:
-        """Relative standard deviation of the ratio of width to height within the class."""
-        return math.hypot(self._size.height_spread, self._size.width_spread)
 
     def _visible_side(self, seen: Observation) -> float:
         """Width that the visible side of a vehicle beside the corridor may add to its box, as a direction."""
