@@ -40,10 +40,8 @@ class BrakingConfig(Section):
     reaction_time_s: float = Field(default=0.5, ge=0, le=60)
     """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
     camera to decision and the time to confirm are added"""
-    braking_probability: float = Field(default=0.7, gt=0, lt=1)
-    """probability that the deceleration is required, by which BRAKE is called for"""
-    warning_probability: float = Field(default=0.5, gt=0, lt=1)
-    """the same for WARN, warning_lead_time_s later"""
+    conflict_probability: float = Field(default=0.5, gt=0, lt=1)
+    """probability with which that deceleration must be required: at once for BRAKE, after warning_lead_time_s for WARN"""
     least_evidence: Score = 0.35
     """lowest mean score of an object's recent detections, 0 to 1, with 0 for frames that missed it"""
     warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)
@@ -92,7 +90,7 @@ class ObjectSizeConfig(Section):
 _SIZES = {
     "person": (1.7, 0.6, 0.6, 0.3, 0.2, 0.3),
     "bicycle": (1.1, 0.6, 1.7, 0.3, 0.15, 0.3),
-    "car": (1.5, 1.8, 4.4, 0.7, 0.08, 0.07),
+    "car": (1.5, 1.7, 4.4, 0.7, 0.1, 0.1),
     "motorcycle": (1.2, 0.8, 2.1, 0.3, 0.15, 0.2),
     "bus": (3.2, 2.6, 11.0, 2.5, 0.12, 0.08),
     "truck": (2.9, 2.4, 7.0, 1.0, 0.2, 0.1),
@@ -131,7 +129,7 @@ class TrackingConfig(Section):
     """standard deviation of the camera's pitch about its calibration"""
     pitch_time_constant_s: Seconds = 2.0
     """time in which the pitch changes"""
-    acceleration_std_mps2: float = Field(default=1.5, gt=0, le=50)
+    acceleration_std_mps2: float = Field(default=2.5, gt=0, le=50)
     """standard deviation of how moving objects brake and speed up"""
     acceleration_time_constant_s: Seconds = 2.0
     """time in which that acceleration changes"""

@@ -39,6 +39,7 @@ def thing(**changes: object) -> TrackedObject:
         in_corridor=True,
         in_corridor_s=1.0,
         surely_in_corridor=True,
+        corridor_probability=1.0,
         age_s=1.0,
         unseen_s=0.0,
     )

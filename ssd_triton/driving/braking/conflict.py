@@ -98,6 +98,8 @@ class Conflict:
 
     def required_deceleration_mps2(self, probability: float, delay_s: float) -> float:
         """The deceleration that avoiding the object takes at least, with a probability; infinite when too late."""
+        if probability > 1:
+            return 0.0
         low, high = 0.0, _HARDEST_MPS2
         if self.probability(high, delay_s) >= probability:
             return math.inf

@@ -2,8 +2,7 @@
 
 With a known ego speed, the measure is the probability that avoiding the object takes at least ``deceleration_mps2``,
 starting after the system's latency and the brakes' reaction; see :mod:`ssd_triton.driving.braking.conflict`. BRAKE is
-due when it reaches ``braking_probability``, and WARN when the probability ``warning_lead_time_s`` later reaches
-``warning_probability``. Without ego speed, the time to collision from image scale must fall below ``ttc_brake_s``.
+due when it reaches ``conflict_probability``, and WARN when it will do so within ``warning_lead_time_s``. Without ego speed, the time to collision from image scale must fall below ``ttc_brake_s``.
 
 Two estimates of the closing rate, from range and from image scale, check each other. Where they disagree by more than
 their noise, or where the camera's mounting is only estimated, WARN and BRAKE need both.
@@ -14,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
@@ -36,8 +36,8 @@ _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
 """Closing rates disagree when their difference exceeds this many of its standard deviations, and this share of the
 larger rate."""
 
-_LIKELY = 0.9
-"""Probability with which an object must close in at all, for WARN as for BRAKE."""
+_LIKELY, _GROWING, _LEAST_GROWTH_PER_S = 0.95, 0.9, 0.02
+"""Probabilities with which an object must close in at all, by range, and its image must grow, for WARN as for BRAKE."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
@@ -100,7 +100,7 @@ class Hazard:
 
     def cause(self, time_s: float) -> Cause:
         """The cause of ``wanted``, at the time of the frame."""
-        measure, braking = self.measure, self.wanted is State.BRAKE
+        measure = self.measure
         return Cause(
             state=self.wanted,
             time_s=time_s,
@@ -110,7 +110,7 @@ class Hazard:
             value=measure.value(self.wanted),
             threshold=measure.threshold(self.wanted),
             unit=measure.unit,
-            ahead_s=0.0 if braking else measure.lead_s,
+            ahead_s=measure.ahead_s(self.wanted),
             range_m=self.item.range_m,
             closing_speed_mps=self.item.closing_speed_mps,
         )
@@ -124,7 +124,7 @@ def describe_track(
     distance_m = max(ranging.range_m - settings.front_overhang_m, 0.0)
     ttc_range_s = _ttc_s(distance_m, ranging.closing_speed_mps)
     ttc_scale_s = _ttc_s(distance_m, track.scale.rate_per_s * ranging.outline_range_m)
-    disagreement, vehicle = _disagree(track), track.group == "vehicle"
+    disagreement = _disagree(track)
     if ego.speed_mps is None:
         ttc_s = ttc_scale_s
     elif disagreement:
@@ -132,9 +132,7 @@ def describe_track(
     else:
         ttc_s = ttc_range_s
     left, top, right, bottom = (float(side) for side in track.seen.box_xyxy)
-    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
-    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
-    in_corridor = _is_in_the_way(track, ttc_range_s, corridor, by_range_m, likely)
+    way = _way(track, ttc_range_s, corridor)
     return TrackedObject(
         track_id=track.track_id,
         class_name=track.class_name,
@@ -154,9 +152,10 @@ def describe_track(
         ttc_scale_s=ttc_scale_s,
         ttc_s=ttc_s,
         disagreement=disagreement,
-        in_corridor=in_corridor,
-        in_corridor_s=track.stay_s(time_s, in_corridor=in_corridor),
-        surely_in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, surely),
+        in_corridor=way.likely,
+        in_corridor_s=track.stay_s(time_s, in_corridor=way.likely),
+        surely_in_corridor=way.surely,
+        corridor_probability=way.probability,
         age_s=time_s - track.first_s,
         unseen_s=time_s - track.last_seen_s,
     )
@@ -214,9 +213,11 @@ class Measure:
         delay_s: From the camera's exposure until the brakes act.
         kind: The evidence.
         conflicts: By range and, where that does not suffice, by image scale; all must call. Empty without ego speed.
+        in_corridor: Probability that the object is in the corridor, or will be when the ego gets there.
         part: Part of the thresholds that suffices.
         scale: Growth of the image as a closing speed and its standard deviation, over the distance, per second.
         lead_s: Time by which WARN comes before BRAKE is due.
+        must_grow: Whether the image must grow, since the closing speed is not known from the object's standing.
     """
 
     settings: BrakingConfig
@@ -224,21 +225,24 @@ class Measure:
     kind: CauseKind
     conflicts: tuple[Conflict, ...]
     scale: tuple[float, float]
+    in_corridor: float
     part: float = 1.0
     lead_s: float = 0.0
+    must_grow: bool = True
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Literal["m/s²", "s"]:
         """Unit of value and threshold."""
         return "m/s²" if self.conflicts else "s"
 
     def calls(self, state: State, ratio: float) -> bool:
         """Whether WARN or BRAKE is due with every threshold multiplied by a ratio."""
-        probability, ahead_s = self._limits(state)
+        if self.must_grow and _likely_above(self.scale, _LEAST_GROWTH_PER_S) < _GROWING:
+            return False
         if self.conflicts:
-            limit_mps2 = self.threshold(state, ratio)
+            limit_mps2, delay_s = self.threshold(state, ratio), self.delay_s + self.ahead_s(state)
             return all(
-                one.probability(limit_mps2, self.delay_s + ahead_s) >= probability
+                one.probability(limit_mps2, delay_s) >= self._least_probability(state)
                 and one.closing(_LEAST_CLOSING_MPS) >= _LIKELY
                 for one in self.conflicts
             )
@@ -246,24 +250,35 @@ class Measure:
 
     def value(self, state: State) -> float:
         """The figure that must pass the threshold, reached with the probability that the state takes."""
-        probability, ahead_s = self._limits(state)
+        probability, delay_s = self._least_probability(state), self.delay_s + self.ahead_s(state)
         if self.conflicts:
-            return min(one.required_deceleration_mps2(probability, self.delay_s + ahead_s) for one in self.conflicts)
+            return min(one.required_deceleration_mps2(probability, delay_s) for one in self.conflicts)
         rate, std = self.scale
-        fast = rate - _NORMAL.inv_cdf(probability) * std
+        fast = rate - _NORMAL.inv_cdf(min(probability, 0.999)) * std
         return 1 / fast if fast > 0 else math.inf
 
     def threshold(self, state: State, ratio: float = 1.0) -> float:
         """The limit in force."""
         if self.conflicts:
             return self.settings.deceleration_mps2 * ratio * self.part
-        return self.delay_s + self._limits(state)[1] + self.settings.ttc_brake_s / ratio
+        return self.delay_s + self.ahead_s(state) + self.settings.ttc_brake_s / ratio
 
-    def _limits(self, state: State) -> tuple[float, float]:
-        """Probability that a state takes, and how far ahead it looks."""
-        if state is State.BRAKE:
-            return self.settings.braking_probability, 0.0
-        return self.settings.warning_probability, self.lead_s
+    def _least_probability(self, state: State) -> float:
+        """Least probability that an object in the corridor takes too much.
+
+        WARN also weighs the probability that it is there; BRAKE is only due for what surely is.
+        """
+        in_corridor = max(self.in_corridor, 1e-3) if state is State.WARN else 1.0
+        return self.settings.conflict_probability / in_corridor
+
+    def ahead_s(self, state: State) -> float:
+        """How far ahead a state looks."""
+        return self.lead_s if state is State.WARN else 0.0
+
+
+def _likely_above(value: tuple[float, float], limit: float) -> float:
+    """Probability that a value, given with its standard deviation, exceeds a limit."""
+    return _NORMAL.cdf((value[0] - limit) / max(value[1], 1e-6))
 
 
 def _measure(
@@ -277,7 +292,7 @@ def _measure(
     # What is turned out of the corridor mostly stands where the road bends: the driver will steer before BRAKE is due.
     lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
     if ego.speed_mps is None:
-        return Measure(settings, delay_s, "scale", (), growth, lead_s=lead_s)
+        return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s)
     conflicts = [Conflict(tuple(ranging.hypotheses), settings.front_overhang_m, ego.speed_mps)]
     if item.disagreement or not calibrated:
         covariance = np.diag([ranging.range_std_m**2, by_scale[1] ** 2, 0.0])
@@ -285,7 +300,10 @@ def _measure(
         conflicts.append(Conflict((alone,), settings.front_overhang_m, ego.speed_mps))
     half_m = settings.corridor_half_width_m + item.width_m / 2
     kind: CauseKind = "lateral" if abs(item.offset_m) > half_m else "range"
-    return Measure(settings, delay_s, kind, tuple(conflicts), growth, lead_s=lead_s)
+    must_grow = track.range.standing < _STANDS
+    return Measure(
+        settings, delay_s, kind, tuple(conflicts), growth, item.corridor_probability, lead_s=lead_s, must_grow=must_grow
+    )
 
 
 def _measure_of_onset(onset: Onset, measure: Measure, item: TrackedObject, ego: EgoMotion) -> Measure:
@@ -309,25 +327,49 @@ def _disagree(track: Track) -> bool:
     return difference > _DISAGREEMENT_STD * noise and difference > _DISAGREEMENT_RATIO * larger
 
 
-def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_range_m: float, doubt: float) -> bool:
+@dataclass(frozen=True)
+class _Way:
+    """An object's relation to the corridor.
+
+    Attributes:
+        probability: Probability that it is in the corridor, or will be when the ego gets there.
+        likely: Whether it counts as in the corridor for WARN.
+        surely: The same for BRAKE.
+    """
+
+    probability: float
+    likely: bool
+    surely: bool
+
+
+def _way(track: Track, ttc_s: float | None, corridor: Corridor) -> _Way:
     """Whether an object reaches into the corridor now without leaving it, or will when the ego gets there.
 
     Args:
         track: The object.
         ttc_s: Time until the ego gets there; None for never.
         corridor: The ego's corridor.
-        by_range_m: Weighted error of the offset that comes from the range's.
-        doubt: Number of standard deviations of the offset by which it must do so.
     """
+    vehicle = track.group == "vehicle"
+    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
     limit_m = corridor.half_width_m + track.size.width_m / 2
     now_m, now_std_m = track.offset.foresee(0.0)
     then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
-    if abs(now_m) + doubt * math.hypot(now_std_m, by_range_m) <= limit_m:
-        return abs(then_m) <= limit_m + _CLEAR_BY_M
+    now = NormalDist(now_m, max(math.hypot(now_std_m, by_range_m), 1e-3))
+    then = NormalDist(then_m, max(math.hypot(then_std_m, by_range_m), 1e-3))
+    stays = abs(then_m) <= limit_m + _CLEAR_BY_M
     settled = track.last_seen_s - track.first_s >= _SETTLED_S and abs(now_m) <= limit_m + _BESIDE_M
-    if track.group == "vehicle" and (not settled or track.range.standing > _STANDS or track.range.is_oncoming):
-        return False
-    return abs(then_m) + doubt * math.hypot(then_std_m, by_range_m) <= limit_m
+    may_enter = not vehicle or (settled and track.range.standing <= _STANDS and not track.range.is_oncoming)
+
+    def counts(doubt: float) -> bool:
+        if abs(now_m) + doubt * now.stdev <= limit_m:
+            return stays
+        return may_enter and abs(then_m) + doubt * then.stdev <= limit_m
+
+    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
+    inside = now.cdf(limit_m) - now.cdf(-limit_m) if stays else 0.0
+    enters = then.cdf(limit_m) - then.cdf(-limit_m) if may_enter else 0.0
+    return _Way(max(inside, enters), counts(likely), counts(surely))
 
 
 def describe_obstacle(item: TrackedObject) -> str:

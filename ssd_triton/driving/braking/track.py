@@ -31,8 +31,8 @@ _TURNED_SPREADS, _TURNED_GAIN = 2.0, 0.2
 """A vehicle is turned out of the corridor when its box is wider for its height than that of 98 of 100 vehicles that are
 not, as a mean over 10 boxes or so. For a car, that is an angle of 6°."""
 
-_EVIDENCE_S = 0.3
-"""Time over which the scores of a track's detections are averaged."""
+_EVIDENCE_S, _FIRST_EVIDENCE = 0.3, 0.3
+"""Time over which the scores of a track's detections are averaged, and the part that the first one counts for."""
 
 _OFFSET_STD_M = 0.1
 """Standard deviation between the middles of a box and its object besides the detector's noise: postures, mirrors,
@@ -108,7 +108,7 @@ class Track:
         self.first_s = self.last_seen_s = time_s
         self.hits = 1
         self.seen = seen
-        self.evidence = 0.0
+        self.evidence = _FIRST_EVIDENCE * seen.score
         self.group = group_of(seen.class_name)
         self._settings = settings
         self._camera = camera
