@@ -2,7 +2,8 @@
 
 With a known ego speed, the measure is the probability that avoiding the object takes at least ``deceleration_mps2``,
 starting after the system's latency and the brakes' reaction; see :mod:`ssd_triton.driving.braking.conflict`. BRAKE is
-due when it reaches ``conflict_probability``, and WARN when it will do so within ``warning_lead_time_s``. Without ego speed, the time to collision from image scale must fall below ``ttc_brake_s``.
+due when it reaches ``conflict_probability``, and WARN when it will do so within ``warning_lead_time_s``. Without ego
+speed, the time to collision from image scale must fall below ``ttc_brake_s``.
 
 Two estimates of the closing rate, from range and from image scale, check each other. Where they disagree by more than
 their noise, or where the camera's mounting is only estimated, WARN and BRAKE need both.

@@ -13,10 +13,10 @@ with the camera's height h, the class's usual height H, width W and overhang i. 
 face, along the ego's heading. The wheels touch the road behind the near face by the overhang, and the outline is widest
 and highest about half way there.
 
-One filter for all motions is too slow for what stands, or too wild for what moves. Two hypotheses run side by side, each
-with a filter of its own: the object stands (a person walks), or it moves as traffic does. Their weights follow from how
-well each predicts the boxes, and they exchange estimates as in the interacting multiple model of Blom and Bar-Shalom
-(IEEE Transactions on Automatic Control 33, 1988).
+One filter for all motions is too slow for what stands, or too wild for what moves. Two hypotheses run side by side,
+each with a filter of its own: the object stands (a person walks), or it moves as traffic does. Their weights follow
+from how well each predicts the boxes, and they exchange estimates as in the interacting multiple model of Blom and
+Bar-Shalom (IEEE Transactions on Automatic Control 33, 1988).
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ _VEHICLE_WEIGHTS = (0.3, 0.7)
 
 _RATES_PER_S = np.array([[-0.1, 0.1], [0.05, -0.05]])
 """How often an object passes from one hypothesis (row) to the other: it drives off after 10 s, and stops once in 20."""
+
+_STATES, _BOTH = np.arange(6), np.arange(2)
+
+_LONGEST_STEP_S = 0.5
+"""Time step up to which the rates above are probabilities."""
 
 _LEAST_WEIGHT = 1e-3
 """No hypothesis is ever ruled out."""
@@ -75,7 +80,7 @@ _SURPRISE_RANGE, _SURPRISE_MPS = 0.05, 1.0
 """Each such box makes the range less certain by this share, and the closing speed by this much."""
 
 _LOST_UPDATES = 3
-"""This many boxes in a row with such outliers are no coincidence."""
+"""This many boxes in a row with such outliers are no coincidence, nor this many without."""
 
 LONGEST_UNMEASURED_S = 0.5
 """A range without a measurement for longer is worthless."""
@@ -183,7 +188,7 @@ class RangeFilter:
         if math.isinf(range_m):
             # Neither edges nor width are known: the cut height of the box is a lower bound of the object's.
             range_m = size.height_m / max(seen.height_px, 1.0) / float(seen.direction_std[TOP] / seen.size_std_px[1])
-        self._outlying_updates = 0
+        self._outlying_updates = self._fitting_updates = 0
         self.unmeasured_s = math.inf
         for _ in range(_FIRST_PASSES):
             self._start(max(range_m, _NEAREST_M))
@@ -208,7 +213,7 @@ class RangeFilter:
         self._weights = np.array(_FIRST_WEIGHTS.get(self._group, _VEHICLE_WEIGHTS))
         if self._ego_speed_mps is None:
             self._weights = np.array([0.0, 1.0])
-        self._pool()
+        self._pooled: tuple[list[float], list[list[float]]] | None = None
 
     def set_camera(self, camera: Camera) -> None:
         """Continue with another calibration: the error of the pitch, as estimated so far, belongs to the old one."""
@@ -216,12 +221,16 @@ class RangeFilter:
         self._camera = camera
         variances = self._covariances[:, PITCH_ERROR, PITCH_ERROR]
         self._covariances[:, PITCH_ERROR, PITCH_ERROR] = np.maximum(variances, self._pitch_std_rad() ** 2)
-        self._pool()
+        self._pooled = None
 
     @property
     def is_lost(self) -> bool:
-        """Whether measurements have been missing for long, or the last boxes contradict the estimate."""
-        return self._outlying_updates >= _LOST_UPDATES or self.unmeasured_s > LONGEST_UNMEASURED_S
+        """Whether measurements have been missing for long, or the last boxes contradict an estimate that fitted before.
+
+        Boxes that have contradicted each other from the start only make the estimate less certain.
+        """
+        jumped = self._outlying_updates >= _LOST_UPDATES and self._fitting_updates >= _LOST_UPDATES
+        return jumped or self.unmeasured_s > LONGEST_UNMEASURED_S
 
     @property
     def hypotheses(self) -> Iterator[Hypothesis]:
@@ -290,50 +299,41 @@ class RangeFilter:
             self._means[:, CLOSING] += change_mps
         self._ego_speed_mps = ego.speed_mps
         self.unmeasured_s += dt_s
-        settings = self._settings
+        settings, size = self._settings, self._size
         transition = _transition(dt_s, settings.pitch_time_constant_s, settings.acceleration_time_constant_s)
         self._means = self._means @ transition.T
         np.maximum(self._means[:, RANGE], _NEAREST_M, out=self._means[:, RANGE])
         self._covariances = transition @ self._covariances @ transition.T
-        noise = self._covariances[:, range(6), range(6)]
-        noise[:, PITCH_ERROR] += self._pitch_std_rad() ** 2 * (1 - transition[PITCH_ERROR, PITCH_ERROR] ** 2)
-        noise[:, BRAKING] += self._braking_std_mps2() ** 2 * (1 - transition[BRAKING, BRAKING] ** 2)
-        noise[:, CLOSING] += settings.speed_drift_mps**2 * dt_s
-        forgotten = 1 - transition[HEIGHT_ERROR, HEIGHT_ERROR] ** 2
-        noise[:, HEIGHT_ERROR] += self._size.height_spread**2 * forgotten
-        noise[:, WIDTH_ERROR] += self._size.width_spread**2 * forgotten
-        self._covariances[:, range(6), range(6)] = noise
-        self._pool()
+        # What a state forgets, it gets back as its usual variance.
+        usual = np.zeros((2, 6))
+        usual[:, BRAKING] = self._braking_std_mps2()
+        usual[:, HEIGHT_ERROR:] = size.height_spread, size.width_spread, self._pitch_std_rad()
+        noise = usual**2 * (1 - transition[_STATES, _STATES] ** 2)
+        noise[:, CLOSING] = settings.speed_drift_mps**2 * dt_s
+        self._covariances[:, _STATES, _STATES] += noise
+        self._pooled = None
 
     def _mix(self, dt_s: float) -> None:
-        """Let each hypothesis start from the estimates of those that an object may have passed from."""
+        """Let each hypothesis start from its own estimate and that of the other one, from which an object may come."""
         if self._ego_speed_mps is None:
             self._weights = np.array([0.0, 1.0])
             return
-        passing = np.eye(2) + _RATES_PER_S * min(dt_s, 0.5)
-        joint = self._weights[:, None] * passing  # [from, to]
+        joint = self._weights[:, None] * (np.eye(2) + _RATES_PER_S * min(dt_s, _LONGEST_STEP_S))  # [from, to]
         weights = joint.sum(axis=0)
-        shares = joint / np.maximum(weights, 1e-12)
-        # What an object enters a hypothesis with: [from, to, 6] and [from, to, 6, 6].
-        means = np.repeat(self._means[:, None], 2, axis=1)
-        covariances = np.repeat(self._covariances[:, None], 2, axis=1)
+        stayed = joint[_BOTH, _BOTH] / weights
         stds = self._braking_std_mps2()
-        self._enter(means, covariances, STANDS, CLOSING, self._ego_speed_mps, self._standing_std_mps())
-        self._enter(means, covariances, STANDS, BRAKING, 0.0, stds[STANDS])
-        self._enter(means, covariances, MOVES, BRAKING, 0.0, stds[MOVES])
-        mixed = (shares[:, :, None] * means).sum(axis=0)
-        apart = means - mixed
-        spread = covariances + apart[..., :, None] * apart[..., None, :]
-        self._means, self._covariances = mixed, (shares[:, :, None, None] * spread).sum(axis=0)
+        means, covariances = self._means[::-1].copy(), self._covariances[::-1].copy()
+        # What comes to stand has the ego's speed as its closing speed; any braking ends.
+        _replace(means[STANDS], covariances[STANDS], CLOSING, self._ego_speed_mps, self._standing_std_mps())
+        _replace(means[STANDS], covariances[STANDS], BRAKING, 0.0, stds[STANDS])
+        _replace(means[MOVES], covariances[MOVES], BRAKING, 0.0, stds[MOVES])
+        apart = self._means - means
+        stay, come = stayed[:, None], 1 - stayed[:, None]
+        self._means = stay * self._means + come * means
+        spread = stay * come * apart
+        stay, come = stay[..., None], come[..., None]
+        self._covariances = stay * self._covariances + come * covariances + spread[:, :, None] * apart[:, None]
         self._weights = weights
-
-    @staticmethod
-    def _enter(means: Float64Array, covariances: Float64Array, to: int, state: int, value: float, std: float) -> None:
-        """Set what an object that enters a hypothesis from the other one has: a mean, and its standard deviation."""
-        of = 1 - to
-        means[of, to, state] = value
-        covariances[of, to, state, :] = covariances[of, to, :, state] = 0.0
-        covariances[of, to, state, state] = std**2
 
     def update(self, seen: Observation, curvature_per_m: float = 0.0) -> None:
         """Correct by the sides of a box that belong to the object.
@@ -342,25 +342,22 @@ class RangeFilter:
             seen: The box.
             curvature_per_m: Curvature of the corridor, which vehicles mostly follow.
         """
-        rows = self._measured(seen, curvature_per_m)
-        if not rows:
+        surprise, slopes, stds = self._measured(seen, curvature_per_m)
+        if not len(stds):
             self._outlying_updates = 0
             return
         self.unmeasured_s = 0.0
-        surprise = np.array([row[0] for row in rows]).T  # [2, m]
-        slopes = np.array([row[1] for row in rows]).transpose(1, 0, 2)  # [2, m, 6]
-        noise = np.array([row[2] for row in rows]) ** 2  # [m]
         spread = self._covariances @ slopes.transpose(0, 2, 1)  # [2, 6, m]
         innovation = slopes @ spread  # [2, m, m]
-        own = range(len(rows))
-        innovation[:, own, own] += noise
+        own = np.arange(len(stds))
+        innovation[:, own, own] += stds**2
         variance = innovation[:, own, own]
         excess = surprise**2 / (_OUTLIER_STD**2 * variance)
         innovation[:, own, own] += variance * np.maximum(excess - 1, 0.0)
-        weighted = np.linalg.solve(innovation, surprise[..., None])[..., 0]  # [2, m]
-        distance = (surprise * weighted).sum(axis=1)
+        information = np.linalg.inv(innovation)
+        gain = spread @ information  # [2, 6, m]
+        distance = ((surprise[:, None] @ information)[:, 0] * surprise).sum(axis=1)
         log_likelihood = -0.5 * (distance + np.log(np.linalg.det(innovation)))
-        gain = np.linalg.solve(innovation, spread.transpose(0, 2, 1)).transpose(0, 2, 1)  # [2, 6, m]
         self._means = self._means + (gain @ surprise[..., None])[..., 0]
         np.maximum(self._means[:, RANGE], _NEAREST_M, out=self._means[:, RANGE])
         covariances = self._covariances - gain @ spread.transpose(0, 2, 1)
@@ -370,23 +367,33 @@ class RangeFilter:
             weights = np.maximum(weights / weights.sum(), _LEAST_WEIGHT)
         self._weights = weights / weights.sum()
         self._doubt(bool((excess[int(self._weights.argmax())] > 1).any()))
-        self._pool()
+        self._pooled = None
 
     def _doubt(self, outlying: bool) -> None:
         """A box that contradicts the most probable hypothesis costs certainty."""
         self._outlying_updates = self._outlying_updates + 1 if outlying else 0
+        self._fitting_updates = min(self._fitting_updates, _LOST_UPDATES) if outlying else self._fitting_updates + 1
         if outlying:
             self._covariances[:, RANGE, RANGE] += (_SURPRISE_RANGE * self._means[:, RANGE]) ** 2
             self._covariances[:, CLOSING, CLOSING] += _SURPRISE_MPS**2
 
-    def _pool(self) -> None:
+    def _pool(self) -> tuple[list[float], list[list[float]]]:
         """Mean and covariance over the hypotheses, of range, closing speed and braking."""
-        means, weights = self._means[:, :3], self._weights
-        mean = weights @ means
-        apart = means - mean
-        spread = self._covariances[:, :3, :3] + apart[:, :, None] * apart[:, None, :]
-        self._mean: list[float] = mean.tolist()
-        self._covariance: list[list[float]] = (weights[:, None, None] * spread).sum(axis=0).tolist()
+        if self._pooled is None:
+            means, weights = self._means[:, :3], self._weights
+            mean = weights @ means
+            apart = means - mean
+            spread = self._covariances[:, :3, :3] + apart[:, :, None] * apart[:, None, :]
+            self._pooled = mean.tolist(), (weights @ spread.reshape(2, 9)).reshape(3, 3).tolist()
+        return self._pooled
+
+    @property
+    def _mean(self) -> list[float]:
+        return self._pool()[0]
+
+    @property
+    def _covariance(self) -> list[list[float]]:
+        return self._pool()[1]
 
     def _standing_std_mps(self) -> float:
         return _WALKING_STD_MPS if self._group == "person" else _STANDING_STD_MPS
@@ -406,55 +413,46 @@ class RangeFilter:
         """Standard deviation of the pitch: of the mounting, but at least of the car on its springs."""
         return max(self._camera.pitch_std_rad, math.radians(self._settings.pitch_std_deg))
 
-    def _measured(self, seen: Observation, curvature_per_m: float) -> list[tuple[Float64Array, Float64Array, float]]:
-        """Surprise FP64 [2], slope FP64 [2, 6] and standard deviation of each measurement of a box."""
+    def _measured(self, seen: Observation, curvature_per_m: float) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Surprises FP64 [2, m], slopes FP64 [2, m, 6] and standard deviations FP64 [m] of a box's measurements."""
         left, top, right, bottom = seen.known
-        rows = []
+        range_m, size = self._means[:, RANGE], self._size
+        outline_m, pitch = range_m + size.overhang_m / 2, self._means[:, PITCH_ERROR]
+        surprises: list[Float64Array] = []
+        stds: list[float] = []
+        slopes = np.zeros((2, 3, 6))
         doubt = self._doubt_of_height(seen)
-        if bottom:
-            rows.append(self._lower(seen.directions[BOTTOM], self._edge_std(seen) * doubt))
-        elif seen.cut[BOTTOM]:
-            row = self._lower(seen.lowest_direction, seen.direction_std[BOTTOM])
-            if row[0] @ self._weights > 0:
-                # The contact lies below the image: the object is nearer than the road at the image's lower border.
-                rows.append(row)
-        if top and (bottom or seen.cut[BOTTOM]):
-            rows.append(self._upper(seen.directions[TOP], self._edge_std(seen) * doubt))
-        if left and right and self._group == "vehicle" and excess_width(seen, self._size) < _SIDE_ON:
+        if bottom or seen.cut[BOTTOM]:
+            # Where the image cuts the box, the contact lies below it: nearer than the road at the image's border.
+            direction = float(seen.directions[BOTTOM]) if bottom else seen.lowest_direction
+            expected = self._camera.height_m / (range_m + size.overhang_m)
+            surprise = direction - expected - pitch
+            if bottom or surprise @ self._weights > 0:
+                slopes[:, len(stds), RANGE] = -expected / (range_m + size.overhang_m)
+                slopes[:, len(stds), PITCH_ERROR] = 1.0
+                surprises.append(surprise)
+                stds.append(self._edge_std(seen) * doubt if bottom else float(seen.direction_std[BOTTOM]))
+            if top:
+                height_m = size.height_m * np.exp(self._means[:, HEIGHT_ERROR])
+                below_camera_m = self._camera.height_m - height_m
+                slopes[:, len(stds), RANGE] = -below_camera_m / outline_m**2
+                slopes[:, len(stds), HEIGHT_ERROR] = -height_m / outline_m
+                slopes[:, len(stds), PITCH_ERROR] = 1.0
+                surprises.append(float(seen.directions[TOP]) - below_camera_m / outline_m - pitch)
+                stds.append(self._edge_std(seen) * doubt)
+        if left and right and self._group == "vehicle" and excess_width(seen, size) < _SIDE_ON:
             width = float(seen.directions[RIGHT] - seen.directions[LEFT])
-            rows.append(self._width(width, self._width_std(seen, width, curvature_per_m)))
-        return rows
+            expected = size.width_m * np.exp(self._means[:, WIDTH_ERROR]) / outline_m
+            slopes[:, len(stds), RANGE] = -expected / outline_m
+            slopes[:, len(stds), WIDTH_ERROR] = expected
+            surprises.append(width - expected)
+            stds.append(self._width_std(seen, width, curvature_per_m))
+        return np.array(surprises).T, slopes[:, : len(stds)], np.array(stds)
 
     def _edge_std(self, seen: Observation) -> float:
         """Standard deviation of the upper and lower edge as directions."""
         height = float(seen.directions[BOTTOM] - seen.directions[TOP])
         return math.hypot(float(seen.direction_std[TOP]), _LASTING_ERROR * self._settings.box_noise_relative * height)
-
-    def _lower(self, direction: float, std: float) -> tuple[Float64Array, Float64Array, float]:
-        contact_m = self._means[:, RANGE] + self._size.overhang_m
-        expected = self._camera.height_m / contact_m
-        slope = np.zeros((2, 6))
-        slope[:, RANGE] = -expected / contact_m
-        slope[:, PITCH_ERROR] = 1.0
-        return direction - expected - self._means[:, PITCH_ERROR], slope, float(std)
-
-    def _upper(self, direction: float, std: float) -> tuple[Float64Array, Float64Array, float]:
-        outline_m = self._means[:, RANGE] + self._size.overhang_m / 2
-        height_m = self._size.height_m * np.exp(self._means[:, HEIGHT_ERROR])
-        below_camera_m = self._camera.height_m - height_m
-        slope = np.zeros((2, 6))
-        slope[:, RANGE] = -below_camera_m / outline_m**2
-        slope[:, HEIGHT_ERROR] = -height_m / outline_m
-        slope[:, PITCH_ERROR] = 1.0
-        return direction - below_camera_m / outline_m - self._means[:, PITCH_ERROR], slope, float(std)
-
-    def _width(self, width: float, std: float) -> tuple[Float64Array, Float64Array, float]:
-        outline_m = self._means[:, RANGE] + self._size.overhang_m / 2
-        expected = self._size.width_m * np.exp(self._means[:, WIDTH_ERROR]) / outline_m
-        slope = np.zeros((2, 6))
-        slope[:, RANGE] = -expected / outline_m
-        slope[:, WIDTH_ERROR] = expected
-        return width - expected, slope, float(std)
 
     def _doubt_of_height(self, seen: Observation) -> float:
         """Factor on the error of the upper and lower edge of a box that is too high for its width.
@@ -480,6 +478,13 @@ class RangeFilter:
         middle = abs(float(seen.directions[LEFT] + seen.directions[RIGHT])) / 2
         aside_m = max(middle * self.range_m - self._size.width_m / 2, 0.0)
         return aside_m * self._size.length_m / (self.range_m * (self.range_m + self._size.length_m))
+
+
+def _replace(mean: Float64Array, covariance: Float64Array, state: int, value: float, std: float) -> None:
+    """Set one state of a mean FP64 [6] and a covariance FP64 [6, 6], independent of the others."""
+    mean[state] = value
+    covariance[state, :] = covariance[:, state] = 0.0
+    covariance[state, state] = std**2
 
 
 @lru_cache(maxsize=64)

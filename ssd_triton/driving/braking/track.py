@@ -193,8 +193,10 @@ class Track:
         self.range.update(seen, corridor.curvature_per_m)
         is_found = self.range.unmeasured_s == 0 and (was_lost or self.range.is_lost)
         if is_found or class_name != self.class_name:
-            # Another class has another size, and another object another range: the filters start anew.
+            # Another class has another size, and another object another range: the filters start anew. What jumped must
+            # be confirmed again.
             self.class_name = class_name
+            self.hits = 1 if is_found else self.hits
             self._start_filters(seen, ego, corridor)
             return
         self.scale.update(seen)
