@@ -190,6 +190,15 @@ class DetectionNoiseConfig(Section):
     """smallest height of a box that is detected"""
 
 
+class FalseWarningConfig(Section):
+    """How many of the drives on which nobody may brake may have a warning before ``evaluate-braking`` fails."""
+
+    ground_truth: Fraction = 0.02
+    """part of the drives with detections from the ground truth"""
+    full_stack: Fraction = 0.1
+    """part of the drives with rendered frames through the detector"""
+
+
 class SimulationConfig(Section):
     """The simulated world: ``ssd-triton evaluate-braking``, ``render-scenario`` and ``render-dataset``."""
 
@@ -199,3 +208,4 @@ class SimulationConfig(Section):
     brakes: BrakesConfig = BrakesConfig()
     pitch: EgoPitchConfig = EgoPitchConfig()
     noise: DetectionNoiseConfig = DetectionNoiseConfig()
+    false_warnings: FalseWarningConfig = FalseWarningConfig()

@@ -18,7 +18,7 @@ from ssd_triton.driving.camera import Camera
 from tests.driving.boxes import RoadUser, detections_of
 
 CAMERA = Camera.from_fov((960, 540), horizontal_fov_deg=60, height_m=1.3)
-FPS = 20
+FPS = 10
 EGO_MPS = 50 / 3.6
 
 Box = tuple[float, float, float, float]
@@ -35,20 +35,19 @@ SIZES_M = {
 def constant(
     config: Config, labels: tuple[str, ...], class_name: str, box: Box
 ) -> Iterator[tuple[State, TrackedObject]]:
-    """A box that never changes, for 4 s at 50 km/h."""
+    """A box that never changes, for 3 s at 50 km/h."""
     pipeline = BrakingPipeline(CAMERA, labels, config.braking, config.tracking)
     found = Detections(
         np.array([box], np.float32), np.array([0.9], np.float32), np.array([labels.index(class_name)], np.int32)
     )
-    for frame in range(4 * FPS):
+    for frame in range(3 * FPS):
         decision = pipeline.step(frame / FPS, found, EgoMotion(EGO_MPS))
         for item in decision.objects:
             yield decision.state, item
 
 
 @pytest.mark.parametrize("class_name", SIZES_M)
-@pytest.mark.parametrize("height_px", [26, 60, 120])
-@pytest.mark.parametrize("bottom_px", [300, 326, 380])
+@pytest.mark.parametrize(("height_px", "bottom_px"), [(26, 326), (60, 300), (60, 380), (120, 326)])
 def test_a_constant_box_keeps_its_range(
     config: Config, labels: tuple[str, ...], class_name: str, height_px: int, bottom_px: int
 ) -> None:
@@ -88,7 +87,7 @@ def steady(frame: int) -> tuple[Camera, float]:
 
 
 def breathing(frame: int) -> tuple[Camera, float]:
-    return CAMERA, 1 + 0.1 * math.sin(frame * 0.9)
+    return CAMERA, 1 + 0.1 * math.sin(frame * 1.8)
 
 
 def bumps(frame: int) -> tuple[Camera, float]:
@@ -98,14 +97,13 @@ def bumps(frame: int) -> tuple[Camera, float]:
 
 
 @pytest.mark.parametrize("disturbed", [steady, breathing, bumps])
-@pytest.mark.parametrize("object_mps", [0.0, 8.0, EGO_MPS])
-@pytest.mark.parametrize("class_name", ["person", "car", "truck"])
+@pytest.mark.parametrize(
+    ("class_name", "object_mps"), [("person", 0.0), ("car", 0.0), ("car", 8.0), ("car", EGO_MPS), ("truck", 0.0)]
+)
 def test_errors_stay_within_three_standard_deviations(
     config: Config, labels: tuple[str, ...], class_name: str, object_mps: float, disturbed: Disturbance
 ) -> None:
     """In 99 of 100 frames, for range and closing speed, with a fifth of the frames missing."""
-    if class_name == "person" and object_mps > 0:
-        pytest.skip("people do not drive")
     errors = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -123,5 +121,5 @@ def test_errors_stay_within_three_standard_deviations(
             for item in pipeline.step(frame / FPS, shown, EgoMotion(EGO_MPS)).objects:
                 errors.append((item.range_m - range_m) / item.range_std_m)
                 errors.append((item.closing_speed_mps - EGO_MPS + object_mps) / item.closing_speed_std_mps)
-    assert len(errors) > 400
+    assert len(errors) > 150
     assert np.mean(np.abs(errors) < 3) >= 0.99
