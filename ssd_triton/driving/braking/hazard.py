@@ -50,7 +50,7 @@ _LONGEST_FORESIGHT_S = 4.0
 4 s before the collision."""
 
 _WARN_DOUBT, _BRAKE_DOUBT = 0.25, 0.25
-_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 0.5, 2.0
+_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 1.0, 2.0
 """An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
 beside the corridor mostly stay there; people who walk towards it mostly walk on."""
 
