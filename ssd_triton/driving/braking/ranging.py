@@ -23,18 +23,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig, TrackingConfig
+from ssd_triton.driving.braking.box_model import (
+    BRAKING,
+    CLOSING,
+    HEIGHT_ERROR,
+    PITCH_ERROR,
+    RANGE,
+    WIDTH_ERROR,
+    BoxModel,
+    raw_ranges,
+)
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation, group_of
+from ssd_triton.driving.braking.observation import BOTTOM, TOP, Observation, group_of
 from ssd_triton.driving.camera import Camera
-
-RANGE, CLOSING, BRAKING, HEIGHT_ERROR, WIDTH_ERROR, PITCH_ERROR = range(6)
 
 STANDS, MOVES = range(2)
 """The hypotheses."""
@@ -88,49 +96,6 @@ LONGEST_UNMEASURED_S = 0.5
 _SIZE_TIME_CONSTANT_S = 20.0
 """The detector's idea of an object's outline drifts: the logarithms of the size return to 0 in this time."""
 
-_LASTING_ERROR = math.sqrt(3)
-"""Upper and lower edges err for many frames alike, where a shadow or the next car merges with a vehicle. That part of
-their error does not average out, and exceeds the relative noise of a box by this factor: both together are twice the
-noise. On the KITTI drive, lower edges are off by a fifth of the height for a second."""
-
-_SIDE_ON = math.log(1.35)
-"""A box wider than usual for its height by this factor shows the side of a vehicle, and not its rear."""
-
-
-@dataclass(frozen=True)
-class RawRanges:
-    """Ranges from one box alone, in metres; None where a border cuts off the needed sides, or at the horizon."""
-
-    from_ground_m: float | None
-    from_size_m: float | None
-
-
-def raw_ranges(seen: Observation, size: ObjectSizeConfig, camera_height_m: float) -> RawRanges:
-    """Ranges from the ground contact alone, and from the size alone: the height, or else the width."""
-    _, down_top, _, down_bottom = seen.directions
-    left, top, right, bottom = seen.known
-    ground_m = None
-    if bottom and down_bottom > 0:
-        ground_m = max(camera_height_m / down_bottom - size.overhang_m, 0.0)
-    size_m = None
-    if top and bottom:
-        size_m = max(size.height_m / (down_bottom - down_top) - size.overhang_m / 2, 0.0)
-    elif left and right:
-        size_m = max(size.width_m / (seen.directions[RIGHT] - seen.directions[LEFT]) - size.overhang_m / 2, 0.0)
-    return RawRanges(ground_m, size_m)
-
-
-def excess_width(seen: Observation, size: ObjectSizeConfig) -> float:
-    """Logarithm of a vehicle's aspect ratio relative to the usual one of its rear; 0 where it is unknown."""
-    if group_of(seen.class_name) != "vehicle" or not all(seen.known):
-        return 0.0
-    return math.log(seen.width_px / seen.height_px * size.height_m / size.width_m)
-
-
-def shape_spread(size: ObjectSizeConfig) -> float:
-    """Relative standard deviation of the ratio of width to height within a class."""
-    return math.hypot(size.height_spread, size.width_spread)
-
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -176,6 +141,7 @@ class RangeFilter:
         *,
         curvature_per_m: float = 0.0,
     ) -> None:
+        self._model = BoxModel(size, camera, settings.box_noise_relative)
         self._size = size
         self._camera = camera
         self._settings = settings
@@ -219,6 +185,7 @@ class RangeFilter:
         """Continue with another calibration: the error of the pitch, as estimated so far, belongs to the old one."""
         self._means[:, PITCH_ERROR] += math.radians(camera.pitch_deg - self._camera.pitch_deg)
         self._camera = camera
+        self._model = replace(self._model, camera=camera)
         variances = self._covariances[:, PITCH_ERROR, PITCH_ERROR]
         self._covariances[:, PITCH_ERROR, PITCH_ERROR] = np.maximum(variances, self._pitch_std_rad() ** 2)
         self._pooled = None
@@ -342,7 +309,7 @@ class RangeFilter:
             seen: The box.
             curvature_per_m: Curvature of the corridor, which vehicles mostly follow.
         """
-        surprise, slopes, stds = self._measured(seen, curvature_per_m)
+        surprise, slopes, stds = self._model.measured(seen, self._means, self._weights, self.range_m, curvature_per_m)
         if not len(stds):
             self._outlying_updates = 0
             return
@@ -412,72 +379,6 @@ class RangeFilter:
     def _pitch_std_rad(self) -> float:
         """Standard deviation of the pitch: of the mounting, but at least of the car on its springs."""
         return max(self._camera.pitch_std_rad, math.radians(self._settings.pitch_std_deg))
-
-    def _measured(self, seen: Observation, curvature_per_m: float) -> tuple[Float64Array, Float64Array, Float64Array]:
-        """Surprises FP64 [2, m], slopes FP64 [2, m, 6] and standard deviations FP64 [m] of a box's measurements."""
-        left, top, right, bottom = seen.known
-        range_m, size = self._means[:, RANGE], self._size
-        outline_m, pitch = range_m + size.overhang_m / 2, self._means[:, PITCH_ERROR]
-        surprises: list[Float64Array] = []
-        stds: list[float] = []
-        slopes = np.zeros((2, 3, 6))
-        doubt = self._doubt_of_height(seen)
-        if bottom or seen.cut[BOTTOM]:
-            # Where the image cuts the box, the contact lies below it: nearer than the road at the image's border.
-            direction = float(seen.directions[BOTTOM]) if bottom else seen.lowest_direction
-            expected = self._camera.height_m / (range_m + size.overhang_m)
-            surprise = direction - expected - pitch
-            if bottom or surprise @ self._weights > 0:
-                slopes[:, len(stds), RANGE] = -expected / (range_m + size.overhang_m)
-                slopes[:, len(stds), PITCH_ERROR] = 1.0
-                surprises.append(surprise)
-                stds.append(self._edge_std(seen) * doubt if bottom else float(seen.direction_std[BOTTOM]))
-            if top:
-                height_m = size.height_m * np.exp(self._means[:, HEIGHT_ERROR])
-                below_camera_m = self._camera.height_m - height_m
-                slopes[:, len(stds), RANGE] = -below_camera_m / outline_m**2
-                slopes[:, len(stds), HEIGHT_ERROR] = -height_m / outline_m
-                slopes[:, len(stds), PITCH_ERROR] = 1.0
-                surprises.append(float(seen.directions[TOP]) - below_camera_m / outline_m - pitch)
-                stds.append(self._edge_std(seen) * doubt)
-        if left and right and self._group == "vehicle" and excess_width(seen, size) < _SIDE_ON:
-            width = float(seen.directions[RIGHT] - seen.directions[LEFT])
-            expected = size.width_m * np.exp(self._means[:, WIDTH_ERROR]) / outline_m
-            slopes[:, len(stds), RANGE] = -expected / outline_m
-            slopes[:, len(stds), WIDTH_ERROR] = expected
-            surprises.append(width - expected)
-            stds.append(self._width_std(seen, width, curvature_per_m))
-        return np.array(surprises).T, slopes[:, : len(stds)], np.array(stds)
-
-    def _edge_std(self, seen: Observation) -> float:
-        """Standard deviation of the upper and lower edge as directions."""
-        height = float(seen.directions[BOTTOM] - seen.directions[TOP])
-        return math.hypot(float(seen.direction_std[TOP]), _LASTING_ERROR * self._settings.box_noise_relative * height)
-
-    def _doubt_of_height(self, seen: Observation) -> float:
-        """Factor on the error of the upper and lower edge of a box that is too high for its width.
-
-        Detectors mistake a vehicle's shadow or reflection for a part of it.
-        """
-        return max(1.0, -excess_width(seen, self._size) / shape_spread(self._size))
-
-    def _width_std(self, seen: Observation, width: float, curvature_per_m: float) -> float:
-        """Standard deviation of a width as a direction, from the detector's noise and a visible side of the vehicle."""
-        noise = math.sqrt(2) * float(seen.direction_std[LEFT])
-        turned_by = min(abs(curvature_per_m) * self.range_m, 1.0)
-        bend = turned_by * self._size.length_m / (self.range_m + self._size.length_m)
-        return (
-            noise
-            + bend
-            + self._visible_side(seen)
-            + width * max(excess_width(seen, self._size) - shape_spread(self._size), 0.0)
-        )
-
-    def _visible_side(self, seen: Observation) -> float:
-        """Width that the visible side of a vehicle beside the corridor may add to its box, as a direction."""
-        middle = abs(float(seen.directions[LEFT] + seen.directions[RIGHT])) / 2
-        aside_m = max(middle * self.range_m - self._size.width_m / 2, 0.0)
-        return aside_m * self._size.length_m / (self.range_m * (self.range_m + self._size.length_m))
 
 
 def _replace(mean: Float64Array, covariance: Float64Array, state: int, value: float, std: float) -> None:

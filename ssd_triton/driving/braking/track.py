@@ -8,12 +8,13 @@ import numpy as np
 
 from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig, TrackingConfig
+from ssd_triton.driving.braking.box_model import RawRanges, excess_width, raw_ranges, shape_spread
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.kalman import RateFilter
 from ssd_triton.driving.braking.observation import LEFT, RIGHT, Observation, group_of
 from ssd_triton.driving.braking.onset import OnsetTest
-from ssd_triton.driving.braking.ranging import RangeFilter, RawRanges, excess_width, raw_ranges, shape_spread
+from ssd_triton.driving.braking.ranging import RangeFilter
 from ssd_triton.driving.braking.scale import ScaleFilter
 from ssd_triton.driving.camera import Camera, RoadPoint
 
