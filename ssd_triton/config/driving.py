@@ -84,9 +84,10 @@ class ObjectSizeConfig(Section):
 
 # Rounded from the mean sizes of the KITTI and nuScenes labels, which detectors on them take as anchors (Lang et al.,
 # PointPillars, 2019; Zhu et al., CBGS, 2019): car 1.56 and 1.72 m high, 1.6 and 1.95 m wide; person 1.73 and 1.77 m;
-# bus 3.47 m, truck 2.84 m; cars are lower here, since both sets count vans and off-road cars, or have many of them.
-# People include children. Labels of two-wheelers there include the rider, whom COCO's classes leave out: those sizes
-# are our estimates, as are all overhangs and spreads. In the order of the fields above.
+# bus 3.47 m, truck 2.84 m; cars are lower and narrower here, since both sets count vans and off-road cars, or have many
+# of them. People include children. Labels of two-wheelers there include the rider, whom COCO's classes leave out: those
+# sizes are our estimates, as are all overhangs and spreads. Spreads include what a detector takes for the outline, for
+# seconds on end. In the order of the fields above.
 _SIZES = {
     "person": (1.7, 0.6, 0.6, 0.3, 0.2, 0.3),
     "bicycle": (1.1, 0.6, 1.7, 0.3, 0.15, 0.3),

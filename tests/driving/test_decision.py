@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -228,6 +229,46 @@ def test_the_reason_has_words_and_figures(truth: Config, labels: tuple[str, ...]
     assert decision.cause is not None and not decision.cause.held
     assert f"requires {decision.cause.value:.1f} m/s², limit {decision.cause.threshold:.1f}" in decision.reason
     assert decision.required_deceleration_mps2 is not None and decision.required_deceleration_mps2 >= 5.0
+
+
+def test_a_hold_names_the_cause_that_it_began_with(pipeline: BrakingPipeline, shown: Shown) -> None:
+    shown(pipeline, *[(0.05 * n, 30.0 - 0.7 * n) for n in range(36)], speed_mps=14.0)
+    other = RoadUser(25.0, -3.0, "bus", (2.6, 3.1, 11.0))
+    decisions = [
+        pipeline.step(1.8 + 0.05 * n, detections_of(CAMERA, pipeline._labels, other), EgoMotion(14.0))
+        for n in range(20)
+    ]
+    last = decisions[-1]
+    assert last.state is BRAKE and last.cause is not None
+    assert (last.cause.class_name, last.cause.held) == ("car", True)
+    assert last.reason.startswith("held since 0.") and "car #1 at " in last.reason
+
+
+@pytest.mark.parametrize(("grows", "brakes"), [(True, True), (False, False)])
+def test_range_alone_does_not_brake_with_a_guessed_camera(
+    truth: Config, labels: tuple[str, ...], grows: bool, brakes: bool
+) -> None:
+    """A truck's lower edge comes nearer; without growth of its image, it brakes for nothing."""
+    camera = replace(CAMERA, calibrated=False, pitch_std_rad=math.radians(2.5))
+    pipeline = BrakingPipeline(camera, labels, truth.braking, truth.tracking)
+    states = set()
+    for frame in range(40):
+        range_m = 32.0 - 0.7 * frame
+        scale = 1.0 if grows else range_m / 20.0
+        user = RoadUser(range_m, 0.0, "truck", (2.4 * scale, 2.9 * scale, 0.1))
+        states.add(pipeline.step(0.05 * frame, detections_of(camera, labels, user), EgoMotion(14.0)).state)
+    assert (BRAKE in states) is brakes
+
+
+def test_tracks_outlive_a_better_calibration(pipeline: BrakingPipeline, shown: Shown) -> None:
+    shown(pipeline, *[(0.1 * n, 20.0) for n in range(6)])
+    pipeline.set_camera(CAMERA.with_pitch(0.4))
+    found = detections_of(CAMERA.with_pitch(0.4), pipeline._labels, RoadUser(20.0))
+    [item] = pipeline.step(0.6, found, EgoMotion(0.0)).objects
+    assert item.track_id == 1
+    assert item.range_m == pytest.approx(20.0, rel=0.1)
+    with pytest.raises(ValueError, match="expected the size as before"):
+        pipeline.set_camera(CAMERA.scaled_to(640, 360))
 
 
 # --- In closed loop ---------------------------------------------------------------------------------------------------
