@@ -40,6 +40,10 @@ class BrakingConfig(Section):
     reaction_time_s: float = Field(default=0.5, ge=0, le=60)
     """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
     camera to decision and the time to confirm are added"""
+    conflict_probability: float = Field(default=0.5, gt=0, lt=1)
+    """probability with which that deceleration must be required: now for BRAKE, warning_lead_time_s later for WARN"""
+    least_evidence: Score = 0.35
+    """lowest mean score of an object's recent detections, 0 to 1, with 0 for frames that missed it"""
     warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)
     """time by which WARN comes before BRAKE is due; noise makes one of them late and the other early"""
     warning_time_s: float = Field(default=0.8, ge=0, le=60)
@@ -80,13 +84,14 @@ class ObjectSizeConfig(Section):
 
 # Rounded from the mean sizes of the KITTI and nuScenes labels, which detectors on them take as anchors (Lang et al.,
 # PointPillars, 2019; Zhu et al., CBGS, 2019): car 1.56 and 1.72 m high, 1.6 and 1.95 m wide; person 1.73 and 1.77 m;
-# bus 3.47 m, truck 2.84 m; cars are lower here, since both sets count vans and off-road cars, or have many of them.
-# People include children. Labels of two-wheelers there include the rider, whom COCO's classes leave out: those sizes
-# are our estimates, as are all overhangs and spreads. In the order of the fields above.
+# bus 3.47 m, truck 2.84 m; cars are lower and narrower here, since both sets count vans and off-road cars, or have many
+# of them. People include children. Labels of two-wheelers there include the rider, whom COCO's classes leave out: those
+# sizes are our estimates, as are all overhangs and spreads. Spreads include what a detector takes for the outline, for
+# seconds on end. In the order of the fields above.
 _SIZES = {
     "person": (1.7, 0.6, 0.6, 0.3, 0.2, 0.3),
     "bicycle": (1.1, 0.6, 1.7, 0.3, 0.15, 0.3),
-    "car": (1.5, 1.8, 4.4, 0.7, 0.08, 0.07),
+    "car": (1.5, 1.7, 4.4, 0.7, 0.1, 0.1),
     "motorcycle": (1.2, 0.8, 2.1, 0.3, 0.15, 0.2),
     "bus": (3.2, 2.6, 11.0, 2.5, 0.12, 0.08),
     "truck": (2.9, 2.4, 7.0, 1.0, 0.2, 0.1),
@@ -125,13 +130,13 @@ class TrackingConfig(Section):
     """standard deviation of the camera's pitch about its calibration"""
     pitch_time_constant_s: Seconds = 2.0
     """time in which the pitch changes"""
-    acceleration_std_mps2: float = Field(default=5.0, gt=0, le=50)
-    """standard deviation of how objects brake and speed up"""
-    acceleration_time_constant_s: Seconds = 1.0
+    acceleration_std_mps2: float = Field(default=2.5, gt=0, le=50)
+    """standard deviation of how moving objects brake and speed up"""
+    acceleration_time_constant_s: Seconds = 2.0
     """time in which that acceleration changes"""
     speed_drift_mps: float = Field(default=0.3, gt=0, le=50)
     """standard deviation of further changes of speed within a second"""
-    lateral_acceleration_std_mps2: float = Field(default=1.0, gt=0, le=50)
+    lateral_acceleration_std_mps2: float = Field(default=0.5, gt=0, le=50)
     """standard deviation of the lateral acceleration"""
     object_sizes: dict[str, ObjectSizeConfig] = _OBJECT_SIZES
     """usual sizes by class, from labels of KITTI and nuScenes; those of two-wheelers, all overhangs and all spreads
@@ -186,6 +191,15 @@ class DetectionNoiseConfig(Section):
     """smallest height of a box that is detected"""
 
 
+class FalseWarningConfig(Section):
+    """How many of the drives on which nobody may brake may have a warning before ``evaluate-braking`` fails."""
+
+    ground_truth: Fraction = 0.02
+    """part of the drives with detections from the ground truth"""
+    full_stack: Fraction = 0.1
+    """part of the drives with rendered frames through the detector"""
+
+
 class SimulationConfig(Section):
     """The simulated world: ``ssd-triton evaluate-braking``, ``render-scenario`` and ``render-dataset``."""
 
@@ -195,3 +209,4 @@ class SimulationConfig(Section):
     brakes: BrakesConfig = BrakesConfig()
     pitch: EgoPitchConfig = EgoPitchConfig()
     noise: DetectionNoiseConfig = DetectionNoiseConfig()
+    false_warnings: FalseWarningConfig = FalseWarningConfig()

@@ -37,7 +37,9 @@ def thing(**changes: object) -> TrackedObject:
         ttc_s=3.4,
         disagreement=False,
         in_corridor=True,
+        in_corridor_s=1.0,
         surely_in_corridor=True,
+        corridor_probability=1.0,
         age_s=1.0,
         unseen_s=0.0,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.conflict import Approach, Conflict
 from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.hazard import Approach
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
+from ssd_triton.driving.braking.ranging import Hypothesis
 from ssd_triton.driving.braking.state import State, StateMachine
 from ssd_triton.simulation import Run, Scenario, Target, simulate
 from ssd_triton.simulation.scenario import Criterion, Road, SideMove, SpeedPhase
@@ -35,19 +37,18 @@ def truth(config: Config) -> Config:
     return config.model_copy(update={"tracking": config.tracking.with_box_noise(2.0, 0.0)})
 
 
-# --- Required deceleration --------------------------------------------------------------------------------------------
+# --- Needed distance --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("distance_m", "ego_mps", "closing_mps", "braking_mps2", "delay_s", "required_mps2"),
+    ("needed_m", "ego_mps", "closing_mps", "braking_mps2", "delay_s", "deceleration_mps2"),
     [
-        # v²/2d against a stationary object, after the distance driven during the delay.
+        # v²/2a against a stationary object, after the distance driven during the delay.
         (10.0, 10.0, 10.0, 0.0, 0.0, 5.0),
         (20.0, 10.0, 10.0, 0.0, 1.0, 5.0),
-        (10.0, 10.0, 10.0, 0.0, 1.0, math.inf),
-        # An object at the same speed, or faster, requires nothing; for a slower one the closing speed counts.
-        (10.0, 10.0, 0.0, 0.0, 0.5, 0.0),
-        (10.0, 10.0, -3.0, 0.0, 0.5, 0.0),
+        # An object at the same speed, or faster, needs nothing; for a slower one the closing speed counts.
+        (0.0, 10.0, 0.0, 0.0, 0.5, 5.0),
+        (0.0, 10.0, -3.0, 0.0, 0.5, 5.0),
         (10.0, 20.0, 10.0, 0.0, 0.0, 5.0),
         # It brakes to a stop, 10 m ahead from 10 m/s at 5 m/s²: the car may use 10 m more.
         (10.0, 10.0, 0.0, 5.0, 0.0, 2.5),
@@ -58,11 +59,34 @@ def truth(config: Config) -> Config:
         (20.0, 10.0, 20.0, 0.0, 0.0, 10.0),
     ],
 )
-def test_required_deceleration(  # noqa: PLR0917
-    distance_m: float, ego_mps: float, closing_mps: float, braking_mps2: float, delay_s: float, required_mps2: float
+def test_needed_distance(  # noqa: PLR0917
+    needed_m: float, ego_mps: float, closing_mps: float, braking_mps2: float, delay_s: float, deceleration_mps2: float
 ) -> None:
-    approach = Approach(distance_m, ego_mps, closing_mps, braking_mps2)
-    assert approach.required_deceleration_mps2(delay_s) == pytest.approx(required_mps2)
+    approach = Approach(ego_mps, closing_mps, braking_mps2)
+    assert approach.needed_distance_m(deceleration_mps2, delay_s) == pytest.approx(needed_m)
+
+
+@pytest.mark.parametrize("braking_mps2", [0.0, 3.0])
+def test_the_probability_of_a_conflict_is_that_of_drawn_motions(braking_mps2: float) -> None:
+    """Against 20,000 motions drawn from the same distribution."""
+    covariance = np.array([[4.0, -1.5, 0.0], [-1.5, 2.0, 0.0], [0.0, 0.0, 0.25]])
+    motion = Hypothesis(1.0, 22.0, 9.0, braking_mps2, covariance)
+    conflict = Conflict((motion,), 1.5, 14.0)
+    draws = np.random.default_rng(0).multivariate_normal([22.0, 9.0, braking_mps2], covariance, 20_000)
+    for limit_mps2 in (3.0, 5.0, 8.0):
+        hits = [
+            Approach(14.0, closing, max(braking, 0.0)).needed_distance_m(limit_mps2, 0.7) >= range_m - 1.5
+            for range_m, closing, braking in draws.tolist()
+        ]
+        assert conflict.probability(limit_mps2, 0.7) == pytest.approx(np.mean(hits), abs=0.1)
+
+
+def test_the_required_deceleration_has_the_asked_probability() -> None:
+    conflict = Conflict((Hypothesis(1.0, 22.0, 9.0, 0.0, np.diag([4.0, 1.0, 0.1])),), 1.5, 14.0)
+    for probability in (0.1, 0.5, 0.9):
+        required_mps2 = conflict.required_deceleration_mps2(probability, 0.7)
+        assert conflict.probability(required_mps2, 0.7) == pytest.approx(probability, abs=0.01)
+    assert conflict.required_deceleration_mps2(0.5, 5.0) == math.inf
 
 
 # --- Hysteresis -------------------------------------------------------------------------------------------------------
@@ -205,6 +229,46 @@ def test_the_reason_has_words_and_figures(truth: Config, labels: tuple[str, ...]
     assert decision.cause is not None and not decision.cause.held
     assert f"requires {decision.cause.value:.1f} m/s², limit {decision.cause.threshold:.1f}" in decision.reason
     assert decision.required_deceleration_mps2 is not None and decision.required_deceleration_mps2 >= 5.0
+
+
+def test_a_hold_names_the_cause_that_it_began_with(pipeline: BrakingPipeline, shown: Shown) -> None:
+    shown(pipeline, *[(0.05 * n, 30.0 - 0.7 * n) for n in range(36)], speed_mps=14.0)
+    other = RoadUser(25.0, -3.0, "bus", (2.6, 3.1, 11.0))
+    decisions = [
+        pipeline.step(1.8 + 0.05 * n, detections_of(CAMERA, pipeline._labels, other), EgoMotion(14.0))
+        for n in range(20)
+    ]
+    last = decisions[-1]
+    assert last.state is BRAKE and last.cause is not None
+    assert (last.cause.class_name, last.cause.held) == ("car", True)
+    assert last.reason.startswith("held since 0.") and "car #1 at " in last.reason
+
+
+@pytest.mark.parametrize(("grows", "brakes"), [(True, True), (False, False)])
+def test_range_alone_does_not_brake_with_a_guessed_camera(
+    truth: Config, labels: tuple[str, ...], grows: bool, brakes: bool
+) -> None:
+    """A truck's lower edge comes nearer; without growth of its image, it brakes for nothing."""
+    camera = replace(CAMERA, calibrated=False, pitch_std_rad=math.radians(2.5))
+    pipeline = BrakingPipeline(camera, labels, truth.braking, truth.tracking)
+    states = set()
+    for frame in range(40):
+        range_m = 32.0 - 0.7 * frame
+        scale = 1.0 if grows else range_m / 20.0
+        user = RoadUser(range_m, 0.0, "truck", (2.4 * scale, 2.9 * scale, 0.1))
+        states.add(pipeline.step(0.05 * frame, detections_of(camera, labels, user), EgoMotion(14.0)).state)
+    assert (BRAKE in states) is brakes
+
+
+def test_tracks_outlive_a_better_calibration(pipeline: BrakingPipeline, shown: Shown) -> None:
+    shown(pipeline, *[(0.1 * n, 20.0) for n in range(6)])
+    pipeline.set_camera(CAMERA.with_pitch(0.4))
+    found = detections_of(CAMERA.with_pitch(0.4), pipeline._labels, RoadUser(20.0))
+    [item] = pipeline.step(0.6, found, EgoMotion(0.0)).objects
+    assert item.track_id == 1
+    assert item.range_m == pytest.approx(20.0, rel=0.1)
+    with pytest.raises(ValueError, match="expected the size as before"):
+        pipeline.set_camera(CAMERA.scaled_to(640, 360))
 
 
 # --- In closed loop ---------------------------------------------------------------------------------------------------

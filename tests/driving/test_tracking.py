@@ -11,11 +11,12 @@ import pytest
 from ssd_triton.common.boxes import iou_matrix
 from ssd_triton.common.detections import Detections
 from ssd_triton.config import Config
+from ssd_triton.driving.braking.box_model import raw_ranges
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.observation import Observation, observe
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
-from ssd_triton.driving.braking.ranging import RangeFilter, raw_ranges
+from ssd_triton.driving.braking.ranging import RangeFilter
 from ssd_triton.driving.braking.scale import ScaleFilter
 from ssd_triton.driving.camera import Camera
 from tests.driving.boxes import RoadUser, detections_of
@@ -112,8 +113,8 @@ def test_directions_take_pitch_and_yaw_into_account(config: Config, labels: tupl
         # 50 px below the horizon: 1.25 m · 500 px / 50 px, and 60 px high: 1.5 m · 500 px / 60 px. The wheels are 0.7 m
         # behind the near face, the outline half as much.
         ((450, 290, 550, 350), 12.5 - 0.7, 12.5 - 0.35),
-        # Cut off below: the width of 90 px tells, 1.8 m · 500 px / 90 px.
-        ((400, 290, 490, 600), None, 10.0 - 0.35),
+        # Cut off below: the width of 85 px tells, 1.7 m · 500 px / 85 px.
+        ((400, 290, 485, 600), None, 10.0 - 0.35),
         # Cut off below and at a side.
         ((0, 290, 490, 600), None, None),
         # Above the horizon.
@@ -180,7 +181,8 @@ def test_the_ego_brakes_is_not_the_object_speeding_up(config: Config, labels: tu
     ranging = RangeFilter(item, EgoMotion(20.0), size, CAMERA, config.tracking)
     before = ranging.closing_speed_mps
     ranging.predict(0.1, EgoMotion(19.0))
-    assert ranging.closing_speed_mps == pytest.approx(before - 1.0, abs=1e-6)
+    # Less what the hypotheses exchange.
+    assert ranging.closing_speed_mps == pytest.approx(before - 1.0, abs=0.1)
 
 
 # --- Corridor ---------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from ssd_triton.common.detections import Detections
+from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
-from ssd_triton.simulation import SimulationError, find_scenario
-from ssd_triton.simulation.judging.evaluate import Setup, evaluate
+from ssd_triton.simulation import SimulationError, find_scenario, simulate
+from ssd_triton.simulation.judging.evaluate import Setup, evaluate, false_warning_share, false_warnings
 from ssd_triton.simulation.judging.report import describe_setup, results_table, write_report
 from tests.conftest import assert_one_line_error, assert_wrong_usage
 
@@ -38,6 +39,20 @@ def test_refusals(setup, names, options, word):  # type: ignore[no-untyped-def] 
         evaluate(setup, [find_scenario(name) for name in names], **{"seeds": 1, **options})
 
 
+def test_false_warnings_are_counted_until_something_closes_in(setup):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Where nobody may brake, every warning is false; behind a car that brakes later, those before it does."""
+    safe, warn = State.SAFE, State.WARN
+    counts = {}
+    for name in ("oncoming", "ccrb-40m-2mps2", "ccrs-40"):
+        run = simulate(
+            find_scenario(name), setup.camera, setup.config.simulation, setup.labels, front_overhang_m=1.5, fps=2,
+            controller=lambda time_s, detections, ego: warn if int(time_s) % 2 else safe,
+        )  # fmt: skip
+        counts[name] = sum(false_warnings(run, 1.5))
+    # Eight seconds, warned of in every other one; the lead car brakes from 2.0 s on.
+    assert counts == {"oncoming": 8, "ccrb-40m-2mps2": 2, "ccrs-40": 0}
+
+
 @pytest.mark.slow
 def test_processes_change_nothing(setup):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     rows = [find_scenario("ccrs-20"), find_scenario("curve-right-oncoming")]
@@ -61,6 +76,7 @@ def test_a_blind_detector_fails_and_is_reported(setup, tmp_path):  # type: ignor
     assert [row.verdict for row in rows] == ["FAILED (1 of 1)", "reported", "passed"]
     assert rows[0].impacts_kmh == pytest.approx([40], abs=0.01)
     assert rows[2].false_brakes == {0.0: 0}
+    assert false_warning_share(rows) == 0
     written = write_report(tmp_path, "braking", "Blind", rows, describe_setup(blind, "blind"))
     assert (tmp_path / "braking.failed-ccrs-40.png") in written
     assert all(path.stat().st_size > 0 for path in written)

@@ -17,6 +17,7 @@ from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
+from ssd_triton.driving.camera.kitti import load_kitti_camera
 from tests.served.conftest import DetectedDrive
 
 Detected = Callable[[str], DetectedDrive]
@@ -114,9 +115,9 @@ def test_ranges_agree_with_the_lidar(lidar_drive: LidarDrive) -> None:
     errors = [abs(item.range_m - truth_m) / truth_m for item, truth_m in pairs if item is not None]
     # The first two frames have no track yet.
     assert len(errors) >= 73
-    # Processors round INT8 in different ways: 0.099 on those tried before, 0.102 on an AMD EPYC with AVX512-VNNI.
-    assert np.median(errors) <= 0.105
-    assert np.percentile(errors, 95) <= 0.20
+    # 0.071 and 0.145 here; processors round INT8 in different ways, which moved earlier figures by 0.003.
+    assert np.median(errors) <= 0.075
+    assert np.percentile(errors, 95) <= 0.155
 
 
 def test_the_lead_car_keeps_its_number(lidar_drive: LidarDrive) -> None:
@@ -132,6 +133,16 @@ def test_nothing_brakes_before_the_lidar_justifies_it(lidar_drive: LidarDrive, c
     justified = (ranges_m - front_m) < limit_s * smoothed_mps
     assert not justified.any()
     assert [item.time_s for item in lidar_drive.decisions if item.state is State.BRAKE] == []
+
+
+@pytest.mark.parametrize("speed_mps", [3.0, 8.0])
+def test_a_stopping_car_warns_of_nothing(
+    detected_drive: Detected, data: Callable[[str], Path], config: Config, labels: tuple[str, ...], speed_mps: float
+) -> None:
+    """By the lidar the lead car comes nearer by 1 m/s at most; the drive's own speed is not known, but low."""
+    camera = load_kitti_camera(data("kitti_approach/calib.txt"), (1242, 375))
+    decisions = run(camera, detected_drive(KITTI), config, labels, EgoMotion(speed_mps))
+    assert [item.reason for item in decisions if item.state >= State.WARN] == []
 
 
 @pytest.mark.parametrize("speed_mps", [None, 50 / 3.6, 100 / 3.6])

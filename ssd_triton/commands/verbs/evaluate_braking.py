@@ -2,8 +2,9 @@
 
 Detections are the ground truth with the noise of simulation.noise in the configuration. With --serve or --url the full
 stack is driven: each frame is rendered and goes through the server. Those runs come one after the other, at about 0.2 s
-a frame on a CPU: choose some with --scenario, and a lower --fps. Exit code 1 when a row fails; rows that are 'reported'
-are not judged.
+a frame on a CPU: choose some with --scenario, and a lower --fps. Exit code 1 when a row fails, or when more
+drives than simulation.false_warnings allows have a warning where nobody may brake; rows that are 'reported' are not
+judged.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.serving.connect import connect
     from ssd_triton.simulation import find_scenario, scenarios
     from ssd_triton.simulation.clip import DEFAULT_SIZE_PX
-    from ssd_triton.simulation.judging.evaluate import Setup, evaluate
+    from ssd_triton.simulation.judging.evaluate import Setup, evaluate, false_warning_share
     from ssd_triton.simulation.judging.report import describe_setup, results_table, write_report
 
     labels = load_labels(config.labels_path)
@@ -69,4 +70,6 @@ def run(args: argparse.Namespace, config: Config) -> int:
     stem = "braking_full_stack" if full_stack else "braking"
     write_report(args.output, stem, title, results, describe_setup(setup, source))
     print(f"{title}\n\n{results_table(results)}")
-    return 1 if any(one.judged and one.failed for one in results) else 0
+    gates = config.simulation.false_warnings
+    too_many = false_warning_share(results) > (gates.full_stack if full_stack else gates.ground_truth)
+    return 1 if too_many or any(one.judged and one.failed for one in results) else 0

@@ -42,7 +42,9 @@ class TrackedObject:
         ttc_s: The one of the two that decides; see :mod:`ssd_triton.driving.braking.hazard`.
         disagreement: Whether the two differ by more than their noise explains.
         in_corridor: Whether it is in the corridor, or will be when the ego gets there.
+        in_corridor_s: Time for which it has been so without a break.
         surely_in_corridor: The same with the greater certainty that BRAKE needs.
+        corridor_probability: Probability that it is in the corridor, or will be when the ego gets there.
         age_s: Time since its first detection.
         unseen_s: Time since its last detection; above 0, the rest is extrapolated.
     """
@@ -66,7 +68,9 @@ class TrackedObject:
     ttc_s: float | None
     disagreement: bool
     in_corridor: bool
+    in_corridor_s: float
     surely_in_corridor: bool
+    corridor_probability: float
     age_s: float
     unseen_s: float
 

@@ -1,29 +1,31 @@
 """The state that one object demands in one frame.
 
-With a known ego speed, the measure is the deceleration required to avoid the object, starting after the system's
-latency and the brakes' reaction: v²/2d for a closing speed v and the remaining distance d, or more if the object
-itself brakes. BRAKE is due when it reaches ``deceleration_mps2``, and WARN when it will do so within
-``warning_lead_time_s``. Without ego speed, the time to collision from image scale must fall below ``ttc_brake_s``.
+With a known ego speed, the measure is the probability that avoiding the object takes at least ``deceleration_mps2``,
+starting after the system's latency and the brakes' reaction; see :mod:`ssd_triton.driving.braking.conflict`. BRAKE is
+due when it reaches ``conflict_probability``, and WARN when it will do so within ``warning_lead_time_s``. Without ego
+speed, the time to collision from image scale must fall below ``ttc_brake_s``.
 
-Two estimates of the closing rate, from range and from image scale, check each other. Where they agree within their
-noise, the estimate from range decides: it is less noisy and uses the ego speed. Where they disagree, the more urgent
-one may warn, but BRAKE needs both: a false warning is a nuisance, false emergency braking endangers the traffic behind.
-For the same reason BRAKE needs a certain closing speed, so that a new track cannot brake before its speed is known.
-WARN uses the closing speed plus its standard deviation, once the closing speed is likely.
+Two estimates of the closing rate, from range and from image scale, check each other. Where they disagree by more than
+their noise, or where the camera's mounting is only estimated, WARN and BRAKE need both.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
 
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig
+from ssd_triton.driving.braking.conflict import Conflict
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.decision import Cause, CauseKind, TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset
-from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
+from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S, Hypothesis
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.braking.track import Track
 from ssd_triton.driving.camera import RoadPoint
@@ -35,9 +37,8 @@ _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
 """Closing rates disagree when their difference exceeds this many of its standard deviations, and this share of the
 larger rate."""
 
-_CERTAIN_STD, _LIKELY_STD = 2.0, 0.75
-"""A closing speed above this many of its standard deviations is certain, or likely. At town speeds, the initial guess
-for a new object (half the ego's speed, with a standard deviation of 10 m/s) is neither."""
+_LIKELY, _GROWING, _LEAST_GROWTH_PER_S = 0.95, 0.9, 0.02
+"""Probabilities with which an object must close in at all, by range, and its image must grow, for WARN as for BRAKE."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
@@ -48,8 +49,8 @@ _LONGEST_FORESIGHT_S = 4.0
 """Longest extrapolation of an object's lateral motion: in Euro NCAP's pedestrian scenarios, the target becomes visible
 4 s before the collision."""
 
-_WARN_DOUBT, _BRAKE_DOUBT = 0.0, 0.25
-_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 0.5, 2.0
+_WARN_DOUBT, _BRAKE_DOUBT = 0.25, 0.25
+_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 1.0, 2.0
 """An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
 beside the corridor mostly stay there; people who walk towards it mostly walk on."""
 
@@ -61,10 +62,17 @@ _BESIDE_M = 2.5
 mostly follow a bend that the ego has not reached yet."""
 
 _SETTLED_S = 0.5
-"""A vehicle must have been tracked this long before its lateral motion is trusted."""
+"""A vehicle must have been tracked this long before its lateral motion is trusted. A standing one must have been in the
+corridor for as long before it warns: while the ego turns, the corridor sweeps over what stands beside the road."""
+
+_STANDS, _MAY_STAND = 0.5, 0.1
+"""A vehicle that stands with more than the first probability crosses nothing, and nor do oncoming ones: they follow
+their lane. One that may stand, by the second, must have stayed in the corridor before it warns."""
 
 _CLEAR_BY_M = 0.5
 """An object that leaves the corridor is out of the way if it will be this far beside it."""
+
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -76,19 +84,14 @@ class Hazard:
         wanted: SAFE, WARN or BRAKE.
         kept: The same by the lower thresholds for leaving a state.
         urgent: Whether BRAKE cannot wait for a warning.
-        required_deceleration_mps2: As in :class:`~ssd_triton.driving.braking.decision.FrameDecision`; None without ego
-            speed.
-        reason: Explanation with figures.
-        cause: What calls for ``wanted``; None for SAFE.
+        measure: What avoiding it takes.
     """
 
     item: TrackedObject
     wanted: State
     kept: State
     urgent: bool
-    required_deceleration_mps2: float | None
-    reason: str
-    cause: Cause | None
+    measure: Measure
 
     @property
     def urgency(self) -> tuple[State, State, float, float]:
@@ -96,41 +99,22 @@ class Hazard:
         ttc_s = math.inf if self.item.ttc_s is None else self.item.ttc_s
         return self.wanted, self.kept, -ttc_s, -self.item.range_m
 
-
-@dataclass(frozen=True)
-class Approach:
-    """The ego's approach to an object, at one instant.
-
-    Attributes:
-        distance_m: From bumper to object.
-        ego_mps: Speed of the ego.
-        closing_mps: Rate at which the distance shrinks.
-        braking_mps2: Deceleration of the object, at least 0.
-    """
-
-    distance_m: float
-    ego_mps: float
-    closing_mps: float
-    braking_mps2: float = 0.0
-
-    def required_deceleration_mps2(self, delay_s: float) -> float:
-        """Least constant deceleration after a delay that avoids a contact; infinite when it is too late.
-
-        An object that brakes continues to do so until it is stationary.
-        """
-        object_mps = self.ego_mps - self.closing_mps
-        if object_mps > 0 and self.braking_mps2 > 0:
-            stands_after_s = object_mps / self.braking_mps2
-            stops_within_m = self.distance_m + object_mps * stands_after_s / 2 - self.ego_mps * delay_s
-            to_stop = math.inf if stops_within_m <= 0 else self.ego_mps**2 / (2 * stops_within_m)
-            if delay_s >= stands_after_s or delay_s + self.ego_mps / max(to_stop, 1e-9) >= stands_after_s:
-                return to_stop
-        braking_mps2 = self.braking_mps2 if object_mps > 0 else 0.0
-        closing_mps = self.closing_mps + braking_mps2 * delay_s
-        left_m = self.distance_m - self.closing_mps * delay_s - braking_mps2 * delay_s**2 / 2
-        if closing_mps <= 0:
-            return 0.0
-        return math.inf if left_m <= 0 else braking_mps2 + closing_mps**2 / (2 * left_m)
+    def cause(self, time_s: float) -> Cause:
+        """The cause of ``wanted``, at the time of the frame."""
+        measure = self.measure
+        return Cause(
+            state=self.wanted,
+            time_s=time_s,
+            track_id=self.item.track_id,
+            class_name=self.item.class_name,
+            kind=measure.kind,
+            value=measure.value(self.wanted),
+            threshold=measure.threshold(self.wanted),
+            unit=measure.unit,
+            ahead_s=measure.ahead_s(self.wanted),
+            range_m=self.item.range_m,
+            closing_speed_mps=self.item.closing_speed_mps,
+        )
 
 
 def describe_track(
@@ -141,7 +125,7 @@ def describe_track(
     distance_m = max(ranging.range_m - settings.front_overhang_m, 0.0)
     ttc_range_s = _ttc_s(distance_m, ranging.closing_speed_mps)
     ttc_scale_s = _ttc_s(distance_m, track.scale.rate_per_s * ranging.outline_range_m)
-    disagreement, vehicle = _disagree(track), track.group == "vehicle"
+    disagreement = _disagree(track)
     if ego.speed_mps is None:
         ttc_s = ttc_scale_s
     elif disagreement:
@@ -149,8 +133,7 @@ def describe_track(
     else:
         ttc_s = ttc_range_s
     left, top, right, bottom = (float(side) for side in track.seen.box_xyxy)
-    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
-    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
+    way = _way(track, ttc_range_s, corridor)
     return TrackedObject(
         track_id=track.track_id,
         class_name=track.class_name,
@@ -170,14 +153,18 @@ def describe_track(
         ttc_scale_s=ttc_scale_s,
         ttc_s=ttc_s,
         disagreement=disagreement,
-        in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, likely),
-        surely_in_corridor=_is_in_the_way(track, ttc_range_s, corridor, by_range_m, surely),
+        in_corridor=way.likely,
+        in_corridor_s=track.stay_s(time_s, in_corridor=way.likely),
+        surely_in_corridor=way.surely,
+        corridor_probability=way.probability,
         age_s=time_s - track.first_s,
         unseen_s=time_s - track.last_seen_s,
     )
 
 
-def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingConfig, delay_s: float) -> Hazard:
+def assess(
+    track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingConfig, delay_s: float, *, calibrated: bool
+) -> Hazard:
     """Decide which state an object demands.
 
     Args:
@@ -186,166 +173,146 @@ def assess(track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingC
         ego: The ego's motion.
         settings: Thresholds.
         delay_s: From the camera's exposure until the brakes act.
+        calibrated: Whether range alone may decide.
     """
-    distance_m = max(item.range_m - settings.front_overhang_m, 0.0)
-    estimates = _closing_estimates(track, ego, item)
-    required = None
-    if ego.speed_mps is not None:
-        required = min(
-            Approach(distance_m, ego.speed_mps, closing.speed_mps, closing.braking_mps2).required_deceleration_mps2(
-                delay_s
-            )
-            for closing in estimates
-        )
-
-    def level(ratio: float, *, in_corridor: bool) -> State:
-        """The state demanded with every threshold multiplied by a ratio."""
-        thresholds = _Thresholds(settings, ego.speed_mps, delay_s, ratio)
-        if in_corridor and _brakes_hard(onset, ego, ratio):
-            at_braking_ratio = replace(thresholds, ratio=ratio * settings.braking_ratio)
-            if at_braking_ratio.level(distance_m, _closing_by_onset(onset, ego)) is State.BRAKE:
-                return State.BRAKE
-        levels = [thresholds.level(distance_m, closing) for closing in estimates]
-        return State.BRAKE if min(levels) is State.BRAKE and in_corridor else min(max(levels), State.WARN)
-
+    measure = _measure(track, item, ego, settings, delay_s, calibrated=calibrated)
     is_stationary = ego.speed_mps is not None and ego.speed_mps < _LEAST_CLOSING_MPS
-    in_way = item.in_corridor and not is_stationary and track.range.unmeasured_s <= LONGEST_UNMEASURED_S
-    onset = track.onset_test.onset() if in_way and track.group == "vehicle" else NO_ONSET
-    surely = item.surely_in_corridor
-    corridor_m = settings.corridor_half_width_m + item.width_m / 2
-    wanted = level(1.0, in_corridor=surely) if in_way else State.SAFE
-    cause = None
-    if wanted > State.SAFE:
-        by_scale = ego.speed_mps is None
-        kind: CauseKind = "scale" if by_scale else "lateral" if abs(item.offset_m) > corridor_m else "range"
-        figure = _Thresholds(settings, ego.speed_mps, delay_s, 1.0)
-        braking, onset_calls = wanted is State.BRAKE, False
-        if braking and min(figure.level(distance_m, closing) for closing in estimates) is not State.BRAKE:
-            kind, onset_calls = "onset", True
-        ahead_s = 0.0 if braking else settings.warning_lead_time_s
-        closings = [_closing_by_onset(onset, ego)] if onset_calls else estimates
-        values = [figure.figure(distance_m, closing, ahead_s, high=not braking) for closing in closings]
-        cause = Cause(
-            wanted,
-            item.age_s,
-            item.track_id,
-            item.class_name,
-            kind,
-            (max if by_scale == braking else min)(values) if braking or by_scale else max(values),
-            figure.limit(ahead_s) * (settings.braking_ratio if onset_calls else 1.0),
-            "s" if by_scale else "m/s²",
-            ahead_s,
-            item.range_m,
-            item.closing_speed_mps,
-        )
-    urgently = _brakes_hard(onset, ego, 1.0) or level(settings.urgent_ratio, in_corridor=surely) is State.BRAKE
-    return Hazard(
-        item=item,
-        wanted=wanted,
-        kept=max(wanted, level(settings.release_ratio, in_corridor=True)) if in_way else State.SAFE,
-        urgent=wanted is State.BRAKE and urgently,
-        required_deceleration_mps2=required,
-        reason=_reason(item, required, delay_s),
-        cause=cause,
-    )
+    is_measured = track.range.unmeasured_s <= LONGEST_UNMEASURED_S and track.evidence >= settings.least_evidence
+    if not (item.in_corridor and is_measured) or is_stationary:
+        return Hazard(item, State.SAFE, State.SAFE, urgent=False, measure=measure)
+    onset = track.onset_test.onset() if track.group == "vehicle" else NO_ONSET
+    by_onset = _measure_of_onset(onset, measure, item, ego)
+
+    def level(ratio: float, *, may_brake: bool) -> State:
+        """The state demanded with every threshold multiplied by a ratio."""
+        hard = _brakes_hard(onset, ratio) and by_onset.calls(State.BRAKE, ratio)
+        if may_brake and (hard or measure.calls(State.BRAKE, ratio)):
+            return State.BRAKE
+        return State.WARN if may_warn and measure.calls(State.WARN, ratio) else State.SAFE
+
+    may_warn = item.in_corridor_s >= _SETTLED_S or not (track.group == "vehicle" and track.range.standing > _MAY_STAND)
+    wanted = level(1.0, may_brake=item.surely_in_corridor)
+    kept = max(wanted, level(settings.release_ratio, may_brake=True))
+    urgent = wanted is State.BRAKE and (_brakes_hard(onset, 1.0) or measure.calls(State.BRAKE, settings.urgent_ratio))
+    if wanted is State.BRAKE and not measure.calls(State.BRAKE, 1.0):
+        measure = by_onset
+    return Hazard(item, wanted, kept, urgent, measure)
 
 
-@dataclass(frozen=True)
-class _Closing:
-    """One of the two estimates of an object's closing speed.
-
-    Attributes:
-        speed_mps: Closing speed.
-        high_speed_mps: Closing speed plus its standard deviation.
-        certainty: Closing speed in its standard deviations.
-        braking_mps2: Deceleration of the object, at least 0.
-    """
-
-    speed_mps: float
-    high_speed_mps: float
-    certainty: float
-    braking_mps2: float = 0.0
-
-
-def _closing_estimates(track: Track, ego: EgoMotion, item: TrackedObject) -> list[_Closing]:
-    """The estimates of the closing speed to use: one, or both where they disagree."""
-    ranging, scale = track.range, track.scale
-    by_scale = _closing(scale.rate_per_s * ranging.outline_range_m, scale.rate_std_per_s * ranging.outline_range_m, ego)
-    if ego.speed_mps is None:
-        return [by_scale]
-    braking_mps2 = max(ranging.braking_mps2, 0.0)
-    by_range = _closing(ranging.closing_speed_mps, ranging.closing_speed_std_mps, ego, braking_mps2)
-    return [by_range, by_scale] if item.disagreement else [by_range]
-
-
-def _brakes_hard(onset: Onset, ego: EgoMotion, ratio: float) -> bool:
-    """Whether a driving object brakes too hard for a warning in time.
-
-    Args:
-        onset: The onset of its braking.
-        ego: The ego's motion.
-        ratio: Factor on the thresholds.
-    """
-    drives = ego.speed_mps is not None and onset.speed_mps > _DRIVING_MPS
+def _brakes_hard(onset: Onset, ratio: float) -> bool:
+    """Whether a driving object brakes too hard for a warning in time; the ratio is a factor on the thresholds."""
+    drives = onset.speed_mps > _DRIVING_MPS
     return drives and onset.certainty > ratio * _HARD_BRAKING_STD and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
 
 
-def _closing_by_onset(onset: Onset, ego: EgoMotion) -> _Closing:
-    closing_mps = (ego.speed_mps or 0.0) - onset.speed_mps
-    return _Closing(closing_mps, closing_mps, onset.certainty, onset.braking_mps2)
+@dataclass(frozen=True)
+class Measure:
+    """What avoiding an object takes: a deceleration, or without ego speed a time to collision.
+
+    Attributes:
+        settings: Thresholds.
+        delay_s: From the camera's exposure until the brakes act.
+        kind: The evidence.
+        conflicts: By range and, where that does not suffice, by image scale; all must call. Empty without ego speed.
+        in_corridor: Probability that the object is in the corridor, or will be when the ego gets there.
+        part: Part of the thresholds that suffices.
+        scale: Growth of the image as a closing speed and its standard deviation, over the distance, per second.
+        lead_s: Time by which WARN comes before BRAKE is due.
+        must_grow: Whether the image must grow, since the closing speed is not known from the object's standing.
+    """
+
+    settings: BrakingConfig
+    delay_s: float
+    kind: CauseKind
+    conflicts: tuple[Conflict, ...]
+    scale: tuple[float, float]
+    in_corridor: float
+    part: float = 1.0
+    lead_s: float = 0.0
+    must_grow: bool = True
+
+    @property
+    def unit(self) -> Literal["m/s²", "s"]:
+        """Unit of value and threshold."""
+        return "m/s²" if self.conflicts else "s"
+
+    def calls(self, state: State, ratio: float) -> bool:
+        """Whether WARN or BRAKE is due with every threshold multiplied by a ratio."""
+        if self.must_grow and _likely_above(self.scale, _LEAST_GROWTH_PER_S) < _GROWING:
+            return False
+        if self.conflicts:
+            limit_mps2, delay_s = self.threshold(state, ratio), self.delay_s + self.ahead_s(state)
+            return all(
+                one.probability(limit_mps2, delay_s) >= self._least_probability(state)
+                and one.closing(_LEAST_CLOSING_MPS) >= _LIKELY
+                for one in self.conflicts
+            )
+        return self.value(state) <= self.threshold(state, ratio)
+
+    def value(self, state: State) -> float:
+        """The figure that must pass the threshold, reached with the probability that the state takes."""
+        probability, delay_s = self._least_probability(state), self.delay_s + self.ahead_s(state)
+        if self.conflicts:
+            return min(one.required_deceleration_mps2(probability, delay_s) for one in self.conflicts)
+        rate, std = self.scale
+        fast = rate - _NORMAL.inv_cdf(min(probability, 0.999)) * std
+        return 1 / fast if fast > 0 else math.inf
+
+    def threshold(self, state: State, ratio: float = 1.0) -> float:
+        """The limit in force."""
+        if self.conflicts:
+            return self.settings.deceleration_mps2 * ratio * self.part
+        return self.delay_s + self.ahead_s(state) + self.settings.ttc_brake_s / ratio
+
+    def _least_probability(self, state: State) -> float:
+        """Least probability that an object in the corridor takes too much.
+
+        WARN also weighs the probability that it is there; BRAKE is only due for what surely is.
+        """
+        in_corridor = max(self.in_corridor, 1e-3) if state is State.WARN else 1.0
+        return self.settings.conflict_probability / in_corridor
+
+    def ahead_s(self, state: State) -> float:
+        """How far ahead a state looks."""
+        return self.lead_s if state is State.WARN else 0.0
 
 
-def _closing(speed_mps: float, std_mps: float, ego: EgoMotion, braking_mps2: float = 0.0) -> _Closing:
-    # An object in the corridor is stationary or drives in the ego's direction, unless it is certainly oncoming.
-    ego_mps = math.inf if ego.speed_mps is None else ego.speed_mps
-    highest_mps = ego_mps if speed_mps - ego_mps < _CERTAIN_STD * std_mps else speed_mps
-    return _Closing(
-        speed_mps=min(speed_mps, highest_mps),
-        high_speed_mps=min(speed_mps + std_mps, highest_mps),
-        certainty=speed_mps / std_mps,
-        braking_mps2=braking_mps2,
+def _likely_above(value: tuple[float, float], limit: float) -> float:
+    """Probability that a value, given with its standard deviation, exceeds a limit."""
+    return _NORMAL.cdf((value[0] - limit) / max(value[1], 1e-6))
+
+
+def _measure(
+    track: Track, item: TrackedObject, ego: EgoMotion, settings: BrakingConfig, delay_s: float, *, calibrated: bool
+) -> Measure:
+    ranging, scale = track.range, track.scale
+    distance_m = max(ranging.range_m - settings.front_overhang_m, 1e-3)
+    outline_m = ranging.outline_range_m
+    by_scale = scale.rate_per_s * outline_m, scale.rate_std_per_s * outline_m
+    growth = by_scale[0] / distance_m, by_scale[1] / distance_m
+    # What is turned out of the corridor mostly stands where the road bends: the driver will steer before BRAKE is due.
+    lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
+    if ego.speed_mps is None:
+        return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s)
+    conflicts = [Conflict(tuple(ranging.hypotheses), settings.front_overhang_m, ego.speed_mps)]
+    if item.disagreement or not calibrated:
+        covariance = np.diag([ranging.range_std_m**2, by_scale[1] ** 2, 0.0])
+        alone = Hypothesis(1.0, ranging.range_m, by_scale[0], 0.0, covariance)
+        conflicts.append(Conflict((alone,), settings.front_overhang_m, ego.speed_mps))
+    half_m = settings.corridor_half_width_m + item.width_m / 2
+    kind: CauseKind = "lateral" if abs(item.offset_m) > half_m else "range"
+    must_grow = track.range.standing < _STANDS
+    return Measure(
+        settings, delay_s, kind, tuple(conflicts), growth, item.corridor_probability, lead_s=lead_s, must_grow=must_grow
     )
 
 
-@dataclass(frozen=True)
-class _Thresholds:
-    """The thresholds of BRAKE and WARN, multiplied by a ratio."""
-
-    settings: BrakingConfig
-    ego_mps: float | None
-    delay_s: float
-    ratio: float
-
-    def level(self, distance_m: float, closing: _Closing) -> State:
-        """The state that an object demands by one estimate."""
-        if closing.speed_mps < _LEAST_CLOSING_MPS:
-            return State.SAFE
-        certain = closing.certainty > _CERTAIN_STD * min(self.ratio, 1.0)
-        if certain and self._is_due(distance_m, closing, 0.0, high=False):
-            return State.BRAKE
-        lead_s = self.settings.warning_lead_time_s
-        likely = closing.certainty > _LIKELY_STD * min(self.ratio, 1.0)
-        soon = likely and self._is_due(distance_m, closing, lead_s, high=True)
-        return State.WARN if soon else State.SAFE
-
-    def limit(self, ahead_s: float) -> float:
-        """The limit in force: m/s², or s to collision without ego speed."""
-        if self.ego_mps is None:
-            return self.delay_s + ahead_s + self.settings.ttc_brake_s / self.ratio
-        return self.settings.deceleration_mps2 * self.ratio
-
-    def figure(self, distance_m: float, closing: _Closing, ahead_s: float, *, high: bool) -> float:
-        """The figure that the limit is for."""
-        closing_mps = closing.high_speed_mps if high else closing.speed_mps
-        if self.ego_mps is None:
-            return distance_m / closing_mps
-        approach = Approach(distance_m, self.ego_mps, closing_mps, closing.braking_mps2)
-        return approach.required_deceleration_mps2(self.delay_s + ahead_s)
-
-    def _is_due(self, distance_m: float, closing: _Closing, ahead_s: float, *, high: bool) -> bool:
-        """Whether the threshold of BRAKE will be reached within a time."""
-        figure, limit = self.figure(distance_m, closing, ahead_s, high=high), self.limit(ahead_s)
-        return figure <= limit if self.ego_mps is None else figure >= limit
+def _measure_of_onset(onset: Onset, measure: Measure, item: TrackedObject, ego: EgoMotion) -> Measure:
+    """What avoiding an object takes that has begun to brake."""
+    ego_mps = ego.speed_mps or 0.0
+    motion = Hypothesis(1.0, item.range_m, ego_mps - onset.speed_mps, onset.braking_mps2, np.zeros((3, 3)))
+    conflict = Conflict((motion,), measure.settings.front_overhang_m, ego_mps)
+    return replace(measure, kind="onset", conflicts=(conflict,), part=measure.settings.braking_ratio)
 
 
 def _ttc_s(distance_m: float, closing_mps: float) -> float | None:
@@ -361,40 +328,57 @@ def _disagree(track: Track) -> bool:
     return difference > _DISAGREEMENT_STD * noise and difference > _DISAGREEMENT_RATIO * larger
 
 
-def _is_in_the_way(track: Track, ttc_s: float | None, corridor: Corridor, by_range_m: float, doubt: float) -> bool:
+@dataclass(frozen=True)
+class _Way:
+    """An object's relation to the corridor.
+
+    Attributes:
+        probability: Probability that it is in the corridor, or will be when the ego gets there.
+        likely: Whether it counts as in the corridor for WARN.
+        surely: The same for BRAKE.
+    """
+
+    probability: float
+    likely: bool
+    surely: bool
+
+
+def _way(track: Track, ttc_s: float | None, corridor: Corridor) -> _Way:
     """Whether an object reaches into the corridor now without leaving it, or will when the ego gets there.
 
     Args:
         track: The object.
         ttc_s: Time until the ego gets there; None for never.
         corridor: The ego's corridor.
-        by_range_m: Weighted error of the offset that comes from the range's.
-        doubt: Number of standard deviations of the offset by which it must do so.
     """
+    vehicle = track.group == "vehicle"
+    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
     limit_m = corridor.half_width_m + track.size.width_m / 2
     now_m, now_std_m = track.offset.foresee(0.0)
     then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
-    if abs(now_m) + doubt * math.hypot(now_std_m, by_range_m) <= limit_m:
-        return abs(then_m) <= limit_m + _CLEAR_BY_M
+    now = NormalDist(now_m, max(math.hypot(now_std_m, by_range_m), 1e-3))
+    then = NormalDist(then_m, max(math.hypot(then_std_m, by_range_m), 1e-3))
+    stays = abs(then_m) <= limit_m + _CLEAR_BY_M
     settled = track.last_seen_s - track.first_s >= _SETTLED_S and abs(now_m) <= limit_m + _BESIDE_M
-    if track.group == "vehicle" and not settled:
-        return False
-    return abs(then_m) + doubt * math.hypot(then_std_m, by_range_m) <= limit_m
+    may_enter = not vehicle or (settled and track.range.standing <= _STANDS and not track.range.is_oncoming)
+
+    def counts(doubt: float) -> bool:
+        if abs(now_m) + doubt * now.stdev <= limit_m:
+            return stays
+        return may_enter and abs(then_m) + doubt * then.stdev <= limit_m
+
+    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
+    inside = now.cdf(limit_m) - now.cdf(-limit_m) if stays else 0.0
+    enters = then.cdf(limit_m) - then.cdf(-limit_m) if may_enter else 0.0
+    return _Way(max(inside, enters), counts(likely), counts(surely))
 
 
-def _reason(item: TrackedObject, required_mps2: float | None, delay_s: float) -> str:
-    """Explain a hazard: the object, its approach, and the deceleration required to avoid it."""
-    what = f"{item.class_name} at {item.range_m:.1f} m"
+def describe_obstacle(item: TrackedObject) -> str:
+    """Describe an object in the way that calls for nothing."""
+    what = f"{item.class_name} #{item.track_id} at {item.range_m:.1f} m"
     if item.unseen_s > 0:
         what += f" (not seen for {item.unseen_s:.1f} s)"
     if item.closing_speed_mps <= _LEAST_CLOSING_MPS:
         return f"{what}, not closing in"
     text = f"{what}, closing at {item.closing_speed_mps * KMH_PER_MPS:.0f} km/h"
-    if item.ttc_s is not None:
-        text += f", {item.ttc_s:.1f} s to collision"
-    if required_mps2 is not None:
-        needs = "too late to stop" if math.isinf(required_mps2) else f"requires {required_mps2:.1f} m/s²"
-        text += f": {needs} after {delay_s:.2f} s"
-    if item.disagreement:
-        text += "; range and image scale disagree"
-    return text
+    return text if item.ttc_s is None else f"{text}, {item.ttc_s:.1f} s to collision"

@@ -20,7 +20,7 @@ from ssd_triton.config import BrakingConfig, TrackingConfig
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.decision import Cause, FrameDecision, explain
 from ssd_triton.driving.braking.ego import EgoMotion
-from ssd_triton.driving.braking.hazard import Hazard, assess, describe_track
+from ssd_triton.driving.braking.hazard import Hazard, assess, describe_obstacle, describe_track
 from ssd_triton.driving.braking.observation import observe
 from ssd_triton.driving.braking.state import State, StateMachine
 from ssd_triton.driving.braking.tracker import Tracker
@@ -150,7 +150,7 @@ class BrakingPipeline:
         hazards = []
         for track in self._tracker.tracks:
             item = describe_track(track, frame.time_s, frame.ego, frame.corridor, braking)
-            hazards.append(assess(track, item, frame.ego, braking, delay_s))
+            hazards.append(assess(track, item, frame.ego, braking, delay_s, calibrated=self._camera.calibrated))
         kept = max((hazard.kept for hazard in hazards), default=State.SAFE)
         state = self._states.update(
             frame.time_s,
@@ -170,22 +170,20 @@ class BrakingPipeline:
         return replace(
             frame,
             obstacle=obstacle.item,
-            reason=_reason(frame, obstacle.reason),
-            required_deceleration_mps2=obstacle.required_deceleration_mps2,
+            reason=_reason(frame, describe_obstacle(obstacle.item)),
+            required_deceleration_mps2=(None if frame.ego.speed_mps is None else obstacle.measure.value(State.BRAKE)),
             time_to_collision_s=obstacle.item.ttc_s,
         )
 
     def _cause(self, time_s: float, state: State, hazards: Sequence[Hazard]) -> Cause | None:
         """The cause of a state: what calls for it in this frame, or else what called for it last."""
-        calling = [hazard for hazard in hazards if hazard.cause is not None and hazard.wanted >= state]
-        if calling:
-            cause = max(calling, key=lambda hazard: hazard.urgency).cause
-            if cause is not None:
-                self._causes[state] = replace(cause, time_s=time_s)
         if state < State.WARN:
             self._causes.clear()
             return None
-        cause = self._causes.get(state)
+        calling = [hazard for hazard in hazards if hazard.wanted >= state]
+        if calling:
+            self._causes[state] = max(calling, key=lambda hazard: hazard.urgency).cause(time_s)
+        cause = self._causes.get(state) or self._causes.get(State.BRAKE)
         return None if cause is None else replace(cause, held=not calling)
 
     def _without_data(self, frame: FrameDecision) -> FrameDecision:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from statistics import median
 
 from ssd_triton.common.arrays import UInt8Array
@@ -33,6 +34,9 @@ from ssd_triton.simulation.snapshot import Snapshot, truth_of
 
 _LARGEST_OFFSET_DEG = 10.0
 """Ten times what a loaded car pitches; a camera that has moved by more sees another scene."""
+
+_LEAST_CLOSING_MPS = 0.5
+"""Closing speed of the first target that justifies a warning."""
 
 Detect = Callable[[UInt8Array], Detections]
 """A detector: given a picture, UINT8 [H, W, 3] RGB, the detections in its pixels."""
@@ -90,6 +94,10 @@ class DriveOutcome:
         ttc_at_warn_s: True time to collision with the first target then.
         ttc_at_brake_s: The same for BRAKE.
         warning_lead_s: Time from WARN to BRAKE; None without BRAKE.
+        lead_before_need_s: Time from the first WARN until braking by ``deceleration_mps2`` is needed in truth, at the
+            closing speed of that frame; below 0 when it comes late, None without WARN or when nothing closes in.
+        false_warning_frames: Frames with a WARN or BRAKE that nothing justifies; see :func:`false_warnings`.
+        false_warning_episodes: Number of times that such frames began.
         max_deceleration_mps2: Highest deceleration of the ego.
         failures: Criteria that it missed, in words.
         moments: All frames of a drive that fails; empty for one that passes.
@@ -104,6 +112,9 @@ class DriveOutcome:
     ttc_at_warn_s: float | None
     ttc_at_brake_s: float | None
     warning_lead_s: float | None
+    lead_before_need_s: float | None
+    false_warning_frames: int
+    false_warning_episodes: int
     max_deceleration_mps2: float
     failures: tuple[str, ...]
     moments: tuple[DriveMoment, ...]
@@ -154,6 +165,16 @@ class ScenarioResult:
     def warning_leads_s(self) -> list[float]:
         """Warning leads of the drives that braked."""
         return [outcome.warning_lead_s for outcome in self.outcomes if outcome.warning_lead_s is not None]
+
+    @property
+    def leads_before_need_s(self) -> list[float]:
+        """Leads before need of the drives that warned of something that closes in."""
+        return [outcome.lead_before_need_s for outcome in self.outcomes if outcome.lead_before_need_s is not None]
+
+    @property
+    def false_warnings(self) -> int:
+        """Number of drives with a false warning."""
+        return sum(outcome.false_warning_frames > 0 for outcome in self.outcomes)
 
     @property
     def false_brakes(self) -> dict[float, int] | None:
@@ -261,7 +282,7 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> DriveOutcome:
         disturbance=Disturbance(pitch_offset_deg=task.pitch_offset_deg),
         until_standing=True,
     )
-    failures = tuple(judge(run))
+    failures, false = tuple(judge(run)), false_warnings(run, overhang_m)
     return DriveOutcome(
         task.seed,
         task.pitch_offset_deg,
@@ -272,10 +293,48 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> DriveOutcome:
         run.ttc_at_warn_s,
         run.ttc_at_brake_s,
         run.warning_lead_s,
+        _lead_before_need_s(run, setup),
+        sum(false),
+        sum(now and not before for before, now in pairwise([False, *false])),
         run.max_deceleration_mps2,
         failures,
         tuple(_moments(run, overhang_m)) if failures else (),
     )
+
+
+def false_warnings(run: Run, front_overhang_m: float) -> list[bool]:
+    """Whether each frame has a WARN or BRAKE that nothing justifies.
+
+    Where nobody may brake, that is each of them; otherwise, those before the first target closes in by 0.5 m/s.
+    """
+    never, justified, false = run.scenario.criterion.verdict == "no brake", False, []
+    for frame, state in zip(run.frames, run.states, strict=True):
+        justified = justified or (not never and _closes_in(frame, front_overhang_m))
+        false.append(state >= State.WARN and not justified)
+    return false
+
+
+def _closes_in(frame: Snapshot, front_overhang_m: float) -> bool:
+    truths = truth_of(frame, front_overhang_m)
+    return bool(truths) and truths[0].closing_mps >= _LEAST_CLOSING_MPS
+
+
+def _lead_before_need_s(run: Run, setup: Setup) -> float | None:
+    """Time from the first WARN until v·τ + v²/(2A) is left to the first target, τ being latency and brakes."""
+    frame = next((frame for frame in run.frames if frame.time_s == run.warn_s), None)
+    truths = truth_of(frame, setup.config.braking.front_overhang_m) if frame is not None else []
+    if not truths or not math.isfinite(truths[0].ttc_s):
+        return None
+    brakes = setup.config.simulation.brakes
+    delay_s = setup.latency_s + brakes.dead_time_s + brakes.build_up_s / 2
+    return truths[0].ttc_s - delay_s - truths[0].closing_mps / (2 * setup.config.braking.deceleration_mps2)
+
+
+def false_warning_share(results: Sequence[ScenarioResult]) -> float:
+    """Part of the drives on which nobody may brake that have a false warning; 0 without such drives."""
+    quiet = [result for result in results if result.scenario.criterion.verdict == "no brake"]
+    drives = sum(len(result.outcomes) for result in quiet)
+    return sum(result.false_warnings for result in quiet) / drives if drives else 0.0
 
 
 def _rendered(setup: Setup, task: _Task, detect: Detect) -> Observer:

@@ -10,7 +10,7 @@ from statistics import median
 
 from ssd_triton.common.machine import environment
 from ssd_triton.common.report import Block, Bullets, Heading, ReportFolder, Table, markdown
-from ssd_triton.simulation.judging.evaluate import DriveOutcome, ScenarioResult, Setup
+from ssd_triton.simulation.judging.evaluate import DriveOutcome, ScenarioResult, Setup, false_warning_share
 from ssd_triton.simulation.judging.plots import draw_pictures
 
 _HEADER = (
@@ -21,6 +21,8 @@ _HEADER = (
     "worst impact, limit (km/h)",
     "TTC at BRAKE, median (s)",
     "warning lead, min / median (s)",
+    "WARN before need, min / median (s)",
+    "false WARN, drives (frames)",
     "false brakes",
     "verdict",
 )
@@ -78,6 +80,12 @@ def results_table(results: Sequence[ScenarioResult]) -> str:
         notes.append("reported: the rule has no criterion there, and the row cannot fail.")
     if {offset for result in results for offset in result.false_brakes or ()} - {0.0}:
         notes.append("Degrees in 'false brakes': how much farther down the camera looks than its calibration says.")
+    quiet = [result for result in results if result.false_brakes is not None]
+    if quiet:
+        drives = sum(len(result.outcomes) for result in quiet)
+        warned = sum(result.false_warnings for result in quiet)
+        share = false_warning_share(results)
+        notes.append(f"False WARN in {warned} of {drives} drives ({share:.1%}) on which nobody may brake.")
     return markdown(Table(_HEADER, [_cells(result) for result in results]), *notes).rstrip()
 
 
@@ -108,10 +116,16 @@ def _cells(row: ScenarioResult) -> list[str]:
         str(len(row.impacts_kmh)),
         f"{impact}, {limit}",
         "-" if ttc_s is None else f"{ttc_s:.2f}",
-        f"{min(leads):.2f} / {median(leads):.2f}" if leads else "-",
+        _spread(leads),
+        _spread(row.leads_before_need_s if false is None else []),
+        f"{row.false_warnings} ({sum(outcome.false_warning_frames for outcome in row.outcomes)})",
         counts,
         row.verdict,
     ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} / {median(values):.2f}" if values else "-"
 
 
 def _row_record(row: ScenarioResult) -> dict[str, object]:
@@ -129,6 +143,11 @@ def _row_record(row: ScenarioResult) -> dict[str, object]:
         "median_ttc_at_brake_s": _finite(row.ttc_at_brake_s),
         "min_warning_lead_s": min(leads, default=None),
         "median_warning_lead_s": median(leads) if leads else None,
+        "min_lead_before_need_s": min(row.leads_before_need_s, default=None),
+        "median_lead_before_need_s": median(row.leads_before_need_s) if row.leads_before_need_s else None,
+        "drives_with_false_warnings": row.false_warnings,
+        "false_warning_frames": sum(outcome.false_warning_frames for outcome in row.outcomes),
+        "false_warning_episodes": sum(outcome.false_warning_episodes for outcome in row.outcomes),
         "false_brakes_by_pitch_offset_deg": row.false_brakes,
         "judged": row.judged,
         "failed_runs": row.failed,
