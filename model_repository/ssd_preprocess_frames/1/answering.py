@@ -1,4 +1,4 @@
-# Written from ssd_preprocess/1/answering.py by the build, do not edit. Digest: 5dd1791eb2b681ed
+# Written from ssd_preprocess/1/answering.py by the build, do not edit. Digest: 33ffde1507a2bfca
 """What the preprocessing models have in common: a batch of requests, each answered or refused with a reason.
 
 A request that cannot be served is refused alone, with a sentence that names the first element at fault; the other
@@ -40,7 +40,7 @@ class Preprocessing:
 
     def execute(self, requests):
         """Answer every request of a batch; all their elements are loaded side by side."""
-        futures = [[self.pool.submit(_attempt, load) for load in self.loaders(request)] for request in requests]
+        futures = [[self.pool.submit(attempt, load) for load in self.loaders(request)] for request in requests]
         return [self._respond(request, elements) for request, elements in zip(requests, futures, strict=True)]
 
     def finalize(self):
@@ -50,11 +50,8 @@ class Preprocessing:
     def _respond(self, request, elements):
         """Give the response of one request, or an error that names the first element at fault."""
         loaded = [element.result() for element in elements]
-        for index, one in enumerate(loaded):
-            if isinstance(one, str):
-                return self._refuse(request, f"batch element {index}: {one}")
-        if not loaded:
-            return self._refuse(request, "got an empty batch, expected an image")
+        if reason := refusal(loaded):
+            return self._refuse(request, reason)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("image", np.stack([image for image, _ in loaded])),
@@ -69,6 +66,14 @@ class Preprocessing:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
 
 
+def refusal(loaded):
+    """Say why a request with these elements is refused, if it is: those that cannot be served are reasons, as text."""
+    for index, one in enumerate(loaded):
+        if isinstance(one, str):
+            return f"batch element {index}: {one}"
+    return "" if loaded else "got an empty batch, expected an image"
+
+
 def _metric_family():
     """Make a metric of refused requests: Triton's own count them as successes; None for servers before 23.05."""
     if not hasattr(pb_utils, "MetricFamily"):
@@ -80,7 +85,7 @@ def _metric_family():
     )
 
 
-def _attempt(load):
+def attempt(load):
     """Give what a loader gives, or the reason of its refusal as text.
 
     An exception in a future is part of a cycle that keeps the frames it passed through, and with them the file, until

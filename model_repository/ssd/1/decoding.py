@@ -1,0 +1,101 @@
+# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: 7e214e5ba07d99ca
+"""Encoded images -> pixels for the network, by the evaluation protocol. Needs NumPy and Pillow only."""
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from untrusted import PixelBudget, RefusedInputError, open_untrusted, printable, to_rgb
+
+SIZE_PX = 300
+"""Side of the network's input."""
+# Every image is checked against max_pixels; PIL's own limit would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class DecodingLimits:
+    """Limits of the model's configuration; see there.
+
+    Attributes:
+        max_file_bytes: Bytes of one file.
+        min_side_px: Pixels that each side must have.
+        max_pixels: Pixels of one image.
+        max_request_pixels: Pixels of all images of one request.
+        reduced_decode_ratio: How far above the network's size a JPEG may be decoded at a reduced size; 0 never does.
+    """
+
+    max_file_bytes: int
+    min_side_px: int
+    max_pixels: int
+    max_request_pixels: int
+    reduced_decode_ratio: float
+
+    @classmethod
+    def from_parameters(cls, parameters):
+        """Read the limits from the parameters of a model's configuration."""
+        values = {name: parameters[name]["string_value"] for name in cls.__annotations__}
+        return cls(**{name: float(value) if "ratio" in name else int(value) for name, value in values.items()})
+
+
+def decode(data, limits, budget=None, *, isolated=None, isolate_above_px=0):
+    """File bytes -> UINT8 [300, 300, 3] RGB and (width, height).
+
+    Args:
+        data: The file.
+        limits: The limits.
+        budget: What is left of the request's pixels; None has none but this image's.
+        isolated: Decodes what may take long, in a process that can be stopped: a function of the file; None decodes
+            everything here.
+        isolate_above_px: Pixels from which an image may take long.
+
+    Raises:
+        RefusedInputError: It is not an image within the limits, or is damaged.
+    """
+    image, work_px = opened(data, limits, budget)
+    size = image.size
+    if isolated is not None and (work_px > isolate_above_px or image.format == "TIFF"):
+        return isolated(data), size
+    return pixels(image, limits), size
+
+
+def opened(data, limits, budget=None):
+    """File bytes -> a PIL image whose pixels are still to be decoded, and its work in pixels; see :func:`decode`."""
+    with _refusing_damage():
+        image, work_px = open_untrusted(
+            data,
+            max_file_bytes=limits.max_file_bytes,
+            min_side_px=limits.min_side_px,
+            max_pixels=limits.max_pixels,
+        )
+        (budget or PixelBudget(limits.max_request_pixels)).take(work_px)
+        return image, work_px
+
+
+def pixels(image, limits):
+    """PIL image whose pixels are still to be decoded -> UINT8 [300, 300, 3] RGB; see :func:`decode`."""
+    with _refusing_damage():
+        if limits.reduced_decode_ratio > 0:
+            # libjpeg decodes at 1/2, 1/4 or 1/8 for part of the work; PIL never goes below the size asked for.
+            side_px = math.ceil(SIZE_PX * limits.reduced_decode_ratio)
+            image.draft(None, (side_px, side_px))
+        image.load()
+        return resize(to_rgb(image))
+
+
+@contextlib.contextmanager
+def _refusing_damage():
+    """Turn what PIL raises on damaged files into a refusal: OSError, SyntaxError, struct.error, zlib.error, ..."""
+    try:
+        yield
+    except RefusedInputError:
+        raise
+    except Exception as error:
+        raise RefusedInputError(f"the image is damaged or of an unsupported kind: {printable(error)}") from error
+
+
+def resize(image):
+    """PIL image -> UINT8 [300, 300, 3], by PIL's antialiased bilinear filter."""
+    return np.asarray(image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))

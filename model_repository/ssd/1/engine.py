@@ -1,0 +1,323 @@
+"""The process that detects on one device for all instances of ``ssd`` and ``ssd_frames``.
+
+Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
+process through memory, not through Triton. Here the images of all instances become batches. While one batch is
+detected, the next is decoded: two slots, two streams, two threads. It ends with the last instance.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import queue
+import selectors
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from network import SIDE_PX, Detections, Network
+from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs, engine_address
+
+SLOTS = 2
+LONELY_S = 60.0
+"""An engine that no instance has asked for so long ends."""
+
+
+class Instance:
+    """A connected instance of a model."""
+
+    def __init__(self, connection, max_batch_size, detections):
+        """Receive and map its memory."""
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        self.connection = connection
+        self.memory = mmap.mmap(descriptors[0], 0)
+        os.close(descriptors[0])
+        self.bytes = np.frombuffer(self.memory, np.uint8)
+        self.outputs = Outputs(self.memory, max_batch_size, detections)
+
+
+class Job:
+    """The images that an instance sent together."""
+
+    def __init__(self, instance, rows):
+        """Take rows of the protocol's fields."""
+        self.instance = instance
+        self.rows = rows
+        self.status = np.full(len(rows), DONE, np.uint8)
+        self.unfinished = len(rows)
+
+
+@dataclass
+class Part:
+    """A run of a job's images within a batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+    def __len__(self):
+        return self.stop - self.start
+
+
+class Slot:
+    """Memory of one batch from its decoding to its answer."""
+
+    def __init__(self, batch_sizes, detections, device):
+        """Reserve it."""
+        on_gpu = device.type == "cuda"
+        batch = max(batch_sizes)
+        self.images = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, device=device)
+        self.pixels = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, pin_memory=on_gpu)
+        self.sizes = torch.ones([batch, 2], dtype=torch.int32, pin_memory=on_gpu)
+        self.outputs = {size: Detections(size, detections, torch.device("cpu"), pinned=on_gpu) for size in batch_sizes}
+        self.found = None
+        self.decoded = None
+        self.done = torch.cuda.Event() if on_gpu else None
+        self.parts = []
+
+
+class Engine:
+    """Batches from all instances, through the decoder and the network."""
+
+    def __init__(self, settings, device):
+        """Load everything; on a GPU that takes half a minute."""
+        self.device = device
+        self.limit = self.max_batch_size = max(settings["batch_sizes"])
+        self.network = Network(Path(settings["detector"]), Path(settings["postprocess"]), device, settings["batch_sizes"])
+        self.decoder, self.resizer, reason = _image_kernels(device)
+        self.slots = queue.SimpleQueue()
+        for _ in range(SLOTS):
+            self.slots.put(Slot(self.network.batch_sizes, self.network.detections, device))
+        self.launched = queue.SimpleQueue()
+        self.waiting, self.arrived = deque(), threading.Condition()
+        if device.type == "cuda":
+            self.decoding, self.detecting = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        log(f"{device}, {'files are decoded by the GPU' if self.decoder else f'files are decoded by the CPU: {reason}'}")
+
+    def hello(self):
+        """Say what an instance must know."""
+        return {
+            "max_batch_size": self.max_batch_size,
+            "detections": self.network.detections,
+            "decodes": self.decoder is not None,
+            "resizes": self.resizer is not None,
+        }
+
+    def add(self, job):
+        """Let a job wait for its turn."""
+        with self.arrived:
+            self.waiting.append(Part(job, 0, len(job.rows)))
+            self.arrived.notify()
+
+    def run(self):
+        """Make batches until the process ends."""
+        threading.Thread(target=ending_the_process(self._answer), daemon=True).start()
+        with torch.inference_mode(), torch.cuda.device(self.device) if self.resizer else contextlib.nullcontext():
+            while True:
+                slot = self.slots.get()
+                slot.parts = self._take()
+                try:
+                    self._launch(slot)
+                except torch.OutOfMemoryError as error:
+                    self._halve(slot, error)
+                else:
+                    self.launched.put(slot)
+
+    def _take(self):
+        """Wait for images, and take as many as a batch may have, the oldest first."""
+        parts, free = [], self.limit
+        with self.arrived:
+            self.arrived.wait_for(lambda: self.waiting)
+            while self.waiting and free:
+                part = self.waiting[0]
+                taken = Part(part.job, part.start, min(part.stop, part.start + free))
+                parts.append(taken)
+                free -= len(taken)
+                if taken.stop == part.stop:
+                    self.waiting.popleft()
+                else:
+                    part.start = taken.stop
+        return parts
+
+    def _halve(self, slot, error):
+        """Try a batch again in smaller parts."""
+        if self.limit == 1:
+            raise error
+        self.limit //= 2
+        log(f"out of memory: batches of {self.limit} from now on ({str(error).splitlines()[0]})")
+        torch.cuda.empty_cache()
+        with self.arrived:
+            self.waiting.extendleft(reversed(slot.parts))
+        self.slots.put(slot)
+
+    def _launch(self, slot):
+        """Start everything that a batch needs; on a GPU it runs on while the next batch is decoded."""
+        n = sum(map(len, slot.parts))
+        if self.device.type == "cpu":
+            self._load(slot)
+            slot.found = self.network(slot.pixels[:n], slot.sizes[:n])
+            return
+        with torch.cuda.stream(self.decoding):
+            slot.decoded = self._load(slot)
+        self.detecting.wait_stream(self.decoding)
+        with torch.cuda.stream(self.detecting):
+            found = self.network(slot.images[:n], slot.sizes[:n].to(self.device, non_blocking=True))
+            slot.found = slot.outputs[len(found.views[0])]
+            slot.found.flat.copy_(found.flat, non_blocking=True)
+            slot.done.record()
+
+    def _load(self, slot):
+        """Bring the images of a batch into its slot, on the current stream; returns what must live until that is done."""
+        files, frames, places, uploaded = [], [], [], []
+        place = 0
+        for part in slot.parts:
+            for index in range(part.start, part.stop):
+                kind, offset, size, width, height = part.job.rows[index].tolist()
+                data = part.job.instance.bytes[offset : offset + size]
+                slot.sizes[place, 0], slot.sizes[place, 1] = width, height
+                if kind == FILE:
+                    files.append((data, place, part.job, index))
+                elif kind == FRAME:
+                    frame = torch.from_numpy(data).to(self.device, non_blocking=True)
+                    frames.append(frame)
+                    places.append(((frame.data_ptr(), width * 3, width, height), place))
+                else:
+                    slot.pixels[place].view(-1).copy_(torch.from_numpy(data))
+                    uploaded.append(place)
+                place += 1
+        images = self.decoder.decode([data for data, *_ in files]) if files else []
+        for image, (_, target, job, index) in zip(images, files, strict=True):
+            if image is None:
+                job.status[index] = NOT_DECODED
+            else:
+                places.append((self.resizer.source_of(image), target))
+        if self.device.type == "cuda":
+            for target in uploaded:
+                slot.images[target].copy_(slot.pixels[target], non_blocking=True)
+        if places:
+            sources, targets = zip(*places, strict=True)
+            self.resizer(list(sources), list(targets), slot.images)
+        return images, frames
+
+    def _answer(self):
+        """Give every batch that is done to its instances."""
+        while True:
+            slot = self.launched.get()
+            if slot.done is not None:
+                slot.done.synchronize()
+            slot.decoded = None
+            first = 0
+            for part in slot.parts:
+                for target, view in zip(part.job.instance.outputs.views, slot.found.views, strict=True):
+                    target[part.start : part.stop] = view[first : first + len(part)].numpy()
+                first += len(part)
+                part.job.unfinished -= len(part)
+                if part.job.unfinished == 0:
+                    # An instance that has ended needs no answer.
+                    with contextlib.suppress(OSError):
+                        part.job.instance.connection.send(part.job.status.tobytes())
+            self.slots.put(slot)
+
+
+def _image_kernels(device):
+    """Give the decoder and the resizer of a GPU, or None for each that it has not, and why."""
+    if device.type == "cpu":
+        return None, None, "no GPU"
+    from images import HardwareDecoder, Resizer
+
+    resizer = Resizer(device)
+    try:
+        with torch.cuda.device(device):
+            return HardwareDecoder(device), resizer, ""
+    except (ImportError, RuntimeError) as error:
+        return None, resizer, error
+
+
+def ending_the_process(function):
+    """Let an exception in a thread end the process: instances notice, and start another one."""
+
+    def run():
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    return run
+
+
+def serve(listener, engine):
+    """Accept instances and their jobs until the last instance has ended."""
+    selector = selectors.DefaultSelector()
+    selector.register(listener, selectors.EVENT_READ)
+    instances = {}
+    while True:
+        ready = selector.select(None if instances else LONELY_S)
+        if not ready:
+            return
+        for key, _ in ready:
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                if not _is_own(connection):
+                    connection.close()
+                    continue
+                connection.send(json.dumps(engine.hello()).encode())
+                instances[connection] = Instance(connection, engine.max_batch_size, engine.network.detections)
+                selector.register(connection, selectors.EVENT_READ)
+                continue
+            packet = _receive(key.fileobj)
+            if packet:
+                rows = np.frombuffer(packet, np.int64).reshape(-1, 5)
+                engine.add(Job(instances[key.fileobj], rows))
+                continue
+            selector.unregister(key.fileobj)
+            key.fileobj.close()
+            del instances[key.fileobj]
+            if not instances:
+                return
+
+
+def _is_own(connection):
+    """Whether the other side runs as the same user."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", credentials)[1] == os.getuid()
+
+
+def _receive(connection):
+    try:
+        return connection.recv(MAX_JOB_BYTES)
+    except OSError:
+        return b""
+
+
+def log(message):
+    """Write a line to the server's log."""
+    print(f"ssd engine: {message}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
+
+
+def main():
+    """Serve the instances of one server and one device."""
+    settings = json.loads(sys.argv[1])
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(engine_address(settings["server_pid"], settings["device"]))
+    except OSError:
+        return  # Another instance was quicker, and its engine serves all.
+    listener.listen()
+    device = torch.device(settings["device"])
+    engine = Engine(settings, device)
+    threading.Thread(target=ending_the_process(engine.run), daemon=True).start()
+    serve(listener, engine)
+    # Threads are daemons in the middle of their work.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
