@@ -2,7 +2,8 @@
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
 process through memory, not through Triton. Here the images of all instances become batches. While one batch is
-detected, the next is decoded: two slots, two streams, two threads. It ends with the last instance.
+detected, the next is decoded: two slots, two streams. One thread starts batches, another answers. It ends with the last
+instance.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ from network import SIDE_PX, Detections, Network
 from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs, engine_address
 
 SLOTS = 2
+POLLED = 4
+"""Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
 
@@ -79,7 +82,9 @@ class Slot:
         self.outputs = {size: Detections(size, detections, torch.device("cpu"), pinned=on_gpu) for size in batch_sizes}
         self.found = None
         self.decoded = None
-        self.done = torch.cuda.Event() if on_gpu else None
+        # Waiting for a lone image by polling saves it some time; for a batch, that would take a core.
+        self.events = [torch.cuda.Event(blocking=blocking) for blocking in (False, True)] if on_gpu else []
+        self.done = None
         self.parts = []
 
 
@@ -92,11 +97,10 @@ class Engine:
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
         self.network = Network(Path(settings["detector"]), Path(settings["postprocess"]), device, settings["batch_sizes"])
         self.decoder, self.resizer, reason = _image_kernels(device)
-        self.slots = queue.SimpleQueue()
-        for _ in range(SLOTS):
-            self.slots.put(Slot(self.network.batch_sizes, self.network.detections, device))
+        self.slots = [Slot(self.network.batch_sizes, self.network.detections, device) for _ in range(SLOTS)]
         self.launched = queue.SimpleQueue()
-        self.waiting, self.arrived = deque(), threading.Condition()
+        self.waiting = deque()
+        self.slot_is_free = os.eventfd(0)
         if device.type == "cuda":
             self.decoding, self.detecting = torch.cuda.Stream(device), torch.cuda.Stream(device)
         log(f"{device}, {'files are decoded by the GPU' if self.decoder else f'files are decoded by the CPU: {reason}'}")
@@ -112,38 +116,32 @@ class Engine:
 
     def add(self, job):
         """Let a job wait for its turn."""
-        with self.arrived:
-            self.waiting.append(Part(job, 0, len(job.rows)))
-            self.arrived.notify()
+        self.waiting.append(Part(job, 0, len(job.rows)))
 
-    def run(self):
-        """Make batches until the process ends."""
-        threading.Thread(target=ending_the_process(self._answer), daemon=True).start()
-        with torch.inference_mode(), torch.cuda.device(self.device) if self.resizer else contextlib.nullcontext():
-            while True:
-                slot = self.slots.get()
-                slot.parts = self._take()
-                try:
-                    self._launch(slot)
-                except torch.OutOfMemoryError as error:
-                    self._halve(slot, error)
-                else:
-                    self.launched.put(slot)
+    def launch(self):
+        """Start batches of what waits, as far as there are slots."""
+        while self.waiting and self.slots:
+            slot = self.slots.pop()
+            slot.parts = self._take()
+            try:
+                self._launch(slot)
+            except torch.OutOfMemoryError as error:
+                self._halve(slot, error)
+            else:
+                self.launched.put(slot)
 
     def _take(self):
-        """Wait for images, and take as many as a batch may have, the oldest first."""
+        """Take as many images as a batch may have, the oldest first."""
         parts, free = [], self.limit
-        with self.arrived:
-            self.arrived.wait_for(lambda: self.waiting)
-            while self.waiting and free:
-                part = self.waiting[0]
-                taken = Part(part.job, part.start, min(part.stop, part.start + free))
-                parts.append(taken)
-                free -= len(taken)
-                if taken.stop == part.stop:
-                    self.waiting.popleft()
-                else:
-                    part.start = taken.stop
+        while self.waiting and free:
+            part = self.waiting[0]
+            taken = Part(part.job, part.start, min(part.stop, part.start + free))
+            parts.append(taken)
+            free -= len(taken)
+            if taken.stop == part.stop:
+                self.waiting.popleft()
+            else:
+                part.start = taken.stop
         return parts
 
     def _halve(self, slot, error):
@@ -153,9 +151,8 @@ class Engine:
         self.limit //= 2
         log(f"out of memory: batches of {self.limit} from now on ({str(error).splitlines()[0]})")
         torch.cuda.empty_cache()
-        with self.arrived:
-            self.waiting.extendleft(reversed(slot.parts))
-        self.slots.put(slot)
+        self.waiting.extendleft(reversed(slot.parts))
+        self.slots.append(slot)
 
     def _launch(self, slot):
         """Start everything that a batch needs; on a GPU it runs on while the next batch is decoded."""
@@ -171,6 +168,7 @@ class Engine:
             found = self.network(slot.images[:n], slot.sizes[:n].to(self.device, non_blocking=True))
             slot.found = slot.outputs[len(found.views[0])]
             slot.found.flat.copy_(found.flat, non_blocking=True)
+            slot.done = slot.events[n > POLLED]
             slot.done.record()
 
     def _load(self, slot):
@@ -206,8 +204,8 @@ class Engine:
             self.resizer(list(sources), list(targets), slot.images)
         return images, frames
 
-    def _answer(self):
-        """Give every batch that is done to its instances."""
+    def answer(self):
+        """Give every batch that is done to its instances, until the process ends."""
         while True:
             slot = self.launched.get()
             if slot.done is not None:
@@ -223,7 +221,8 @@ class Engine:
                     # An instance that has ended needs no answer.
                     with contextlib.suppress(OSError):
                         part.job.instance.connection.send(part.job.status.tobytes())
-            self.slots.put(slot)
+            self.slots.append(slot)
+            os.eventfd_write(self.slot_is_free, 1)
 
 
 def _image_kernels(device):
@@ -257,12 +256,17 @@ def serve(listener, engine):
     """Accept instances and their jobs until the last instance has ended."""
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
+    selector.register(engine.slot_is_free, selectors.EVENT_READ)
     instances = {}
     while True:
+        engine.launch()
         ready = selector.select(None if instances else LONELY_S)
         if not ready:
             return
         for key, _ in ready:
+            if key.fileobj == engine.slot_is_free:
+                os.eventfd_read(engine.slot_is_free)
+                continue
             if key.fileobj is listener:
                 connection, _ = listener.accept()
                 if not _is_own(connection):
@@ -313,10 +317,10 @@ def main():
     listener.listen()
     device = torch.device(settings["device"])
     engine = Engine(settings, device)
-    threading.Thread(target=ending_the_process(engine.run), daemon=True).start()
-    serve(listener, engine)
-    # Threads are daemons in the middle of their work.
-    os._exit(0)
+    threading.Thread(target=ending_the_process(engine.answer), daemon=True).start()
+    with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        ending_the_process(lambda: serve(listener, engine))()
+    os._exit(0)  # not through the destructors of libraries whose work is under way
 
 
 if __name__ == "__main__":

@@ -149,6 +149,6 @@ class EngineClient:
 def _start(settings):
     """Start an engine with the Python, and the packages, of this process."""
     is_python = Path(sys.executable or "").name.startswith("python")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYNVIMGCODEC_VERBOSITY": "0"}
     command = [sys.executable if is_python else "python3", str(_PROGRAM), json.dumps(settings)]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)

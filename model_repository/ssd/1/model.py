@@ -5,17 +5,13 @@ An instance needs NumPy and Pillow, the engine of its GPU PyTorch as well, and n
 """
 
 import triton_python_backend_utils as pb_utils
-from decoding import DecodingLimits, opened, pixels
+from answering import attempt
+from baseline import baseline_size
+from decoding import DecodingLimits, decode
 from isolation import ISOLATE_ABOVE_PX, DecoderProcesses
-from one_process import MAX_SIDE_PX, Element, OneProcess
+from one_process import Element, OneProcess
 from protocol import FILE, PIXELS
-from untrusted import PixelBudget, RefusedInputError
-
-END_OF_IMAGE = b"\xff\xd9"
-SAMPLINGS = ((1, 1), (2, 1), (2, 2))
-"""How many samples of brightness lie beside and above each other for one of colour."""
-YCC_ADOBE = 1
-"""What Adobe's marker says of files whose channels are brightness and colours."""
+from untrusted import PixelBudget, RefusedInputError, check_size, jpeg_work_px
 
 
 class TritonPythonModel(OneProcess):
@@ -39,37 +35,17 @@ class TritonPythonModel(OneProcess):
         return [self._element(data, budget) for data in encoded]
 
     def _element(self, data, budget):
-        """Check a file, and start to decode it here unless the engine does."""
+        """Check a file for the engine, or start to decode it here."""
+        size_px = baseline_size(data) if self.engine.decodes and len(data) <= self.limits.max_file_bytes else None
+        if size_px is None:
+            return self.pool.submit(attempt, lambda: Element(PIXELS, *self._decode(data, budget)))
         try:
-            image, work_px = opened(data, self.limits, budget)
+            check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
+            budget.take(jpeg_work_px(size_px[0] * size_px[1], data))
         except RefusedInputError as error:
             return str(error)
-        size_px = image.size
+        return Element(FILE, data, size_px, lambda: self._decode(data)[0])
 
-        def on_cpu():
-            if work_px > ISOLATE_ABOVE_PX or image.format == "TIFF":
-                return self.isolated.decode(data)
-            return pixels(image, self.limits)
-
-        if self.engine.decodes and _is_for_hardware(image, data):
-            return Element(FILE, data, size_px, on_cpu)
-        return self.pool.submit(_decoded, on_cpu, size_px)
-
-
-def _decoded(on_cpu, size_px):
-    try:
-        return Element(PIXELS, on_cpu(), size_px)
-    except RefusedInputError as error:
-        return str(error)
-
-
-def _is_for_hardware(image, data):
-    """Whether a file is a whole baseline JPEG in the colours and samplings of cameras; all others are decoded by PIL."""
-    if image.format != "JPEG" or image.mode != "RGB" or image.bits != 8 or "progressive" in image.info:
-        return False
-    if image.info.get("adobe_transform", YCC_ADOBE) != YCC_ADOBE or max(image.size) > MAX_SIDE_PX:
-        return False
-    (first, *brightness, _), *colours = image.layer
-    is_ycc = "jfif" in image.info or "adobe_transform" in image.info or first == 1
-    is_usual = tuple(brightness) in SAMPLINGS and all(tuple(layer[1:3]) == (1, 1) for layer in colours)
-    return is_ycc and is_usual and data.endswith(END_OF_IMAGE)
+    def _decode(self, data, budget=None):
+        isolated = self.isolated.decode
+        return decode(data, self.limits, budget, isolated=isolated, isolate_above_px=ISOLATE_ABOVE_PX)

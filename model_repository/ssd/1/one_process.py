@@ -10,8 +10,6 @@ from engine_client import EngineClient, EngineLostError
 from protocol import PIXELS
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
-MAX_SIDE_PX = 8192
-"""Images with a longer side are left to the CPU: the engine's buffers and the decoder's limits are for ordinary ones."""
 BLACK = bytes(300 * 300 * 3)
 
 

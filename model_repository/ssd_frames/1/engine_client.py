@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 95bd5584484aee6d
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 07585560f7feb4a3
 """An instance's connection to the engine that detects for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced; where that fails, the instance
@@ -150,6 +150,6 @@ class EngineClient:
 def _start(settings):
     """Start an engine with the Python, and the packages, of this process."""
     is_python = Path(sys.executable or "").name.startswith("python")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYNVIMGCODEC_VERBOSITY": "0"}
     command = [sys.executable if is_python else "python3", str(_PROGRAM), json.dumps(settings)]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)

@@ -2,10 +2,13 @@
 
 import triton_python_backend_utils as pb_utils
 from decoding import resize
-from one_process import MAX_SIDE_PX, Element, OneProcess
+from one_process import Element, OneProcess
 from PIL import Image
 from protocol import FRAME, PIXELS
 from untrusted import PixelBudget, RefusedInputError, check_size
+
+MAX_SIDE_PX = 8192
+"""Frames with a longer side are resized here: the engine's buffers are for ordinary ones."""
 
 
 class TritonPythonModel(OneProcess):

@@ -1,4 +1,4 @@
-# Written from ssd/1/one_process.py by the build, do not edit. Digest: 3e1c78342d5231a3
+# Written from ssd/1/one_process.py by the build, do not edit. Digest: 01e09e31caed0214
 """What ``ssd`` and ``ssd_frames`` have in common where one process detects: requests in, detections out."""
 
 import os
@@ -11,8 +11,6 @@ from engine_client import EngineClient, EngineLostError
 from protocol import PIXELS
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
-MAX_SIDE_PX = 8192
-"""Images with a longer side are left to the CPU: the engine's buffers and the decoder's limits are for ordinary ones."""
 BLACK = bytes(300 * 300 * 3)
 
 

@@ -1,7 +1,6 @@
-# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: 7e214e5ba07d99ca
+# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: 7fadd67d87498b32
 """Encoded images -> pixels for the network, by the evaluation protocol. Needs NumPy and Pillow only."""
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -54,16 +53,7 @@ def decode(data, limits, budget=None, *, isolated=None, isolate_above_px=0):
     Raises:
         RefusedInputError: It is not an image within the limits, or is damaged.
     """
-    image, work_px = opened(data, limits, budget)
-    size = image.size
-    if isolated is not None and (work_px > isolate_above_px or image.format == "TIFF"):
-        return isolated(data), size
-    return pixels(image, limits), size
-
-
-def opened(data, limits, budget=None):
-    """File bytes -> a PIL image whose pixels are still to be decoded, and its work in pixels; see :func:`decode`."""
-    with _refusing_damage():
+    try:
         image, work_px = open_untrusted(
             data,
             max_file_bytes=limits.max_file_bytes,
@@ -71,27 +61,18 @@ def opened(data, limits, budget=None):
             max_pixels=limits.max_pixels,
         )
         (budget or PixelBudget(limits.max_request_pixels)).take(work_px)
-        return image, work_px
-
-
-def pixels(image, limits):
-    """PIL image whose pixels are still to be decoded -> UINT8 [300, 300, 3] RGB; see :func:`decode`."""
-    with _refusing_damage():
+        size = image.size
+        if isolated is not None and (work_px > isolate_above_px or image.format == "TIFF"):
+            return isolated(data), size
         if limits.reduced_decode_ratio > 0:
             # libjpeg decodes at 1/2, 1/4 or 1/8 for part of the work; PIL never goes below the size asked for.
             side_px = math.ceil(SIZE_PX * limits.reduced_decode_ratio)
             image.draft(None, (side_px, side_px))
         image.load()
-        return resize(to_rgb(image))
-
-
-@contextlib.contextmanager
-def _refusing_damage():
-    """Turn what PIL raises on damaged files into a refusal: OSError, SyntaxError, struct.error, zlib.error, ..."""
-    try:
-        yield
+        return resize(to_rgb(image)), size
     except RefusedInputError:
         raise
+    # On damaged files PIL's decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
         raise RefusedInputError(f"the image is damaged or of an unsupported kind: {printable(error)}") from error
 
