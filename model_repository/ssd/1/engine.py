@@ -2,7 +2,7 @@
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
 process through memory, not through Triton. Here the images of all instances become batches. While one batch is
-detected, the next is decoded: two slots, two streams. One thread starts batches, another answers. It ends with the last
+detected, the next is decoded, on streams of their own. One thread starts batches, another answers. It ends with the last
 instance.
 """
 
@@ -26,7 +26,8 @@ import torch
 from network import SIDE_PX, Detections, Network
 from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs, engine_address
 
-SLOTS = 2
+SLOTS = 3
+"""Batches at once: one is decoded, one waits for the network or is detected, one is answered."""
 POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 LONELY_S = 60.0
@@ -38,12 +39,24 @@ class Instance:
 
     def __init__(self, connection, max_batch_size, detections):
         """Receive and map its memory."""
+        self.is_locked = False
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
         self.connection = connection
         self.memory = mmap.mmap(descriptors[0], 0)
         os.close(descriptors[0])
         self.bytes = np.frombuffer(self.memory, np.uint8)
         self.outputs = Outputs(self.memory, max_batch_size, detections)
+
+    def lock(self):
+        """Lock its memory in place, so that a GPU reads large frames from it by itself."""
+        if not self.is_locked:
+            torch.cuda.cudart().cudaHostRegister(self.bytes.ctypes.data, self.bytes.nbytes, 0)
+            self.is_locked = True
+
+    def __del__(self):
+        """Unlock its memory: nothing that is on its way refers to it any more."""
+        if self.is_locked:
+            torch.cuda.cudart().cudaHostUnregister(self.bytes.ctypes.data)
 
 
 class Job:
@@ -76,12 +89,12 @@ class Slot:
         """Reserve it."""
         on_gpu = device.type == "cuda"
         batch = max(batch_sizes)
-        self.images = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, device=device)
         self.pixels = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, pin_memory=on_gpu)
+        self.images = torch.zeros_like(self.pixels, device=device) if on_gpu else self.pixels
         self.sizes = torch.ones([batch, 2], dtype=torch.int32, pin_memory=on_gpu)
+        self.size_rows = self.sizes.numpy()
         self.outputs = {size: Detections(size, detections, torch.device("cpu"), pinned=on_gpu) for size in batch_sizes}
-        self.found = None
-        self.decoded = None
+        self.found = self.decoded = self.frames = None
         # Waiting for a lone image by polling saves it some time; for a batch, that would take a core.
         self.events = [torch.cuda.Event(blocking=blocking) for blocking in (False, True)] if on_gpu else []
         self.done = None
@@ -95,7 +108,8 @@ class Engine:
         """Load everything; on a GPU that takes half a minute."""
         self.device = device
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
-        self.network = Network(Path(settings["detector"]), Path(settings["postprocess"]), device, settings["batch_sizes"])
+        models = (Path(settings["detector"]), Path(settings["postprocess"]))
+        self.network = Network(*models, device, settings["batch_sizes"])
         self.decoder, self.resizer, reason = _image_kernels(device)
         self.slots = [Slot(self.network.batch_sizes, self.network.detections, device) for _ in range(SLOTS)]
         self.launched = queue.SimpleQueue()
@@ -103,7 +117,7 @@ class Engine:
         self.slot_is_free = os.eventfd(0)
         if device.type == "cuda":
             self.decoding, self.detecting = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        log(f"{device}, {'files are decoded by the GPU' if self.decoder else f'files are decoded by the CPU: {reason}'}")
+        log(f"{device}, JPEG files are decoded by the {'GPU' if self.decoder else f'CPU: {reason}'}")
 
     def hello(self):
         """Say what an instance must know."""
@@ -162,7 +176,7 @@ class Engine:
             slot.found = self.network(slot.pixels[:n], slot.sizes[:n])
             return
         with torch.cuda.stream(self.decoding):
-            slot.decoded = self._load(slot)
+            self._load(slot)
         self.detecting.wait_stream(self.decoding)
         with torch.cuda.stream(self.detecting):
             found = self.network(slot.images[:n], slot.sizes[:n].to(self.device, non_blocking=True))
@@ -172,37 +186,38 @@ class Engine:
             slot.done.record()
 
     def _load(self, slot):
-        """Bring the images of a batch into its slot, on the current stream; returns what must live until that is done."""
-        files, frames, places, uploaded = [], [], [], []
-        place = 0
+        """Bring the images of a batch into its slot, on the current stream.
+
+        What the GPU still reads then lives in the slot until the batch is done.
+        """
+        files, sources, targets, place = [], [], [], 0
+        slot.frames = []
         for part in slot.parts:
-            for index in range(part.start, part.stop):
-                kind, offset, size, width, height = part.job.rows[index].tolist()
+            rows = part.job.rows[part.start : part.stop]
+            slot.size_rows[place : place + len(rows)] = rows[:, 3:]
+            for index, (kind, offset, size, width, height) in enumerate(rows.tolist(), part.start):
                 data = part.job.instance.bytes[offset : offset + size]
-                slot.sizes[place, 0], slot.sizes[place, 1] = width, height
                 if kind == FILE:
                     files.append((data, place, part.job, index))
                 elif kind == FRAME:
-                    frame = torch.from_numpy(data).to(self.device, non_blocking=True)
-                    frames.append(frame)
-                    places.append(((frame.data_ptr(), width * 3, width, height), place))
+                    part.job.instance.lock()
+                    slot.frames.append(torch.from_numpy(data).to(self.device, non_blocking=True))
+                    sources.append((slot.frames[-1].data_ptr(), width * 3, width, height))
+                    targets.append(place)
                 else:
                     slot.pixels[place].view(-1).copy_(torch.from_numpy(data))
-                    uploaded.append(place)
+                    if slot.images is not slot.pixels:
+                        slot.images[place].copy_(slot.pixels[place], non_blocking=True)
                 place += 1
-        images = self.decoder.decode([data for data, *_ in files]) if files else []
-        for image, (_, target, job, index) in zip(images, files, strict=True):
+        slot.decoded = self.decoder.decode([data for data, *_ in files]) if files else []
+        for image, (_, target, job, index) in zip(slot.decoded, files, strict=True):
             if image is None:
                 job.status[index] = NOT_DECODED
             else:
-                places.append((self.resizer.source_of(image), target))
-        if self.device.type == "cuda":
-            for target in uploaded:
-                slot.images[target].copy_(slot.pixels[target], non_blocking=True)
-        if places:
-            sources, targets = zip(*places, strict=True)
-            self.resizer(list(sources), list(targets), slot.images)
-        return images, frames
+                sources.append(self.resizer.source_of(image))
+                targets.append(target)
+        if sources:
+            self.resizer(sources, targets, slot.images)
 
     def answer(self):
         """Give every batch that is done to its instances, until the process ends."""
@@ -210,7 +225,7 @@ class Engine:
             slot = self.launched.get()
             if slot.done is not None:
                 slot.done.synchronize()
-            slot.decoded = None
+            slot.decoded = slot.frames = None
             first = 0
             for part in slot.parts:
                 for target, view in zip(part.job.instance.outputs.views, slot.found.views, strict=True):
@@ -303,7 +318,7 @@ def _receive(connection):
 
 def log(message):
     """Write a line to the server's log."""
-    print(f"ssd engine: {message}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
+    print(f"ssd engine: {message}", file=sys.stderr, flush=True)
 
 
 def main():

@@ -55,7 +55,9 @@ class HardwareDecoder:
         torch.cuda.synchronize(device)
         difference = np.abs(np.asarray(image.cpu()).astype(int) - np.asarray(Image.open(file)).astype(int)).max()
         if difference > MAX_DIFFERENCE:
-            raise RuntimeError(f"its pixels differ from PIL's by {difference} of 255, expected {MAX_DIFFERENCE} at most")
+            raise RuntimeError(
+                f"its pixels differ from PIL's by {difference} of 255, expected {MAX_DIFFERENCE} or less"
+            )
 
 
 class Resizer:

@@ -6,6 +6,7 @@ from decoding import DecodingLimits, decode
 from isolation import ISOLATE_ABOVE_PX, DecoderProcesses
 from untrusted import PixelBudget
 
+
 class TritonPythonModel(Preprocessing):
     """Input IMAGE (encoded); outputs ``image`` and ``original_size``."""
 
