@@ -2,8 +2,8 @@
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
 process through memory, not through Triton. Here the images of all instances become batches. While one batch is
-detected, the next is decoded, on streams of their own. One thread starts batches, another answers. It ends with the last
-instance.
+detected, the next is decoded, on streams of their own. One thread starts batches, another answers. The process ends
+with the last instance.
 """
 
 import contextlib
@@ -92,7 +92,8 @@ class Slot:
         self.pixels = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, pin_memory=on_gpu)
         self.images = torch.zeros_like(self.pixels, device=device) if on_gpu else self.pixels
         self.sizes = torch.ones([batch, 2], dtype=torch.int32, pin_memory=on_gpu)
-        self.size_rows = self.sizes.numpy()
+        self.size_rows, self.pixel_rows = self.sizes.numpy(), self.pixels.numpy().reshape(batch, -1)
+        self.spare = []
         self.outputs = {size: Detections(size, detections, torch.device("cpu"), pinned=on_gpu) for size in batch_sizes}
         self.found = self.decoded = self.frames = None
         # Waiting for a lone image by polling saves it some time; for a batch, that would take a core.
@@ -205,11 +206,11 @@ class Engine:
                     sources.append((slot.frames[-1].data_ptr(), width * 3, width, height))
                     targets.append(place)
                 else:
-                    slot.pixels[place].view(-1).copy_(torch.from_numpy(data))
+                    slot.pixel_rows[place] = data
                     if slot.images is not slot.pixels:
                         slot.images[place].copy_(slot.pixels[place], non_blocking=True)
                 place += 1
-        slot.decoded = self.decoder.decode([data for data, *_ in files]) if files else []
+        slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare) if files else []
         for image, (_, target, job, index) in zip(slot.decoded, files, strict=True):
             if image is None:
                 job.status[index] = NOT_DECODED
@@ -331,6 +332,8 @@ def main():
         return  # Another instance was quicker, and its engine serves all.
     listener.listen()
     device = torch.device(settings["device"])
+    if device.type == "cuda":
+        torch.set_num_threads(1)  # what is left for the CPU is too small to be shared
     engine = Engine(settings, device)
     threading.Thread(target=ending_the_process(engine.answer), daemon=True).start()
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():

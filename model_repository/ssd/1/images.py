@@ -13,6 +13,8 @@ SIDE_PX = 300
 """Side of the network's input."""
 MAX_DIFFERENCE = 3
 """Of 255, by which a decoder's pixels may differ from PIL's: rounding, and no other arithmetic."""
+MAX_SPARE_PX = 1 << 21
+"""Memory of larger images is given back."""
 _THREADS = 320
 """Of a block: one for each column."""
 _ROWS_PER_BLOCK = 8
@@ -36,20 +38,30 @@ class HardwareDecoder:
         self._decoder = nvimgcodec.Decoder(device_id=device.index, backends=[backend])
         self._check(device)
 
-    def decode(self, files: list[np.ndarray]) -> list:
+    def decode(self, files: list[np.ndarray], spare: list) -> list:
         """UINT8 [bytes] each -> images in the GPU's memory, or None for files that the engine does not take.
 
-        They are complete on PyTorch's current stream. An image's memory is its own while it lives.
+        They are complete on PyTorch's current stream.
+
+        Args:
+            files: The files.
+            spare: Images of earlier calls that nobody reads any more: their memory is used again, and those of this
+                call are left there.
         """
         streams = [self._code_stream(file) for file in files]
         stream = torch.cuda.current_stream().cuda_stream
-        return self._decoder.decode(streams, params=self._params, cuda_stream=stream)
+        n = len(files)
+        reused = spare[:n] if len(spare) >= n else None
+        images = self._decoder.decode(streams, images=reused, params=self._params, cuda_stream=stream)
+        small = [one for one in images if one is not None and one.width * one.height <= MAX_SPARE_PX]
+        spare[:] = small + (spare[n:] if reused else [])
+        return images
 
     def _check(self, device: torch.device) -> None:
         ramp = np.linspace(0, 255, 160 * 120 * 3).reshape(120, 160, 3).astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(np.roll(ramp, 40, 1)).save(file, "JPEG", quality=90)
-        (image,) = self.decode([np.frombuffer(file.getvalue(), np.uint8)])
+        (image,) = self.decode([np.frombuffer(file.getvalue(), np.uint8)], [])
         if image is None:
             raise RuntimeError("this GPU has no engine for JPEG files, or nvJPEG is not installed")
         torch.cuda.synchronize(device)
