@@ -8,6 +8,8 @@ import struct
 MAX_SIDE_PX = 8192
 """Images with a longer side are left to the CPU: the engine's buffers are for ordinary ones."""
 MAX_SEGMENTS = 64
+SEGMENT_BYTES = 24
+"""Of a segment that are looked at: up to the samplings of three channels."""
 MAX_HEADER_BYTES = 8 << 20
 """As in ``untrusted.py``."""
 START, END = b"\xff\xd8", b"\xff\xd9"
@@ -28,29 +30,47 @@ def baseline_size(data):
     """
     if not (data.startswith(START) and data.endswith(END)):
         return None
-    place, is_usual, size, channels = 2, False, None, 0
-    for _ in range(MAX_SEGMENTS):
-        segment = data[place : place + 24]
-        if len(segment) < 24 or segment[0] != 0xFF or place > MAX_HEADER_BYTES:
-            return None
-        marker, length = segment[1], segment[2] << 8 | segment[3]
+    header = _Header()
+    for marker, segment in _segments(data):
         if marker == SCAN:
-            return size if is_usual and segment[4] == channels else None
-        if marker == APP0 and segment[4:9] == b"JFIF\0":
-            is_usual = True
-        elif marker == APP14 and segment[4:9] == b"Adobe":
-            if segment[15] != YCC:
-                return None
-            is_usual = True
-        elif marker == BASELINE:
-            bits, height, width, channels = _FRAME.unpack_from(segment, 4)
-            samplings = segment[11 : 11 + 3 * channels : 3]
-            if bits != 8 or samplings not in SAMPLINGS or not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
-                return None
-            size = (width, height)
-            # Without a word about colours, libjpeg goes by the names of the channels.
-            is_usual = is_usual or channels == 1 or segment[10:19:3] == b"\1\2\3"
-        elif marker not in PASSED:
+            return header.size if header.is_usual and segment[4] == header.channels else None
+        if not header.take(marker, segment):
             return None
-        place += 2 + length
     return None
+
+
+def _segments(data):
+    """Markers with the first bytes of their segments, as far as they follow each other."""
+    place = len(START)
+    for _ in range(MAX_SEGMENTS):
+        segment = data[place : place + SEGMENT_BYTES]
+        if len(segment) < SEGMENT_BYTES or segment[0] != 0xFF or place > MAX_HEADER_BYTES:
+            return
+        yield segment[1], segment
+        place += 2 + (segment[2] << 8 | segment[3])
+
+
+class _Header:
+    """What a file says of itself before its pixels."""
+
+    def __init__(self):
+        self.size, self.channels, self.is_usual = None, 0, False
+
+    def take(self, marker, segment):
+        """Read a segment; False for what is left to PIL."""
+        if marker == APP0 and segment[4:9] == b"JFIF\0":
+            self.is_usual = True
+        elif marker == APP14 and segment[4:9] == b"Adobe":
+            self.is_usual = True
+            return segment[15] == YCC
+        elif marker == BASELINE:
+            return self._take_frame(segment)
+        return marker in PASSED
+
+    def _take_frame(self, segment):
+        bits, height, width, self.channels = _FRAME.unpack_from(segment, 4)
+        self.size = (width, height)
+        # Without a word about colours, libjpeg goes by the names of the channels.
+        self.is_usual = self.is_usual or self.channels == 1 or segment[10:19:3] == b"\1\2\3"
+        samplings = segment[11 : 11 + 3 * self.channels : 3]
+        return bits == 8 and samplings in SAMPLINGS and min(self.size) > 0 and max(self.size) <= MAX_SIDE_PX

@@ -23,6 +23,10 @@ READY_S = 300.0
 """An engine loads PyTorch and captures graphs."""
 STALLED_S = 30.0
 """An engine that has not answered for so long is ended; a batch takes it some milliseconds, and seconds on a CPU."""
+_NEEDS = (
+    "it needs what 'ssd-triton build' makes, and 'pip install torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg' for this "
+    "server's Python; without configs/pytorch_fused_fp16.pbtxt of ssd and ssd_frames, both are ensembles"
+)
 _PROGRAM = Path(__file__).resolve().parents[2] / "ssd" / "1" / "engine.py"
 
 
@@ -130,7 +134,9 @@ class EngineClient:
                 break
             connection.close()
             if time.monotonic() > deadline_s or (started and started.poll() not in (None, 0)):
-                raise RuntimeError(f"the engine for {self._settings['device']} did not start; its own lines say why")
+                raise RuntimeError(
+                    f"the engine for {self._settings['device']} did not start, its own lines say why: {_NEEDS}"
+                )
             if started is None:
                 started = _start(self._settings)
             time.sleep(0.2)

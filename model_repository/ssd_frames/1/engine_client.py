@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 07585560f7feb4a3
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 7714cf004adbf75c
 """An instance's connection to the engine that detects for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced; where that fails, the instance
@@ -24,6 +24,10 @@ READY_S = 300.0
 """An engine loads PyTorch and captures graphs."""
 STALLED_S = 30.0
 """An engine that has not answered for so long is ended; a batch takes it some milliseconds, and seconds on a CPU."""
+_NEEDS = (
+    "it needs what 'ssd-triton build' makes, and 'pip install torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg' for this "
+    "server's Python; without configs/pytorch_fused_fp16.pbtxt of ssd and ssd_frames, both are ensembles"
+)
 _PROGRAM = Path(__file__).resolve().parents[2] / "ssd" / "1" / "engine.py"
 
 
@@ -131,7 +135,9 @@ class EngineClient:
                 break
             connection.close()
             if time.monotonic() > deadline_s or (started and started.poll() not in (None, 0)):
-                raise RuntimeError(f"the engine for {self._settings['device']} did not start; its own lines say why")
+                raise RuntimeError(
+                    f"the engine for {self._settings['device']} did not start, its own lines say why: {_NEEDS}"
+                )
             if started is None:
                 started = _start(self._settings)
             time.sleep(0.2)

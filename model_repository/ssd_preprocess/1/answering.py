@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from decoding import check_pillow
 from structured_log import StructuredLog
 from untrusted import RefusedInputError
 
@@ -22,6 +23,7 @@ class Preprocessing:
 
     def initialize(self, args):
         """Read the model's own configuration."""
+        check_pillow()
         self.parameters = json.loads(args["model_config"])["parameters"]
         self.threads = int(self.parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
         self.log = StructuredLog(args["model_name"])

@@ -1,4 +1,4 @@
-# Written from ssd_preprocess/1/answering.py by the build, do not edit. Digest: 33ffde1507a2bfca
+# Written from ssd_preprocess/1/answering.py by the build, do not edit. Digest: 869f8aef0d0f3c47
 """What the preprocessing models have in common: a batch of requests, each answered or refused with a reason.
 
 A request that cannot be served is refused alone, with a sentence that names the first element at fault; the other
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from decoding import check_pillow
 from structured_log import StructuredLog
 from untrusted import RefusedInputError
 
@@ -23,6 +24,7 @@ class Preprocessing:
 
     def initialize(self, args):
         """Read the model's own configuration."""
+        check_pillow()
         self.parameters = json.loads(args["model_config"])["parameters"]
         self.threads = int(self.parameters["decode_threads"]["string_value"]) or len(os.sched_getaffinity(0))
         self.log = StructuredLog(args["model_name"])

@@ -204,17 +204,20 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
 def _one_process(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[tuple[Path, str, str]]:
     """The configurations of models that do without members, with the limits of preprocessing added."""
     root = repository.path
-    for model, limits in ((ENSEMBLE, PREPROCESS), (FRAMES_ENSEMBLE, PREPROCESS_FRAMES)):
-        main, source = root / limits / "config.pbtxt", root / model / "one_process.pbtxt"
-        if source not in texts or not main.is_file():
+    main, frames = root / PREPROCESS / "config.pbtxt", root / PREPROCESS_FRAMES / "frames.pbtxt"
+    for model, overlays in ((ENSEMBLE, ()), (FRAMES_ENSEMBLE, (frames,))):
+        source = root / model / "one_process.pbtxt"
+        if not {source, main, *overlays} <= texts.keys():
             continue
+        words, _ = _combined(root / model, texts, (source, main, *overlays))
+        limits = parse_model_config(texts[main], main)
+        for overlay in overlays:
+            limits = overlaid(limits, parse_model_config(texts[overlay], overlay))
         combined = parse_model_config(texts[source], source)
-        base = parse_model_config(texts.get(main) or read_config_text(main), main)
         for name in _SHARED[PREPROCESS]:
-            combined.parameters[name].CopyFrom(base.parameters[name])
+            combined.parameters[name].CopyFrom(limits.parameters[name])
         for name in repository.variants:
             if name in VARIANTS and VARIANTS[name].is_fused:
-                words = f"one_process.pbtxt and {limits}/config.pbtxt"
                 yield root / model / "configs" / f"{name}.pbtxt", words, to_text(combined)
 
 
