@@ -2,6 +2,8 @@
 
 ENSEMBLE = "ssd"
 """Encoded images in, detections out."""
+FRAMES_ENSEMBLE = "ssd_frames"
+"""Raw frames in, detections out."""
 DETECTOR = "ssd_detector"
 PREPROCESS = "ssd_preprocess"
 PREPROCESS_FRAMES = "ssd_preprocess_frames"

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
+import psutil
+
 
 @contextmanager
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
@@ -58,3 +60,14 @@ def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.S
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Give the time of cores that a process and its descendants have taken, without those that have ended."""
+    parent = psutil.Process(pid)
+    total_s = 0.0
+    for process in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total_s += times.user + times.system
+    return total_s

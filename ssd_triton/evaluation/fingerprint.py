@@ -28,6 +28,8 @@ _DECIDING = (
 def served_models(client: DetectorClient, model: str) -> dict[str, Any]:
     """Read the configurations of an ensemble and its members from a server, as far as results depend on them.
 
+    A model that does all by itself counts those models as members whose files it loads.
+
     Returns:
         By model name: fields of the configuration by their names in ``config.pbtxt``, and ``instance_kinds``: where the
         model runs, since a variant may have another precision on a CPU.
@@ -38,6 +40,9 @@ def served_models(client: DetectorClient, model: str) -> dict[str, Any]:
     ensemble = _deciding(client.model_config(model))
     steps = ensemble.get("ensemble_scheduling", {}).get("step", [])
     members = {str(step["model_name"]) for step in steps}
+    parameters = ensemble.get("parameters", {})
+    files = [str(parameters[name]["string_value"]) for name in ("detector", "postprocess") if name in parameters]
+    members |= {file.partition("/")[0] for file in files}
     return {model: ensemble, **{name: _deciding(client.model_config(name)) for name in sorted(members)}}
 
 

@@ -3,12 +3,8 @@
 import triton_python_backend_utils as pb_utils
 from answering import Preprocessing
 from decoding import DecodingLimits, decode
-from isolation import DecoderProcesses
+from isolation import ISOLATE_ABOVE_PX, DecoderProcesses
 from untrusted import PixelBudget
-
-ISOLATE_ABOVE_PX = 8_000_000
-"""Work, in pixels, above which an image is decoded in a process of its own: some 0.1 s of a core. What handing it over
-costs, about 2 ms, is little beside that."""
 
 
 class TritonPythonModel(Preprocessing):

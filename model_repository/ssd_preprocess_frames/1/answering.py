@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from cores import usable_cores
+from decoding import check_pillow
 from structured_log import StructuredLog
 from untrusted import RefusedInputError
 
@@ -23,6 +24,7 @@ class Preprocessing:
 
     def initialize(self, args):
         """Read the model's own configuration."""
+        check_pillow()
         self.parameters = json.loads(args["model_config"])["parameters"]
         self.threads = int(self.parameters["decode_threads"]["string_value"]) or usable_cores()
         self.log = StructuredLog(args["model_name"])
@@ -40,7 +42,7 @@ class Preprocessing:
 
     def execute(self, requests):
         """Answer every request of a batch; all their elements are loaded side by side."""
-        futures = [[self.pool.submit(_attempt, load) for load in self.loaders(request)] for request in requests]
+        futures = [[self.pool.submit(attempt, load) for load in self.loaders(request)] for request in requests]
         return [self._respond(request, elements) for request, elements in zip(requests, futures, strict=True)]
 
     def finalize(self):
@@ -50,11 +52,8 @@ class Preprocessing:
     def _respond(self, request, elements):
         """Give the response of one request, or an error that names the first element at fault."""
         loaded = [element.result() for element in elements]
-        for index, one in enumerate(loaded):
-            if isinstance(one, str):
-                return self._refuse(request, f"batch element {index}: {one}")
-        if not loaded:
-            return self._refuse(request, "got an empty batch, expected an image")
+        if reason := refusal(loaded):
+            return self._refuse(request, reason)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("image", np.stack([image for image, _ in loaded])),
@@ -69,6 +68,14 @@ class Preprocessing:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
 
 
+def refusal(loaded):
+    """Say why a request with these elements is refused, if it is: those that cannot be served are reasons, as text."""
+    for index, one in enumerate(loaded):
+        if isinstance(one, str):
+            return f"batch element {index}: {one}"
+    return "" if loaded else "got an empty batch, expected an image"
+
+
 def _metric_family():
     """Make a metric of refused requests: Triton's own count them as successes; None for servers before 23.05."""
     if not hasattr(pb_utils, "MetricFamily"):
@@ -80,7 +87,7 @@ def _metric_family():
     )
 
 
-def _attempt(load):
+def attempt(load):
     """Give what a loader gives, or the reason of its refusal as text.
 
     An exception in a future is part of a cycle that keeps the frames it passed through, and with them the file, until

@@ -1,4 +1,4 @@
-# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 9b3ee0e5b2d9103b
+# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 1ce8dd62092372a1
 """Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
@@ -177,13 +177,27 @@ def _work_px(image: Image.Image, data: bytes) -> int:
     An embedded preview may have scans of its own, which are counted as well.
     """
     pixels = image.width * image.height
-    is_jpeg = data[:3] == JPEG_MAGIC
+    if data[:3] == JPEG_MAGIC:
+        return jpeg_work_px(pixels, data)
     tiff_tags = getattr(image, "tag_v2", {})
-    if not (is_jpeg or (image.format == "TIFF" and tiff_tags.get(TiffImagePlugin.COMPRESSION) == TIFF_JPEG)):
+    if image.format != "TIFF" or tiff_tags.get(TiffImagePlugin.COMPRESSION) != TIFF_JPEG:
         return pixels
-    scans = _count_scans(data)
-    if not is_jpeg:  # Every strip or tile is a JPEG of its own.
-        scans = scans // max(1, len(_first(tiff_tags, STRIP_TAGS)))
+    # Every strip or tile is a JPEG of its own.
+    return jpeg_work_px(pixels, data, max(1, len(_first(tiff_tags, STRIP_TAGS))))
+
+
+def jpeg_work_px(pixels: int, data: bytes, parts: int = 1) -> int:
+    """Give the work of decoding a JPEG in pixels.
+
+    Args:
+        pixels: Pixels of the image.
+        data: The file.
+        parts: Images that the scans in it are of.
+
+    Raises:
+        RefusedInputError: It has too many scans.
+    """
+    scans = _count_scans(data) // parts
     if scans > MAX_SCANS:
         raise RefusedInputError(f"got a JPEG of {scans} scans, expected at most {MAX_SCANS}")
     return pixels * (SCANS_PER_DECODING + scans) // SCANS_PER_DECODING

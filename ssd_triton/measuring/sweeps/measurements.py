@@ -33,6 +33,7 @@ class Measurement:
         request_rate: Requests sent a second, for a load at even intervals.
         images_per_s: Throughput.
         mean_ms: Mean latency that the client sees; its percentiles are ``p50_ms``, ``p95_ms``, ``p99_ms``.
+        cpu_ms: Time of a core that the server's processes took for an image, where the sweep started the server.
         gpu_utilization: In [0, 1], where there is a GPU.
         gpu_memory_mib: Memory in use on the GPU.
         stages: Times by model, from the server's counters.
@@ -48,6 +49,7 @@ class Measurement:
     p50_ms: float = 0.0
     p95_ms: float = 0.0
     p99_ms: float = 0.0
+    cpu_ms: float | None = None
     gpu_utilization: float | None = None
     gpu_memory_mib: float | None = None
     stages: tuple[Stage, ...] = ()

@@ -53,6 +53,7 @@ class PointSummary:
         request_rate: Requests sent a second, for loads at even intervals.
         figures: Medians by metric, see :data:`METRICS`; empty without a stable round.
         stages: Times by model, means over the stable rounds.
+        cpu_ms: Time of a core that the server took for an image, the median.
     """
 
     point: Point
@@ -62,6 +63,7 @@ class PointSummary:
     request_rate: float | None
     figures: Mapping[str, Median]
     stages: tuple[Stage, ...]
+    cpu_ms: float | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -89,6 +91,7 @@ def summarize(rows: Sequence[Measurement]) -> list[PointSummary]:
                 next((row.request_rate for row in group if row.request_rate), None),
                 {metric: _figure(good, metric, typical[metric]) for metric in METRICS} if good else {},
                 _mean_stages(good),
+                median(cpu_ms) if (cpu_ms := [row.cpu_ms for row in good if row.cpu_ms is not None]) else None,
             )
         )
     return summaries

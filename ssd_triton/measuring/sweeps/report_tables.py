@@ -48,9 +48,10 @@ def latency_table(summaries: Sequence[PointSummary]) -> Table:
                 "" if point.model == BARE else way,
                 _with_band(summary.figures["images_per_s"]),
                 *(f"{summary.figures[name].value:.1f}" for name in _PERCENTILES),
+                "" if summary.cpu_ms is None else f"{summary.cpu_ms:.2f}",
             ]
         )
-    header = ["variant", "model", "batch", "in flight", "over", "images/s", *_PERCENTILE_HEADER]
+    header = ["variant", "model", "batch", "in flight", "over", "images/s", *_PERCENTILE_HEADER, "CPU ms an image"]
     return Table(header, rows, "Throughput and latency")
 
 

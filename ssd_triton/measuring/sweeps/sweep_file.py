@@ -31,6 +31,7 @@ class ModelTuning(_Section):
     """What a setting changes in a model's configuration; None leaves it.
 
     Attributes:
+        ensemble: Whether it is the ensemble of ``config.pbtxt`` for every variant.
         instances: Count of every instance group.
         dynamic_batching: Whether waiting requests run together.
         max_queue_delay_us: Delay of dynamic batching, microseconds.
@@ -39,6 +40,7 @@ class ModelTuning(_Section):
         accelerator_parameters: Parameters of the CPU execution accelerator, such as OpenVINO's ``num_of_threads``.
     """
 
+    ensemble: bool = False
     instances: Count | None = None
     dynamic_batching: bool | None = None
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] | None = None

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ssd_triton.client import DetectorClient
 from ssd_triton.common.machine import environment
+from ssd_triton.common.processes import tree_cpu_s
 from ssd_triton.config import Config
 from ssd_triton.measuring.sweeps.measurements import Measurement, SweepFolder
 from ssd_triton.measuring.sweeps.model_inputs import OUTPUTS
@@ -26,6 +27,7 @@ from ssd_triton.measuring.sweeps.sweep_plan import Endpoints, SweepPlan, serving
 
 _log = logging.getLogger(__name__)
 _BARE_TURNS = 4
+_MS_PER_S = 1e3
 _STATISTICS_TIMEOUT_S = 10.0
 RAW = "raw"
 """Folder for what ``perf_analyzer`` wrote and printed, and for the servers' logs."""
@@ -40,12 +42,18 @@ class _Target:
         check: Raises ServerError when it has died.
         statistics: Its counters.
         instances: Instances of its models.
+        pid: Its process, where this sweep started it.
     """
 
     endpoints: Endpoints
     check: Callable[[], None]
     statistics: ServerStatistics
     instances: Mapping[str, int]
+    pid: int | None
+
+    def cpu_s(self) -> float:
+        """Time of cores that its processes have taken so far; 0 where they are unknown."""
+        return 0.0 if self.pid is None else tree_cpu_s(self.pid)
 
 
 def run_sweep(
@@ -116,9 +124,9 @@ class _ServerTurn:
             metrics = f"{server.config.host}:{server.config.metrics_port}/metrics"
             on_gpu = self._plan.sweep.target == "gpu"
             endpoints = Endpoints(server.url("grpc"), server.url("http"), metrics if on_gpu else None)
-            check = server.check
+            check, pid = server.check, server.pid
         else:
-            check = lambda: None  # noqa: E731 - the statistics fail when it is gone
+            check, pid = (lambda: None), None
         statistics = ServerStatistics(endpoints.grpc, _STATISTICS_TIMEOUT_S)
         stack.callback(statistics.close)
         with DetectorClient(endpoints.grpc, timeout_s=_STATISTICS_TIMEOUT_S, use_shared_memory=False) as client:
@@ -126,7 +134,7 @@ class _ServerTurn:
             instances = {name: count_instances(client.model_config(name)) for name in statistics.counters()}
         facts = {"description": self._plan.sweep.description, "tritonserver": version, "environment": environment()}
         self._results.write_facts({**facts, "skipped": self._plan.skipped})
-        return _Target(endpoints, check, statistics, instances)
+        return _Target(endpoints, check, statistics, instances, pid)
 
     def _served(self, number: int, point: Point, target: _Target) -> Measurement:
         found = Measurement(point, number)
@@ -135,7 +143,7 @@ class _ServerTurn:
             if rate is None:
                 return replace(found, status="failed", note="no stable measurement to take a share of")
             found = replace(found, request_rate=rate)
-        before = target.statistics.counters()
+        before, cpu_s = target.statistics.counters(), target.cpu_s()
         try:
             figures = measure(
                 self._load(point, target.endpoints, found.request_rate),
@@ -151,7 +159,10 @@ class _ServerTurn:
             found = replace(found, status="failed", note=str(error))
         else:
             found = replace(found, **vars(figures))
-        return replace(found, stages=stages(before, target.statistics.counters(), target.instances))
+        cpu_s = target.cpu_s() - cpu_s
+        found = replace(found, stages=stages(before, target.statistics.counters(), target.instances))
+        images = sum(stage.requests * point.batch for stage in found.stages if stage.model == point.model)
+        return replace(found, cpu_ms=cpu_s * _MS_PER_S / images if images and cpu_s else None)
 
     def _load(self, point: Point, endpoints: Endpoints, request_rate: float | None) -> Load:
         window, inputs = self._plan.sweep.window, self._plan.inputs[point.model]

@@ -32,12 +32,13 @@ def tuned_repository(repository: Path, setting: Mapping[str, ModelTuning], folde
         for entry in model.iterdir():
             if entry.name not in ("config.pbtxt", "configs"):
                 (target / entry.name).symlink_to(entry.resolve())
-        for config in (model / "config.pbtxt", *sorted((model / "configs").glob("*.pbtxt"))):
+        tuning = setting.get(model.name, ModelTuning())
+        of_variants = [] if tuning.ensemble else sorted((model / "configs").glob("*.pbtxt"))
+        for config in (model / "config.pbtxt", *of_variants):
             copied = target / config.relative_to(model)
             copied.parent.mkdir(exist_ok=True)
             message = load_model_config(config)
-            if model.name in setting:
-                apply_tuning(message, setting[model.name])
+            apply_tuning(message, tuning)
             copied.write_text(text_format.MessageToString(message), encoding="utf-8")
     return folder
 

@@ -7,7 +7,9 @@
 - The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
   first of the dims of several tensors.
 - ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
-- ``structured_log.py`` of both is that of the backends, and ``untrusted.py`` and ``cores.py`` are those of the package:
+- ``ssd`` and ``ssd_frames`` have no members for variants with CUDA graphs: what runs there stands in
+  ``one_process.pbtxt``, and gets the limits of preprocessing.
+- ``structured_log.py`` of all is that of the backends, and ``untrusted.py`` and ``cores.py`` are those of the package:
   a model imports nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
@@ -25,7 +27,14 @@ from pathlib import Path
 from ssd_triton import common, media
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import SHIPPED, atomic_output, relative_to_cwd
-from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS, PREPROCESS_FRAMES
+from ssd_triton.common.model_names import (
+    DETECTOR,
+    ENSEMBLE,
+    FRAMES_ENSEMBLE,
+    POSTPROCESS,
+    PREPROCESS,
+    PREPROCESS_FRAMES,
+)
 from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
 from ssd_triton.serving.repository.model_config import (
     ModelConfig,
@@ -56,7 +65,10 @@ _LOG = "structured_log.py"
 _UNTRUSTED = "untrusted.py"
 _CORES = "cores.py"
 _SHARED_CODE = ("answering.py", "decoding.py")
-"""Of the preprocessing of files, for that of frames."""
+"""Of the preprocessing of files, for all other models that take images."""
+_ISOLATION = "isolation.py"
+_ENGINE_CODE = ("engine_client.py", "one_process.py", "protocol.py")
+"""Of ``ssd``, for ``ssd_frames``: what reaches the engine."""
 
 _Texts = dict[Path, str]
 
@@ -106,6 +118,7 @@ def _sources(root: Path) -> Iterator[Path]:
             *root.glob("*/config.pbtxt"),
             *root.glob("*/gpu.pbtxt"),
             *root.glob("*/frames.pbtxt"),
+            *root.glob("*/one_process.pbtxt"),
             *root.glob("*/configs/*.pbtxt"),
         }
     ):
@@ -185,7 +198,28 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
             yield folder / "config.pbtxt", *_combined(folder, texts, (main, *overlays))
         for name in on_gpu:
             yield folder / "configs" / f"{name}.pbtxt", *_combined(folder, texts, (main, gpu, *overlays))
+    yield from _one_process(repository, texts)
     yield from _copied_code(root)
+
+
+def _one_process(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[tuple[Path, str, str]]:
+    """The configurations of models that do without members, with the limits of preprocessing added."""
+    root = repository.path
+    main, frames = root / PREPROCESS / "config.pbtxt", root / PREPROCESS_FRAMES / "frames.pbtxt"
+    for model, overlays in ((ENSEMBLE, ()), (FRAMES_ENSEMBLE, (frames,))):
+        source = root / model / "one_process.pbtxt"
+        if not {source, main, *overlays} <= texts.keys():
+            continue
+        words, _ = _combined(root / model, texts, (source, main, *overlays))
+        limits = parse_model_config(texts[main], main)
+        for overlay in overlays:
+            limits = overlaid(limits, parse_model_config(texts[overlay], overlay))
+        combined = parse_model_config(texts[source], source)
+        for name in _SHARED[PREPROCESS]:
+            combined.parameters[name].CopyFrom(limits.parameters[name])
+        for name in repository.variants:
+            if name in VARIANTS and VARIANTS[name].is_fused:
+                yield root / model / "configs" / f"{name}.pbtxt", words, to_text(combined)
 
 
 def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, str]:
@@ -199,11 +233,19 @@ def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) 
 
 def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
     """Code that several models share: each has its own copy, since a model imports nothing from outside its folder."""
-    shared, frames = (root / model / "1" for model in (PREPROCESS, PREPROCESS_FRAMES))
-    sources = [(frames / name, shared / name, f"{PREPROCESS}/1/{name}") for name in _SHARED_CODE]
+    files, frames, ssd, ssd_frames = (
+        root / model / "1" for model in (PREPROCESS, PREPROCESS_FRAMES, ENSEMBLE, FRAMES_ENSEMBLE)
+    )
+    sources = [
+        (folder / name, files / name, f"{PREPROCESS}/1/{name}")
+        for folder in (frames, ssd, ssd_frames)
+        for name in _SHARED_CODE
+    ]
+    sources.append((ssd / _ISOLATION, files / _ISOLATION, f"{PREPROCESS}/1/{_ISOLATION}"))
+    sources += [(ssd_frames / name, ssd / name, f"{ENSEMBLE}/1/{name}") for name in _ENGINE_CODE]
     untrusted = Path(media.__file__).with_name(_UNTRUSTED)
     cores = Path(common.__file__).with_name(_CORES)
-    for folder in (shared, frames):
+    for folder in (files, frames, ssd, ssd_frames):
         sources.append((folder / _LOG, SHIPPED / "backends" / _LOG, f"backends/{_LOG}"))
         sources.append((folder / _UNTRUSTED, untrusted, f"ssd_triton/media/{_UNTRUSTED}"))
         sources.append((folder / _CORES, cores, f"ssd_triton/common/{_CORES}"))

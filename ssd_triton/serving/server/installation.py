@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
+
 from ssd_triton.common import cores
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import SHIPPED
@@ -27,6 +29,8 @@ limit from which memory is returned grows up to 32 MiB. The raw outputs of two i
 that every request needs is kept."""
 BACKENDS = SHIPPED / "backends"
 STUB = "triton_python_backend_stub"
+MAX_NUMPY = 1
+"""Newest major version that the python backend of Triton 2.51 was built for."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def _from_wheel(package: Path, runtime_dir: Path) -> TritonInstallation:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     _check_stub(stub, environment, python_version)
+    _check_numpy()
     backends = runtime_dir / "backends"
     shutil.copytree(server / "backends", backends, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(stub, backends / "python" / STUB)
@@ -99,6 +104,15 @@ def _check_stub(stub: Path, environment: Mapping[str, str], python_version: str)
             f"Triton's python backend needs {', '.join(missing)}, which this machine lacks: install it (Debian, "
             f"Ubuntu: 'apt install libpython{python_version}'; conda: use conda's Python; pyenv: build with "
             "--enable-shared)"
+        )
+
+
+def _check_numpy() -> None:
+    """Refuse a NumPy with which the wheel's python backend ends at the first image."""
+    if int(numpy.__version__.partition(".")[0]) > MAX_NUMPY:
+        raise ServerError(
+            f"got NumPy {numpy.__version__}, expected {MAX_NUMPY}.x: with a newer one, the wheel's python backend ends "
+            f"at the first image; run \"pip install 'numpy<{MAX_NUMPY + 1}'\""
         )
 
 

@@ -42,6 +42,10 @@ _FLUSH_S = 0.5
 _POLL_S = 0.05
 _GUARDED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) & exec 3<&-; exec "$@"'
 """Shell: become the server, in whose process group a guard waits for the end of this process, and then kills all."""
+_NO_OPENVINO = "unknown Execution Accelerator 'openvino'"
+_WITHOUT_OPENVINO = (
+    "onnx_int8 needs an ONNX Runtime backend that was built with OpenVINO: choose --variant onnx_fp32 here"
+)
 
 
 class EmbeddedServer:
@@ -219,7 +223,8 @@ class EmbeddedServer:
         lines = [] if self._log is None else self._log.last_lines()
         failed = [match for line in lines if (match := _FAILED_MODEL.match(line))]
         if failed:
-            return "; ".join(f"{match['model']}: {match['reason']}" for match in failed)
+            reasons = "; ".join(f"{match['model']}: {match['reason']}" for match in failed)
+            return f"{reasons}; {_WITHOUT_OPENVINO}" if _NO_OPENVINO in reasons else reasons
         errors = [match["text"] for line in lines if (match := _ERROR_LINE.match(line))]
         relevant = [text for text in errors if not _HARMLESS.search(text)]
         return "; ".join(relevant[-3:]) or "it logged no reason"

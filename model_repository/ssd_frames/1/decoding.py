@@ -1,0 +1,98 @@
+# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: 804e499089da3a73
+"""Encoded images -> pixels for the network, by the evaluation protocol. Needs NumPy and Pillow only."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import PIL
+from PIL import Image
+from untrusted import PixelBudget, RefusedInputError, open_untrusted, printable, to_rgb
+
+SIZE_PX = 300
+"""Side of the network's input."""
+MAX_PILLOW = 12
+"""Newest major version whose resize is the evaluation protocol's: that of 13 moves boxes by up to 2 px."""
+# Every image is checked against max_pixels; PIL's own limit would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def check_pillow(version=PIL.__version__):
+    """Refuse a Pillow whose pixels are not the evaluation protocol's.
+
+    Raises:
+        RuntimeError: It is newer.
+    """
+    if int(version.partition(".")[0]) > MAX_PILLOW:
+        raise RuntimeError(
+            f"got Pillow {version}, expected {MAX_PILLOW} or older: newer ones resize differently; run "
+            f"\"pip install 'pillow<{MAX_PILLOW + 1}'\" for the Python of this server"
+        )
+
+
+@dataclass(frozen=True)
+class DecodingLimits:
+    """Limits of the model's configuration; see there.
+
+    Attributes:
+        max_file_bytes: Bytes of one file.
+        min_side_px: Pixels that each side must have.
+        max_pixels: Pixels of one image.
+        max_request_pixels: Pixels of all images of one request.
+        reduced_decode_ratio: How far above the network's size a JPEG may be decoded at a reduced size; 0 never does.
+    """
+
+    max_file_bytes: int
+    min_side_px: int
+    max_pixels: int
+    max_request_pixels: int
+    reduced_decode_ratio: float
+
+    @classmethod
+    def from_parameters(cls, parameters):
+        """Read the limits from the parameters of a model's configuration."""
+        values = {name: parameters[name]["string_value"] for name in cls.__annotations__}
+        return cls(**{name: float(value) if "ratio" in name else int(value) for name, value in values.items()})
+
+
+def decode(data, limits, budget=None, *, isolated=None, isolate_above_px=0):
+    """File bytes -> UINT8 [300, 300, 3] RGB and (width, height).
+
+    Args:
+        data: The file.
+        limits: The limits.
+        budget: What is left of the request's pixels; None has none but this image's.
+        isolated: Decodes what may take long, in a process that can be stopped: a function of the file; None decodes
+            everything here.
+        isolate_above_px: Pixels from which an image may take long.
+
+    Raises:
+        RefusedInputError: It is not an image within the limits, or is damaged.
+    """
+    try:
+        image, work_px = open_untrusted(
+            data,
+            max_file_bytes=limits.max_file_bytes,
+            min_side_px=limits.min_side_px,
+            max_pixels=limits.max_pixels,
+        )
+        (budget or PixelBudget(limits.max_request_pixels)).take(work_px)
+        size = image.size
+        if isolated is not None and (work_px > isolate_above_px or image.format == "TIFF"):
+            return isolated(data), size
+        if limits.reduced_decode_ratio > 0:
+            # libjpeg decodes at 1/2, 1/4 or 1/8 for part of the work; PIL never goes below the size asked for.
+            side_px = math.ceil(SIZE_PX * limits.reduced_decode_ratio)
+            image.draft(None, (side_px, side_px))
+        image.load()
+        return resize(to_rgb(image)), size
+    except RefusedInputError:
+        raise
+    # On damaged files PIL's decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, ...
+    except Exception as error:
+        raise RefusedInputError(f"the image is damaged or of an unsupported kind: {printable(error)}") from error
+
+
+def resize(image):
+    """PIL image -> UINT8 [300, 300, 3], by PIL's antialiased bilinear filter."""
+    return np.asarray(image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))

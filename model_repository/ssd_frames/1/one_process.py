@@ -1,0 +1,129 @@
+# Written from ssd/1/one_process.py by the build, do not edit. Digest: 01e09e31caed0214
+"""What ``ssd`` and ``ssd_frames`` have in common where one process detects: requests in, detections out."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from answering import Preprocessing, attempt, refusal
+from engine_client import EngineClient, EngineLostError
+from protocol import PIXELS
+
+OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+BLACK = bytes(300 * 300 * 3)
+
+
+class Element:
+    """An image on its way to detections."""
+
+    def __init__(self, kind, data, size_px, on_cpu=None):
+        """Describe it as the protocol does.
+
+        Args:
+            kind: See ``protocol.py``.
+            data: Bytes, or UINT8.
+            size_px: Width and height of the original.
+            on_cpu: Makes pixels of it without the engine, or raises RefusedInputError.
+        """
+        self.kind, self.data, self.size_px, self.on_cpu = kind, data, size_px, on_cpu
+        self.refusal = None
+
+    def become(self, pixels):
+        """Take 300 x 300 pixels, or the reason of a refusal as text, for what it was."""
+        if isinstance(pixels, str):
+            self.refusal, pixels = pixels, BLACK
+        self.kind, self.data = PIXELS, pixels
+
+
+class OneProcess(Preprocessing):
+    """A model whose instances check requests and leave the rest to the engine of their device.
+
+    Subclasses give :meth:`elements`.
+    """
+
+    def initialize(self, args):
+        """Connect to the engine."""
+        super().initialize(args)
+        on_gpu = args["model_instance_kind"] == "GPU"
+        models = Path(args["model_repository"]).parent
+        parameters = {name: value["string_value"] for name, value in self.parameters.items()}
+        try:
+            self.engine = EngineClient(
+                {
+                    "device": f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu",
+                    "detector": str(models / parameters["detector"]),
+                    "postprocess": str(models / parameters["postprocess"]),
+                    "batch_sizes": [int(size) for size in parameters["batch_sizes"].split(",")],
+                }
+            )
+        except RuntimeError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+
+    def finalize(self):
+        """Let the threads end, and the engine with its last instance."""
+        super().finalize()
+        self.engine.close()
+
+    def elements(self, request):
+        """Give for each image of a request an Element, the reason of its refusal as text, or a future of either."""
+        raise NotImplementedError
+
+    def execute(self, requests):
+        """Answer every request of a batch."""
+        with self.log.failures(requests):
+            started = [self.elements(request) for request in requests]
+            elements = [[one.result() if hasattr(one, "result") else one for one in parts] for parts in started]
+            detections = self._detect([one for parts in elements if not refusal(parts) for one in parts])
+            return self._responses(requests, elements, detections)
+
+    def _responses(self, requests, elements, detections):
+        """Give each request its rows of the detections, or an error."""
+        responses, row = [], 0
+        for request, parts in zip(requests, elements, strict=True):
+            reason = refusal(parts)
+            if not reason:
+                start, row = row, row + len(parts)
+                reason = refusal([one.refusal or one for one in parts])
+            if reason:
+                responses.append(self._refuse(request, reason))
+                continue
+            tensors = [pb_utils.Tensor(name, rows[start:row]) for name, rows in zip(OUTPUTS, detections, strict=True)]
+            responses.append(pb_utils.InferenceResponse(tensors))
+        return responses
+
+    def _detect(self, elements):
+        """Give the four outputs, a row for each element; elements may be refused only now."""
+        runs = [elements[run] for run in self.engine.jobs([memoryview(one.data).nbytes for one in elements])]
+        if len(runs) <= 1:
+            return self._detect_run(elements)
+        # What the engine answers lies in memory that its next answer overwrites.
+        answers = [[rows.copy() for rows in self._detect_run(run)] for run in runs]
+        return [np.concatenate(rows) for rows in zip(*answers, strict=True)]
+
+    def _detect_run(self, elements):
+        outputs, undone = self._ask(elements)
+        if len(undone):
+            self._to_pixels([elements[index] for index in undone])
+            outputs, undone = self._ask(elements)
+        if len(undone):
+            raise RuntimeError("the engine was lost twice in a row, its own lines say why")
+        return outputs
+
+    def _ask(self, elements):
+        """Give the four outputs and the indices of elements that are to be made pixels first: of a lost engine all."""
+        try:
+            return self.engine.detect([(one.kind, one.data, one.size_px) for one in elements])
+        except EngineLostError:
+            self.log.write("failed", [], "the engine crashed or stalled, another one is ready")
+            return None, range(len(elements))
+        except RuntimeError as error:
+            # Triton answers for a model whose process has ended, and whoever watches the server starts it again.
+            self.log.write("failed", [], str(error))
+            os._exit(1)
+
+    def _to_pixels(self, elements):
+        """Decode or resize here, side by side, what the engine cannot, or what it may have crashed at."""
+        raw = [one for one in elements if one.kind != PIXELS]
+        for one, pixels in zip(raw, self.pool.map(lambda one: attempt(one.on_cpu), raw), strict=True):
+            one.become(pixels)
