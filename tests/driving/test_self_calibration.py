@@ -79,12 +79,12 @@ def test_a_turned_camera_stays_uncalibrated(drive: list[UInt8Array], code: int, 
 def test_a_picture_without_motion_calibrates_nothing_and_contradicts_a_speed(drive: list[UInt8Array]) -> None:
     watch = watched([drive[0]] * 7)
     assert "the picture does not move" in watch.doubt_of_camera
-    assert watch.doubt_of_speed == "the own speed is 50 km/h, but the picture does not move"
+    assert watch.doubt_of_speed == "the car drives by its own speed, but the picture does not move"
     assert not watched([drive[0]] * 7, EgoMotion()).doubt_of_speed
 
 
 def test_a_car_that_stands_does_not_see_the_world_move(drive: list[UInt8Array]) -> None:
-    assert watched(drive, EgoMotion(0.0)).doubt_of_speed == "the own speed is 0 km/h, but the picture moves"
+    assert watched(drive, EgoMotion(0.0)).doubt_of_speed == "the car stands by its own speed, but the picture moves"
     assert not watched(drive).doubt_of_speed
 
 

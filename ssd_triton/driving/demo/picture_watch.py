@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.camera.cuts import CutDetector
@@ -85,10 +84,9 @@ class PictureWatch:
         moved, speed_mps = sample.motion.moved_share, ego.speed_mps
         doubt = ""
         if moved is not None and speed_mps is not None:
-            speed = f"the own speed is {speed_mps * KMH_PER_MPS:.0f} km/h"
             if speed_mps > _DRIVES_MPS and moved < _STILL_SHARE:
-                doubt = f"{speed}, but the picture does not move"
+                doubt = "the car drives by its own speed, but the picture does not move"
             elif speed_mps < _STANDS_MPS and sample.motion.is_moving:
-                doubt = f"{speed}, but the picture moves"
+                doubt = "the car stands by its own speed, but the picture moves"
         self._contradictions = self._contradictions + 1 if doubt else 0
         self.doubt_of_speed = doubt if self._contradictions >= _CONTRADICTIONS else ""

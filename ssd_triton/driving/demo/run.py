@@ -14,6 +14,7 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.errors import UserError, VideoError
 from ssd_triton.common.progress import progress
+from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig, DemoConfig, TrackingConfig
 from ssd_triton.driving.braking.decision import FrameDecision
 from ssd_triton.driving.braking.ego import EgoMotion, EgoSource
@@ -294,7 +295,8 @@ class _DemoRun:
             self._composer.camera = watch.camera
         self._notices.put("CUT", "another scene: tracks and calibration begin anew" if is_cut else "")
         self._notices.put("UNCALIBRATED", watch.doubt_of_camera, f"{watch.calibration[0]}; no BRAKE on range alone")
-        self._notices.put("SPEED", watch.doubt_of_speed)
+        speed = "" if ego.speed_mps is None else f"{ego.speed_mps * KMH_PER_MPS:.0f} km/h"
+        self._notices.put("SPEED", watch.doubt_of_speed, speed)
 
     def _step_over(self, lost: int, until_s: float) -> None:
         """Decide on frames that could not be decoded, spaced evenly over their gap."""
