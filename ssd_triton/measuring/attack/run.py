@@ -31,6 +31,8 @@ _MOST_RSS_MIB = 6144.0
 _RETURN_S = 60.0
 """Longest wait for a server that died."""
 _SETTLE_S = 3.0
+_RECENT, _JUST_NOW_S, _LINGERING_S = 2000, 1.0, 10.0
+"""Requests that may have ended a server, and how long before: a busy one works off a burst of cancelled calls later."""
 _SUSPECTS = 20
 """Most requests that are sent again, alone, to see how long each keeps the server busy."""
 
@@ -233,8 +235,13 @@ class _Attackers:
         self._workers: list[Future[None]] = []
 
     def in_flight(self) -> frozenset[str]:
-        """Kinds of the requests in flight, and of those that ended just now."""
-        recent = [one.kind.name for one in self.requests[-20:] if one.begin_s + one.took_s > time.monotonic() - 1.0]
+        """Kinds of the requests in flight, of those that ended just now or may have left work behind."""
+        now_s = time.monotonic()
+        recent = [
+            one.kind.name
+            for one in self.requests[-_RECENT:]
+            if now_s - (one.begin_s + one.took_s) < (_LINGERING_S if one.kind.may_restart else _JUST_NOW_S)
+        ]
         with self._lock:
             return frozenset([*self._current.values(), *recent])
 
