@@ -26,9 +26,9 @@ def car_at(range_m: float) -> Detections:
 
 
 def approach(config: Config, labels: tuple[str, ...], folder: Path, **keywords: object) -> DemoSummary:
-    """15 m/s towards a standing car 48 m away, for two seconds."""
-    clip = write_clip(folder / "clip.mp4", evenly(50))
-    detector = Detector(lambda index: car_at(48 - 15 * index / 25))
+    """15 m/s towards a standing car 60 m away, for 2.8 s."""
+    clip = write_clip(folder / "clip.mp4", evenly(70))
+    detector = Detector(lambda index: car_at(60 - 15 * index / 25))
     return run(config, labels, clip, detector, **keywords)  # type: ignore[arg-type]
 
 
@@ -56,7 +56,7 @@ def test_events_hold_the_evidence(approached: DemoSummary) -> None:
     brake = next(item for item in events_of(approached) if item["state"] == "BRAKE")
     obstacle = brake["obstacle"]
     assert isinstance(obstacle, dict)
-    true_range_m = 48 - 15 * float(str(brake["time_s"]))
+    true_range_m = 60 - 15 * float(str(brake["time_s"]))
     assert obstacle["range_m"] == pytest.approx(true_range_m, abs=2.0)
     assert obstacle["closing_speed_mps"] == pytest.approx(15, abs=2.0)
     assert obstacle["class_name"] == "car"
@@ -83,7 +83,7 @@ def test_the_timeline_shows_the_states_and_the_curves(approached: DemoSummary) -
 
 def test_the_speed_may_come_from_a_record(tmp_path: Path, config: Config, labels: tuple[str, ...]) -> None:
     """The car stands: nothing to warn of, though the boxes grow; before the record begins, nothing is known."""
-    record = RecordedEgo([0.1, 2.0], [EgoMotion(0.0), EgoMotion(0.0)], max_gap_s=5.0)
+    record = RecordedEgo([0.1, 3.0], [EgoMotion(0.0), EgoMotion(0.0)], max_gap_s=5.0)
     summary = approach(config, labels, tmp_path, ego=record)
     assert set(summary.first_s) == {State.NO_DATA, State.SAFE}
     assert events_of(summary)[0]["ego_speed_kmh"] is None

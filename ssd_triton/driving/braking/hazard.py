@@ -40,6 +40,9 @@ larger rate."""
 _LIKELY, _GROWING, _LEAST_GROWTH_PER_S = 0.95, 0.9, 0.02
 """Probabilities with which an object must close in at all, by range, and its image must grow, for WARN as for BRAKE."""
 
+_SURE = 1.5
+"""Factor on the probability of a conflict with a vehicle for BRAKE without a warning before: 0.75 instead of 0.5."""
+
 _DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
 CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 10 s of steady following, 2 px
@@ -193,7 +196,8 @@ def assess(
     may_warn = item.in_corridor_s >= _SETTLED_S or not (track.group == "vehicle" and track.range.standing > _MAY_STAND)
     wanted = level(1.0, may_brake=item.surely_in_corridor)
     kept = max(wanted, level(settings.release_ratio, may_brake=True))
-    urgent = wanted is State.BRAKE and (_brakes_hard(onset, 1.0) or measure.calls(State.BRAKE, settings.urgent_ratio))
+    sure = replace(measure, certainty=_SURE if track.group == "vehicle" else 1.0)
+    urgent = wanted is State.BRAKE and (_brakes_hard(onset, 1.0) or sure.calls(State.BRAKE, settings.urgent_ratio))
     if wanted is State.BRAKE and not measure.calls(State.BRAKE, 1.0):
         measure = by_onset
     return Hazard(item, wanted, kept, urgent, measure)
@@ -218,6 +222,7 @@ class Measure:
         part: Part of the thresholds that suffices.
         scale: Growth of the image as a closing speed and its standard deviation, over the distance, per second.
         lead_s: Time by which WARN comes before BRAKE is due.
+        certainty: Factor on the probability that is needed.
         must_grow: Whether the image must grow, since the closing speed is not known from the object's standing.
     """
 
@@ -230,6 +235,7 @@ class Measure:
     part: float = 1.0
     lead_s: float = 0.0
     must_grow: bool = True
+    certainty: float = 1.0
 
     @property
     def unit(self) -> Literal["m/s²", "s"]:
@@ -270,7 +276,7 @@ class Measure:
         WARN also weighs the probability that it is there; BRAKE is only due for what surely is.
         """
         in_corridor = max(self.in_corridor, 1e-3) if state is State.WARN else 1.0
-        return self.settings.conflict_probability / in_corridor
+        return self.settings.conflict_probability * self.certainty / in_corridor
 
     def ahead_s(self, state: State) -> float:
         """How far ahead a state looks."""
