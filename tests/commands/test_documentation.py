@@ -108,12 +108,16 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
     results = ROOT / "perf/results"
     with (results / "h200/benchmark.csv").open(encoding="utf-8", newline="") as lines:
         bare = {(row["variant"], row["batch"]): float(row["images_per_s"]) for row in csv.DictReader(lines)}
-    capacity, cpu = (results / f"{name}/summary.md" for name in ("h200_capacity", "cpu"))
+    gpu, cpu = (results / f"{name}/summary.md" for name in ("h200", "cpu"))
     soak = _rows("soak/soak.md")
     [at_best] = re.findall(
         r"\| `onnx_int8` \| best \|.* (\d+%) \| \d+% \|$", cpu.read_text(encoding="utf-8"), re.MULTILINE
     )
-    [ensemble] = re.findall(r"\| 64 \| 12 \| grpc \| ([\d,]+) ", capacity.read_text(encoding="utf-8"))
+    [batches, singles] = (
+        re.search(rf"one process \| `ssd` \| {load} \| grpc \| ([\d,]+) ", gpu.read_text(encoding="utf-8"))
+        for load in (r"64 \| 8", r"1 \| 256")
+    )
+    assert batches is not None and singles is not None
     card = (ROOT / "weights/MODEL_CARD.md").read_text(encoding="utf-8")
     [reference] = re.findall(r"\| all classes \| (\S+) \|", card)
     [served] = re.findall(r"`onnx_int8` on a\s+CPU AP is (\S+)", card)
@@ -124,7 +128,7 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
     figures = [
         f"{reference}; {served}",
         at_best,
-        f"{bare['pytorch_fused_fp16', '64']:,.0f}; {ensemble}",
+        f"{bare['pytorch_fused_fp16', '64']:,.0f}; {batches[1]}; {singles[1]}",
         f"{total:,} requests, {wrong} wrong answers",
         f"{sum(int(row['contacts']) for row in cars)} contacts in {sum(int(row['runs']) for row in cars)} drives",
         f"{false_brakes} false brakes in {sum(int(row['runs']) for row in no_brake):,} drives",

@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,9 +27,12 @@ MODEL = SHIPPED / "model_repository/ssd/1"
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The modules of the model, which stand alone."""
+    """The client of the engine; the other modules of the model, which stand alone, can be imported, too."""
     monkeypatch.syspath_prepend(str(MODEL))
     yield importlib.import_module("engine_client")
+    # Other models have modules of the same names.
+    for path in MODEL.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:
@@ -56,6 +60,13 @@ def test_only_whole_baseline_files_are_for_the_gpu(model: ModuleType, photograph
         b"",
     ]
     assert [baseline_size(file) for file in left] == [None] * len(left)
+
+
+def test_a_pillow_that_resizes_differently_is_refused(model: ModuleType) -> None:
+    check_pillow = importlib.import_module("decoding").check_pillow
+    check_pillow()
+    with pytest.raises(RuntimeError, match=r"got Pillow 13\.0\.1, expected 12 or older"):
+        check_pillow("13.0.1")
 
 
 class Light(nn.Module):
