@@ -160,7 +160,7 @@ class AttackResult:
         """The verdict, line by line."""
         limits = self.settings.limits
         p99_ms, calm_ms = percentile(self.attacked_ms, 99), percentile(self.calm_ms, 99)
-        cpu_s = max((one.cpu_s for one in self.requests), default=0.0)
+        cpu_s = max((one.cpu_s for one in self.requests if not one.kind.may_restart), default=0.0)
         growth = steady_growth(self.attack_samples())
         return [
             *self._checks_of_requests(),

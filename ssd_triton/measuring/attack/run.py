@@ -173,7 +173,9 @@ class _Run:
 
     def measure_suspects(self) -> None:
         """Send again, alone, what may have kept the server busy for too long: two at a time share their bound."""
-        suspects = [one for one in self._bounded() if one.cpu_s > self._settings.limits.max_cpu_s]
+        limit_s = self._settings.limits.max_cpu_s
+        # What may end the server is a burst, not a request, and would only end it once more.
+        suspects = [one for one in self._bounded() if one.cpu_s > limit_s and not one.kind.may_restart]
         suspects.sort(key=lambda one: one.cpu_s, reverse=True)
         for one in suspects[:_SUSPECTS]:
             if self.ending or not self._watch.is_up.wait(_RETURN_S):
