@@ -124,6 +124,7 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
     false_brakes = sum(
         int(number) for row in no_brake for number in re.findall(r"\b\d+(?!\.?\d*°)\b", row["false brakes"])
     )
+    false_warnings = sum(int(row["false WARN, drives (frames)"].split()[0]) for row in no_brake)
     total, wrong = (sum(int(row[name].replace(",", "")) for row in soak) for name in ("requests", "wrong"))
     figures = [
         f"{reference}; {served}",
@@ -131,7 +132,8 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
         f"{bare['pytorch_fused_fp16', '64']:,.0f}; {batches[1]}; {singles[1]}",
         f"{total:,} requests, {wrong} wrong answers",
         f"{sum(int(row['contacts']) for row in cars)} contacts in {sum(int(row['runs']) for row in cars)} drives",
-        f"{false_brakes} false brakes in {sum(int(row['runs']) for row in no_brake):,} drives",
+        f"{false_brakes} false brakes, {false_warnings} false warnings in "
+        f"{sum(int(row['runs']) for row in no_brake):,} drives",
     ]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [figure for figure in figures if f"| {figure} (" not in text] == []

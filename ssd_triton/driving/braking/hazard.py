@@ -334,6 +334,12 @@ def _disagree(track: Track) -> bool:
     return difference > _DISAGREEMENT_STD * noise and difference > _DISAGREEMENT_RATIO * larger
 
 
+def _within(limit: float, mean: float, std: float) -> float:
+    """Probability that a value lies within plus and minus a limit."""
+    scale = math.sqrt(2) * max(std, 1e-3)
+    return (math.erf((limit - mean) / scale) + math.erf((limit + mean) / scale)) / 2
+
+
 @dataclass(frozen=True)
 class _Way:
     """An object's relation to the corridor.
@@ -362,20 +368,19 @@ def _way(track: Track, ttc_s: float | None, corridor: Corridor) -> _Way:
     limit_m = corridor.half_width_m + track.size.width_m / 2
     now_m, now_std_m = track.offset.foresee(0.0)
     then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
-    now = NormalDist(now_m, max(math.hypot(now_std_m, by_range_m), 1e-3))
-    then = NormalDist(then_m, max(math.hypot(then_std_m, by_range_m), 1e-3))
+    now_std_m, then_std_m = math.hypot(now_std_m, by_range_m), math.hypot(then_std_m, by_range_m)
     stays = abs(then_m) <= limit_m + _CLEAR_BY_M
     settled = track.last_seen_s - track.first_s >= _SETTLED_S and abs(now_m) <= limit_m + _BESIDE_M
     may_enter = not vehicle or (settled and track.range.standing <= _STANDS and not track.range.is_oncoming)
 
     def counts(doubt: float) -> bool:
-        if abs(now_m) + doubt * now.stdev <= limit_m:
+        if abs(now_m) + doubt * now_std_m <= limit_m:
             return stays
-        return may_enter and abs(then_m) + doubt * then.stdev <= limit_m
+        return may_enter and abs(then_m) + doubt * then_std_m <= limit_m
 
     likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
-    inside = now.cdf(limit_m) - now.cdf(-limit_m) if stays else 0.0
-    enters = then.cdf(limit_m) - then.cdf(-limit_m) if may_enter else 0.0
+    inside = _within(limit_m, now_m, now_std_m) if stays else 0.0
+    enters = _within(limit_m, then_m, then_std_m) if may_enter else 0.0
     return _Way(max(inside, enters), counts(likely), counts(surely))
 
 

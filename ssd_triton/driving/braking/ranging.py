@@ -221,7 +221,7 @@ class RangeFilter:
     @property
     def range_m(self) -> float:
         """Range from the camera to the near face."""
-        return float(self._mean[RANGE])
+        return self._mean[RANGE]
 
     @property
     def outline_range_m(self) -> float:
