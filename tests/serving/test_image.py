@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
+from ssd_triton.serving.container.linked_repository import link_repository
 from tests.serving.image import ALIVE, DOCKERFILE, all_copied, arguments_of, copy_image_files, instructions
 
 BUILDER = {"tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"}
@@ -93,12 +94,32 @@ def test_the_build_context_has_what_is_copied() -> None:
     assert any(fnmatch("model_repository/ssd_detector/1/tensorrt_fp16.plan", pattern) for pattern in left_out)
 
 
+ENGINE = ("engine.py", "images.py", "kernels.py", "network.py")
+"""Of ``ssd``: a process of its own."""
+
+
+@pytest.mark.parametrize("has_torch", [True, False])
+def test_without_pytorch_the_one_process_is_an_ensemble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_torch: bool
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" and not has_torch else find_spec(name)
+    )
+    link_repository(ROOT / "model_repository", tmp_path / "linked", None)
+    for model in ("ssd", "ssd_frames"):
+        assert (tmp_path / "linked" / model / "configs").exists() == has_torch
+        assert (tmp_path / "linked" / model / "config.pbtxt").is_file()
+
+
 @pytest.mark.parametrize(
     "folder", sorted({path.parent for path in ROOT.glob("model_repository/*/1/*.py")}), ids=lambda path: path.parts[-2]
 )
 def test_what_models_import_is_installed(folder: Path) -> None:
     """By the image's requirements, by Python itself, by Triton's python backend, or it lies beside the model."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.glob("*.py")]
+    # The engine needs PyTorch for Python, which the image has not: there the entry point leaves ssd an ensemble.
+    paths = [path for path in folder.glob("*.py") if path.name not in ENGINE]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]

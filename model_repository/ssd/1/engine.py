@@ -106,7 +106,7 @@ class Engine:
     """Batches from all instances, through the decoder and the network."""
 
     def __init__(self, settings, device):
-        """Load everything; on a GPU that takes half a minute."""
+        """Load everything; on a GPU that takes ten seconds."""
         self.device = device
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
         models = (Path(settings["detector"]), Path(settings["postprocess"]))

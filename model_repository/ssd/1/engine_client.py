@@ -22,7 +22,7 @@ from protocol import MAX_JOB_BYTES, MEMORY_BYTES, NOT_DECODED, Outputs, engine_a
 READY_S = 300.0
 """An engine loads PyTorch and captures graphs."""
 STALLED_S = 30.0
-"""An engine that has not answered for so long is ended; a batch takes it some milliseconds, and seconds on a CPU."""
+"""An engine on a GPU that has not answered for so long is ended: a batch takes it some milliseconds."""
 _NEEDS = (
     "it needs what 'ssd-triton build' makes, and 'pip install torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg' for this "
     "server's Python; without configs/pytorch_fused_fp16.pbtxt of ssd and ssd_frames, both are ensembles"
@@ -147,7 +147,7 @@ class EngineClient:
         says = json.loads(hello)
         self.decodes, self.resizes, self.max_batch_size = says["decodes"], says["resizes"], says["max_batch_size"]
         socket.send_fds(connection, [b"m"], [self._descriptor])
-        connection.settimeout(STALLED_S)
+        connection.settimeout(STALLED_S if self.resizes else None)
         self._connection = connection
         self._outputs = Outputs(self._memory, self.max_batch_size, says["detections"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,13 @@ def link_repository(source: Path, target: Path, plan: Path | None) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for model in sorted(path for path in source.iterdir() if path.is_dir()):
-        if model.name != DETECTOR:
+        if model.name == DETECTOR:
+            continue
+        if (model / "one_process.pbtxt").is_file() and importlib.util.find_spec("torch") is None:
+            # What one process would do needs PyTorch for Python; without its configurations the model is an ensemble.
+            (target / model.name).mkdir()
+            _link_all(model, target / model.name, leave_out="configs")
+        else:
             (target / model.name).symlink_to(model)
     detector = target / DETECTOR
     version = detector / "1"
@@ -32,7 +39,7 @@ def link_repository(source: Path, target: Path, plan: Path | None) -> None:
         link.symlink_to(plan)
 
 
-def _link_all(source: Path, target: Path) -> None:
+def _link_all(source: Path, target: Path, leave_out: str = "") -> None:
     for path in source.iterdir():
-        if not (target / path.name).exists():
+        if path.name != leave_out and not (target / path.name).exists():
             (target / path.name).symlink_to(path)
