@@ -27,6 +27,7 @@ from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.demo.feed import FileFeed
 from ssd_triton.driving.demo.notices import NoticeBoard
+from ssd_triton.driving.demo.pace import Pace
 from ssd_triton.driving.demo.picture_watch import PictureWatch
 from ssd_triton.driving.demo.run import DemoSettings
 from ssd_triton.driving.demo.timing import StageTimes
@@ -111,7 +112,7 @@ class _Decider:
         self.settings = settings
         self.camera = settings.camera
         self._pipeline = settings.pipeline()
-        self._board = NoticeBoard()
+        self._board, self._pace = NoticeBoard(), Pace(settings.demo.min_rate_hz)
         self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera, settings.assumed)
         if settings.closed_loop is None:
             self._board.put("REPLAY", "a recording: its car does not react to the decisions")
@@ -123,6 +124,8 @@ class _Decider:
 
     def decide(self, frame: Frame, detections: Detections | None) -> FrameDecision:
         """Decide on the next frame; a rendered car hears of it."""
+        self._pace.add(frame.time_s, has_data=detections is not None)
+        self._board.put("DEGRADED", self._pace.doubt, self._pace.figures)
         ego = self.settings.ego.at(frame.time_s)
         if self._watch is not None:
             self._look(self._watch, frame, ego)

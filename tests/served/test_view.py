@@ -307,7 +307,7 @@ def test_an_uploaded_clip_is_driven_and_another_file_refused(
         seen.page.evaluate("location.hash = 'drive'")
         seen.page.wait_for_selector("#clip option", state="attached")
         seen.page.set_input_files("#clip-file", playlist)
-        seen.has_text("#drive-note", "got no video of a kind that can be uploaded")
+        seen.has_text("#clip-note", "got no video of a kind that can be uploaded")
         seen.page.set_input_files("#clip-file", upload)
         seen.has_text("#clip option:checked", upload.name)
         seen.has_text("#drive-caption", f"of {FRAMES}")

@@ -58,19 +58,26 @@ async function listClips(chosen) {
     select.replaceChildren(...clips.map((clip) => make("option", {value: clip.id, textContent: clip.name})));
     if (clips.some((clip) => clip.id === before)) select.value = before;
   } catch (error) {
-    note(byId("drive-note"), error.message, true);
+    tellOfClip(error.message, true);
   }
+}
+
+// In a line of its own: the drive that plays meanwhile has its own words.
+function tellOfClip(text, isBad = false) {
+  byId("clip-note").hidden = !text;
+  note(byId("clip-note"), text, isBad);
 }
 
 async function upload(file) {
   if (!file) return;
-  note(byId("drive-note"), `sending ${file.name}`);
+  tellOfClip(`sending ${file.name}`);
   try {
     const clip = await ask("/api/clips", {method: "POST", body: file, headers: {"X-Clip-Name": encodeURIComponent(file.name)}});
     await listClips(clip.id);
+    tellOfClip("");
     open();
   } catch (error) {
-    note(byId("drive-note"), error.message, true);
+    tellOfClip(error.message, true);
   }
 }
 
