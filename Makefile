@@ -2,6 +2,7 @@
 # make clean                 remove it, and all that is built
 # make demo                  annotate a rendered drive through an embedded Triton server
 # make demo VIDEO=clip.mp4   the same with a clip of yours
+# make view                  a page in the browser, with a server behind it: pictures, your camera, drives
 # make soak MINUTES=30       good and bad requests against a server, every answer checked, memory watched
 # make format                mend what ruff can mend
 # make check                 linters, types, import rules, the documentation, and the quick tests that need no server
@@ -26,7 +27,7 @@ MINUTES ?= 30
 SERVICE ?= pypi
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repository demo soak check test lint unit format docs diagrams audit lock clean
+.PHONY: help setup repository demo view soak check test lint unit format docs diagrams audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -49,6 +50,9 @@ repository: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@$(BIN)/python clients/brake_demo.py --serve $(if $(VIDEO),--video '$(VIDEO)')
+
+view: $(INSTALLED)
+	@$(BIN)/python clients/live_view.py --serve
 
 soak: $(INSTALLED)
 	@$(BIN)/python perf/soak.py --minutes $(MINUTES)

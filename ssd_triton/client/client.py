@@ -178,26 +178,34 @@ class DetectorClient:
         """The release of Triton, such as ``2.51.0``."""
         return self._transport.server_version()
 
-    def detect(self, image: ImageInput) -> Detections:
+    def detect(self, image: ImageInput, *, request_id: str | None = None) -> Detections:
         """Detect objects in one image: a path, the bytes of an image file, an array or an image of Pillow.
 
         Boxes are in the stored pixels: EXIF is not applied.
+
+        Args:
+            image: The image.
+            request_id: The request's name in the server's log; None makes one up.
 
         Raises:
             RequestRefusedError: It is none of these, or the server refuses it.
             ClientError: The subclass for the cause.
         """
-        return self.detect_batch([image])[0]
+        return self.detect_batch([image], request_id=request_id)[0]
 
-    def detect_batch(self, images: Sequence[ImageInput]) -> list[Detections]:
+    def detect_batch(self, images: Sequence[ImageInput], *, request_id: str | None = None) -> list[Detections]:
         """Detect objects in several images with one request; one bad image fails the whole request.
+
+        Args:
+            images: The images.
+            request_id: As for :meth:`detect`.
 
         Raises:
             ClientError: The subclass for the cause.
         """
         files = np.empty((len(images), 1), np.object_)
         files[:, 0] = [encoded(image) for image in images]
-        return self._to_detections(self._infer(self._model, "IMAGE", files))
+        return self._to_detections(self._infer(self._model, "IMAGE", files, request_id=request_id))
 
     def detect_frame(self, frame_rgb: AnyArray) -> Detections:
         """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
@@ -287,11 +295,20 @@ class DetectorClient:
         future.add_done_callback(lambda _: self._may_submit.release())
         return future
 
-    def _infer(self, model: str, input_name: str, value: AnyArray, outputs: Sequence[str] = OUTPUTS) -> Outputs:
+    def _infer(
+        self,
+        model: str,
+        input_name: str,
+        value: AnyArray,
+        outputs: Sequence[str] = OUTPUTS,
+        *,
+        request_id: str | None = None,
+    ) -> Outputs:
         return self._send(
             lambda timeout_s, request_id: self._infer_once(
                 model, input_name, value, outputs, timeout_s, request_id=request_id
-            )
+            ),
+            request_id,
         )
 
     def _infer_once(
@@ -324,9 +341,9 @@ class DetectorClient:
 
         return self._send(infer)
 
-    def _send(self, infer: Callable[[float, str], Outputs]) -> Outputs:
+    def _send(self, infer: Callable[[float, str], Outputs], request_id: str | None = None) -> Outputs:
         """Call with the seconds that a try may take and a request id, with retries."""
-        request_id = self._next_request_id()
+        request_id = request_id or self._next_request_id()
         try:
             return self._retries.run(lambda timeout_s: infer(timeout_s, request_id))
         except ClientError as error:

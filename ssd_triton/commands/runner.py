@@ -38,6 +38,8 @@ _EXTRAS = {
     "pyarrow": "parquet",
     "filelock": "container",
     "polygraphy": "container",
+    "starlette": "view",
+    "uvicorn": "view",
 }
 """The extra that brings a module which not every verb needs."""
 

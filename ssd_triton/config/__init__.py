@@ -20,7 +20,7 @@ from ssd_triton.config.driving import (
 )
 from ssd_triton.config.layers import load_config
 from ssd_triton.config.model import Config
-from ssd_triton.config.serving import ClientTlsConfig, DemoConfig, ServerConfig, ServerTlsConfig
+from ssd_triton.config.serving import ClientTlsConfig, DemoConfig, ServerConfig, ServerTlsConfig, ViewConfig
 from ssd_triton.config.training import AugmentationConfig, LabelConfig, LossConfig, OptimizerConfig, TrainingConfig
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "TensorRTConfig",
     "TrackingConfig",
     "TrainingConfig",
+    "ViewConfig",
     "WeightBits",
     "load_config",
 ]

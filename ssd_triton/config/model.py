@@ -18,7 +18,7 @@ from ssd_triton.common.files import ROOT
 from ssd_triton.config.artefacts import BackboneName, CocoConfig, ParityConfig, QuantizationConfig, TensorRTConfig
 from ssd_triton.config.driving import BrakingConfig, CameraConfig, SimulationConfig, TrackingConfig
 from ssd_triton.config.section import Section
-from ssd_triton.config.serving import ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig
+from ssd_triton.config.serving import ClientConfig, ContainerConfig, DemoConfig, DetectConfig, ServerConfig, ViewConfig
 from ssd_triton.config.training import LabelConfig, TrainingConfig
 
 
@@ -47,6 +47,7 @@ class Config(Section):
     client: ClientConfig = ClientConfig()
     detect: DetectConfig = DetectConfig()
     demo: DemoConfig = DemoConfig()
+    view: ViewConfig = ViewConfig()
     camera: CameraConfig = CameraConfig()
     braking: BrakingConfig = BrakingConfig()
     tracking: TrackingConfig = TrackingConfig()

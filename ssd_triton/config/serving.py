@@ -193,3 +193,30 @@ class DemoConfig(Section):
     """length of the road seen from above"""
     x264_preset: X264Preset = "ultrafast"
     """speed of the video encoder; slower presets make smaller files and take time from the detector"""
+
+
+class ViewConfig(Section):
+    """The live page: ``ssd-triton view``."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """address to listen on, IPv4 or IPv6; beyond loopback it takes TLS, and every browser the token"""
+    port: Port = 8080
+    """port of the page; 0 takes any free port"""
+    certificate: Path | None = None
+    """PEM certificate of the page"""
+    private_key: Path | None = None
+    """PEM private key of the certificate"""
+    token_file: Path | None = None
+    """file with the page's token, 32 or more letters, digits, - or _; none: beyond loopback, a new one each time"""
+    clips: Path | None = None
+    """folder of videos to choose from on the page"""
+    upload_mib: int = Field(default=512, ge=1)
+    """room for all uploaded clips together; the oldest make way, and all are removed at the end"""
+    max_drives: int = Field(default=4, ge=1, le=64)
+    """drives that run at once; all who watch one clip watch one drive"""
+
+    @model_validator(mode="after")
+    def _complete(self) -> ViewConfig:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together, got one of them")
+        return self

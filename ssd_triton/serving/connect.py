@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ssd_triton.client.client import DetectorClient
-from ssd_triton.client.endpoint import host_port
+from ssd_triton.client.endpoint import host_port, parse_endpoint
 from ssd_triton.client.errors import ServerUnreachableError
 from ssd_triton.client.tls import Tls
 from ssd_triton.config import Config
@@ -79,6 +79,13 @@ def default_url(config: Config) -> str:
     """``client.url``, or where the configuration has a server listen."""
     port = config.server.grpc_port if config.client.protocol == "grpc" else config.server.http_port
     return config.client.url or host_port(config.server.host, port)
+
+
+def default_metrics_url(config: Config) -> str | None:
+    """Where the metrics of the server at :func:`default_url` should be; None for an address of several replicas."""
+    tls = configured_tls(config)
+    hosts = parse_endpoint(default_url(config), config.client.protocol, tls=tls is not None).hosts
+    return f"http://{host_port(hosts[0], config.server.metrics_port)}/metrics" if hosts else None
 
 
 @contextmanager

@@ -35,6 +35,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "status": "state of a running server: models, queues, latency, memory",
         "detect": "objects in images, folders of images, or a video",
         "demo": "a drive with road users, warnings and braking drawn in",
+        "view": "pictures, a camera, drives and the server's state in a browser",
     },
     "prepare models": {
         "fetch-weights": "download NVIDIA's published checkpoint",

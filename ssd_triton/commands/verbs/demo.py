@@ -72,6 +72,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     """Make the video; exit code 130 when Ctrl-C ended it early, 1 when the server or the source did."""
     from ssd_triton.common.labels import load_labels
     from ssd_triton.driving.braking.ego import RecordedEgo
+    from ssd_triton.driving.camera.file import assumed
     from ssd_triton.driving.demo.output import open_demo_writer
     from ssd_triton.driving.demo.run import DemoSettings, run_demo
     from ssd_triton.media.video.window import Window
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
             in_flight=config.client.in_flight,
             real_time=args.real_time,
             closed_loop=car,
-            assumed="" if car is not None else _assumed(mounting),
+            assumed="" if car is not None else assumed(mounting),
         )
         writer = open_demo_writer(source, config.demo.output, config.demo.x264_preset)
         window = Window("ssd-triton") if args.display else None
@@ -180,9 +181,3 @@ def _open_drive(
         if mounting.file is None and mounting.pitch_deg is None:
             camera = presumed(camera)
         yield source, camera, None
-
-
-def _assumed(camera: CameraConfig) -> str:
-    """What of the camera is a guess that no drive can correct."""
-    is_guess = camera.file is None and camera.horizontal_fov_deg is None
-    return "field of view of 60° assumed" if is_guess else ""

@@ -55,19 +55,15 @@ def run(args: argparse.Namespace, config: Config) -> int:
     """Look once, or until Ctrl-C."""
     if args.log is not None:
         return _print_events(args.log)
-    from ssd_triton.client.endpoint import host_port, parse_endpoint
     from ssd_triton.client.transport import make_transport
-    from ssd_triton.serving.connect import configured_tls, default_url
+    from ssd_triton.serving.connect import configured_tls, default_metrics_url, default_url
     from ssd_triton.serving.server.protection import read_admin_key
     from ssd_triton.serving.status.collect import collect
 
     url = default_url(config)
     key = read_admin_key(config.server.admin_key_file) if config.server.admin_key_file else None
     tls = configured_tls(config)
-    hosts = parse_endpoint(url, config.client.protocol, tls=tls is not None).hosts
-    metrics_url = args.metrics_url
-    if metrics_url is None and hosts:
-        metrics_url = f"http://{host_port(hosts[0], config.server.metrics_port)}/metrics"
+    metrics_url = args.metrics_url or default_metrics_url(config)
     earlier: ServerStatus | None = None
     with closing(make_transport(config.client.protocol, url, args.timeout_s, tls=tls)) as transport:
         while True:

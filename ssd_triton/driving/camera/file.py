@@ -113,3 +113,9 @@ def configured_camera(settings: CameraConfig, size_px: tuple[int, int]) -> Camer
         return camera.scaled_to(*size_px)
     except CameraError as error:
         raise CameraError(f"{relative_to_cwd(settings.file)}: {error}") from None
+
+
+def assumed(camera: CameraConfig) -> str:
+    """What of a configured camera is a guess that no drive can correct, in words; empty for nothing."""
+    is_guess = camera.file is None and camera.horizontal_fov_deg is None
+    return "field of view of 60° assumed" if is_guess else ""

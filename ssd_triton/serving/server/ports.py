@@ -29,14 +29,14 @@ def with_free_ports(config: ServerConfig) -> ServerConfig:
         for name in _NAMES:
             if getattr(config, name) == 0:
                 # All are held until the last is found: no port is given twice.
-                listener = stack.enter_context(_bound(config.host, 0, name))
+                listener = stack.enter_context(bound_socket(config.host, 0, name))
                 free[name] = listener.getsockname()[1]
     return config.model_copy(update=free)
 
 
 def free_port(host: str) -> int:
     """Give a port that nothing listens on at the moment."""
-    with _bound(host, 0, "port") as listener:
+    with bound_socket(host, 0, "port") as listener:
         port: int = listener.getsockname()[1]
         return port
 
@@ -49,11 +49,20 @@ def check_ports(config: ServerConfig) -> None:
     """
     for name in _NAMES:
         host = config.host if name == "grpc_port" else plain_text_host(config)
-        _bound(host, getattr(config, name), name).close()
+        bound_socket(host, getattr(config, name), name).close()
 
 
-def _bound(host: str, port: int, name: str) -> socket.socket:
-    """A socket that holds a port, or any free one for 0."""
+def bound_socket(host: str, port: int, name: str) -> socket.socket:
+    """Give a socket that holds a port, or any free one for 0.
+
+    Args:
+        host: Address or name.
+        port: The port.
+        name: Of the option that names the port, for the message.
+
+    Raises:
+        ServerError: The port is taken, or the address is not this machine's.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     if port:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,301 @@
+"""A drive that browsers watch: one thread detects and decides, and every browser takes the newest frame when it can.
+
+A frame is made into a picture only when a browser asks for one. So a slow browser gets fewer frames, and slows neither
+the drive nor another browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import cv2
+
+from ssd_triton.client.client import DetectorClient
+from ssd_triton.common.arrays import UInt8Array
+from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import UserError
+from ssd_triton.driving.braking.decision import FrameDecision
+from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.state import State
+from ssd_triton.driving.demo.feed import FileFeed
+from ssd_triton.driving.demo.notices import NoticeBoard
+from ssd_triton.driving.demo.pace import Pace
+from ssd_triton.driving.demo.picture_watch import PictureWatch
+from ssd_triton.driving.demo.run import DemoSettings
+from ssd_triton.driving.demo.timing import StageTimes
+from ssd_triton.driving.drawing.notices import Notice
+from ssd_triton.media.video import Frame, VideoSource
+from ssd_triton.viewing.evidence import frame_record, timeline_record
+from ssd_triton.viewing.player import Player
+
+_LONGEST_TIMELINE = 6000
+"""Points of the timeline that a browser gets when it joins: five minutes at 20 frames a second."""
+_WIDEST_PX = 1280
+"""Wider frames are made smaller for the browser; boxes stay in pixels of the frame."""
+_JPEG_QUALITY = 80
+
+Opener = Callable[[], tuple[VideoSource, DemoSettings]]
+"""Opens the clip anew, with the settings of its drive."""
+
+
+class Run:
+    """The timeline of one run through the clip.
+
+    Attributes:
+        number: Rises with each run.
+        points: Points of the timeline so far, in order.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.points: list[list[float | str | None]] = []
+
+
+class Shown:
+    """What is shown at a moment: a frame, or words alone.
+
+    Args:
+        run: To which it belongs, with the points up to here.
+        header: Makes what JSON can hold.
+        image_rgb: The frame, UINT8 [H, W, 3] RGB; None for words.
+    """
+
+    def __init__(self, run: Run, header: Callable[[], dict[str, Any]], image_rgb: UInt8Array | None) -> None:
+        self.number = 0
+        self.run = run
+        self.points = len(run.points)
+        self._header = header
+        self._image_rgb = image_rgb
+        self._made: tuple[bytes, bytes] | None = None
+        self._making = threading.Lock()
+
+    def message(self, run: int, points: int, about: dict[str, Any]) -> bytes:
+        """Write it for a browser; takes some milliseconds the first time, so call it in a thread.
+
+        Args:
+            run: Number of the run that the browser has.
+            points: Points of the timeline that it has of that run.
+            about: What may change without another frame.
+
+        Returns:
+            The length of the header in 4 bytes, the header as JSON, the same of the news, and the JPEG.
+        """
+        with self._making:
+            if self._made is None:
+                header = json.dumps(self._header(), allow_nan=False, separators=(",", ":")).encode()
+                self._made = header, b"" if self._image_rgb is None else _as_jpeg(self._image_rgb)
+                self._image_rgb = None
+            header, jpeg = self._made
+        first = max(0 if run != self.run.number else points, self.points - _LONGEST_TIMELINE)
+        new = self.run.points[first : self.points]
+        news = {"run": self.run.number, "first": first, "points": new, **about}
+        return b"".join((_with_length(header), _with_length(json.dumps(news).encode()), jpeg))
+
+
+class _Decider:
+    """Decides on the frames of one run, as the demo does on those of a file.
+
+    Attributes:
+        settings: Of the drive.
+        camera: The best one so far.
+    """
+
+    def __init__(self, settings: DemoSettings) -> None:
+        self.settings = settings
+        self.camera = settings.camera
+        self._pipeline = settings.pipeline()
+        self._board, self._pace = NoticeBoard(), Pace(settings.demo.min_rate_hz)
+        self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera, settings.assumed)
+        if settings.closed_loop is None:
+            self._board.put("REPLAY", "a recording: its car does not react to the decisions")
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """In force on the last frame."""
+        return self._board.in_force
+
+    def decide(self, frame: Frame, detections: Detections | None) -> FrameDecision:
+        """Decide on the next frame; a rendered car hears of it."""
+        self._pace.add(frame.time_s, has_data=detections is not None)
+        self._board.put("DEGRADED", self._pace.doubt, self._pace.figures)
+        ego = self.settings.ego.at(frame.time_s)
+        if self._watch is not None:
+            self._look(self._watch, frame, ego)
+        decision = self._pipeline.step(frame.time_s, detections, ego)
+        if self.settings.closed_loop is not None:
+            self.settings.closed_loop.react(frame.time_s, brake=decision.state is State.BRAKE)
+        return decision
+
+    def _look(self, watch: PictureWatch, frame: Frame, ego: EgoMotion) -> None:
+        """Watch the picture: a cut, a better calibration, a speed that cannot be."""
+        is_cut = watch.look(frame.time_s, frame.image_rgb, ego)
+        if is_cut:
+            self._pipeline.reset()
+        if watch.camera is not self.camera:
+            self.camera = watch.camera
+            self._pipeline.set_camera(watch.camera)
+        self._board.put("CUT", "another scene: tracks and calibration begin anew" if is_cut else "")
+        self._board.put("UNCALIBRATED", watch.doubt_of_camera, f"{watch.calibration[0]}; no BRAKE on range alone")
+        self._board.put("SPEED", watch.doubt_of_speed)
+
+
+class Drive:
+    """One drive through a clip, as often as browsers want it.
+
+    Args:
+        open_clip: See :data:`Opener`.
+        client: Of the server that detects.
+        loop: Of the browsers' connections.
+
+    Attributes:
+        thread: Ends some time after :meth:`close`.
+        watching: How many browsers watch.
+    """
+
+    def __init__(self, open_clip: Opener, client: DetectorClient, loop: asyncio.AbstractEventLoop) -> None:
+        self.watching = 0
+        self._player = Player()
+        self._open_clip = open_clip
+        self._client = client
+        self._loop = loop
+        self._numbers = itertools.count(1)
+        self._latest: Shown | None = None
+        self._changed = asyncio.Event()
+        self._this_run = Run(0)
+        self.thread = threading.Thread(target=self._run, name="view-drive", daemon=True)
+        self.thread.start()
+
+    def control(self, command: dict[str, Any]) -> None:
+        """Obey a browser; see :meth:`Player.control`. All browsers hear of it, even between two frames."""
+        self._player.control(command)
+        if self._latest is not None:
+            self._change_to(self._latest)
+
+    def news(self) -> dict[str, Any]:
+        """What may change without another frame."""
+        return {"paused": self._player.paused, "speed": self._player.speed, "watching": self.watching}
+
+    def close(self) -> None:
+        """End the thread; it may wait for an answer of the server before."""
+        self._player.close()
+
+    async def newer_than(self, number: int) -> Shown:
+        """Wait for the newest frame, unless it is one that the browser has."""
+        while self._latest is None or self._latest.number <= number:
+            changed = self._changed
+            await changed.wait()
+        return self._latest
+
+    def _run(self) -> None:
+        while True:
+            self._this_run = Run(self._this_run.number + 1)
+            try:
+                self._say("opening the clip")
+                what = self._play()
+            except UserError as error:
+                logging.info("drive: %s", error)
+                self._say(str(error), ended=True)
+                what = self._player.wait(float("inf"))
+            except Exception:
+                if self._player.closed:  # the client is closed, too
+                    return
+                logging.exception("drive: a fault of the page itself")
+                self._say("the drive has ended by a fault of the page itself: see its log", ended=True)
+                what = self._player.wait(float("inf"))
+            if what == "close":
+                return
+
+    def _play(self) -> str:
+        """Play the clip once, and wait at its end; what is to be done then."""
+        source, settings = self._open_clip()
+        with source:
+            if self._player.closed:
+                return "close"
+            car = settings.closed_loop
+            in_flight = settings.in_flight if car is None else min(settings.in_flight, car.frames_ahead)
+            times = StageTimes(in_flight)
+            decider = _Decider(settings)
+            last: dict[str, Any] = {}
+            with closing(FileFeed(source, self._client, in_flight, times).answers()) as answers:
+                for answer in answers:
+                    frame = answer.captured.frame
+                    if (what := self._player.wait(frame.time_s)) != "frame":
+                        return what
+                    with times.measure("decide"):
+                        decision = decider.decide(frame, answer.detections)
+                    times.finish_frame()
+                    last = self._about(source, times, frame.index)
+                    self._show(decision, answer.detections, frame.image_rgb, decider, last)
+            self._say("the clip has ended", ended=True, **last)
+        return self._player.wait(float("inf"))
+
+    def _about(self, source: VideoSource, times: StageTimes, index: int) -> dict[str, Any]:
+        return {
+            "frame": index,
+            "frames": source.frame_count,
+            "size_px": source.size_px,
+            "undecodable": source.undecodable_frames,
+            "rates": [[rate.name, _rounded(rate.ms), _rounded(rate.fps)] for rate in times.recent()],
+        }
+
+    def _show(
+        self,
+        decision: FrameDecision,
+        detections: Detections | None,
+        image_rgb: UInt8Array,
+        decider: _Decider,
+        about: dict[str, Any],
+    ) -> None:
+        settings, camera, notices = decider.settings, decider.camera, decider.notices
+        self._this_run.points.append(timeline_record(decision))
+        shown = None if detections is None else detections.filter(score_thresh=settings.demo.score_thresh)
+
+        def header() -> dict[str, Any]:
+            range_m = settings.demo.view_range_m
+            drawn = frame_record(
+                decision, shown, notices, camera=camera, braking=settings.braking, view_range_m=range_m
+            )
+            return {**about, **drawn, "view_range_m": range_m}
+
+        self._publish(header, image_rgb)
+
+    def _say(self, words: str, **about: Any) -> None:
+        self._publish(lambda: {**about, "words": words}, None)
+
+    def _publish(self, header: Callable[[], dict[str, Any]], image_rgb: UInt8Array | None) -> None:
+        shown = Shown(self._this_run, header, image_rgb)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._change_to, shown)
+
+    def _change_to(self, shown: Shown) -> None:
+        """Wake the browsers that wait; runs in the loop."""
+        self._latest = shown
+        shown.number = next(self._numbers)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _as_jpeg(image_rgb: UInt8Array) -> bytes:
+    height_px, width_px = image_rgb.shape[:2]
+    if width_px > _WIDEST_PX:
+        size_px = (_WIDEST_PX, max(1, round(height_px * _WIDEST_PX / width_px)))
+        image_rgb = cv2.resize(image_rgb, size_px, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return jpeg.tobytes()
+
+
+def _with_length(part: bytes) -> bytes:
+    return struct.pack("<I", len(part)) + part
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
