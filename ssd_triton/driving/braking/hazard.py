@@ -43,10 +43,12 @@ _LIKELY, _GROWING, _LEAST_GROWTH_PER_S = 0.95, 0.9, 0.02
 _SURE = 1.5
 """Factor on the probability of a conflict with a vehicle for BRAKE without a warning before: 0.75 instead of 0.5."""
 
-_DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
+_DRIVING_MPS, _HARD_BRAKING_MPS2 = 2.0, 1.5
+_HARD_BRAKING_STD, _HARD_BRAKING_WARNED_STD = 3.5, 3.25
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
 CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 10 s of steady following, 2 px
-of noise in each side of a box often raise the certainty to 3, and hardly ever to 4."""
+of noise in each side of a box often raise the certainty to 3, and hardly ever to 4. Less suffices where the range calls
+for WARN, too: it judges by the size and the place of the boxes, the onset test by how they change."""
 
 _LONGEST_FORESIGHT_S = 4.0
 """Longest extrapolation of an object's lateral motion: in Euro NCAP's pedestrian scenarios, the target becomes visible
@@ -188,7 +190,8 @@ def assess(
 
     def level(ratio: float, *, may_brake: bool) -> State:
         """The state demanded with every threshold multiplied by a ratio."""
-        hard = _brakes_hard(onset, ratio) and by_onset.calls(State.BRAKE, ratio)
+        least_std = _HARD_BRAKING_WARNED_STD if measure.calls(State.WARN, ratio) else _HARD_BRAKING_STD
+        hard = _brakes_hard(onset, ratio, least_std) and by_onset.calls(State.BRAKE, ratio)
         if may_brake and (hard or measure.calls(State.BRAKE, ratio)):
             return State.BRAKE
         return State.WARN if may_warn and measure.calls(State.WARN, ratio) else State.SAFE
@@ -197,16 +200,18 @@ def assess(
     wanted = level(1.0, may_brake=item.surely_in_corridor)
     kept = max(wanted, level(settings.release_ratio, may_brake=True))
     sure = replace(measure, certainty=_SURE if track.group == "vehicle" else 1.0)
-    urgent = wanted is State.BRAKE and (_brakes_hard(onset, 1.0) or sure.calls(State.BRAKE, settings.urgent_ratio))
+    urgent = wanted is State.BRAKE and (
+        _brakes_hard(onset, 1.0, _HARD_BRAKING_WARNED_STD) or sure.calls(State.BRAKE, settings.urgent_ratio)
+    )
     if wanted is State.BRAKE and not measure.calls(State.BRAKE, 1.0):
         measure = by_onset
     return Hazard(item, wanted, kept, urgent, measure)
 
 
-def _brakes_hard(onset: Onset, ratio: float) -> bool:
+def _brakes_hard(onset: Onset, ratio: float, least_std: float) -> bool:
     """Whether a driving object brakes too hard for a warning in time; the ratio is a factor on the thresholds."""
     drives = onset.speed_mps > _DRIVING_MPS
-    return drives and onset.certainty > ratio * _HARD_BRAKING_STD and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
+    return drives and onset.certainty > ratio * least_std and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
 
 
 @dataclass(frozen=True)
