@@ -30,6 +30,8 @@ from ssd_triton.detector.export.samples import photographs
 from tests.conftest import long
 from tests.detector.engines import needs_rtx
 
+pytestmark = pytest.mark.slow
+
 CAPABILITIES = ("8.6", "8.9", "12.0")
 PRECISIONS = ("fp32", "fp16", "int8")
 CONVOLUTIONS = 65

@@ -30,6 +30,8 @@ from tests.conftest import assert_one_line_error
 from tests.detector.engines import OLD, needs_rtx
 from tests.interruptible import Interruptible, sigint
 
+pytestmark = pytest.mark.slow
+
 # --- Refused builds ---------------------------------------------------------------------------------------------------
 
 

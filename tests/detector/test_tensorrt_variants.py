@@ -31,6 +31,8 @@ from ssd_triton.serving.repository.repository import ModelRepository
 from ssd_triton.serving.runnable import runnable_variants
 from tests.detector.engines import build_plan, needs_rtx, without_gpu
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ("tensorrt_fp32", "tensorrt_fp16", "tensorrt_int8")
 CPU = torch.device("cpu")
 

@@ -26,6 +26,8 @@ from ssd_triton.simulation.simulate import Disturbance
 from tests.driving.boxes import RoadUser, detections_of
 from tests.simulation.helpers import CAMERA
 
+pytestmark = pytest.mark.slow
+
 SAFE, WARN, BRAKE, NO_DATA = State.SAFE, State.WARN, State.BRAKE, State.NO_DATA
 SEEDS = range(2)
 KMH = 1 / KMH_PER_MPS

@@ -21,6 +21,8 @@ from ssd_triton.simulation import find_scenario
 from ssd_triton.simulation.rendered_drive import RenderedDrive
 from tests.driving.demo import Detector, demo_settings, events_of, run_with
 
+pytestmark = pytest.mark.slow
+
 SIZE_PX, PITCH_DEG, YAW_DEG = (640, 360), -3.0, 1.0
 STEP_S = 0.2
 Data = Callable[[str], Path]

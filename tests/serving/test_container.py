@@ -22,6 +22,8 @@ from ssd_triton.serving.repository.build import ensure_built
 from tests.conftest import assert_one_line_error
 from tests.serving.entrypoint import starting
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., subprocess.Popen[str]]
 START_TIMEOUT_S = 60
 BUILD_TIMEOUT_S = 120
