@@ -172,9 +172,9 @@ def test_a_killed_server_is_noticed_and_cleaned_up(config: Config, settings: Ser
     with EmbeddedServer(config.model_repository, "onnx_fp32", settings) as server:
         group = server.pid
         os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: server.pid not in group_members(group))
+        # A process is gone for its parent only once its last thread has ended.
         with pytest.raises(ServerError, match="was killed by SIGKILL"):
-            server.check()
+            wait_until(lambda: server.check() is not None)
         runtime_name = server._runtime_dir.path.name
     wait_until(lambda: group_members(group) == [])
     assert list(SHM.glob(f"{runtime_name}*")) == []
