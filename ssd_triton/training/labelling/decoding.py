@@ -41,10 +41,10 @@ def decode(outputs: Sequence[AnyArray], description: DetectorDescription, score_
     classes = len(description.classes)
     if isinstance(kind, DistanceOutputs):
         boxes, scores = _from_distances(outputs, kind, description.input, classes)
+        if description.mirror:
+            boxes, scores = _average_mirrored(boxes, scores, kind, description.input)
     else:
         boxes, scores = _from_centres(outputs, kind, classes)
-    if description.mirror:
-        boxes, scores = _average_mirrored(boxes, scores, kind, description.input)
     return [_best(*one, score_thresh, kind.nms_iou) for one in zip(boxes, scores, strict=True)]
 
 
@@ -72,11 +72,11 @@ def _from_distances(
 
 
 def _average_mirrored(
-    boxes: FloatArray, scores: FloatArray, kind: DistanceOutputs | CentreOutputs, size: InputFormat
+    boxes: FloatArray, scores: FloatArray, kind: DistanceOutputs, size: InputFormat
 ) -> tuple[FloatArray, FloatArray]:
     """Average each image's cells with the cells of its mirror image at the mirrored places."""
     places, first = [], 0
-    for stride in kind.strides if isinstance(kind, DistanceOutputs) else ():
+    for stride in kind.strides:
         rows, columns = -(-size.height_px // stride), -(-size.width_px // stride)
         cells = np.arange(first, first + rows * columns).reshape(rows, columns)
         places.append(cells[:, ::-1].ravel())
