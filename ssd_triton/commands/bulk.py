@@ -27,9 +27,8 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shard",
         type=_shard,
-        default=(1, 1),
         metavar="N/COUNT",
-        help="part of the list for this run: 3/16 takes the lines 3, 19, 35, ... (default: 1/1, all lines)",
+        help="part of the list for this run: 3/16 takes the lines 3, 19, 35, ... (default: all lines)",
     )
     group.add_argument("--restart", action="store_true", help="drop the results of this shard first")
 
@@ -60,7 +59,7 @@ def run_bulk(
         raise UserError(f"got the format {config.detect.format} with --manifest, expected --format jsonl or parquet")
     bulk = Bulk(
         manifest=args.manifest,
-        shard=Shard(*args.shard),
+        shard=Shard(*(args.shard or (1, 1))),
         output=config.detect.output,
         kind="parquet" if config.detect.format == "parquet" else "jsonl",
         part_images=config.detect.part_images,

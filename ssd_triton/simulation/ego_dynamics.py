@@ -55,15 +55,3 @@ class EgoPitch:
         pull = angular**2 * (rest_deg - self.pitch_deg) - 2 * self._settings.damping * angular * self._rate_deg_s
         self._rate_deg_s += pull * dt_s
         self.pitch_deg += self._rate_deg_s * dt_s
-
-
-def stopping_distance_m(speed_mps: float, settings: BrakesConfig) -> float:
-    """Stopping distance from the demand to standstill, in closed form: dead time, ramp, full deceleration."""
-    full, ramp_s = settings.max_deceleration_mps2, settings.build_up_s
-    dead_m = speed_mps * settings.dead_time_s
-    jerk = full / ramp_s
-    stopping_s = math.sqrt(2 * speed_mps / jerk)
-    if stopping_s <= ramp_s:
-        return dead_m + speed_mps * stopping_s - jerk * stopping_s**3 / 6
-    ramped_mps = speed_mps - jerk * ramp_s**2 / 2
-    return dead_m + speed_mps * ramp_s - jerk * ramp_s**3 / 6 + ramped_mps**2 / (2 * full)

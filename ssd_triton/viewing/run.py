@@ -12,11 +12,14 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
+from starlette.applications import Starlette
 
 from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.endpoint import host_port, is_loopback
+from ssd_triton.client.tls import Tls
 from ssd_triton.client.transport import make_transport
 from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import relative_to_cwd
@@ -58,52 +61,23 @@ def run_page(
         ServerError: The port is taken, or the embedded server could not be started.
         UserError: The models could not be built.
     """
-    settings, labels = config.view, load_labels(config.labels_path)
+    settings = config.view
     token, tls = _token(settings), _checked_tls(settings)
     with ExitStack() as stack:
-        own_server: BackgroundServer | None = None
         listener = stack.enter_context(closing(bound_socket(settings.host, settings.port, "--port")))
         port: int = listener.getsockname()[1]
-        if serve is not None:
-            own_server = stack.enter_context(BackgroundServer(config, serve))
-            server = own_server.server
-            url, metrics_url, server_tls = server.url(config.client.protocol), server.metrics_url, None
+        own_server = None if serve is None else stack.enter_context(BackgroundServer(config, serve))
+        if own_server is None:
+            served = _Served(default_url(config), metrics_url or default_metrics_url(config), configured_tls(config))
         else:
-            url, server_tls = default_url(config), configured_tls(config)
-            metrics_url = metrics_url or default_metrics_url(config)
-        protocol, client_settings = config.client.protocol, config.client
-
-        def client(retry_s: float | None) -> DetectorClient:
-            return stack.enter_context(
-                DetectorClient(
-                    url,
-                    protocol=protocol,
-                    timeout_s=client_settings.timeout_s,
-                    in_flight=client_settings.in_flight,
-                    retry_s=retry_s,
-                    tls=server_tls,
-                )
-            )
-
-        # Drives wait for a server that comes back, as the demo does; a person with a picture is told at once.
-        for_pictures = client(None)
-        after_client = stack.enter_context(ExitStack())
-        for_drives = client(config.demo.server_deadline_s)
-        transport = stack.enter_context(closing(make_transport(protocol, url, _STATUS_TIMEOUT_S, tls=server_tls)))
-        drives = Drives(config, labels, for_drives)
-        after_client.callback(drives.join)
-        app = make_app(
-            Pictures(for_pictures, transport, labels),
-            drives,
-            Monitor(transport, url, metrics_url, starts=own_server is not None),
-            score_thresh=config.detect.score_thresh,
-            labels=labels,
-        )
+            server = own_server.server
+            served = _Served(server.url(config.client.protocol), server.metrics_url, None)
+        app = _app(config, served, stack, starts=own_server is not None)
         scheme = "http" if tls is None else "https"
         hosts = LOOPBACK_NAMES | {host_name(settings.host)} if is_loopback(settings.host) else None
         guard = Guard(app, scheme=scheme, hosts=hosts, token=token, port=port)
-        address = f"{scheme}://{host_port(settings.host, port)}/"
-        page = _page(guard, tls, lambda: report_ready(f"{address}?token={token}" if token else address))
+        url = f"{scheme}://{host_port(settings.host, port)}/"
+        page = _page(guard, tls, lambda: report_ready(f"{url}?token={token}" if token else url))
         if own_server is not None:
             own_server.call_on_failure(page.end)
         page.run(sockets=[listener])
@@ -163,6 +137,47 @@ def _checked_tls(settings: ViewConfig) -> tuple[Path, Path] | None:
         step = "docs/security.md makes certificates"
         raise ConfigError(f"cannot use the certificate {name} with its key ({error}): {step}") from error
     return settings.certificate, settings.private_key
+
+
+class _Served(NamedTuple):
+    """Where the server listens, and its TLS."""
+
+    url: str
+    metrics_url: str | None
+    tls: Tls | None
+
+
+def _app(config: Config, served: _Served, stack: ExitStack, *, starts: bool) -> Starlette:
+    """The page's application with its connections to the server, which ``stack`` closes."""
+    protocol, labels = config.client.protocol, load_labels(config.labels_path)
+
+    def client(retry_s: float | None) -> DetectorClient:
+        settings = config.client
+        return stack.enter_context(
+            DetectorClient(
+                served.url,
+                protocol=protocol,
+                timeout_s=settings.timeout_s,
+                in_flight=settings.in_flight,
+                retry_s=retry_s,
+                tls=served.tls,
+            )
+        )
+
+    # Drives wait for a server that comes back, as the demo does; a person with a picture is told at once.
+    for_pictures = client(None)
+    after_client = stack.enter_context(ExitStack())
+    for_drives = client(config.demo.server_deadline_s)
+    transport = stack.enter_context(closing(make_transport(protocol, served.url, _STATUS_TIMEOUT_S, tls=served.tls)))
+    drives = Drives(config, labels, for_drives)
+    after_client.callback(drives.join)
+    return make_app(
+        Pictures(for_pictures, transport, labels),
+        drives,
+        Monitor(transport, served.url, served.metrics_url, starts=starts),
+        score_thresh=config.detect.score_thresh,
+        labels=labels,
+    )
 
 
 class _Server(uvicorn.Server):

@@ -17,12 +17,12 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.driving.camera import Camera, CameraError, RoadPoint, load_camera, save_camera
 from ssd_triton.driving.camera.calibrate import calibrate_from_clip, calibrate_from_horizon, write_calibration
 from ssd_triton.driving.camera.calibration_picture import draw_metre_grid
-from ssd_triton.driving.camera.kitti import load_kitti_camera
 from ssd_triton.driving.camera.mounting import RoadReference, fit_mounting, look_towards
 from ssd_triton.driving.camera.vanishing_point import find_segments, find_vanishing_point
 from ssd_triton.media.video import VideoWriter, open_source
 from tests.conftest import assert_one_line_error
 from tests.driving.cameras import LENSES, LEVEL
+from tests.driving.kitti import load_kitti_camera
 
 Data = Callable[[str], Path]
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ssd_triton.driving.camera import Camera, CameraError
-from ssd_triton.driving.camera.kitti import load_kitti_camera
 from tests.driving.cameras import BARREL, LENSES, LEVEL
+from tests.driving.kitti import load_kitti_camera
 
 Data = Callable[[str], Path]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import re
 import shutil
 import signal
@@ -13,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +23,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 from ssd_triton.common.files import ROOT
 
+CLIP = "pan.mp4"
+"""The clip that the page of the tests offers."""
+FRAMES, FPS = 40, 20
+"""Its length and rate."""
 CHROMIUM = shutil.which("chromium")
 SCREENSHOTS = ROOT / "reports/view"
 """Kept, so that a person can look at what the tests saw."""
@@ -126,3 +133,29 @@ def visit(browser: Browser, address: str, *, width_px: int = 1280, dark: bool = 
         yield seen
     finally:
         context.close()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A page that runs.
+
+    Attributes:
+        address: Of the page.
+        log: What it printed.
+    """
+
+    address: str
+    log: Path
+
+
+def request(
+    address: str, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
+    """Status and JSON of an answer."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()

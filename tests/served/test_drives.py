@@ -17,7 +17,7 @@ from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.pipeline import BrakingPipeline
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import Camera
-from ssd_triton.driving.camera.kitti import load_kitti_camera
+from tests.driving.kitti import load_kitti_camera
 from tests.served.conftest import DetectedDrive
 
 Detected = Callable[[str], DetectedDrive]

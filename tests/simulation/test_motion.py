@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from ssd_triton.common.detections import Detections
-from ssd_triton.config import Config
+from ssd_triton.config import BrakesConfig, Config
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.state import State
 from ssd_triton.simulation import SimulationError, Target, find_scenario, judge, scenarios
 from ssd_triton.simulation.dataset import write_dataset
-from ssd_triton.simulation.ego_dynamics import stopping_distance_m
 from ssd_triton.simulation.motion import moved_aside, rectangle, road_pose, target_state, travelled
 from ssd_triton.simulation.polygons import gap_m
 from ssd_triton.simulation.rendering.renderer import Renderer
@@ -75,6 +74,18 @@ def test_road_bends_as_a_circle(side: int) -> None:
 def test_gap_of_rectangles(first: np.ndarray, second: np.ndarray, gap: float) -> None:
     assert gap_m(first, second) == pytest.approx(gap, abs=1e-12)
     assert gap_m(second, first) == pytest.approx(gap, abs=1e-12)
+
+
+def stopping_distance_m(speed_mps: float, settings: BrakesConfig) -> float:
+    """Stopping distance from the demand to standstill, in closed form: dead time, ramp, full deceleration."""
+    full, ramp_s = settings.max_deceleration_mps2, settings.build_up_s
+    dead_m = speed_mps * settings.dead_time_s
+    jerk = full / ramp_s
+    stopping_s = math.sqrt(2 * speed_mps / jerk)
+    if stopping_s <= ramp_s:
+        return dead_m + speed_mps * stopping_s - jerk * stopping_s**3 / 6
+    ramped_mps = speed_mps - jerk * ramp_s**2 / 2
+    return dead_m + speed_mps * ramp_s - jerk * ramp_s**3 / 6 + ramped_mps**2 / (2 * full)
 
 
 @pytest.mark.parametrize("speed_kmh", [0, 5, 30, 60])
