@@ -52,7 +52,7 @@ def test_a_short_attack(
     assert {kind.name for kind in result.kinds} == set(REFUSABLE)
     assert all(tally.answered > 5 for tally in result.good.values())
     assert max(one.cpu_s for one in result.requests) > 0.1
-    assert result.end_rss_mib > 100
+    assert result.end_resident_mib > 100
     assert_verdict_notices(result)
     markdown, samples, picture = write_report(tmp_path, result)
     assert "| mutated image | gRPC, HTTP |" in markdown.read_text()

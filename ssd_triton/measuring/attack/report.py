@@ -23,7 +23,7 @@ def write_report(folder: Path, result: AttackResult) -> list[Path]:
     report = ReportFolder(folder)
     report.text("attack.md", attack_markdown(result))
     rows = [
-        {"time_s": one.time_s - result.begin_s, "rss_mib": one.rss_mib, "cpu_s": one.cpu_s}
+        {"time_s": one.time_s - result.begin_s, "resident_mib": one.resident_mib, "cpu_s": one.cpu_s}
         for one in result.samples[:: max(len(result.samples) // 400, 1)]
     ]
     report.csv("attack.csv", rows)
@@ -128,11 +128,11 @@ def _draw(figure: Figure, result: AttackResult) -> None:
     limits = result.settings.limits
     memory.plot(
         [(one.time_s - result.begin_s) / 60 for one in result.samples],
-        [one.rss_mib for one in result.samples],
+        [one.resident_mib for one in result.samples],
         color=BLUE,
         linewidth=0.8,
     )
-    memory.axhline(limits.max_rss_mib, color=RED, linestyle="--", linewidth=1, label="limit at the end")
+    memory.axhline(limits.max_resident_mib, color=RED, linestyle="--", linewidth=1, label="limit at the end")
     memory.set(title="Resident memory of server and stubs", ylabel="MiB", ylim=(0, None))
     latency.plot(
         [(time_s - result.begin_s) / 60 for time_s, _ in result.curve],

@@ -19,14 +19,14 @@ class AttackLimits:
     Attributes:
         max_p99_ratio: p99 of good requests under attack, in calm p99.
         max_cpu_s: CPU time of one hostile request.
-        max_rss_mib: Resident memory of server and stubs at the end.
+        max_resident_mib: Resident memory of server and stubs at the end, shared pages counted once.
         max_growth: Relative growth of resident memory over the second half.
         max_away_s: Time until a server that died is ready again.
     """
 
     max_p99_ratio: float = 5.0
     max_cpu_s: float = 2.0
-    max_rss_mib: float = 1536.0
+    max_resident_mib: float = 1536.0
     max_growth: float = 0.05
     max_away_s: float = 8.0
 
@@ -147,9 +147,9 @@ class AttackResult:
         return [one for one in self.samples if self.begin_s <= one.time_s <= self.end_s] or list(self.samples[-1:])
 
     @property
-    def end_rss_mib(self) -> float:
+    def end_resident_mib(self) -> float:
         """Resident memory at the end, once the last hostile request has its outcome."""
-        return next((one.rss_mib for one in reversed(self.samples) if one.time_s <= self.settled_s), 0.0)
+        return next((one.resident_mib for one in reversed(self.samples) if one.time_s <= self.settled_s), 0.0)
 
     @property
     def passed(self) -> bool:
@@ -175,9 +175,9 @@ class AttackResult:
                 cpu_s <= limits.max_cpu_s,
             ),
             Check(
-                f"resident memory at the end, at most {limits.max_rss_mib:,.0f} MiB",
-                f"{self.end_rss_mib:,.0f} MiB",
-                0 < self.end_rss_mib <= limits.max_rss_mib,
+                f"resident memory at the end, at most {limits.max_resident_mib:,.0f} MiB",
+                f"{self.end_resident_mib:,.0f} MiB",
+                0 < self.end_resident_mib <= limits.max_resident_mib,
             ),
             Check(
                 f"growth of resident memory over the second half, at most {limits.max_growth:.0%}",

@@ -26,7 +26,7 @@ _TRY_S, _RETRY_S = 10.0, 60.0
 _TICK_S = 0.5
 _POINTS = 100
 """Points of the curve of latencies."""
-_MOST_RSS_MIB = 6144.0
+_MOST_RESIDENT_MIB = 6144.0
 """Resident memory at which an attack ends: the machine must outlive it."""
 _RETURN_S = 60.0
 """Longest wait for a server that died."""
@@ -165,8 +165,10 @@ class _Run:
     def _must_end(self) -> bool:
         self._attackers.check()
         restarts, sample = self._watch.restarts, self._watch.samples[-1]
-        if sample.rss_mib > _MOST_RSS_MIB:
-            self.ending = f"ended early: the server holds {sample.rss_mib:.0f} MiB, more than {_MOST_RSS_MIB:.0f}"
+        if sample.resident_mib > _MOST_RESIDENT_MIB:
+            self.ending = (
+                f"ended early: the server holds {sample.resident_mib:.0f} MiB, more than {_MOST_RESIDENT_MIB:.0f}"
+            )
         elif restarts and restarts[-1].away_s is None and time.monotonic() - restarts[-1].died_s > _RETURN_S:
             self.ending = f"ended early: the server died and did not come back within {_RETURN_S:.0f} s"
         return self.ending is not None

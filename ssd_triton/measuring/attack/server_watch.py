@@ -17,6 +17,8 @@ from ssd_triton.measuring.process_monitor import SERVER
 from ssd_triton.serving.server.backend_processes import backend_processes, is_alive
 
 SAMPLE_S = 0.2
+_MEMORY_APART_S = 1.0
+"""Between two looks at the memory: the kernel walks all pages of a process to count what it shares."""
 _MIB = 2**20
 _READY_POLL_S = 0.1
 
@@ -27,13 +29,14 @@ class ServerSample:
 
     Attributes:
         time_s: Time on the monotonic clock.
-        rss_mib: Resident memory of the server and all its descendants; 0 while it is away.
+        resident_mib: Resident memory of the server and all its descendants, pages that they share counted once, at
+            most a second old; 0 while it is away.
         cpu_s: CPU time so far of all that a hostile request can keep busy: everything but detector and
             post-processing, which work for good requests alone.
     """
 
     time_s: float
-    rss_mib: float
+    resident_mib: float
     cpu_s: float
 
 
@@ -79,6 +82,7 @@ class ServerWatch:
         self._pid = pid
         self._in_flight = in_flight
         self._cpu_before_s = 0.0
+        self._memory_seen_s, self._resident_mib = float("-inf"), 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="server-watch")
         self._server: psutil.Process
@@ -123,6 +127,7 @@ class ServerWatch:
 
     def _adopt(self, server: psutil.Process) -> None:
         self._server = server
+        self._memory_seen_s = float("-inf")
         self._stubs = backend_processes(server.pid)
         self._take()
         self.is_up.set()
@@ -136,15 +141,17 @@ class ServerWatch:
 
     def _take(self) -> None:
         served = {stub.pid for name, stub in self._stubs.items() if name.startswith((DETECTOR, POSTPROCESS))}
-        rss_bytes, cpu_s = 0, 0.0
-        for process in _tree(self._server):
-            with suppress(psutil.Error), process.oneshot():  # It may end at any moment.
-                rss_bytes += process.memory_info().rss
+        processes, cpu_s = _tree(self._server), 0.0
+        for process in processes:
+            with suppress(psutil.Error):  # It may end at any moment.
                 # User, system, and both of children that have ended.
                 cpu_s += 0.0 if process.pid in served else sum(process.cpu_times()[:4])
         before_s = self.samples[-1].cpu_s if self.samples else 0.0
         cpu_s = max(self._cpu_before_s + cpu_s, before_s)
-        self.samples.append(ServerSample(time.monotonic(), rss_bytes / _MIB, cpu_s))
+        now_s = time.monotonic()
+        if now_s - self._memory_seen_s >= _MEMORY_APART_S:
+            self._memory_seen_s, self._resident_mib = now_s, _resident_mib(processes)
+        self.samples.append(ServerSample(now_s, self._resident_mib, cpu_s))
 
     def _await_return(self) -> None:
         """Wait until a server is ready that has all its processes."""
@@ -165,10 +172,19 @@ class ServerWatch:
 def steady_growth(samples: Sequence[ServerSample]) -> float:
     """Relative growth of resident memory over the second half: the last tenth of it against its first."""
     middle_s = (samples[0].time_s + samples[-1].time_s) / 2
-    rss_mib = [sample.rss_mib for sample in samples if sample.time_s >= middle_s and sample.rss_mib]
-    edge = max(len(rss_mib) // 10, 1)
-    first, last = rss_mib[:edge], rss_mib[-edge:]
-    return sorted(last)[len(last) // 2] / sorted(first)[len(first) // 2] - 1 if rss_mib else 0.0
+    memory_mib = [sample.resident_mib for sample in samples if sample.time_s >= middle_s and sample.resident_mib]
+    edge = max(len(memory_mib) // 10, 1)
+    first, last = memory_mib[:edge], memory_mib[-edge:]
+    return sorted(last)[len(last) // 2] / sorted(first)[len(first) // 2] - 1 if memory_mib else 0.0
+
+
+def _resident_mib(processes: Sequence[psutil.Process]) -> float:
+    """Resident memory of all; of what several of them map, each has its part."""
+    total_bytes = 0
+    for process in processes:
+        with suppress(psutil.Error):
+            total_bytes += process.memory_full_info().pss
+    return total_bytes / _MIB
 
 
 def _tree(process: psutil.Process) -> list[psutil.Process]:
