@@ -36,7 +36,7 @@ REFUSABLE = tuple(kind.name for kind in all_kinds() if not kind.may_restart)
 def test_a_short_attack(
     config: Config, light_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attack_run, "_SUSPECTS", 1)
+    monkeypatch.setattr(attack_run, "_ALONE_S", 1.0)
     with EmbeddedServer(light_repository, "onnx_fp32", config.server.for_one_run()) as server:
         target = AttackedServer("127.0.0.1", server.config.grpc_port, server.config.http_port)
         settings = AttackSettings(3.0, calm_s=1.0, attackers=4, kinds=REFUSABLE, min_requests=len(REFUSABLE))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ssd_triton.serving.server import log
+from ssd_triton.common.errors import ServerError
+from ssd_triton.config import Config
+from ssd_triton.serving.server import EmbeddedServer, log
 from ssd_triton.serving.server.log import ServerLog
 
 
@@ -45,3 +47,18 @@ def test_a_flood_costs_lines_and_neither_the_disk_nor_the_server(tmp_path: Path)
     assert kept.last_lines()[-1] == "the end"
     assert "bytes of the server's lines" in (tmp_path / "server.log").read_text()
     assert written_s < 10
+
+
+def test_a_server_whose_crash_handler_hangs_is_not_waited_for(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton's handler prints its line, then a stack trace, for which it may wait for a lock for ever."""
+    binary = tmp_path / "tritonserver"
+    binary.write_text("#!/bin/sh\necho 'Signal (11) received.'\nexec sleep 100\n")
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    server = EmbeddedServer(config.model_repository, "onnx_fp32", config.server.for_one_run())
+    start_s = time.monotonic()
+    with pytest.raises(ServerError, match="tritonserver crashed and did not end within 2 s"), server:
+        pass
+    assert time.monotonic() - start_s < 20

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from ssd_triton.measuring.attack.kinds import Kind
 from ssd_triton.measuring.attack.sending import AttackAnswer
-from ssd_triton.measuring.attack.server_watch import SAMPLE_S, Restart, ServerSample, steady_growth
+from ssd_triton.measuring.attack.server_watch import Restart, ServerSample, steady_growth
 from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.traffic import Tally
+
+_DYING_S = 3.0
+"""From the moment when a crashing server answers nobody, and prints its stack, until it is seen to be gone."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class AttackResult:
         """Whether the outcome is right for the kind, or the server was away."""
         end_s = request.begin_s + request.took_s
         return request.kind.is_right(request.answer) or any(
-            request.begin_s <= one.died_s + (one.away_s or float("inf")) and end_s >= one.died_s - 2 * SAMPLE_S - 1.0
+            request.begin_s <= one.died_s + (one.away_s or float("inf")) and end_s >= one.died_s - _DYING_S
             for one in self.restarts
         )
 

@@ -33,8 +33,8 @@ _RETURN_S = 60.0
 _SETTLE_S = 3.0
 _RECENT, _JUST_NOW_S, _LINGERING_S = 2000, 1.0, 10.0
 """Requests that may have ended a server, and how long before: a busy one works off a burst of cancelled calls later."""
-_SUSPECTS = 20
-"""Most requests that are sent again, alone, to see how long each keeps the server busy."""
+_ALONE_S = 300.0
+"""Time for sending again, alone, what may have kept the server busy for too long."""
 
 
 def attack(target: AttackedServer, settings: AttackSettings, pid: int | None = None) -> AttackResult:
@@ -179,8 +179,9 @@ class _Run:
         # What may end the server is a burst, not a request, and would only end it once more.
         suspects = [one for one in self._bounded() if one.cpu_s > limit_s and not one.kind.may_restart]
         suspects.sort(key=lambda one: one.cpu_s, reverse=True)
-        for one in suspects[:_SUSPECTS]:
-            if self.ending or not self._watch.is_up.wait(_RETURN_S):
+        deadline_s = time.monotonic() + _ALONE_S
+        for one in progress(suspects, total=len(suspects), description="alone", unit="requests"):
+            if self.ending or time.monotonic() > deadline_s or not self._watch.is_up.wait(_RETURN_S):
                 return
             time.sleep(2 * SAMPLE_S)
             begin_s = time.monotonic()

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import threading
 import time
@@ -23,6 +24,8 @@ BURST_BYTES = 2 << 20
 """Written at once, however fast it comes: more than a start and a stop write together."""
 BYTES_PER_S = 64 << 10
 """Written in the long run; what comes faster is dropped and counted."""
+_CRASH_LINE = re.compile(rb"^Signal \((?:4|6|7|8|11)\) received\.$")
+"""What Triton's handler of SIGILL, SIGABRT, SIGBUS, SIGFPE and SIGSEGV prints before a stack trace."""
 _LAST_LINES = 400
 _LONGEST_LINE_BYTES = 4096
 _PIPE_BYTES = 1 << 20
@@ -55,6 +58,7 @@ class ServerLog:
         except BlockingIOError:
             os.close(self._file)
             raise ServerError(f"another server writes to the log {name}: set another --log") from None
+        self._crashed_at_s: float | None = None
         self._last_lines: collections.deque[bytes] = collections.deque(maxlen=_LAST_LINES)
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
@@ -75,6 +79,10 @@ class ServerLog:
     def note(self, text: str) -> None:
         """Append a line of this process."""
         self._append(f"ssd-triton {time.strftime('%Y-%m-%d %H:%M:%S')}: {text}\n".encode())
+
+    def seconds_since_crash(self) -> float:
+        """Give the time since the server's own handler began to report a crash; 0 when it has not."""
+        return 0.0 if self._crashed_at_s is None else time.monotonic() - self._crashed_at_s
 
     def last_lines(self) -> list[str]:
         """Give the last lines that the server wrote."""
@@ -105,6 +113,8 @@ class ServerLog:
         """Write lines as far as the rate allows."""
         self._last_lines.extend(line[:_LONGEST_LINE_BYTES] for line in lines[-_LAST_LINES:])
         now_s = time.monotonic()
+        if self._crashed_at_s is None and any(map(_CRASH_LINE.match, lines)):
+            self._crashed_at_s = now_s
         grown_bytes = self._allowance_bytes + BYTES_PER_S * (now_s - self._allowed_at_s)
         self._allowance_bytes, self._allowed_at_s = min(grown_bytes, BURST_BYTES), now_s
         text = b"".join(line + b"\n" for line in lines)

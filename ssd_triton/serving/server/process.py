@@ -39,6 +39,8 @@ _ANSWERED = "All models are stopped, unloading models"
 """Triton's log: no request is in flight any more, and none is taken."""
 _FLUSH_S = 0.5
 """From then on, for the last answers to leave the server."""
+_CRASHING_S = 2.0
+"""For a server that crashes to print its stack and end: its handler may wait for a lock for ever."""
 _POLL_S = 0.05
 _GUARDED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) & exec 3<&-; exec "$@"'
 """Shell: become the server, in whose process group a guard waits for the end of this process, and then kills all."""
@@ -142,6 +144,10 @@ class EmbeddedServer:
         """End the server before the block does; requests in flight are answered within ``shutdown_timeout_s``."""
         self._stop()
 
+    def abandon(self) -> None:
+        """Let the end of the block wait for no request in flight: the server answers none any more."""
+        self._died = True
+
     def shared_memory(self) -> list[Path]:
         """List the shared memory of its python backend, as files."""
         return self._runtime_dir.shared_memory()
@@ -160,6 +166,9 @@ class EmbeddedServer:
             self._died = True
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise ServerError(f"tritonserver {how}: {self._reason()}")
+        if self._log is not None and self._log.seconds_since_crash() > _CRASHING_S:
+            self._died = True
+            raise ServerError(f"tritonserver crashed and did not end within {_CRASHING_S:g} s: {self._reason()}")
         dead = [] if self._backends is None else self._backends.dead()
         if dead:
             self._died = True

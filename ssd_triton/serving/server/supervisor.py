@@ -88,7 +88,11 @@ class Supervisor:
 
     def _check(self, server: EmbeddedServer, liveness: Liveness) -> None:
         server.check()
-        liveness.check()
+        try:
+            liveness.check()
+        except ServerError:
+            server.abandon()
+            raise
         time.sleep(_CHECK_INTERVAL_S)
 
     def _pause_after(self, error: ServerError) -> None:
