@@ -16,16 +16,15 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
-import numpy as np
-
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.conflict import Conflict
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.decision import Cause, CauseKind, TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.hypotheses import Hypothesis
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset
-from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S, Hypothesis
+from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.braking.track import Track
 from ssd_triton.driving.camera import RoadPoint
@@ -55,7 +54,7 @@ _LONGEST_FORESIGHT_S = 4.0
 4 s before the collision."""
 
 _WARN_DOUBT, _BRAKE_DOUBT = 0.25, 0.25
-_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 1.0, 2.0
+_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 1.0, 1.6
 """An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
 beside the corridor mostly stay there; people who walk towards it mostly walk on."""
 
@@ -76,6 +75,9 @@ their lane. One that may stand, by the second, must have stayed in the corridor 
 
 _CLEAR_BY_M = 0.5
 """An object that leaves the corridor is out of the way if it will be this far beside it."""
+
+_EXACTLY = ((0.0, 0.0, 0.0),) * 3
+"""Covariance of a motion that is taken as known."""
 
 _NORMAL = NormalDist()
 
@@ -305,9 +307,9 @@ def _measure(
     lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
     if ego.speed_mps is None:
         return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s)
-    conflicts = [Conflict(tuple(ranging.hypotheses), settings.front_overhang_m, ego.speed_mps)]
+    conflicts = [Conflict(ranging.hypotheses, settings.front_overhang_m, ego.speed_mps)]
     if item.disagreement or not calibrated:
-        covariance = np.diag([ranging.range_std_m**2, by_scale[1] ** 2, 0.0])
+        covariance = (ranging.range_std_m**2, 0.0, 0.0), (0.0, by_scale[1] ** 2, 0.0), (0.0, 0.0, 0.0)
         alone = Hypothesis(1.0, ranging.range_m, by_scale[0], 0.0, covariance)
         conflicts.append(Conflict((alone,), settings.front_overhang_m, ego.speed_mps))
     half_m = settings.corridor_half_width_m + item.width_m / 2
@@ -319,11 +321,12 @@ def _measure(
 
 
 def _measure_of_onset(onset: Onset, measure: Measure, item: TrackedObject, ego: EgoMotion) -> Measure:
-    """What avoiding an object takes that has begun to brake."""
+    """What avoiding an object takes that has begun to brake; the onset test is about the growth of the image itself."""
     ego_mps = ego.speed_mps or 0.0
-    motion = Hypothesis(1.0, item.range_m, ego_mps - onset.speed_mps, onset.braking_mps2, np.zeros((3, 3)))
+    motion = Hypothesis(1.0, item.range_m, ego_mps - onset.speed_mps, onset.braking_mps2, _EXACTLY)
     conflict = Conflict((motion,), measure.settings.front_overhang_m, ego_mps)
-    return replace(measure, kind="onset", conflicts=(conflict,), part=measure.settings.braking_ratio)
+    part = measure.settings.braking_ratio
+    return replace(measure, kind="onset", conflicts=(conflict,), part=part, must_grow=False)
 
 
 def _ttc_s(distance_m: float, closing_mps: float) -> float | None:

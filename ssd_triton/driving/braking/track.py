@@ -43,6 +43,8 @@ shadows."""
 class BoxFilter:
     """A Kalman filter of a box's sides at constant speeds; all have the same noise, and so share one covariance.
 
+    The width of a person changes with every step: the left and right side of what is not rigid share their speed.
+
     Args:
         seen: The first observation.
 
@@ -53,6 +55,7 @@ class BoxFilter:
     def __init__(self, seen: Observation) -> None:
         self.box_xyxy: Float64Array = seen.box_xyxy.copy()
         self._speeds_px_s = np.zeros(4)
+        self._is_rigid = group_of(seen.class_name) == "vehicle"
         self._variance = float(seen.size_std_px.max()) ** 2
         self._covariance, self._speed_variance = 0.0, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2
 
@@ -73,6 +76,8 @@ class BoxFilter:
         surprise_px = seen.box_xyxy - self.box_xyxy
         self.box_xyxy = self.box_xyxy + gain * surprise_px
         self._speeds_px_s = self._speeds_px_s + speed_gain * surprise_px
+        if not self._is_rigid:
+            self._speeds_px_s[[LEFT, RIGHT]] = (self._speeds_px_s[LEFT] + self._speeds_px_s[RIGHT]) / 2
         self._speed_variance -= speed_gain * self._covariance
         self._covariance -= gain * self._covariance
         self._variance -= gain * self._variance
@@ -171,17 +176,16 @@ class Track:
         return abs(far_m - corridor.offset_m(*middle))
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
-        """Advance by a time step."""
+        """Advance by a time step all but the range, which :class:`Tracker` advances for all tracks at once."""
         self.evidence *= math.exp(-dt_s / _EVIDENCE_S)
         self._elapsed_s += dt_s
         self.box.predict(dt_s)
         self.scale.predict(dt_s)
-        self.range.predict(dt_s, ego)
         self.offset.predict(dt_s)
         self.onset_test.predict(dt_s, ego)
 
     def update(self, time_s: float, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
-        """Correct by an observation at the predicted time."""
+        """Correct by an observation at the predicted time; the range has been corrected by it, as for all tracks."""
         self.last_seen_s = time_s
         self.hits += 1
         self.seen = seen
@@ -190,9 +194,7 @@ class Track:
         self.box.update(seen)
         self._votes[seen.class_name] = self._votes.get(seen.class_name, 0.0) + seen.score
         class_name = max(self._votes, key=self._votes.__getitem__)
-        was_lost = self.range.is_lost
-        self.range.update(seen, corridor.curvature_per_m)
-        is_found = self.range.unmeasured_s == 0 and (was_lost or self.range.is_lost)
+        is_found = self.range.is_found
         if is_found or class_name != self.class_name:
             # Another class has another size, and another object another range: the filters start anew. What jumped must
             # be confirmed again.
