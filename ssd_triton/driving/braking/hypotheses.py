@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -112,6 +112,10 @@ class Estimates:
                 self.weights[0].tolist(), means, covariances, strict=True
             )
         )
+
+    def moving(self) -> Estimates:
+        """Rule out that the objects stand: without the ego's speed, there is no telling."""
+        return replace(self, weights=np.tile([0.0, 1.0], (len(self.weights), 1)))
 
     def mixed(
         self, dt_s: float, ego_mps: float, standing_std_mps: Float64Array, moving_braking_std_mps2: float

@@ -228,6 +228,8 @@ class RangeFilter:
             standing_std_mps = np.array([one._standing_std_mps() for one in filters])
             estimates = estimates.mixed(dt_s, before_mps, standing_std_mps, settings.acceleration_std_mps2)
             change_mps = 0.0 if ego.speed_mps is None else ego.speed_mps - before_mps
+        else:
+            estimates = estimates.moving()
         for one in filters:
             one._ego_speed_mps = ego.speed_mps
             one.unmeasured_s += dt_s
