@@ -24,6 +24,9 @@ _SIDE_ACCELERATION_PER_S2 = 2.0
 _FIRST_SIDE_SPEED_PER_S = 1.0
 """Standard deviation of the initial speed of a box's sides, in heights of the box per second."""
 
+_STEP = 0.1
+"""Standard deviation of the sides of what is not rigid, a person who walks, in heights of the box."""
+
 _CROSSING_STD_MPS, _VEHICLE_CROSSING_STD_MPS = 3.0, 1.0
 """Standard deviation of a new object's lateral speed: between a runner and a bicycle; vehicles take 3 to 5 s for a lane
 change of 3.5 m."""
@@ -43,8 +46,6 @@ shadows."""
 class BoxFilter:
     """A Kalman filter of a box's sides at constant speeds; all have the same noise, and so share one covariance.
 
-    The width of a person changes with every step: the left and right side of what is not rigid share their speed.
-
     Args:
         seen: The first observation.
 
@@ -55,8 +56,8 @@ class BoxFilter:
     def __init__(self, seen: Observation) -> None:
         self.box_xyxy: Float64Array = seen.box_xyxy.copy()
         self._speeds_px_s = np.zeros(4)
-        self._is_rigid = group_of(seen.class_name) == "vehicle"
-        self._variance = float(seen.size_std_px.max()) ** 2
+        self._step = 0.0 if group_of(seen.class_name) == "vehicle" else _STEP
+        self._variance = self._noise_px2(seen)
         self._covariance, self._speed_variance = 0.0, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2
 
     def predict(self, dt_s: float) -> None:
@@ -71,16 +72,18 @@ class BoxFilter:
 
     def update(self, seen: Observation) -> None:
         """Correct by an observation."""
-        variance = self._variance + float(seen.size_std_px.max()) ** 2
+        variance = self._variance + self._noise_px2(seen)
         gain, speed_gain = self._variance / variance, self._covariance / variance
         surprise_px = seen.box_xyxy - self.box_xyxy
         self.box_xyxy = self.box_xyxy + gain * surprise_px
         self._speeds_px_s = self._speeds_px_s + speed_gain * surprise_px
-        if not self._is_rigid:
-            self._speeds_px_s[[LEFT, RIGHT]] = (self._speeds_px_s[LEFT] + self._speeds_px_s[RIGHT]) / 2
         self._speed_variance -= speed_gain * self._covariance
         self._covariance -= gain * self._covariance
         self._variance -= gain * self._variance
+
+    def _noise_px2(self, seen: Observation) -> float:
+        """Variance of a side, by the detector and by the object's steps."""
+        return float(seen.size_std_px.max()) ** 2 + (self._step * seen.height_px) ** 2
 
 
 class Track:
