@@ -50,7 +50,7 @@ class BrakingConfig(Section):
     """shortest WARN before BRAKE; UN R152: at least 0.8 s with a car as target"""
     urgent_ratio: float = Field(default=1.3, ge=1, le=10)
     """multiple of deceleration_mps2 that calls for BRAKE without that much WARN"""
-    braking_ratio: float = Field(default=0.6, gt=0, le=1)
+    braking_ratio: float = Field(default=0.5, gt=0, le=1)
     """part of deceleration_mps2 that calls for BRAKE without WARN when the object in front brakes hard itself, since
     that is known late"""
     ttc_brake_s: float = Field(default=1.0, ge=0, le=60)

@@ -185,6 +185,33 @@ def test_the_ego_brakes_is_not_the_object_speeding_up(config: Config, labels: tu
     assert ranging.closing_speed_mps == pytest.approx(before - 1.0, abs=0.1)
 
 
+def test_without_its_own_speed_nothing_is_known_to_stand(config: Config, labels: tuple[str, ...]) -> None:
+    [item] = seen(config, labels, ("person", 0.9, (450, 290, 550, 350)))
+    ranging = RangeFilter(item, EgoMotion(20.0), config.tracking.object_sizes["person"], CAMERA, config.tracking)
+    assert ranging.standing > 0.5
+    for _ in range(2):
+        ranging.predict(0.1, EgoMotion())
+    assert ranging.standing == 0.0
+
+
+def test_filters_together_do_what_each_does_alone(config: Config, labels: tuple[str, ...]) -> None:
+    """One of them has a box whose sides are all at the image's border, and so no measurement."""
+    boxes = [(450, 290, 550, 350), (100, 250, 220, 400), (0, 0, 960, 540)]
+    first = [seen(config, labels, ("car", 0.9, box))[0] for box in boxes]
+    size, ego = config.tracking.object_sizes["car"], EgoMotion(10.0)
+    alone, together = ([RangeFilter(item, ego, size, CAMERA, config.tracking) for item in first] for _ in range(2))
+    for _ in range(3):
+        RangeFilter.predict_all(together, 0.1, ego)
+        RangeFilter.update_all(together, first)
+        for ranging, item in zip(alone, first, strict=True):
+            ranging.predict(0.1, ego)
+            ranging.update(item)
+    for one, other in zip(alone, together, strict=True):
+        assert one.range_m == pytest.approx(other.range_m)
+        assert one.closing_speed_std_mps == pytest.approx(other.closing_speed_std_mps)
+        assert one.unmeasured_s == other.unmeasured_s
+
+
 # --- Corridor ---------------------------------------------------------------------------------------------------------
 
 

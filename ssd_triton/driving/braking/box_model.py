@@ -7,11 +7,10 @@ The state of the object, and what the sides of its box measure of it, are descri
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ssd_triton.common.arrays import Float64Array
 from ssd_triton.config import ObjectSizeConfig
 from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation, group_of
 from ssd_triton.driving.camera import Camera
@@ -63,6 +62,31 @@ def shape_spread(size: ObjectSizeConfig) -> float:
     return math.hypot(size.height_spread, size.width_spread)
 
 
+Slope = tuple[float, ...]
+"""Derivative of an expected value by each of the 6 states."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one side, or the width, of a box measures.
+
+    Attributes:
+        surprises: Measured less expected value, under each hypothesis.
+        slopes: Derivatives of the expected values.
+        std: Standard deviation of the measurement.
+    """
+
+    surprises: tuple[float, ...]
+    slopes: tuple[Slope, ...]
+    std: float
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float, Slope]], std: float) -> Measurement:
+        """From a surprise and a slope under each hypothesis."""
+        surprises, slopes = zip(*rows, strict=True)
+        return cls(surprises, slopes, std)
+
+
 @dataclass(frozen=True)
 class BoxModel:
     """What the sides of a box measure.
@@ -78,53 +102,59 @@ class BoxModel:
     noise_relative: float
 
     def measured(
-        self, seen: Observation, means: Float64Array, weights: Float64Array, range_m: float, curvature_per_m: float
-    ) -> tuple[Float64Array, Float64Array, Float64Array]:
+        self,
+        seen: Observation,
+        means: Sequence[Sequence[float]],
+        weights: Sequence[float],
+        range_m: float,
+        curvature_per_m: float,
+    ) -> list[Measurement]:
         """Compare a box with what each hypothesis expects.
 
         Args:
             seen: The box.
-            means: State of each hypothesis, FP64 [n, 6].
-            weights: Their probabilities, FP64 [n].
+            means: State under each hypothesis.
+            weights: Their probabilities.
             range_m: Range over all hypotheses.
             curvature_per_m: Curvature of the corridor, which vehicles mostly follow.
-
-        Returns:
-            Surprises FP64 [n, m], slopes FP64 [n, m, 6] and standard deviations FP64 [m] of m measurements.
         """
         left, top, right, bottom = seen.known
-        ranges_m, size = means[:, RANGE], self.size
-        outline_m, pitch = ranges_m + size.overhang_m / 2, means[:, PITCH_ERROR]
-        surprises: list[Float64Array] = []
-        stds: list[float] = []
-        slopes = np.zeros((len(means), 3, 6))
-        doubt = self._doubt_of_height(seen)
+        found: list[Measurement] = []
         if bottom or seen.cut[BOTTOM]:
+            edge_std = self._edge_std(seen) * self._doubt_of_height(seen)
             # Where the image cuts the box, the contact lies below it: nearer than the road at the image's border.
             direction = float(seen.directions[BOTTOM]) if bottom else seen.lowest_direction
-            expected = self.camera.height_m / (ranges_m + size.overhang_m)
-            surprise = direction - expected - pitch
-            if bottom or surprise @ weights > 0:
-                slopes[:, len(stds), RANGE] = -expected / (ranges_m + size.overhang_m)
-                slopes[:, len(stds), PITCH_ERROR] = 1.0
-                surprises.append(surprise)
-                stds.append(self._edge_std(seen) * doubt if bottom else float(seen.direction_std[BOTTOM]))
+            std = edge_std if bottom else float(seen.direction_std[BOTTOM])
+            lower = Measurement.of([self._lower_edge(direction, mean) for mean in means], std)
+            if bottom or sum(map(operator.mul, lower.surprises, weights)) > 0:
+                found.append(lower)
             if top:
-                height_m = size.height_m * np.exp(means[:, HEIGHT_ERROR])
-                below_camera_m = self.camera.height_m - height_m
-                slopes[:, len(stds), RANGE] = -below_camera_m / outline_m**2
-                slopes[:, len(stds), HEIGHT_ERROR] = -height_m / outline_m
-                slopes[:, len(stds), PITCH_ERROR] = 1.0
-                surprises.append(float(seen.directions[TOP]) - below_camera_m / outline_m - pitch)
-                stds.append(self._edge_std(seen) * doubt)
-        if left and right and group_of(seen.class_name) == "vehicle" and excess_width(seen, size) < _SIDE_ON:
+                direction = float(seen.directions[TOP])
+                found.append(Measurement.of([self._upper_edge(direction, mean) for mean in means], edge_std))
+        if left and right and group_of(seen.class_name) == "vehicle" and excess_width(seen, self.size) < _SIDE_ON:
             width = float(seen.directions[RIGHT] - seen.directions[LEFT])
-            expected = size.width_m * np.exp(means[:, WIDTH_ERROR]) / outline_m
-            slopes[:, len(stds), RANGE] = -expected / outline_m
-            slopes[:, len(stds), WIDTH_ERROR] = expected
-            surprises.append(width - expected)
-            stds.append(self._width_std(seen, width, range_m, curvature_per_m))
-        return np.array(surprises).T, slopes[:, : len(stds)], np.array(stds)
+            std = self._width_std(seen, width, range_m, curvature_per_m)
+            found.append(Measurement.of([self._width(width, mean) for mean in means], std))
+        return found
+
+    def _lower_edge(self, direction: float, mean: Sequence[float]) -> tuple[float, Slope]:
+        """Surprise and slope of the lower edge."""
+        contact_m = mean[RANGE] + self.size.overhang_m
+        expected = self.camera.height_m / contact_m
+        return direction - expected - mean[PITCH_ERROR], (-expected / contact_m, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+    def _upper_edge(self, direction: float, mean: Sequence[float]) -> tuple[float, Slope]:
+        """Surprise and slope of the upper edge."""
+        outline_m, height_m = mean[RANGE] + self.size.overhang_m / 2, self.size.height_m * math.exp(mean[HEIGHT_ERROR])
+        expected = (self.camera.height_m - height_m) / outline_m
+        slope = -expected / outline_m, 0.0, 0.0, -height_m / outline_m, 0.0, 1.0
+        return direction - expected - mean[PITCH_ERROR], slope
+
+    def _width(self, width: float, mean: Sequence[float]) -> tuple[float, Slope]:
+        """Surprise and slope of the width."""
+        outline_m = mean[RANGE] + self.size.overhang_m / 2
+        expected = self.size.width_m * math.exp(mean[WIDTH_ERROR]) / outline_m
+        return width - expected, (-expected / outline_m, 0.0, 0.0, 0.0, expected, 0.0)
 
     def _edge_std(self, seen: Observation) -> float:
         """Standard deviation of the upper and lower edge as directions."""

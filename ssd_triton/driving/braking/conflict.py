@@ -19,9 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np
-
-from ssd_triton.driving.braking.ranging import Hypothesis
+from ssd_triton.driving.braking.hypotheses import Hypothesis
 
 _LEAST_WEIGHT = 0.01
 """Hypotheses less probable than this are not worth the arithmetic."""
@@ -115,7 +113,7 @@ class Conflict:
         """Probability that the object closes in faster than a speed."""
         return sum(
             item.weight
-            * _NORMAL.cdf((item.closing_mps - speed_mps) / max(math.sqrt(max(item.covariance[1, 1], 0.0)), 1e-3))
+            * _NORMAL.cdf((item.closing_mps - speed_mps) / max(math.sqrt(max(item.covariance[1][1], 0.0)), 1e-3))
             for item in self.hypotheses
         )
 
@@ -127,8 +125,8 @@ class Conflict:
 
         closing_mps, braking_mps2, covariance = item.closing_mps, item.braking_mps2, item.covariance
         distance_m = max(item.range_m - self.front_overhang_m, 0.0)
-        closing_std_mps = max(math.sqrt(max(covariance[1, 1], 0.0)), 1e-3)
-        braking_std_mps2 = max(math.sqrt(max(covariance[2, 2], 0.0)), 1e-3)
+        closing_std_mps = max(math.sqrt(max(covariance[1][1], 0.0)), 1e-3)
+        braking_std_mps2 = max(math.sqrt(max(covariance[2][2], 0.0)), 1e-3)
         by_closing_s = (
             needed_m(closing_mps + closing_std_mps, braking_mps2)
             - needed_m(closing_mps - closing_std_mps, braking_mps2)
@@ -137,6 +135,11 @@ class Conflict:
             needed_m(closing_mps, braking_mps2 + braking_std_mps2)
             - needed_m(closing_mps, braking_mps2 - braking_std_mps2)
         ) / (2 * braking_std_mps2)
-        slope = np.array([-1.0, by_closing_s, by_braking_s2])
-        std_m = max(math.sqrt(max(float(slope @ covariance @ slope), 0.0)), _LEAST_STD_M)
+        variance_m2 = (
+            covariance[0][0]
+            - 2 * (by_closing_s * covariance[0][1] + by_braking_s2 * covariance[0][2])
+            + by_closing_s * (by_closing_s * covariance[1][1] + 2 * by_braking_s2 * covariance[1][2])
+            + by_braking_s2**2 * covariance[2][2]
+        )
+        std_m = max(math.sqrt(max(variance_m2, 0.0)), _LEAST_STD_M)
         return _NORMAL.cdf((needed_m(closing_mps, braking_mps2) - distance_m) / std_m)

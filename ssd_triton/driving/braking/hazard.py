@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
-import numpy as np
-
 from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.conflict import Conflict
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.decision import Cause, CauseKind, TrackedObject
 from ssd_triton.driving.braking.ego import EgoMotion
+from ssd_triton.driving.braking.hypotheses import Hypothesis
 from ssd_triton.driving.braking.onset import NO_ONSET, Onset
-from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S, Hypothesis
+from ssd_triton.driving.braking.ranging import LONGEST_UNMEASURED_S
 from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.braking.track import Track
+from ssd_triton.driving.braking.way import MAY_STAND_ABOVE, SETTLED_S, STANDS_ABOVE, way_of
 from ssd_triton.driving.camera import RoadPoint
 
 _LEAST_CLOSING_MPS = 0.3
@@ -50,32 +50,8 @@ CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard devia
 of noise in each side of a box often raise the certainty to 3, and hardly ever to 4. Less suffices where the range calls
 for WARN, too: it judges by the size and the place of the boxes, the onset test by how they change."""
 
-_LONGEST_FORESIGHT_S = 4.0
-"""Longest extrapolation of an object's lateral motion: in Euro NCAP's pedestrian scenarios, the target becomes visible
-4 s before the collision."""
-
-_WARN_DOUBT, _BRAKE_DOUBT = 0.25, 0.25
-_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 1.0, 2.0
-"""An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
-beside the corridor mostly stay there; people who walk towards it mostly walk on."""
-
-_RANGE_DOUBT = 2.0
-"""Weight of the range's error in the offset: in a bend it shifts the offset, as a bias more than as noise."""
-
-_BESIDE_M = 2.5
-"""Vehicles enter the corridor from up to this far beside it, the adjacent lane. Those farther away that seem to cross
-mostly follow a bend that the ego has not reached yet."""
-
-_SETTLED_S = 0.5
-"""A vehicle must have been tracked this long before its lateral motion is trusted. A standing one must have been in the
-corridor for as long before it warns: while the ego turns, the corridor sweeps over what stands beside the road."""
-
-_STANDS, _MAY_STAND = 0.5, 0.1
-"""A vehicle that stands with more than the first probability crosses nothing, and nor do oncoming ones: they follow
-their lane. One that may stand, by the second, must have stayed in the corridor before it warns."""
-
-_CLEAR_BY_M = 0.5
-"""An object that leaves the corridor is out of the way if it will be this far beside it."""
+_EXACTLY = ((0.0, 0.0, 0.0),) * 3
+"""Covariance of a motion that is taken as known."""
 
 _NORMAL = NormalDist()
 
@@ -138,7 +114,7 @@ def describe_track(
     else:
         ttc_s = ttc_range_s
     left, top, right, bottom = (float(side) for side in track.seen.box_xyxy)
-    way = _way(track, ttc_range_s, corridor)
+    way = way_of(track, ttc_range_s, corridor)
     return TrackedObject(
         track_id=track.track_id,
         class_name=track.class_name,
@@ -196,7 +172,9 @@ def assess(
             return State.BRAKE
         return State.WARN if may_warn and measure.calls(State.WARN, ratio) else State.SAFE
 
-    may_warn = item.in_corridor_s >= _SETTLED_S or not (track.group == "vehicle" and track.range.standing > _MAY_STAND)
+    may_warn = item.in_corridor_s >= SETTLED_S or not (
+        track.group == "vehicle" and track.range.standing > MAY_STAND_ABOVE
+    )
     wanted = level(1.0, may_brake=item.surely_in_corridor)
     kept = max(wanted, level(settings.release_ratio, may_brake=True))
     sure = replace(measure, certainty=_SURE if track.group == "vehicle" else 1.0)
@@ -305,25 +283,26 @@ def _measure(
     lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
     if ego.speed_mps is None:
         return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s)
-    conflicts = [Conflict(tuple(ranging.hypotheses), settings.front_overhang_m, ego.speed_mps)]
+    conflicts = [Conflict(ranging.hypotheses, settings.front_overhang_m, ego.speed_mps)]
     if item.disagreement or not calibrated:
-        covariance = np.diag([ranging.range_std_m**2, by_scale[1] ** 2, 0.0])
+        covariance = (ranging.range_std_m**2, 0.0, 0.0), (0.0, by_scale[1] ** 2, 0.0), (0.0, 0.0, 0.0)
         alone = Hypothesis(1.0, ranging.range_m, by_scale[0], 0.0, covariance)
         conflicts.append(Conflict((alone,), settings.front_overhang_m, ego.speed_mps))
     half_m = settings.corridor_half_width_m + item.width_m / 2
     kind: CauseKind = "lateral" if abs(item.offset_m) > half_m else "range"
-    must_grow = track.range.standing < _STANDS
+    must_grow = track.range.standing < STANDS_ABOVE
     return Measure(
         settings, delay_s, kind, tuple(conflicts), growth, item.corridor_probability, lead_s=lead_s, must_grow=must_grow
     )
 
 
 def _measure_of_onset(onset: Onset, measure: Measure, item: TrackedObject, ego: EgoMotion) -> Measure:
-    """What avoiding an object takes that has begun to brake."""
+    """What avoiding an object takes that has begun to brake; the onset test is about the growth of the image itself."""
     ego_mps = ego.speed_mps or 0.0
-    motion = Hypothesis(1.0, item.range_m, ego_mps - onset.speed_mps, onset.braking_mps2, np.zeros((3, 3)))
+    motion = Hypothesis(1.0, item.range_m, ego_mps - onset.speed_mps, onset.braking_mps2, _EXACTLY)
     conflict = Conflict((motion,), measure.settings.front_overhang_m, ego_mps)
-    return replace(measure, kind="onset", conflicts=(conflict,), part=measure.settings.braking_ratio)
+    part = measure.settings.braking_ratio
+    return replace(measure, kind="onset", conflicts=(conflict,), part=part, must_grow=False)
 
 
 def _ttc_s(distance_m: float, closing_mps: float) -> float | None:
@@ -337,56 +316,6 @@ def _disagree(track: Track) -> bool:
     noise = math.hypot(track.range.closing_rate_std_per_s, track.scale.rate_std_per_s)
     larger = max(abs(by_range), abs(by_scale))
     return difference > _DISAGREEMENT_STD * noise and difference > _DISAGREEMENT_RATIO * larger
-
-
-def _within(limit: float, mean: float, std: float) -> float:
-    """Probability that a value lies within plus and minus a limit."""
-    scale = math.sqrt(2) * max(std, 1e-3)
-    return (math.erf((limit - mean) / scale) + math.erf((limit + mean) / scale)) / 2
-
-
-@dataclass(frozen=True)
-class _Way:
-    """An object's relation to the corridor.
-
-    Attributes:
-        probability: Probability that it is in the corridor, or will be when the ego gets there.
-        likely: Whether it counts as in the corridor for WARN.
-        surely: The same for BRAKE.
-    """
-
-    probability: float
-    likely: bool
-    surely: bool
-
-
-def _way(track: Track, ttc_s: float | None, corridor: Corridor) -> _Way:
-    """Whether an object reaches into the corridor now without leaving it, or will when the ego gets there.
-
-    Args:
-        track: The object.
-        ttc_s: Time until the ego gets there; None for never.
-        corridor: The ego's corridor.
-    """
-    vehicle = track.group == "vehicle"
-    by_range_m = _RANGE_DOUBT * track.offset_std_by_range_m(corridor)
-    limit_m = corridor.half_width_m + track.size.width_m / 2
-    now_m, now_std_m = track.offset.foresee(0.0)
-    then_m, then_std_m = track.offset.foresee(min(ttc_s or 0.0, _LONGEST_FORESIGHT_S))
-    now_std_m, then_std_m = math.hypot(now_std_m, by_range_m), math.hypot(then_std_m, by_range_m)
-    stays = abs(then_m) <= limit_m + _CLEAR_BY_M
-    settled = track.last_seen_s - track.first_s >= _SETTLED_S and abs(now_m) <= limit_m + _BESIDE_M
-    may_enter = not vehicle or (settled and track.range.standing <= _STANDS and not track.range.is_oncoming)
-
-    def counts(doubt: float) -> bool:
-        if abs(now_m) + doubt * now_std_m <= limit_m:
-            return stays
-        return may_enter and abs(then_m) + doubt * then_std_m <= limit_m
-
-    likely, surely = (_VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT) if vehicle else (_WARN_DOUBT, _BRAKE_DOUBT)
-    inside = _within(limit_m, now_m, now_std_m) if stays else 0.0
-    enters = _within(limit_m, then_m, then_std_m) if may_enter else 0.0
-    return _Way(max(inside, enters), counts(likely), counts(surely))
 
 
 def describe_obstacle(item: TrackedObject) -> str:

@@ -24,6 +24,9 @@ _SIDE_ACCELERATION_PER_S2 = 2.0
 _FIRST_SIDE_SPEED_PER_S = 1.0
 """Standard deviation of the initial speed of a box's sides, in heights of the box per second."""
 
+_STEP = 0.1
+"""Standard deviation of the sides of what is not rigid, a person who walks, in heights of the box."""
+
 _CROSSING_STD_MPS, _VEHICLE_CROSSING_STD_MPS = 3.0, 1.0
 """Standard deviation of a new object's lateral speed: between a runner and a bicycle; vehicles take 3 to 5 s for a lane
 change of 3.5 m."""
@@ -53,7 +56,8 @@ class BoxFilter:
     def __init__(self, seen: Observation) -> None:
         self.box_xyxy: Float64Array = seen.box_xyxy.copy()
         self._speeds_px_s = np.zeros(4)
-        self._variance = float(seen.size_std_px.max()) ** 2
+        self._step = 0.0 if group_of(seen.class_name) == "vehicle" else _STEP
+        self._variance = self._noise_px2(seen)
         self._covariance, self._speed_variance = 0.0, (_FIRST_SIDE_SPEED_PER_S * seen.height_px) ** 2
 
     def predict(self, dt_s: float) -> None:
@@ -68,7 +72,7 @@ class BoxFilter:
 
     def update(self, seen: Observation) -> None:
         """Correct by an observation."""
-        variance = self._variance + float(seen.size_std_px.max()) ** 2
+        variance = self._variance + self._noise_px2(seen)
         gain, speed_gain = self._variance / variance, self._covariance / variance
         surprise_px = seen.box_xyxy - self.box_xyxy
         self.box_xyxy = self.box_xyxy + gain * surprise_px
@@ -76,6 +80,10 @@ class BoxFilter:
         self._speed_variance -= speed_gain * self._covariance
         self._covariance -= gain * self._covariance
         self._variance -= gain * self._variance
+
+    def _noise_px2(self, seen: Observation) -> float:
+        """Variance of a side, by the detector and by the object's steps."""
+        return float(seen.size_std_px.max()) ** 2 + (self._step * seen.height_px) ** 2
 
 
 class Track:
@@ -171,17 +179,16 @@ class Track:
         return abs(far_m - corridor.offset_m(*middle))
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
-        """Advance by a time step."""
+        """Advance by a time step all but the range, which :class:`Tracker` advances for all tracks at once."""
         self.evidence *= math.exp(-dt_s / _EVIDENCE_S)
         self._elapsed_s += dt_s
         self.box.predict(dt_s)
         self.scale.predict(dt_s)
-        self.range.predict(dt_s, ego)
         self.offset.predict(dt_s)
         self.onset_test.predict(dt_s, ego)
 
     def update(self, time_s: float, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
-        """Correct by an observation at the predicted time."""
+        """Correct by an observation at the predicted time; the range has been corrected by it, as for all tracks."""
         self.last_seen_s = time_s
         self.hits += 1
         self.seen = seen
@@ -190,9 +197,7 @@ class Track:
         self.box.update(seen)
         self._votes[seen.class_name] = self._votes.get(seen.class_name, 0.0) + seen.score
         class_name = max(self._votes, key=self._votes.__getitem__)
-        was_lost = self.range.is_lost
-        self.range.update(seen, corridor.curvature_per_m)
-        is_found = self.range.unmeasured_s == 0 and (was_lost or self.range.is_lost)
+        is_found = self.range.is_found
         if is_found or class_name != self.class_name:
             # Another class has another size, and another object another range: the filters start anew. What jumped must
             # be confirmed again.

@@ -17,6 +17,7 @@ from ssd_triton.driving.braking.association import match
 from ssd_triton.driving.braking.corridor import Corridor
 from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.observation import Observation
+from ssd_triton.driving.braking.ranging import RangeFilter
 from ssd_triton.driving.braking.track import Track
 from ssd_triton.driving.camera import Camera
 
@@ -53,6 +54,7 @@ class Tracker:
 
     def advance(self, time_s: float, ego: EgoMotion) -> None:
         """Advance all tracks to a later time."""
+        RangeFilter.predict_all([track.range for track in self._tracks], time_s - self._time_s, ego)
         for track in self._tracks:
             track.predict(time_s - self._time_s, ego)
         self._time_s = time_s
@@ -88,6 +90,9 @@ class Tracker:
         """Continue tracks with observations; returns the unmatched tracks and observations."""
         expected = np.array([track.box.box_xyxy for track in tracks]).reshape(-1, 4)
         pairs = match(expected, [track.group for track in tracks], seen, self._settings.match_iou_thresh)
+        RangeFilter.update_all(
+            [tracks[row].range for row, _ in pairs], [seen[column] for _, column in pairs], corridor.curvature_per_m
+        )
         for row, column in pairs:
             tracks[row].update(self._time_s, seen[column], ego, corridor)
         rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
