@@ -76,6 +76,9 @@ class Trainer:
         self._fingerprint = fingerprint
         self._validator = validator
         is_cuda = device.type == "cuda"
+        if is_cuda:
+            # Graphs are recorded on the current device.
+            torch.cuda.set_device(device)
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=is_cuda)
         self._graphed: SSD300 | None = None
         for module in network.modules():
