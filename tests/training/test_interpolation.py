@@ -236,9 +236,9 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
         "## The second network",
         "the checkpoint `checkpoint.safetensors`",
         "the checkpoint `weights.safetensors`",
-        "-0.3 to `car`",
     ):
         assert words in card
     record = json.loads((out / "interpolated/interpolation.json").read_text())
     assert [one["share"] for one in record["candidates"]] == [0.0, 0.5, 1.0, None]
+    assert record["shifts"] == {"car": -0.3}
     assert record["candidates"][0]["relevant_recall"][0] is None
