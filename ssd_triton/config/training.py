@@ -44,10 +44,6 @@ class LossConfig(Section):
     """weight of the localisation loss against the classification loss"""
     smooth_l1_beta: float = Field(default=1.0, gt=0, le=10)
     """errors of box offsets below this count squared; with a smaller value, small errors count more"""
-    full_score: Score = 0.7
-    """score of an annotation from which it counts fully; lower ones count in proportion, 0 counts all fully"""
-    spare_unannotated: bool = True
-    """background may be any class that a file's annotated_category_ids lack"""
     teacher_weight: float = Field(default=1.0, gt=0, le=100)
     """weight of what the checkpoint sees in images of --taught-data, against annotations of the others"""
 

@@ -30,14 +30,12 @@ class Batch:
         images: FP32 [N, 3, 300, 300], normalised, channels last.
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G], as :class:`ssd_triton.training.examples.Examples` has them.
-        unannotated: BOOL [N, num_labels], true for classes whose objects may be in the image without a box.
         taught: BOOL [N], true for images made of taught sources only.
     """
 
     images: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
-    unannotated: Tensor
     taught: Tensor
 
 
@@ -49,7 +47,6 @@ class Sources:
         pixels: UINT8 [M, 3, S, S] RGB.
         boxes_xyxy: FP32 [M, G, 4], fractions of the images.
         labels: INT64 [M, G].
-        unannotated: BOOL [M, num_labels], true for classes whose objects may be in the image without a box.
         weights: FP64 [M], the probability of each image.
         taught: BOOL [M], true for images with a teacher's outputs, see :class:`ssd_triton.training.teacher.Teacher`.
     """
@@ -57,18 +54,16 @@ class Sources:
     pixels: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
-    unannotated: Tensor
     weights: Tensor
     taught: Tensor
 
 
 class _Images(NamedTuple):
-    """Images of one kind: FP32 [N, 3, 300, 300] less ImageNet's mean; the others as in :class:`Batch`."""
+    """Images of one kind: FP32 [N, 3, 300, 300] less ImageNet's mean, their boxes and labels; which are taught."""
 
     pixels: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
-    unannotated: Tensor
     taught: Tensor
 
 
@@ -93,10 +88,10 @@ class Augmentation:
         mosaics = round(size * settings.mosaic_fraction)
         kinds = ((self._mosaic, mosaics), (self._single, size - mosaics))
         parts = [make(count) for make, count in kinds if count]
-        images, boxes, labels, unannotated, taught = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        images, boxes, labels, taught = (torch.cat([part[index] for part in parts]) for index in range(4))
         centered, labels = erase(jitter_colours(images, settings, generator), boxes, labels, settings, generator)
         normalised = centered / std_rgb(centered.device)
-        return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels, unannotated, taught)
+        return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels, taught)
 
     def _single(self, count: int) -> _Images:
         """Images of one source each: zoomed in or out, or whole."""
@@ -108,7 +103,7 @@ class Augmentation:
         placement, boxes, labels = self._place(index, Placement(region, target))
         boxes, labels = self._fixed_rows(boxes, labels)
         images = sample(_centered(self._sources.pixels[index]), placement)
-        return _Images(images, boxes, labels, self._sources.unannotated[index], self._sources.taught[index])
+        return _Images(images, boxes, labels, self._sources.taught[index])
 
     def _mosaic(self, count: int) -> _Images:
         """Images of four sources each that meet at a random point."""
@@ -122,11 +117,8 @@ class Augmentation:
         boxes, labels = self._fixed_rows(boxes.reshape(count, -1, 4), labels.reshape(count, -1))
         sources = self._sources.pixels[index]
         sources = sources.reshape(count, TILES, *sources.shape[1:]).transpose(1, 2).flatten(2, 3)
-        images = sample_mosaic(_centered(sources), placement)
-        # What one of the four does not annotate may be anywhere in the image.
-        unannotated = self._sources.unannotated[index].reshape(count, TILES, -1).any(dim=1)
         taught = self._sources.taught[index].reshape(count, TILES).all(dim=1)
-        return _Images(images, boxes, labels, unannotated, taught)
+        return _Images(sample_mosaic(_centered(sources), placement), boxes, labels, taught)
 
     def _place(self, index: Tensor, placement: Placement) -> tuple[Placement, Tensor, Tensor]:
         """Mirror some of the sources, and move all boxes: placement, boxes, labels."""

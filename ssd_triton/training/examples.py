@@ -26,7 +26,6 @@ from ssd_triton.media.decoding import open_rgb
 from ssd_triton.media.images import read_image
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
-from ssd_triton.training.graded import class_ids, graded
 from ssd_triton.training.out_of_memory import check_images_fit
 
 PADDING = 0
@@ -83,9 +82,7 @@ class Examples:
         source: The dataset.
         pixels: UINT8 [N, 3, S, S] RGB, squashed to a square as the network sees images.
         boxes_xyxy: FP32 [N, G, 4], fractions of the image, in [0, 1].
-        labels: INT64 [N, G]: class and score (see :mod:`ssd_triton.training.graded`), or :data:`PADDING` or
-            :data:`IGNORED`.
-        unannotated: Class ids whose objects may be in the images without a box.
+        labels: INT64 [N, G]: the class id, or :data:`PADDING` or :data:`IGNORED`.
         file_names: One for each image.
         content_sha256: One for each image file.
         annotations_sha256: Digest of the annotation file.
@@ -96,7 +93,6 @@ class Examples:
     pixels: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
-    unannotated: tuple[int, ...]
     file_names: tuple[str, ...]
     content_sha256: tuple[str, ...]
     annotations_sha256: str
@@ -107,7 +103,7 @@ class Examples:
 
     def counts(self, num_labels: int) -> list[int]:
         """Number of boxes by class id; 0 for the background."""
-        found = torch.bincount(class_ids(self.labels[self.labels > 0]), minlength=num_labels)
+        found = torch.bincount(self.labels[self.labels > 0], minlength=num_labels)
         return [int(count) for count in found]
 
 
@@ -170,11 +166,7 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
     examples = _pack(source, images, decoded, _by_image(found, classes))
     if not bool((examples.labels > 0).any()):
         raise TrainingError(f"{source.name}: got no box of a class to train; expected objects")
-    return replace(
-        examples,
-        unannotated=_unannotated(found, classes, len(class_map.labels)),
-        problems=replace(examples.problems, left_out=left_out, bad_images=tuple(bad)),
-    )
+    return replace(examples, problems=replace(examples.problems, left_out=left_out, bad_images=tuple(bad)))
 
 
 def report_problems(examples: Examples) -> None:
@@ -198,17 +190,8 @@ def _by_image(found: coco.Annotations, classes: Mapping[int, int]) -> dict[int, 
             continue
         left, top, width, height = one.bbox
         boxes[one.image_id].xyxy_px.append((left, top, left + width, top + height))
-        boxes[one.image_id].labels.append(IGNORED if one.iscrowd else graded(class_id, one.score))
+        boxes[one.image_id].labels.append(IGNORED if one.iscrowd else class_id)
     return boxes
-
-
-def _unannotated(found: coco.Annotations, classes: Mapping[int, int], num_labels: int) -> tuple[int, ...]:
-    """The classes that the file does not annotate, as far as it says so."""
-    if found.annotated_category_ids is None:
-        return ()
-    # A category without boxes and of an unknown name has no class.
-    annotated = {classes.get(category, LEFT_OUT) for category in found.annotated_category_ids}
-    return tuple(sorted(set(range(1, num_labels)) - annotated))
 
 
 def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> list[_Decoded | str]:
@@ -264,7 +247,6 @@ def _pack(
         torch.from_numpy(pixels),
         torch.from_numpy(packed),
         torch.from_numpy(labels),
-        (),
         tuple(image.file_name for image in images),
         tuple(sha256),
         sha256_of(source.annotations),

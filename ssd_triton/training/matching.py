@@ -30,15 +30,13 @@ class Targets(NamedTuple):
     """The network's ideal predictions.
 
     Attributes:
-        labels: INT64 [N, D]: the label of the matched object, 0 for background,
+        labels: INT64 [N, D]: the class id of the matched object, 0 for background,
             :data:`ssd_triton.training.examples.IGNORED` for neither.
         offsets: FP32 [N, D, 4], of the matched objects; meaningless unless the label is above 0.
-        unannotated: BOOL [N, num_labels]: classes that the background of an image may hide; None where there are none.
     """
 
     labels: Tensor
     offsets: Tensor
-    unannotated: Tensor | None = None
 
 
 class BoxCount:
@@ -88,7 +86,7 @@ def match(
 
     Args:
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
-        labels: INT64 [N, G]: of objects, padding, or ignored boxes.
+        labels: INT64 [N, G]: class ids, padding, or ignored boxes.
         defaults_cxcywh: FP32 [D, 4].
         fallback: Number of default boxes, 1 or more, that an object gets even below :data:`MIN_IOU`: those with the
             highest IoU, from :data:`MIN_FALLBACK_IOU` on.

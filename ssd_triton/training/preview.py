@@ -14,7 +14,6 @@ from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.training.augmentation import Augmentation, Sources
 from ssd_triton.training.device_constants import mean_rgb, std_rgb
 from ssd_triton.training.examples import IGNORED, PADDING
-from ssd_triton.training.graded import class_ids
 
 _COLUMNS, _ROWS = 4, 3
 _OBJECT_RGB, _IGNORED_RGB = (60, 220, 60), (230, 60, 60)
@@ -27,7 +26,7 @@ def write_preview(path: Path, sources: Sources, settings: TrainingConfig, labels
     batch = Augmentation(sources, settings.augmentation, generator).batch(_COLUMNS * _ROWS)
     pixels = ((batch.images * std_rgb(device) + mean_rgb(device)) * 255).round().clamp(0, 255).byte()
     sheet = Image.new("RGB", (_COLUMNS * IMAGE_SIZE_PX, _ROWS * IMAGE_SIZE_PX))
-    rows = zip(pixels.permute(0, 2, 3, 1).cpu(), batch.boxes_xyxy.cpu(), class_ids(batch.labels).cpu(), strict=True)
+    rows = zip(pixels.permute(0, 2, 3, 1).cpu(), batch.boxes_xyxy.cpu(), batch.labels.cpu(), strict=True)
     for index, (image, boxes, classes) in enumerate(rows):
         tile = Image.fromarray(image.contiguous().numpy())
         draw = ImageDraw.Draw(tile)

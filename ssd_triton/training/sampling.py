@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import Examples
-from ssd_triton.training.graded import class_ids
 
 
 def draw_weights(training: Sequence[Examples], num_labels: int, often: Mapping[int, float], rare: float) -> Tensor:
@@ -51,6 +50,6 @@ def draw_weights(training: Sequence[Examples], num_labels: int, often: Mapping[i
 def _present(examples: Examples, num_labels: int) -> Tensor:
     """BOOL [N, num_labels]: the classes in each image."""
     present = torch.zeros(len(examples), num_labels, dtype=torch.bool)
-    present.scatter_(1, class_ids(examples.labels).clamp(min=0), value=True)
+    present.scatter_(1, examples.labels.clamp(min=0), value=True)
     present[:, 0] = False
     return present

@@ -48,7 +48,7 @@ class Teacher:
         with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
             loc, conf = self._network(batch.images.to(self._dtype))
         labels = targets.labels.masked_fill(batch.taught[:, None], IGNORED)
-        annotated = multibox_loss(*predicted, targets._replace(labels=labels), settings)
+        annotated = multibox_loss(*predicted, Targets(labels, targets.offsets), settings)
         taught = taught_loss(*predicted, loc.float(), conf.float(), batch.taught)
         weight = settings.teacher_weight
         return Loss(annotated.boxes + weight * taught.boxes, annotated.classes + weight * taught.classes)

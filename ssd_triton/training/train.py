@@ -152,12 +152,9 @@ def _join(
     except torch.cuda.OutOfMemoryError:
         raise images_too_large(pixels.nbytes, device) from None
     taught = torch.cat([torch.full((len(examples),), examples.source.taught) for examples in training])
-    unannotated = torch.zeros(len(pixels), len(labels), dtype=torch.bool)
-    if settings.loss.spare_unannotated:
-        for examples, of_set in zip(training, torch.split(unannotated, [len(one) for one in training]), strict=True):
-            of_set.index_fill_(1, torch.tensor(examples.unannotated, dtype=torch.long), 1)
-    rest = (torch.cat(boxes), torch.cat(classes), unannotated, weights, taught)
-    return Sources(on_device, *(one.to(device) for one in rest))
+    return Sources(
+        on_device, torch.cat(boxes).to(device), torch.cat(classes).to(device), weights.to(device), taught.to(device)
+    )
 
 
 def _fingerprint(

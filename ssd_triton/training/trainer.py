@@ -88,7 +88,6 @@ class Trainer:
         frozen_dtype = torch.bfloat16 if is_cuda else torch.float32
         # Made before a snapshot is restored: the teacher has the initial weights.
         self._teacher = Teacher(network, frozen_dtype) if bool(sources.taught.any()) else None
-        self._spares = bool(sources.unannotated.any())
         self._trained = freeze_stages(network, settings.frozen_stages, frozen_dtype, settings.dropout).to(
             device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
@@ -172,8 +171,6 @@ class Trainer:
         # After the network: the device is busy while the host waits for the count.
         fallback = self._settings.loss.fallback_default_boxes
         targets = match(batch.boxes_xyxy, batch.labels, default_boxes(self._device), fallback=fallback, count=count)
-        if self._spares:
-            targets = targets._replace(unannotated=batch.unannotated)
         if self._teacher is None:
             loss = multibox_loss(loc, conf, targets, self._settings.loss)
         else:

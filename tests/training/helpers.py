@@ -46,8 +46,6 @@ def loss_settings(**changes: Any) -> LossConfig:
             "box_weight": 1.0,
             "smooth_l1_beta": 1.0,
             "teacher_weight": 1.0,
-            "full_score": 0.5,
-            "spare_unannotated": True,
             **changes,
         }
     )
@@ -73,7 +71,6 @@ def rectangles(count: int, side_px: int) -> Sources:
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(boxes),
         torch.from_numpy(labels),
-        torch.zeros(count, len(LABELS), dtype=torch.bool),
         torch.full((count,), 1 / count, dtype=torch.float64),
         torch.zeros(count, dtype=torch.bool),
     )

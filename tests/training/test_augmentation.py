@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from ssd_triton.config import Config
 from ssd_triton.training.augmentation import Augmentation
 from ssd_triton.training.examples import IGNORED, PADDING
 from ssd_triton.training.geometry import Placement, move_boxes, sample, sample_mosaic
-from ssd_triton.training.graded import class_ids, graded, scores
 from ssd_triton.training.random_erasing import erase
 from tests.training.helpers import COLOURS_RGB, SIDE_PX, boxes_of, changed, rectangles
 
@@ -46,23 +43,6 @@ def test_boxes_move_with_their_image(
     )
     assert labels.tolist() == [[label]]
     assert moved[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_scores_stay_with_their_boxes_and_a_mosaic_unites_unannotated_classes(config: Config) -> None:
-    sources = rectangles(2, SIDE_PX)
-    labels = torch.tensor([[graded(1, 0.5), graded(2, 0.75)]] * 2)
-    unannotated = torch.tensor([[False, True, False], [False, False, True]])
-    settings = changed(config, mosaic_fraction=0.5, zoom_in_fraction=0.5, flip_fraction=0.5)
-    augmentation = Augmentation(
-        replace(sources, labels=labels, unannotated=unannotated), settings, torch.Generator().manual_seed(4)
-    )
-    batch = augmentation.batch(32)
-    objects = batch.labels > 0
-    expected = torch.tensor([0.0, 0.5, 0.75])[class_ids(batch.labels)[objects]]
-    assert torch.allclose(scores(batch.labels)[objects], expected)
-    assert batch.unannotated[:16].sum(dim=1).tolist().count(2) > 10, "7 of 8 mosaics are made of both"
-    assert batch.unannotated[16:].sum(dim=1).tolist() == [1] * 16
-    assert not batch.unannotated[:, 0].any()
 
 
 def whole(count: int) -> Placement:

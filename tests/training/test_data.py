@@ -14,7 +14,6 @@ from ssd_triton.evaluation.annotations import Category
 from ssd_triton.training.class_map import ClassMap, choose_labels
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import IGNORED, PADDING, Source, load_examples
-from ssd_triton.training.graded import class_ids, scores
 from ssd_triton.training.sampling import draw_weights
 from ssd_triton.training.validation import load_validation
 from tests.training.helpers import LABELS, write_set
@@ -120,21 +119,6 @@ def test_rare_classes_and_weighted_sets_are_drawn_more(tmp_path: Path) -> None:
     ]
     weighted = [replace(one, source=source) for one, source in zip((first, second), heavy, strict=True)]
     assert draw_weights(weighted, 3, {}, rare=0.0)[4].item() == pytest.approx(0.75)
-
-
-def test_scores_and_unannotated_classes_are_read(tmp_path: Path) -> None:
-    annotations = [
-        {"image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40], "score": 0.45},
-        {"image_id": 1, "category_id": 1, "bbox": [100, 20, 30, 40]},
-        {"image_id": 1, "category_id": 2, "bbox": [200, 20, 30, 40], "score": 0.3, "iscrowd": 1},
-    ]
-    source = write_set(tmp_path, "a", 1, annotations=annotations, annotated_category_ids=[1])
-    examples = load_examples(source, BY_NAME, 300, skip_bad=False)
-    assert class_ids(examples.labels).tolist() == [[1, 1, IGNORED]]
-    assert scores(examples.labels)[0, :2].tolist() == pytest.approx([0.45, 1])
-    assert examples.counts(len(LABELS)) == [0, 2, 0]
-    assert examples.unannotated == (2,)
-    assert load_examples(write_set(tmp_path, "b", 1), BY_NAME, 300, skip_bad=False).unannotated == ()
 
 
 @pytest.mark.parametrize(

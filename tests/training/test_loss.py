@@ -7,10 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from ssd_triton.training.examples import IGNORED, PADDING
-from ssd_triton.training.graded import class_ids, graded, scores
+from ssd_triton.training.examples import IGNORED
 from ssd_triton.training.loss import hard_negatives, multibox_loss
 from ssd_triton.training.matching import Targets
 from ssd_triton.training.optimization import make_schedule
@@ -45,63 +43,6 @@ def test_small_errors_of_boxes_count_more_where_the_recipe_says_so() -> None:
     assert sharp.boxes.item() == pytest.approx(1.9625)
     assert heavy.boxes.item() == pytest.approx(3.925)
     assert heavy.classes.item() == usual.classes.item()
-
-
-def test_an_unsure_box_counts_by_its_score() -> None:
-    """A box of score 0.2 where 0.5 counts fully: 0.4 of both parts; background counts as ever."""
-    loc, conf = torch.zeros(1, 4, 3), torch.zeros(1, 2, 3)
-    offsets = torch.zeros(1, 3, 4)
-    offsets[0, :2, 0] = 2.0  # smooth L1: 1.5 each
-    targets = Targets(torch.tensor([[graded(1, 0.2), graded(1, 0.7), 0]]), offsets)
-    soft = multibox_loss(loc, conf, targets, loss_settings(negatives_per_positive=1))
-    assert soft.boxes.item() == pytest.approx(1.5 * 1.4 / 2)
-    assert soft.classes.item() == pytest.approx(np.log(2) * (0.4 + 1 + 1) / 2)
-    hard = multibox_loss(loc, conf, targets, loss_settings(negatives_per_positive=1, full_score=0.0))
-    assert hard.boxes.item() == pytest.approx(1.5)
-    assert hard.classes.item() == pytest.approx(np.log(2) * 3 / 2)
-
-
-def test_background_may_be_a_class_that_is_not_annotated() -> None:
-    """Three labels, of which 2 is not annotated: background costs -log(p0 + p2)."""
-    conf = torch.zeros(1, 3, 3)
-    conf[0, 2, 1] = np.log(8)  # p = 0.1, 0.1, 0.8: the unannotated class
-    conf[0, 1, 2] = np.log(2)  # p = 0.25, 0.5, 0.25: the annotated one
-    unannotated = torch.tensor([[False, False, True]])
-    targets = Targets(torch.tensor([[2, 0, 0]]), torch.zeros(1, 3, 4))
-    settings = loss_settings(negatives_per_positive=1)
-    usual = multibox_loss(torch.zeros(1, 4, 3), conf, targets, settings)
-    assert usual.classes.item() == pytest.approx(np.log(3) + np.log(10)), "the unannotated object is the hard negative"
-    conf.requires_grad_()
-    spared = multibox_loss(torch.zeros(1, 4, 3), conf, targets._replace(unannotated=unannotated), settings)
-    assert spared.classes.item() == pytest.approx(np.log(3) - np.log(0.5)), "now the annotated one is"
-    spared.total.backward()
-    assert conf.grad is not None
-    assert conf.grad[0, :, 1].tolist() == [0, 0, 0]
-    assert conf.grad[0, :, 2].tolist() == pytest.approx([-0.25, 0.5, -0.25])
-
-
-def test_annotations_of_all_classes_without_scores_cost_what_they_did() -> None:
-    """Bitwise, against the loss as it is without scores and unannotated classes."""
-    generator = torch.Generator().manual_seed(2)
-    conf = torch.randn(4, 5, 60, generator=generator) * 3
-    loc, offsets = torch.randn(4, 4, 60, generator=generator), torch.randn(4, 60, 4, generator=generator)
-    labels = torch.randint(-3, 5, (4, 60), generator=generator).clamp(min=IGNORED)
-    settings = loss_settings(label_smoothing=0.02, full_score=0.7)
-    found = multibox_loss(loc, conf, Targets(labels, offsets, torch.zeros(4, 5, dtype=torch.bool)), settings)
-    positive = labels > 0
-    entropy = F.cross_entropy(conf, labels.clamp(min=0), reduction="none", label_smoothing=0.02)
-    counted = positive | hard_negatives(entropy, labels, settings)
-    difference = F.smooth_l1_loss(loc, offsets.transpose(1, 2), reduction="none").sum(dim=1)
-    assert torch.equal(found.classes, torch.where(counted, entropy, 0.0).sum() / positive.sum())
-    assert torch.equal(found.boxes, torch.where(positive, difference, 0.0).sum() / positive.sum())
-
-
-def test_graded_labels_hold_class_and_score() -> None:
-    given = [(1, 0.0), (80, 0.457), (601, 1.0), (7, None)]
-    labels = torch.tensor([PADDING, IGNORED, *(graded(*one) for one in given)])
-    assert class_ids(labels).tolist() == [PADDING, IGNORED, 1, 80, 601, 7]
-    assert scores(labels).tolist() == pytest.approx([1, 1, 0.0, 0.457, 1, 1])
-    assert labels[-1] == 7, "without a score, a label is its class id"
 
 
 def test_loss_without_objects_is_finite_and_has_gradients() -> None:

@@ -78,7 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--batch", type=Typed(Annotated[int, Field(ge=2)]), help="images in a step, instead of the recipes'"
     )
     parser.add_argument(
-        "--shares", type=SHARE, nargs="+", default=[0.5, 0.75, 0.9], help="shares of the fine-tuned network to try"
+        "--shares",
+        type=SHARE,
+        nargs="+",
+        default=[0.5, 0.75, 0.9],
+        help="shares of the fine-tuned network to try, above 0 and below 1; both networks alone are candidates too",
     )
     add_shift_option(parser)
     parser.add_argument(

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         type=SHARE,
         nargs="+",
         default=[0.2, 0.4, 0.6, 0.8],
-        help="shares of B, above 0 and below 1; A and B themselves are evaluated too",
+        help="shares of B, above 0 and below 1; A and B alone are candidates too",
     )
     add_set_option(
         parser,
