@@ -15,7 +15,6 @@ from ssd_triton.evaluation.errors import EvaluationError
 
 _Side = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Place = Annotated[float, Field(allow_inf_nan=False)]
-_Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -47,7 +46,7 @@ class Annotation(_Record):
     area: _Side | None = None
     """Of the object's mask where there is one, pixels; None stands for the box's own area."""
     iscrowd: bool = False
-    score: _Score | None = None
+    score: float | None = None
     """Of the detector that found it; None where people annotated it."""
 
     @property
