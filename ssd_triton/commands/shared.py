@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssd_triton.commands.options import FRACTION, NUMBER, POSITIVE_NUMBER, Typed, add_option, given
 from ssd_triton.common.errors import UserError
+from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ _COCO_IMAGES, _COCO_ANNOTATIONS = Path("val2017"), Path("annotations/instances_v
 DataSet = tuple[Path, Path, float | None]
 """Images, annotations and weight of a :class:`ssd_triton.training.examples.Source`."""
 _SET = ("IMAGES", "ANNOTATIONS")
+_ANNOTATIONS = "annotations.json"
+_LARGEST_SHIFT = 10.0
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
@@ -147,23 +151,42 @@ def criteria_of(args: argparse.Namespace, config: Config) -> Criteria:
     )
 
 
-def add_set_option(parser: argparse.ArgumentParser, option: str, description: str) -> None:
-    """Add an option that names a data set to train or validate on, and may be given several times."""
-    parser.add_argument(option, nargs="+", action="append", default=[], metavar=_SET, help=description)
+def add_set_option(parser: argparse.ArgumentParser, option: str, description: str, *, required: bool = False) -> None:
+    """Add an option that names data sets to train or validate on, and may be given several times."""
+    parser.add_argument(
+        option, nargs="+", action="append", default=[], metavar=_SET, required=required, help=description
+    )
 
 
 def sets_of(option: str, values: Sequence[Sequence[str]]) -> list[DataSet]:
     """What was given with an option of :func:`add_set_option`.
 
     Raises:
-        UserError: It is not a folder, a file and perhaps a weight above 0.
+        UserError: It is neither a folder, a file and perhaps a weight above 0, nor a folder that holds both.
     """
-    return [_set_of(option, one) for one in values]
+    found: list[DataSet] = []
+    for one in values:
+        found += _sets_in(option, Path(one[0])) if len(one) == 1 else [_set_of(option, one)]
+    return found
+
+
+def _sets_in(option: str, folder: Path) -> list[DataSet]:
+    """The set that is in a folder as ``images/`` and ``annotations.json``, or those in its folders."""
+    own = folder / _ANNOTATIONS
+    files = [own] if own.is_file() else sorted(folder.glob(f"*/{_ANNOTATIONS}"))
+    if not files:
+        raise UserError(
+            f"{option}: got the folder {relative_to_cwd(folder)}, expected images/ and {_ANNOTATIONS} in it or in its "
+            "folders; or give IMAGES ANNOTATIONS"
+        )
+    return [(file.parent / "images", file, None) for file in files]
 
 
 def _set_of(option: str, values: Sequence[str]) -> DataSet:
-    if len(values) not in (2, 3):
-        raise UserError(f"{option}: got {len(values)} values, expected IMAGES ANNOTATIONS and perhaps a WEIGHT")
+    if len(values) > 3:
+        raise UserError(
+            f"{option}: got {len(values)} values, expected IMAGES ANNOTATIONS and perhaps a WEIGHT, or one FOLDER"
+        )
     try:
         weight = Typed(float)(values[2]) if len(values) == 3 else None
     except argparse.ArgumentTypeError:
@@ -171,3 +194,39 @@ def _set_of(option: str, values: Sequence[str]) -> DataSet:
     if weight is not None and weight <= 0:
         raise UserError(f"{option}: got the weight '{values[2]}', expected a number above 0")
     return Path(values[0]), Path(values[1]), weight
+
+
+def add_shift_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--shift``, for :func:`shifts_of`."""
+    parser.add_argument(
+        "--shift",
+        type=_shift,
+        nargs="+",
+        default=[],
+        metavar="CLASS=LOGIT",
+        help="shift of a class's logits in all averages, which moves where a score of 0.5 lies; 'car=-0.3' asks for "
+        "more before it calls something a car",
+    )
+
+
+def shifts_of(args: argparse.Namespace, labels: Sequence[str]) -> dict[int, float]:
+    """Logits by class id.
+
+    Raises:
+        UserError: A class is unknown.
+    """
+    unknown = [name for name, _ in args.shift if name not in labels]
+    if unknown:
+        raise UserError(f"--shift: got the class '{unknown[0]}', expected names of --labels-path")
+    return {labels.index(name): logit for name, logit in args.shift}
+
+
+def _shift(text: str) -> tuple[str, float]:
+    name, _, logit = text.rpartition("=")
+    try:
+        value = float(logit)
+    except ValueError:
+        value = math.nan
+    if not name or not -_LARGEST_SHIFT <= value <= _LARGEST_SHIFT:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected CLASS=LOGIT with a logit of -10 to 10")
+    return name, value

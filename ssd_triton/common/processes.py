@@ -62,6 +62,13 @@ def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.S
         process.wait()
 
 
+def end_children() -> None:
+    """End all descendants of this process, for work that must not be finished."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+
+
 def tree_cpu_s(pid: int) -> float:
     """Give the time of cores that a process and its descendants have taken, without those that have ended."""
     parent = psutil.Process(pid)

@@ -46,6 +46,8 @@ class Annotation(_Record):
     area: _Side | None = None
     """Of the object's mask where there is one, pixels; None stands for the box's own area."""
     iscrowd: bool = False
+    score: float | None = None
+    """Of the detector that found it; None where people annotated it."""
 
     @property
     def area_px(self) -> float:
@@ -59,6 +61,8 @@ class Annotations(_Record):
     images: tuple[Image, ...]
     annotations: tuple[Annotation, ...]
     categories: tuple[Category, ...]
+    annotated_category_ids: tuple[int, ...] | None = None
+    """Categories whose objects are all annotated; None stands for everything that there is to know."""
 
 
 Content = TypeVar("Content", bound=Annotations)
@@ -126,6 +130,7 @@ def _check_consistent(found: Annotations, name: str) -> None:
     annotations = found.annotations
     _refuse(name, "has boxes in unknown images", {one.image_id for one in annotations} - images)
     _refuse(name, "has boxes of unknown categories", {one.category_id for one in annotations} - categories)
+    _refuse(name, "has unknown annotated_category_ids", set(found.annotated_category_ids or ()) - categories)
     outside = [image.file_name for image in found.images if _leads_outside(image.file_name)]
     _refuse(
         name,

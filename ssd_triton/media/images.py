@@ -160,19 +160,19 @@ def read_image(path: Path) -> bytes:
     Raises:
         ImageError: It cannot be read or is too large.
     """
-    name = relative_to_cwd(path)
     try:
         # Opened without waiting: a pipe would block for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{name}: got something other than a file, expected an image; give another")
+                kind = "got something other than a file, expected an image; give another"
+                raise ImageError(f"{relative_to_cwd(path)}: {kind}")
             if status.st_size > MAX_FILE_BYTES:
-                size = f"got {status.st_size} bytes, expected an image of at most {MAX_FILE_BYTES}"
-                raise ImageError(f"{name}: {size}; make it smaller")
-            return file.read(MAX_FILE_BYTES)
+                size = f"got {status.st_size} bytes, expected an image of at most {MAX_FILE_BYTES}; make it smaller"
+                raise ImageError(f"{relative_to_cwd(path)}: {size}")
+            return file.read(status.st_size)
     except OSError as error:
-        raise ImageError(_unreadable(name, error)) from error
+        raise ImageError(_unreadable(relative_to_cwd(path), error)) from error
 
 
 def read_served(path: Path) -> bytes:

@@ -7,6 +7,7 @@ colours, and the camera's height and pitch.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +36,7 @@ _MAX_LOOK = 100_000
 _VEHICLES = ("hatchback", "saloon", "estate", "suv", "minivan", "van", "truck", "bus")
 _VEHICLE_SHARES = (0.22, 0.22, 0.12, 0.2, 0.08, 0.05, 0.07, 0.04)
 _LEAST_GAP_M = 1.5
+_NICENESS = 10
 _JPEG_QUALITY = (75, 96)
 
 
@@ -113,13 +115,15 @@ def _drawn(
         for start in starts:
             yield from draw(start)
         return
-    with process_pool(min(processes, len(starts)), _use_one_thread) as pool:
+    with process_pool(min(processes, len(starts)), _give_way) as pool:
         for drawn in pool.map(draw, starts):
             yield from drawn
 
 
-def _use_one_thread() -> None:
+def _give_way() -> None:
+    """Draw on one thread, and when others leave a core free: a training waits for its own threads all the time."""
     cv2.setNumThreads(1)
+    os.nice(_NICENESS)
 
 
 def _draw_world(folder: Path, count: int, seed: int, sizes_px: Sequence[tuple[int, int]], start: int) -> list[_Drawn]:

@@ -1,8 +1,9 @@
-"""All steps from photographs and a checkpoint to weights that detect in photographs and in rendered traffic.
+"""All steps from photographs to weights that detect in photographs and in rendered traffic.
 
-Renders training and validation images, fine-tunes the checkpoint on photographs and rendered traffic, and averages the
-result with the checkpoint. Given an ImageNet backbone, also trains a whole network from it, for comparison. Puts the
-best weights into one folder with their card, figures and pictures. Steps that an earlier run has finished are skipped.
+Trains on photographs while rendered traffic is drawn, fine-tunes the result on rendered traffic with itself as the
+teacher on photographs, and averages both. A second training on photographs from other weights can be compared: the
+better one goes on. The best average goes into one folder with its card, figures and pictures. Steps that an earlier run
+has finished are skipped.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,50 +22,34 @@ from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.report import Block, Heading, ReportFolder, Table, markdown
 from ssd_triton.config import Config, TrainingConfig
 from ssd_triton.detector.weights.file import WeightsFile
+from ssd_triton.evaluation.annotations import read_annotations
 from ssd_triton.evaluation.drive import HEADER, count_classes, detect_drive, write_sheet
 from ssd_triton.media.decoding import decode_rgb
 from ssd_triton.media.images import read_image
 from ssd_triton.simulation.dataset import write_dataset
 from ssd_triton.simulation.judging.visibility import Criteria, JudgedFrame
 from ssd_triton.simulation.judging.visibility_report import describe, write_report
-from ssd_triton.training.candidates import Candidate, choose
+from ssd_triton.training.background import Work, trainings
+from ssd_triton.training.candidates import Candidate
 from ssd_triton.training.class_map import ClassMap
 from ssd_triton.training.examples import Source
 from ssd_triton.training.initial_network import InitialWeights
 from ssd_triton.training.interpolate import Mixture, interpolate
 from ssd_triton.training.interpolation_report import candidates_table
 from ssd_triton.training.model_card import CARD
-from ssd_triton.training.train import WEIGHTS, TrainingRequest, train
-from ssd_triton.training.trainer import SNAPSHOT
+from ssd_triton.training.train import WEIGHTS, TrainingRequest
 
-_TRAINING_SEED, _VALIDATION_SEED = 1, 902
+_TRAINING_SEED = 1
 _TRAINING_SIZES_PX = ((512, 288), (992, 300), (512, 288), (512, 384))
 """Half 16:9, as in most dash cams, the others KITTI's 3.3:1 and 4:3. Each shape is squeezed differently into the
 network's square, and the lower edge of a box, from which ranges come, is only learnt for shapes in the training."""
+_VALIDATION_WEIGHTS = {902: 0.3, 903: 0.0}
+"""Weight of AP on rendered traffic in the choice, by the seed of the set; AP on photographs has weight 1. The second
+set has no part in the choice, and so shows what the choice is worth."""
 _VALIDATION_SIZES_PX = ((640, 360),)
-_RENDERED_WEIGHT = 0.3
-"""Weight of AP on rendered traffic in the choice; AP on photographs has weight 1."""
+_PHOTOGRAPHS, _OTHER, _FINE_TUNED = "photographs", "photographs_other", "fine_tuned"
 _WORST = 8
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One training.
-
-    Attributes:
-        name: Name of its folder.
-        settings: Its recipe.
-        initial: Weights to start with.
-        real_share: Fraction of the drawn images that are photographs, in (0, 1).
-        taught: Train on the checkpoint's detections in photographs, instead of on their annotations.
-    """
-
-    name: str
-    settings: TrainingConfig
-    initial: InitialWeights
-    real_share: float
-    taught: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,31 +57,39 @@ class WeightsPlan:
     """Data and settings of all steps.
 
     Attributes:
-        photographs: Photographs to train on.
+        photographs: Photographs to train on, with their weights.
         validation: Photographs that choose the weights.
-        checkpoint: Weights to fine-tune.
-        fine_tuning: The training from the checkpoint.
-        whole: A training from an ImageNet backbone, or None.
+        initial: Weights that the training on photographs starts with.
+        other: Weights that a second one starts with, for comparison; or None.
+        long: Recipe of the training on photographs.
+        fine: Recipe of fine-tuning.
+        real_share: Fraction of the images drawn in fine-tuning that are photographs, in (0, 1).
+        taught: Fine-tune on what the network sees in photographs, not on their annotations.
         drive: A folder of images without annotations, for a look at the detections; or None.
-        rendered: Number of images to render for training and for validation.
+        rendered: Number of images to render for training and for each validation set.
         processes: Number of processes that render.
         criteria: Criteria for rendered images.
         shares: Shares of the fine-tuned network in the averages.
-        max_loss: AP on photographs that may be lost against the checkpoint.
+        max_loss: AP on photographs that fine-tuning may cost.
+        shifts: Logits to add in every average, by class id.
         notes: Lines for the model cards.
     """
 
-    photographs: Source
+    photographs: Sequence[Source]
     validation: Source
-    checkpoint: Path
-    fine_tuning: Branch
-    whole: Branch | None
+    initial: InitialWeights
+    other: InitialWeights | None
+    long: TrainingConfig
+    fine: TrainingConfig
+    real_share: float
+    taught: bool
     drive: Path | None
     rendered: tuple[int, int]
     processes: int
     criteria: Criteria
     shares: Sequence[float]
     max_loss: float
+    shifts: Mapping[int, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -104,7 +97,12 @@ class WeightsMaker:
     """Makes weights by a plan, in one folder."""
 
     def __init__(
-        self, plan: WeightsPlan, config: Config, labels: Sequence[str], output: Path, device: torch.device
+        self,
+        plan: WeightsPlan,
+        config: Config,
+        labels: Sequence[str],
+        output: Path,
+        devices: tuple[torch.device, torch.device],
     ) -> None:
         """Do nothing yet.
 
@@ -113,12 +111,11 @@ class WeightsMaker:
             config: Its backbone and ``coco.name_map`` are used.
             labels: Class names by id, the background first.
             output: Folder for everything.
-            device: Device to train and evaluate on.
+            devices: Device of everything, and of the training that is compared; two devices train at once.
         """
-        self._plan, self._config, self._labels, self._output, self._device = plan, config, labels, output, device
+        self._plan, self._config, self._labels, self._output, self._devices = plan, config, labels, output, devices
         self._classes = ClassMap(labels, labels, config.coco.name_map)
         self._chosen = output / "chosen"
-        self._branches = [branch for branch in (plan.fine_tuning, plan.whole) if branch is not None]
 
     def make(self) -> str:
         """Do what is not done yet; the folder ``chosen`` gets the best weights, their card, figures and pictures.
@@ -130,17 +127,23 @@ class WeightsMaker:
             UserError: Data, weights, settings or memory do not allow it; the message says what to do.
         """
         plan = self._plan
-        training = self._rendered("train", plan.rendered[0], _TRAINING_SEED, _TRAINING_SIZES_PX)
-        rendered = self._rendered("val", plan.rendered[1], _VALIDATION_SEED, _VALIDATION_SIZES_PX)
-        validation = [replace(plan.validation, weight=1.0), replace(rendered, weight=_RENDERED_WEIGHT)]
-        for branch in self._branches:
-            self._train(branch, (plan.photographs, training), validation)
-        outcome = interpolate(self._mixture(validation), self._output / "interpolated", self._device)
-        best = choose(outcome.candidates, plan.max_loss)
-        self._collect(best)
-        self._report_rendered(best, rendered)
+        photographs = replace(plan.validation, weight=1.0)
+        with trainings(self._unfinished_long(photographs)):
+            rendered = [
+                replace(self._rendered(f"val_{seed}", plan.rendered[1], seed, _VALIDATION_SIZES_PX), weight=weight)
+                for seed, weight in _VALIDATION_WEIGHTS.items()
+            ]
+            training = self._rendered("train", plan.rendered[0], _TRAINING_SEED, _TRAINING_SIZES_PX)
+        long, *others = sorted(self._long_folders(), key=_best_ap, reverse=True)
+        _log.info("fine-tuning goes on from %s", relative_to_cwd(long))
+        with trainings(self._unfinished_fine(long, training, [photographs, rendered[0]])):
+            pass
+        validation = [photographs, *rendered]
+        outcome = interpolate(self._mixture(long, others, validation), self._output / "interpolated", self._devices[0])
+        self._collect(long)
+        self._report_rendered(outcome.chosen, rendered[0])
         drive = [] if plan.drive is None else self._drive(plan.drive)
-        text = markdown(Heading(f"Chosen: {best.name}", 1), candidates_table(outcome), *drive)
+        text = markdown(Heading(f"Chosen: {outcome.chosen.name}", 1), candidates_table(outcome), *drive)
         ReportFolder(self._chosen).text("figures.md", text)
         return text
 
@@ -152,54 +155,58 @@ class WeightsMaker:
             write_dataset(folder, count, seed, sizes_px, self._labels, processes=self._plan.processes)
         return Source(folder / "images", folder / "annotations.json")
 
-    def _train(self, branch: Branch, training: tuple[Source, Source], validation: Sequence[Source]) -> None:
-        """Train or resume, unless the training is finished."""
-        folder = self._output / branch.name
-        if _last_step(folder) >= branch.settings.steps:
-            _log.info("%s is finished already", relative_to_cwd(folder))
-            return
-        _log.info("training: %s", branch.name)
-        photographs, rendered = training
+    def _long_folders(self) -> list[Path]:
+        names = [_PHOTOGRAPHS] if self._plan.other is None else [_PHOTOGRAPHS, _OTHER]
+        return [self._output / name for name in names]
+
+    def _unfinished_long(self, validation: Source) -> list[Work]:
+        """The trainings on photographs."""
+        plan, work = self._plan, []
+        starts = [plan.initial] if plan.other is None else [plan.initial, plan.other]
+        for folder, initial, device in zip(self._long_folders(), starts, self._devices, strict=False):
+            request = TrainingRequest(plan.photographs, [validation], self._classes, initial, notes=plan.notes)
+            work += _unfinished(folder, request, plan.long, device)
+        return work
+
+    def _unfinished_fine(self, long: Path, rendered: Source, validation: Sequence[Source]) -> list[Work]:
+        """The fine-tuning of a network on rendered traffic, with photographs that keep it what it is."""
+        plan = self._plan
+        # A set without a weight has the weight of its images.
+        real = sum(_images(one) if one.weight is None else one.weight for one in plan.photographs)
         request = TrainingRequest(
             training=[
-                replace(photographs, weight=branch.real_share, taught=branch.taught),
-                replace(rendered, weight=1 - branch.real_share),
+                *(replace(one, taught=plan.taught) for one in plan.photographs),
+                replace(rendered, weight=real * (1 / plan.real_share - 1)),
             ],
             validation=validation,
             classes=self._classes,
-            initial=branch.initial,
-            notes=self._plan.notes,
+            initial=InitialWeights(self._config.backbone, checkpoint=long / WEIGHTS),
+            notes=plan.notes,
         )
-        settings = branch.settings.model_copy(update={"output": folder})
-        train(request, settings, self._device, resume=(folder / SNAPSHOT).exists())
+        return _unfinished(self._output / _FINE_TUNED, request, plan.fine, self._devices[0])
 
-    def _weights_of(self, branch: Branch) -> Path:
-        return self._output / branch.name / WEIGHTS
-
-    def _mixture(self, validation: Sequence[Source]) -> Mixture:
+    def _mixture(self, long: Path, others: Sequence[Path], validation: Sequence[Source]) -> Mixture:
         plan = self._plan
         return Mixture(
-            first=plan.checkpoint,
-            second=self._weights_of(plan.fine_tuning),
+            first=long / WEIGHTS,
+            second=self._output / _FINE_TUNED / WEIGHTS,
             shares=plan.shares,
-            others=[] if plan.whole is None else [self._weights_of(plan.whole)],
+            others=[one / WEIGHTS for one in others],
             validation=validation,
             classes=self._classes,
             backbone=self._config.backbone,
             criteria=plan.criteria,
             max_loss=plan.max_loss,
+            shifts=plan.shifts,
         )
 
-    def _collect(self, best: Candidate) -> None:
-        """Copy the best weights, their card, and the figures of all steps into one folder."""
-        mixed = self._output / "interpolated"
-        whole = self._plan.whole
-        origin = mixed if whole is None or best.share is not None else self._output / whole.name
-        files = {origin / name: name for name in (WEIGHTS, CARD)}
-        files |= {mixed / name: name for name in ("interpolation.md", "interpolation.json", "interpolation.png")}
-        for branch in self._branches:
+    def _collect(self, long: Path) -> None:
+        """Copy the chosen weights, their card, and the figures of all steps into one folder."""
+        names = (WEIGHTS, CARD, "interpolation.md", "interpolation.json", "interpolation.png")
+        files = {self._output / "interpolated" / name: name for name in names}
+        for folder in (long, self._output / _FINE_TUNED):
             for name in ("log.csv", "validations.csv", "curves.png", "augmented.png"):
-                files[self._output / branch.name / name] = f"{branch.name}.{name}"
+                files[folder / name] = f"{folder.name}.{name}"
         for source, name in files.items():
             with atomic_output(self._chosen / name) as temporary:
                 shutil.copyfile(source, temporary)
@@ -218,20 +225,37 @@ class WeightsMaker:
 
     def _drive(self, drive: Path) -> list[Block]:
         thresh = self._plan.criteria.score_thresh
-        paths = [self._plan.checkpoint, *map(self._weights_of, self._branches), self._chosen / WEIGHTS]
+        paths = [one / WEIGHTS for one in (*self._long_folders(), self._output / _FINE_TUNED, self._chosen)]
         rows = []
         for path in paths:
-            network = WeightsFile(path).load_network(self._config.backbone, len(self._labels)).to(self._device)
-            found = detect_drive(network, self._device, drive, thresh)
+            network = WeightsFile(path).load_network(self._config.backbone, len(self._labels)).to(self._devices[0])
+            found = detect_drive(network, self._devices[0], drive, thresh)
             rows.append(count_classes(found, self._labels).row(relative_to_cwd(path)))
         write_sheet(self._chosen / "drive.jpg", drive, found, self._labels)
         return [f"Boxes of a score above {thresh:g} in {drive.name}:", Table(HEADER, rows)]
 
 
-def _last_step(folder: Path) -> int:
-    """The step of a training's last validation; its last step ends with one."""
+def _unfinished(folder: Path, request: TrainingRequest, settings: TrainingConfig, device: torch.device) -> list[Work]:
+    """The training, unless it is finished."""
+    if max((int(row["step"]) for row in _validations(folder)), default=0) >= settings.steps:
+        _log.info("%s is finished already", relative_to_cwd(folder))
+        return []
+    return [(request, settings.model_copy(update={"output": folder}), device)]
+
+
+def _best_ap(folder: Path) -> float:
+    """Highest AP on photographs of a training that has ended."""
+    return max(float(row["ap"]) for row in _validations(folder))
+
+
+def _validations(folder: Path) -> list[dict[str, str]]:
+    """Rows of a training's validations; its last step ends with one."""
     path = folder / "validations.csv"
     if not path.exists():
-        return 0
+        return []
     with path.open(newline="", encoding="utf-8") as file:
-        return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
+        return list(csv.DictReader(file))
+
+
+def _images(source: Source) -> int:
+    return len(read_annotations(source.annotations).images)

@@ -6,15 +6,16 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ssd_triton.common.arrays import Float64Array, UInt8Array
+from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.cores import usable_cores
 from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
@@ -107,20 +108,21 @@ class Examples:
         return [int(count) for count in found]
 
 
-@dataclass
-class _Boxes:
-    """Boxes of one image, in pixels of its file."""
+class _File(NamedTuple):
+    """What an image file has besides its pixels."""
 
-    xyxy_px: list[tuple[float, float, float, float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    pixels: UInt8Array
     size_px: tuple[int, int]
     sha256: str
     annotated_upright: bool
+
+
+class _Boxes(NamedTuple):
+    """All boxes of some images: FP32 [N, G, 4] and INT64 [N, G], and how many were cut at a border or dropped."""
+
+    xyxy: Tensor
+    labels: Tensor
+    clipped: int
+    dropped: int
 
 
 def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad: bool) -> Examples:
@@ -142,11 +144,13 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
     if not source.images.is_dir():
         raise TrainingError(f"folder of images not found: {relative_to_cwd(source.images)}; give it with --data")
     check_images_fit(len(found.images), side_px, available_memory_bytes(), source.name)
-    decoded: dict[int, _Decoded] = {}
+    # Decoded into place: memory never holds the images twice.
+    pixels = np.empty((len(found.images), 3, side_px, side_px), np.uint8)
+    files: dict[int, _File] = {}
     bad: list[str] = []
-    for image, result in zip(found.images, _decode_all(source, found.images, side_px), strict=True):
-        if isinstance(result, _Decoded):
-            decoded[image.id] = result
+    for image, result in zip(found.images, _decode_all(source, found.images, pixels), strict=True):
+        if isinstance(result, _File):
+            files[image.id] = result
         else:
             bad.append(f"{image.file_name} ({result})")
     if bad and not skip_bad:
@@ -154,19 +158,29 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
             f"{source.name}: {len(bad)} of {len(found.images)} images are missing or damaged: {listing(bad)}; repair "
             "them, or leave them out with --skip-bad"
         )
-    if not decoded:
+    if not files:
         raise TrainingError(
             f"{relative_to_cwd(source.images)} holds none of the {len(found.images)} images that {source.name} names"
         )
-    images = [image for image in found.images if image.id in decoded]
-    turned = [image.file_name for image in images if decoded[image.id].annotated_upright]
+    images = [image for image in found.images if image.id in files]
+    turned = [image.file_name for image in images if files[image.id].annotated_upright]
     if turned:
         raise TrainingError(upright_refusal(source.name, turned, len(images)))
-    left_out = sum(classes[one.category_id] == LEFT_OUT for one in found.annotations)
-    examples = _pack(source, images, decoded, _by_image(found, classes))
-    if not bool((examples.labels > 0).any()):
+    _close_gaps(pixels, [row for row, image in enumerate(found.images) if image.id in files])
+    boxes = _pack(found, classes, {image.id: files[image.id].size_px for image in images})
+    if not bool((boxes.labels > 0).any()):
         raise TrainingError(f"{source.name}: got no box of a class to train; expected objects")
-    return replace(examples, problems=replace(examples.problems, left_out=left_out, bad_images=tuple(bad)))
+    left_out = sum(classes[one.category_id] == LEFT_OUT for one in found.annotations)
+    return Examples(
+        source,
+        torch.from_numpy(pixels[: len(images)]),
+        boxes.xyxy,
+        boxes.labels,
+        tuple(image.file_name for image in images),
+        tuple(files[image.id].sha256 for image in images),
+        sha256_of(source.annotations),
+        Problems(boxes.clipped, boxes.dropped, left_out, tuple(bad)),
+    )
 
 
 def report_problems(examples: Examples) -> None:
@@ -182,80 +196,68 @@ def report_problems(examples: Examples) -> None:
             _log.warning("warning: %s: %d %s", examples.source.name, count, what)
 
 
-def _by_image(found: coco.Annotations, classes: Mapping[int, int]) -> dict[int, _Boxes]:
-    boxes: dict[int, _Boxes] = {image.id: _Boxes() for image in found.images}
-    for one in found.annotations:
-        class_id = classes[one.category_id]
-        if class_id == LEFT_OUT:
-            continue
-        left, top, width, height = one.bbox
-        boxes[one.image_id].xyxy_px.append((left, top, left + width, top + height))
-        boxes[one.image_id].labels.append(IGNORED if one.iscrowd else class_id)
-    return boxes
+def _decode_all(source: Source, images: Sequence[coco.Image], pixels: UInt8Array) -> list[_File | str]:
+    """Read every image into its row of pixels, [N, 3, S, S]; returns what it is, or why it cannot be read.
 
+    Decoding, resizing and copying leave Python's lock to the other threads; the rest for each image is kept small.
+    """
+    size_px = pixels.shape[3], pixels.shape[2]
 
-def _decode_all(source: Source, images: Sequence[coco.Image], side_px: int) -> list[_Decoded | str]:
-    """Every image, or why it cannot be read."""
-
-    def decode(image: coco.Image) -> _Decoded | str:
+    def decode(image: coco.Image, row: UInt8Array) -> _File | str:
         path = source.images / image.file_name
-        if not path.exists():
-            return "missing"
         try:
             content = read_image(path)
             opened = open_rgb(content, image.file_name)
         except ImageError as error:
-            return str(error)
-        resized = opened.resize((side_px, side_px), Image.Resampling.BILINEAR)
-        return _Decoded(
-            np.array(resized),
-            opened.size,
-            hashlib.sha256(content).hexdigest(),
-            is_annotated_upright(image, opened.size, content),
-        )
+            return str(error) if path.exists() else "missing"
+        resized = opened.resize(size_px, Image.Resampling.BILINEAR)
+        for plane, name in zip(row, "RGB", strict=True):
+            plane[:] = np.frombuffer(resized.tobytes("raw", name), np.uint8).reshape(plane.shape)
+        upright = is_annotated_upright(image, opened.size, content)
+        return _File(opened.size, hashlib.sha256(content).hexdigest(), upright)
 
     pool = ThreadPoolExecutor(usable_cores())
     try:
-        results = pool.map(decode, images)
+        results = pool.map(decode, images, pixels)
         return list(progress(results, total=len(images), description=f"read {source.name}", unit="images"))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _pack(
-    source: Source, images: Sequence[coco.Image], decoded: dict[int, _Decoded], boxes: Mapping[int, _Boxes]
-) -> Examples:
-    """One tensor for all images; removes them from ``decoded``, so that memory holds each of them once."""
-    rows = max(1, *(len(boxes[image.id].labels) for image in images))
-    packed = np.zeros((len(images), rows, 4), np.float32)
-    labels = np.full((len(images), rows), PADDING, np.int64)
-    pixels = np.empty((len(images), 3, *decoded[images[0].id].pixels.shape[:2]), np.uint8)
-    sha256, clipped, dropped = [], 0, 0
-    for row, image in enumerate(images):
-        found, one = boxes[image.id], decoded.pop(image.id)
-        pixels[row] = one.pixels.transpose(2, 0, 1)
-        sha256.append(one.sha256)
-        cut, outside_px = _clip(found, one.size_px)
-        kept = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
-        # Less than a pixel is rounding in the annotation file, and deserves no warning.
-        clipped += int((kept & (outside_px >= 1)).sum())
-        dropped += int((~kept).sum())
-        packed[row, : kept.sum()] = cut[kept]
-        labels[row, : kept.sum()] = np.array(found.labels, np.int64)[kept]
-    return Examples(
-        source,
-        torch.from_numpy(pixels),
-        torch.from_numpy(packed),
-        torch.from_numpy(labels),
-        tuple(image.file_name for image in images),
-        tuple(sha256),
-        sha256_of(source.annotations),
-        Problems(clipped, dropped),
-    )
+def _close_gaps(pixels: UInt8Array, kept: Sequence[int]) -> None:
+    """Move the rows to keep, in ascending order, to the front."""
+    for row, place in enumerate(kept):
+        if row != place:
+            pixels[row] = pixels[place]
 
 
-def _clip(boxes: _Boxes, size_px: tuple[int, int]) -> tuple[Float64Array, Float64Array]:
-    """Cut boxes at the border of their image: [G, 4] fractions of it, and how far each reached out, [G] in pixels."""
-    xyxy = np.array(boxes.xyxy_px, np.float64).reshape(-1, 4) / (*size_px, *size_px)
+def _pack(found: coco.Annotations, classes: Mapping[int, int], sizes_px: Mapping[int, tuple[int, int]]) -> _Boxes:
+    """The boxes of images, one row for each.
+
+    Args:
+        found: The annotations, also of other images.
+        classes: Class ids by category.
+        sizes_px: Width and height of the images by id, in the order of the rows.
+    """
+    rows = {image_id: row for row, image_id in enumerate(sizes_px)}
+    trained = [one for one in found.annotations if classes[one.category_id] != LEFT_OUT and one.image_id in rows]
+    row = np.array([rows[one.image_id] for one in trained], np.int64)
+    label = np.array([IGNORED if one.iscrowd else classes[one.category_id] for one in trained], np.int64)
+    corner_size = np.array([one.bbox for one in trained], np.float64).reshape(-1, 4)
+    corners = np.concatenate([corner_size[:, :2], corner_size[:, :2] + corner_size[:, 2:]], axis=1)
+    size_px = np.array(list(sizes_px.values()), np.float64)[row]
+    xyxy = corners / np.tile(size_px, 2)
     cut = xyxy.clip(0, 1)
-    return cut, np.abs(cut - xyxy).max(axis=1, initial=0) * max(size_px)
+    outside_px = np.abs(cut - xyxy).max(axis=1, initial=0) * size_px.max(axis=1, initial=0)
+    kept = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
+    columns = max(1, int(np.bincount(row, minlength=1).max()))
+    packed = np.zeros((len(rows), columns, 4), np.float32)
+    labels = np.full((len(rows), columns), PADDING, np.int64)
+    # By image, in the file's order within each; the column counts from the image's first box.
+    order = np.flatnonzero(kept)[np.argsort(row[kept], kind="stable")]
+    row = row[order]
+    column = np.arange(len(row)) - np.searchsorted(row, row)
+    packed[row, column], labels[row, column] = cut[order], label[order]
+    # Less than a pixel is rounding in the annotation file, and deserves no warning.
+    clipped, dropped = int((kept & (outside_px >= 1)).sum()), int((~kept).sum())
+    return _Boxes(torch.from_numpy(packed), torch.from_numpy(labels), clipped, dropped)

@@ -124,7 +124,8 @@ def _draw(figure: Figure, interpolation: Interpolation, panels: Sequence[tuple[s
 
 
 def _set_name(one: ValidationSet, truth: RenderedAnnotations | None) -> str:
-    return one.source.annotations.stem if truth is None else "rendered"
+    path = one.source.annotations
+    return path.stem if truth is None else f"rendered {path.parent.name}"
 
 
 def _ap(place: int) -> Value:

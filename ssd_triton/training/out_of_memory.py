@@ -23,7 +23,8 @@ def check_images_fit(count: int, side_px: int, free_bytes: int, name: str) -> No
         name: Name of the dataset, for the message.
 
     Raises:
-        TrainingError: They need more: space for each image as it is read, and again in the tensor of all sets.
+        TrainingError: They may need more: space for each image as it is read, and without a GPU again in the tensor of
+            all sets.
     """
     needed = 2 * count * 3 * side_px**2
     if needed > free_bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ssd_triton.common.files import atomic_output, relative_to_cwd, sha256_of
 from ssd_triton.config import TrainingConfig
@@ -146,15 +147,23 @@ def _join(
     boxes = [F.pad(one.boxes_xyxy, (0, 0, 0, rows - one.labels.shape[1])) for one in training]
     classes = [F.pad(one.labels, (0, rows - one.labels.shape[1]), value=PADDING) for one in training]
     weights = draw_weights(training, len(labels), often, settings.sampling.rare_frequency)
-    pixels = torch.cat([examples.pixels for examples in training])
-    try:
-        on_device = pixels.to(device)
-    except torch.cuda.OutOfMemoryError:
-        raise images_too_large(pixels.nbytes, device) from None
+    pixels = _join_pixels([examples.pixels for examples in training], device)
     taught = torch.cat([torch.full((len(examples),), examples.source.taught) for examples in training])
     return Sources(
-        on_device, torch.cat(boxes).to(device), torch.cat(classes).to(device), weights.to(device), taught.to(device)
+        pixels, torch.cat(boxes).to(device), torch.cat(classes).to(device), weights.to(device), taught.to(device)
     )
+
+
+def _join_pixels(sets: Sequence[Tensor], device: torch.device) -> Tensor:
+    """All images, UINT8 [M, 3, S, S], on the device; a GPU's machine never holds them twice."""
+    counts = [len(one) for one in sets]
+    try:
+        joined = torch.empty((sum(counts), *sets[0].shape[1:]), dtype=torch.uint8, device=device)
+    except torch.cuda.OutOfMemoryError:
+        raise images_too_large(sum(one.nbytes for one in sets), device) from None
+    for part, one in zip(torch.split(joined, counts), sets, strict=True):
+        part.copy_(one)
+    return joined
 
 
 def _fingerprint(

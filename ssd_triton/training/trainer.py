@@ -76,6 +76,9 @@ class Trainer:
         self._fingerprint = fingerprint
         self._validator = validator
         is_cuda = device.type == "cuda"
+        if is_cuda:
+            # Graphs are recorded on the current device.
+            torch.cuda.set_device(device)
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=is_cuda)
         self._graphed: SSD300 | None = None
         for module in network.modules():
@@ -221,7 +224,9 @@ class Trainer:
         """Log the last validation and the speed of the last steps, also where no terminal shows a progress bar."""
         record = self.record
         parts = [f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - sets :]]
-        parts += [f"{row.images_per_s:,.0f} images/s" for row in record.log[-1:]]
+        for row in record.log[-1:]:
+            parts.append(f"{row.images_per_s:,.0f} images/s")
+            parts += [] if row.device_busy_percent is None else [f"{row.device_busy_percent:.0f} % busy"]
         _log.info("step %d of %d: %s", record.step, self._settings.steps, ", ".join(parts))
 
     def _save(self) -> None:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.evaluation.annotations import Category
@@ -119,3 +121,26 @@ def test_rare_classes_and_weighted_sets_are_drawn_more(tmp_path: Path) -> None:
     ]
     weighted = [replace(one, source=source) for one, source in zip((first, second), heavy, strict=True)]
     assert draw_weights(weighted, 3, {}, rare=0.0)[4].item() == pytest.approx(0.75)
+
+
+def test_boxes_of_mixed_images_keep_their_order_and_bad_images_leave_no_gap(tmp_path: Path) -> None:
+    places = [(4, 1, 10), (1, 2, 20), (4, 2, 30), (2, 1, 40), (1, 1, 50), (4, 1, 0)]
+    annotations = [
+        {"image_id": image, "category_id": category, "bbox": [0, 0, side, side], "score": side}
+        for image, category, side in places
+    ]
+    source = write_set(tmp_path, "a", annotations=annotations)
+    whole = load_examples(source, BY_NAME, 300, skip_bad=False)
+    (source.images / "a1.png").unlink()
+    examples = load_examples(source, BY_NAME, 300, skip_bad=True)
+    assert examples.labels.tolist() == [[2, 1, PADDING], [PADDING] * 3, [1, 2, PADDING]]
+    assert (examples.boxes_xyxy[..., 2] * 300).round().tolist() == [[20, 50, 0], [0] * 3, [10, 30, 0]]
+    assert torch.equal(examples.pixels, whole.pixels[[0, 2, 3]])
+    with Image.open(source.images / "a3.png") as image:
+        assert np.array_equal(examples.pixels[2].permute(1, 2, 0).numpy(), np.asarray(image))
+    assert (examples.problems.dropped, whole.problems.dropped) == (1, 1)
+
+
+def test_unknown_annotated_categories_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has unknown annotated_category_ids"):
+        load_examples(write_set(tmp_path, "a", 1, annotated_category_ids=[1, 9]), BY_NAME, 300, skip_bad=False)

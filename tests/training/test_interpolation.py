@@ -150,7 +150,7 @@ def test_recipes(config: Config, tmp_path: Path) -> None:
     assert fine.frozen_batch_norms
     assert not fine.optimizer.ema_warmup
     assert fine.optimizer.clip_norm == settings.optimizer.clip_norm
-    load_config(ROOT / "recipes/from_imagenet.yml")
+    load_config(ROOT / "recipes/photographs.yml")
     for text, words in (
         ("training: {optimizer: {had_lr: 1}}", "did you mean 'training.optimizer.head_lr'"),
         ("training: {steps: 0}", "training.steps: "),
@@ -216,13 +216,13 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("{backbone: resnet18, labels_path: labels.txt}")
     arguments = [
         *("--config", "config.yml", "--photographs", *train, "--validation", *val, "--output", "out"),
-        *("--checkpoint", "checkpoint.safetensors", "--backbone-weights", "backbone.npz", "--drive", val[0]),
-        *("--rendered", "1", "1", "--processes", "1", "--fine-tune-steps", "1", "--whole-steps", "1", "--batch", "2"),
-        *("--shares", "0.5", "--device", "cpu", "--max-loss", "1"),
+        *("--checkpoint", "checkpoint.safetensors", "--compare-backbone-weights", "backbone.npz", "--drive", val[0]),
+        *("--rendered", "1", "1", "--processes", "1", "--photographs-steps", "2", "--fine-tune-steps", "1"),
+        *("--batch", "2", "--shares", "0.5", "--shift", "car=-0.3", "--device", "cpu", "--max-loss", "1"),
     ]
     result = run_script("tools/train_default_weights.py", *arguments, timeout_s=500)
     assert result.returncode == 0, result.stderr
-    for words in ("| share 0.5", "| share 1", "out/from_imagenet/weights.safetensors |", "rendered: AP", " in "):
+    for words in ("| share 0.5", "| share 1", "weights.safetensors |", "rendered val_903: AP", " in "):
         assert words in result.stdout
     out = tmp_path / "out"
     published = safetensors.torch.load_file(out / "chosen" / WEIGHTS)
@@ -235,9 +235,10 @@ def test_default_weights_in_one_go(run_script: Run, tmp_path: Path) -> None:
         "averaged in FP32",
         "## The second network",
         "the checkpoint `checkpoint.safetensors`",
-        "No model card lies beside `checkpoint",
+        "the checkpoint `weights.safetensors`",
     ):
         assert words in card
     record = json.loads((out / "interpolated/interpolation.json").read_text())
     assert [one["share"] for one in record["candidates"]] == [0.0, 0.5, 1.0, None]
+    assert record["shifts"] == {"car": -0.3}
     assert record["candidates"][0]["relevant_recall"][0] is None

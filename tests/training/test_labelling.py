@@ -154,7 +154,10 @@ def test_annotations_are_completed_and_kept(detector: Path, photos: Path, tmp_pa
     (tmp_path / "people.json").write_text(json.dumps(people))
     words = (photos, "--detector", detector, "--complete", tmp_path / "people.json", "--output", tmp_path / "out")
     assert run(*words) == 0
-    found = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
+    content = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    found = content["annotations"]
+    assert ["score" in one for one in found] == [False, True]
+    assert content["annotated_category_ids"] == [1, 3], "people by the file, cars by the detector"
     # The car lies on the annotated person and goes; the person in the corner may have been missed.
     assert [(one["category_id"], one["bbox"], one["iscrowd"]) for one in found] == [
         (1, [30, 16, 60, 30], 0),

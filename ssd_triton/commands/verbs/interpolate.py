@@ -8,13 +8,18 @@ average that keeps A's accuracy, and interpolation.md, interpolation.json and in
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_triton.commands.options import FRACTION, SHARE, add_option
-from ssd_triton.commands.shared import add_criteria_options, add_device_option, add_set_option, criteria_of, sets_of
-from ssd_triton.common.errors import UserError
+from ssd_triton.commands.shared import (
+    add_criteria_options,
+    add_device_option,
+    add_set_option,
+    add_shift_option,
+    criteria_of,
+    sets_of,
+    shifts_of,
+)
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.config import Config
 
@@ -22,7 +27,6 @@ EXAMPLE = """ssd-triton interpolate weights/ssd300_resnet50_demo.safetensors rep
       --output-folder reports/interpolated --shares 0.2 0.4 0.6 0.8 \\
       --validation coco/val coco/instances_val.json \\
       --validation reports/rendered/val/images reports/rendered/val/annotations.json 0.3"""
-_LARGEST_SHIFT = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
@@ -35,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         type=SHARE,
         nargs="+",
         default=[0.2, 0.4, 0.6, 0.8],
-        help="shares of B, above 0 and below 1; A and B themselves are evaluated too",
+        help="shares of B, above 0 and below 1; A and B alone are candidates too",
     )
     add_set_option(
         parser,
@@ -48,15 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         "--max-loss", type=FRACTION, default=0.002, help="largest loss of AP against A on each set of photographs"
     )
     parser.add_argument("--choose", type=SHARE, help="share to keep, whatever the figures")
-    parser.add_argument(
-        "--shift",
-        type=_shift,
-        nargs="+",
-        default=[],
-        metavar="CLASS=LOGIT",
-        help="shift of a class's logits in all averages, which moves where a score of 0.5 lies; 'car=-0.3' asks for "
-        "more before it calls something a car",
-    )
+    add_shift_option(parser)
     add_option(parser, config, "--backbone", "backbone")
     add_option(parser, config, "--labels-path", "labels_path")
     add_device_option(parser)
@@ -85,27 +81,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
         criteria=criteria_of(args, config),
         max_loss=args.max_loss,
         chosen_share=args.choose,
-        shifts=_by_id(args.shift, labels),
+        shifts=shifts_of(args, labels),
     )
     outcome = interpolate(mixture, args.output_folder, choose_device(args.device))
     print(candidates_table(outcome).markdown())
     print(f"{relative_to_cwd(args.output_folder)}: {outcome.chosen.name}; model card and plot beside the weights")
     return 0
-
-
-def _shift(text: str) -> tuple[str, float]:
-    name, _, logit = text.rpartition("=")
-    try:
-        value = float(logit)
-    except ValueError:
-        value = math.nan
-    if not name or not -_LARGEST_SHIFT <= value <= _LARGEST_SHIFT:
-        raise argparse.ArgumentTypeError(f"got '{text}', expected CLASS=LOGIT with a logit of -10 to 10")
-    return name, value
-
-
-def _by_id(shifts: Sequence[tuple[str, float]], labels: Sequence[str]) -> dict[int, float]:
-    unknown = [name for name, _ in shifts if name not in labels]
-    if unknown:
-        raise UserError(f"--shift: got the class '{unknown[0]}', expected names of --labels-path")
-    return {labels.index(name): logit for name, logit in shifts}

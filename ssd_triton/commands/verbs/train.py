@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
         parser,
         "--data",
         "folder and COCO file to train on, and a WEIGHT: this set's part of all draws relative to the other sets, by "
-        "default its number of images; repeat for more sets",
+        "default its number of images; or one folder that holds images/ and annotations.json, or folders that do; "
+        "repeat for more sets",
     )
     add_set_option(
         parser,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.progress import progress
 from ssd_triton.common.report import ReportFolder
 from ssd_triton.config import LabelConfig
-from ssd_triton.evaluation.annotations import Annotation, Annotations, Category, Image, read_annotations_as
+from ssd_triton.evaluation.annotations import Annotation, Category, Image, read_annotations
 from ssd_triton.evaluation.answers import Answer, Answers, open_answers
 from ssd_triton.evaluation.orientation import is_annotated_upright, upright_refusal
 from ssd_triton.media.decoding import open_rgb
@@ -32,12 +32,6 @@ from ssd_triton.training.labelling.merging import NewBox, Truth, new_boxes
 from ssd_triton.training.labelling.outcome import Outcome, page, sheet
 
 ANNOTATIONS, RECORD, JOURNAL = "annotations.json", "label.json", "detections.jsonl"
-
-
-class PartlyAnnotated(Annotations):
-    """Annotations that may name the categories whose objects are all annotated."""
-
-    annotated_category_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,8 @@ def label(labeller: Labeller, request: LabelRequest, settings: LabelConfig) -> O
         )
     outcome.images = len(answered)
     report = ReportFolder(request.output)
-    report.json(ANNOTATIONS, _content(given, answered, added, request.classes), indent=None)
+    annotated = given.covered | (set(to_label.values()) - {LEFT_OUT})
+    report.json(ANNOTATIONS, _content(given, answered, added, request.classes.labels, annotated), indent=None)
     facts = {
         "annotations_sha256": sha256_of(request.output / ANNOTATIONS),
         "settings": settings.model_dump(mode="json"),
@@ -137,12 +132,9 @@ def _read_given(request: LabelRequest) -> _Given:
         images = [Image(id=number, file_name=path.name) for number, path in enumerate(found.paths, start=1)]
         return _Given(tuple(images), {}, frozenset(), {})
     name = relative_to_cwd(request.complete)
-    file = read_annotations_as(request.complete, PartlyAnnotated, "a COCO instances_*.json file")
+    file = read_annotations(request.complete)
     class_ids = request.classes.class_ids(file.categories, name)
     covered = file.annotated_category_ids
-    unknown = set(covered or ()) - set(class_ids)
-    if unknown:
-        raise TrainingError(f"{name}: annotated_category_ids: got {min(unknown)}, expected ids of its categories")
     truth: dict[int, list[Annotation]] = defaultdict(list)
     for one in file.annotations:
         truth[one.image_id].append(one)
@@ -235,7 +227,11 @@ def _truth(given: _Given, image: Image) -> Truth:
 
 
 def _content(
-    given: _Given, images: Sequence[Image], added: Mapping[int, Sequence[NewBox]], classes: ClassMap
+    given: _Given,
+    images: Sequence[Image],
+    added: Mapping[int, Sequence[NewBox]],
+    labels: Sequence[str],
+    annotated: Collection[int],
 ) -> dict[str, Any]:
     """The annotation file: every label is a category, by its class id."""
     annotations: list[dict[str, Any]] = []
@@ -249,7 +245,8 @@ def _content(
         for one in given.truth.get(image.id, []):
             class_id = given.class_ids[one.category_id]
             if class_id != LEFT_OUT:
-                add(image, class_id, one.bbox, iscrowd=int(one.iscrowd))
+                scored = {} if one.score is None else {"score": one.score}
+                add(image, class_id, one.bbox, iscrowd=int(one.iscrowd), **scored)
         for new in added[image.id]:
             left, top, right, bottom = new.box_xyxy
             bbox = (left, top, right - left, bottom - top)
@@ -257,5 +254,6 @@ def _content(
     return {
         "images": [image.model_dump() for image in images],
         "annotations": annotations,
-        "categories": [{"id": class_id, "name": name} for class_id, name in enumerate(classes.labels) if class_id],
+        "categories": [{"id": class_id, "name": name} for class_id, name in enumerate(labels) if class_id],
+        "annotated_category_ids": sorted(annotated),
     }
