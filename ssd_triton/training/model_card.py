@@ -90,11 +90,11 @@ def _data(subject: Subject) -> list[Block]:
         use = "training on what the checkpoint sees in them" if one.source.taught else "training"
         boxes, part = f"{sum(one.counts(len(subject.labels))):,}", f"{share / sum(shares):.0%}"
         digest = f"`{one.annotations_sha256[:16]}`"
-        rows.append([one.source.annotations.name, use, f"{len(one):,}", boxes, part, digest])
+        rows.append([_name(one.source.annotations), use, f"{len(one):,}", boxes, part, digest])
     for chosen_by in subject.validation:
         boxes = f"{sum(not box.iscrowd for box in chosen_by.dataset.annotations):,}"
         path, images = chosen_by.source.annotations, f"{len(chosen_by.file_names):,}"
-        rows.append([path.name, "validation", images, boxes, "", f"`{sha256_of(path)[:16]}`"])
+        rows.append([_name(path), "validation", images, boxes, "", f"`{sha256_of(path)[:16]}`"])
     most = sorted(zip(_counts(subject), subject.labels, strict=True), reverse=True)
     named = ", ".join(f"{name} {count:,}" for count, name in most[:10] if count)
     problems = [_problems(one) for one in subject.training]
@@ -121,7 +121,7 @@ def _problems(examples: Examples) -> str:
         "images left out as missing or damaged": len(problems.bad_images),
     }
     found = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return f"{examples.source.annotations.name}: {found}." if found else ""
+    return f"{_name(examples.source.annotations)}: {found}." if found else ""
 
 
 def accuracy(one: ValidationSet, metrics: Metrics) -> list[Block]:
@@ -137,10 +137,15 @@ def accuracy(one: ValidationSet, metrics: Metrics) -> list[Block]:
         *([f"{found.name} ({found.objects:,} boxes)", _figure(found.ap), _figure(found.ap50)] for found in listed),
     ]
     return [
-        f"**Accuracy** on the {len(one.file_names):,} images of {one.source.annotations.name}, which chose the "
+        f"**Accuracy** on the {len(one.file_names):,} images of {_name(one.source.annotations)}, which chose the "
         "weights too; FP32, protocol of NVIDIA DeepLearningExamples, COCO figures.",
         Table(["", "AP", "AP50"], rows),
     ]
+
+
+def _name(annotations: Path) -> str:
+    """A set's file with its folder: of many sets the file is called ``annotations.json``."""
+    return "/".join(annotations.parts[-2:])
 
 
 def _figure(value: float | None) -> str:
