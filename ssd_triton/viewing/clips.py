@@ -33,6 +33,11 @@ _ROOM_LEFT_BYTES = 1 << 30
 """Left free on the disk."""
 
 
+def is_clip(head: bytes) -> bool:
+    """Whether a file that begins so is taken as a clip."""
+    return _CONTAINERS.match(head) is not None
+
+
 @dataclass(frozen=True)
 class Clip:
     """A clip to choose.
@@ -128,12 +133,12 @@ class Clips:
             async for part in parts:
                 if len(head) < _HEAD_BYTES:
                     head += part[:_HEAD_BYTES]
-                    if len(head) >= _HEAD_BYTES and not _CONTAINERS.match(head):
+                    if len(head) >= _HEAD_BYTES and not is_clip(head):
                         break
                 if shutil.disk_usage(path.parent).free < _ROOM_LEFT_BYTES + len(part):
                     raise _no_room()
                 file.write(part)
-        if not _CONTAINERS.match(head):
+        if not is_clip(head):
             kinds = "MP4, MOV, MKV, WebM or AVI"
             raise RefusedError(f"got no video of a kind that can be uploaded, expected {kinds}: convert it")
 

@@ -32,9 +32,12 @@ from ssd_triton.driving.demo.picture_watch import PictureWatch
 from ssd_triton.driving.demo.run import DemoSettings
 from ssd_triton.driving.demo.timing import StageTimes
 from ssd_triton.driving.drawing.notices import Notice
+from ssd_triton.driving.drawing.road_marks import Trails
+from ssd_triton.driving.drawing.trigger_ranges import trigger_ranges
 from ssd_triton.media.video import Frame, VideoSource
 from ssd_triton.viewing.evidence import frame_record, timeline_record
 from ssd_triton.viewing.player import Player
+from ssd_triton.viewing.road import road_record
 
 _LONGEST_TIMELINE = 6000
 """Points of the timeline that a browser gets when it joins: five minutes at 20 frames a second."""
@@ -106,11 +109,13 @@ class _Decider:
     Attributes:
         settings: Of the drive.
         camera: The best one so far.
+        trails: Of the tracked objects.
     """
 
     def __init__(self, settings: DemoSettings) -> None:
         self.settings = settings
         self.camera = settings.camera
+        self.trails = Trails()
         self._pipeline = settings.pipeline()
         self._board, self._pace = NoticeBoard(), Pace(settings.demo.min_rate_hz)
         self._watch = None if settings.closed_loop is not None else PictureWatch(settings.camera, settings.assumed)
@@ -255,15 +260,14 @@ class Drive:
         about: dict[str, Any],
     ) -> None:
         settings, camera, notices = decider.settings, decider.camera, decider.notices
+        trails = decider.trails.follow(decision)
         self._this_run.points.append(timeline_record(decision))
         shown = None if detections is None else detections.filter(score_thresh=settings.demo.score_thresh)
 
         def header() -> dict[str, Any]:
-            range_m = settings.demo.view_range_m
-            drawn = frame_record(
-                decision, shown, notices, camera=camera, braking=settings.braking, view_range_m=range_m
-            )
-            return {**about, **drawn, "view_range_m": range_m}
+            ranges = trigger_ranges(decision, settings.braking)
+            drawn = frame_record(decision, shown, notices, camera=camera, ranges=ranges)
+            return {**about, **drawn, "road": road_record(decision, ranges, trails, settings.demo.view_range_m)}
 
         self._publish(header, image_rgb)
 

@@ -1,4 +1,4 @@
-"""A frame of a drive as the page draws it: boxes, road, state, and the evidence for the decision."""
+"""A frame of a drive as the page draws it: boxes, state, and the evidence for the decision."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import numpy as np
 
 from ssd_triton.common.detections import Detections
 from ssd_triton.common.units import KMH_PER_MPS
-from ssd_triton.config import BrakingConfig
 from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
 from ssd_triton.driving.camera import Camera
 from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
 from ssd_triton.driving.drawing.notices import Notice
 from ssd_triton.driving.drawing.objects import describe
 from ssd_triton.driving.drawing.state_colours import STATE_NAMES, reported_object
-from ssd_triton.driving.drawing.trigger_ranges import trigger_ranges
-
-_NEAREST_M = 0.5
-"""Where the corridor begins in the view from above."""
+from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 
 
 def frame_record(
@@ -29,8 +25,7 @@ def frame_record(
     notices: Sequence[Notice],
     *,
     camera: Camera,
-    braking: BrakingConfig,
-    view_range_m: float,
+    ranges: TriggerRanges | None,
 ) -> dict[str, Any]:
     """Everything that is drawn of a decision.
 
@@ -39,14 +34,11 @@ def frame_record(
         detections: Those to draw without a track; None for a frame without data.
         notices: In force.
         camera: Of the frame.
-        braking: For the trigger ranges.
-        view_range_m: Length of the road in the view from above.
+        ranges: Trigger ranges for a stationary object; None when the speed is unknown.
 
     Returns:
-        What JSON can hold: boxes and edges in pixels of the frame, positions in metres.
+        What JSON can hold: boxes and edges in pixels of the frame.
     """
-    ranges = trigger_ranges(decision, braking)
-    left, right = corridor_edges_m(decision.corridor, _NEAREST_M, view_range_m)
     reported = reported_object(decision)
     far_m = min(reach_m(ranges), math.inf if decision.obstacle is None else decision.obstacle.range_m)
     return {
@@ -59,9 +51,6 @@ def frame_record(
         "objects": [_object(item, is_reported=item is reported) for item in decision.objects],
         "others": [] if detections is None else np.round(detections.boxes_xyxy, 1).tolist(),
         "corridor_px": _corridor_px(decision, camera, far_m),
-        "corridor_m": {"left": _rounded_points(left), "right": _rounded_points(right)},
-        "warn_m": _number(None if ranges is None else ranges.warn_m),
-        "brake_m": _number(None if ranges is None else ranges.brake_m),
         "evidence": _evidence(decision),
     }
 
@@ -83,15 +72,9 @@ def _object(item: TrackedObject, *, is_reported: bool) -> dict[str, Any]:
         "box_xyxy": [round(side, 1) for side in item.box_xyxy],
         "label": describe(item),
         "name": f"#{item.track_id} {item.range_m:.0f} m",
-        "forward_m": _number(item.position.forward_m),
-        "lateral_m": _number(item.position.lateral_m),
-        "width_m": item.width_m,
-        "range_std_m": _number(item.range_std_m),
-        "closing_mps": _number(item.closing_speed_mps),
-        "lateral_mps": _number(item.lateral_speed_mps),
         "is_reported": is_reported,
         "in_corridor": item.in_corridor,
-        "disagreement": item.disagreement,
+        "disagreement": item.in_corridor and item.disagreement,
         "seen": item.unseen_s <= 0,
     }
 
@@ -144,7 +127,3 @@ def _text(value: float | None, unit: str, factor: float = 1.0) -> str:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 2)
-
-
-def _rounded_points(points: list[tuple[float, float]]) -> list[list[float]]:
-    return [[round(forward_m, 2), round(lateral_m, 2)] for forward_m, lateral_m in points]

@@ -22,11 +22,13 @@ from ssd_triton.client.client import DetectorClient
 from ssd_triton.client.results import Result, open_results, results_path
 from ssd_triton.client.transport import Transport
 from ssd_triton.common.detections import Detections
+from ssd_triton.common.errors import ImageError
 from ssd_triton.common.result_format import ResultFormat
 from ssd_triton.detector.export.samples import sample_photograph
 from ssd_triton.media.decoding import image_size_px, open_rgb
-from ssd_triton.media.images import MAX_FILE_BYTES, exif_orientation, image_format, refuse_foreign
+from ssd_triton.media.images import HEAD_BYTES, MAX_FILE_BYTES, exif_orientation, image_format, refuse_foreign
 from ssd_triton.viewing.bodies import RefusedError, read_body
+from ssd_triton.viewing.clips import is_clip
 from ssd_triton.viewing.stages import timed
 
 MAX_PICTURES = 100
@@ -114,6 +116,9 @@ class Pictures:
         return JSONResponse(answer)
 
     def _found(self, file: bytes, request_id: str, with_stages: bool) -> dict[str, Any]:
+        kind = image_format(file[:HEAD_BYTES])
+        if kind is None and is_clip(file):
+            raise ImageError("image: got a video, expected a picture: Drive plays videos")
         refuse_foreign(file, "image")
         start_s = time.perf_counter()
         stages: dict[str, Any] = {}
@@ -122,7 +127,6 @@ class Pictures:
         else:
             found = self._client.detect(file, request_id=request_id)
         request_ms = (time.perf_counter() - start_s) * 1e3
-        kind = image_format(file[:64])
         return {
             "request_id": request_id,
             "detections": found.with_labels(self._labels).to_json(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import wave
 from pathlib import Path
@@ -200,6 +201,19 @@ def test_the_display_matrix_is_applied(
         assert source.size_px == (frame.image_rgb.shape[1], frame.image_rgb.shape[0])
     assert frame.image_rgb.shape[:2] == ((48, 64) if matrix[0] else (64, 48))
     assert corner_colours(frame.image_rgb) == corners
+
+
+def test_pictures_are_freed_without_the_garbage_collector(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", [index / 25 for index in range(30)])
+    gc.collect()
+    gc.disable()
+    try:
+        with open_source(str(path), image_folder_fps=1) as source:
+            assert sum(1 for _ in source) == 30
+        # The first one, whose display matrix was looked at, and the last packet's.
+        assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) < 5
+    finally:
+        gc.enable()
 
 
 # --- Folders of images, cameras, windows ------------------------------------------------------------------------------

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.common.units import KMH_PER_MPS
 from ssd_triton.driving.braking.decision import FrameDecision, TrackedObject
-from ssd_triton.driving.braking.state import State
 from ssd_triton.driving.camera import RoadPoint
 from ssd_triton.driving.drawing.corridor import corridor_edges_m, reach_m
-from ssd_triton.driving.drawing.objects import seconds
+from ssd_triton.driving.drawing.road_marks import (
+    BAR_AND_ARROW,
+    Trails,
+    arrow_tip,
+    captions,
+    drawn_length_m,
+    range_bar,
+    trigger_lines,
+)
 from ssd_triton.driving.drawing.state_colours import DISAGREEMENT, STATE_COLOURS, label_colour, reported_object
 from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 from ssd_triton.media.drawing.canvas import (
@@ -39,17 +44,7 @@ from ssd_triton.media.drawing.text import fitting_size_px
 _BACKGROUND: Colour = (21, 26, 34)
 _GRID: Colour = (44, 52, 64)
 
-_LENGTHS_M: Mapping[str, float] = {"person": 0.6, "bicycle": 1.7, "motorcycle": 2.1, "bus": 9.0, "truck": 7.0}
-_CAR_LENGTH_M = 4.4
-"""Drawn lengths by class, a car's for others; for illustration only, since only the near face is measured."""
-
 _EGO_WIDTH_M = 1.8
-_TRAIL_S = 1.5
-"""Length of a track's trail."""
-_ARROW_S = 1.0
-"""Arrows point to an object's predicted position after this time, relative to the ego."""
-_CAP_M = 0.6
-"""Half the width of the caps of a bar of uncertainty."""
 
 DISCLAIMER = "Demonstration, not a safety system"
 
@@ -81,7 +76,7 @@ class BirdsEyeView:
         self._px_per_m = max(height_px - self._top_px - below_px, 1.0) / (range_m + 2.5)
         self._zero_px = height_px - below_px - 2.5 * self._px_per_m
         self._background = self._draw_background(height_px)
-        self._trails: dict[int, deque[tuple[float, RoadPoint]]] = {}
+        self._trails = Trails()
 
     def draw(self, panel: UInt8Array, decision: FrameDecision, ranges: TriggerRanges | None) -> None:
         """Draw the panel.
@@ -94,13 +89,13 @@ class BirdsEyeView:
         panel[:] = self._background
         self._draw_corridor(panel, decision, ranges)
         self._draw_ego(panel)
-        self._follow(decision)
+        trails = self._trails.follow(decision)
         nearest_last = sorted(decision.objects, key=lambda item: -item.range_m)
         markers = []
         for item in nearest_last:
             colour = label_colour(item, decision)
             if item.in_corridor:
-                self._draw_trail(panel, item, colour)
+                self._draw_trail(panel, trails[item.track_id], colour)
             markers.append((item, self._draw_marker(panel, item, colour), colour))
         # The captions cover whatever reaches up to them.
         panel[: round(self._top_px) - self._text_px] = _BACKGROUND
@@ -144,14 +139,8 @@ class BirdsEyeView:
         fill(panel, [*left, *reversed(right)], colour, 0.25)
         for edge in (left, right):
             outline(panel, edge, colour, self._line_px, closed=False)
-        ends = () if ranges is None else ((State.BRAKE, ranges.brake_m), (State.WARN, ranges.warn_m))
-        for state, range_m in ends:
-            if 0 < range_m <= far_m:
-                half_m = decision.corridor.half_width_m
-                sides_m = [decision.corridor.lateral_m(range_m, side_m) for side_m in (-half_m, half_m)]
-                points = [self._at(range_m, side_m) for side_m in sides_m if side_m is not None]
-                if len(points) == 2:
-                    line(panel, points[0], points[1], STATE_COLOURS[state], self._line_px + 1)
+        for state, (start, end) in trigger_lines(decision, ranges, far_m):
+            line(panel, self._at(*start), self._at(*end), STATE_COLOURS[state], self._line_px + 1)
 
     def _draw_ego(self, panel: UInt8Array) -> None:
         """Draw the front of the ego, with the camera at range 0."""
@@ -162,42 +151,18 @@ class BirdsEyeView:
         glass = rounded_corners(left + width_px * 0.15, y, right - width_px * 0.15, y + width_px * 0.3, width_px * 0.1)
         fill(panel, glass, INK)
 
-    def _follow(self, decision: FrameDecision) -> None:
-        """Extend the trails of the present tracks, and remove the others."""
-        ids = {item.track_id for item in decision.objects}
-        self._trails = {track_id: trail for track_id, trail in self._trails.items() if track_id in ids}
-        for item in decision.objects:
-            trail = self._trails.setdefault(item.track_id, deque())
-            trail.append((decision.time_s, item.position))
-            while decision.time_s - trail[0][0] > _TRAIL_S:
-                trail.popleft()
-
-    def _draw_trail(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> None:
+    def _draw_trail(self, panel: UInt8Array, positions: Sequence[RoadPoint], colour: Colour) -> None:
         """Draw an object's trail."""
-        trail = [self._at(*position) for _, position in self._trails[item.track_id]]
+        trail = [self._at(*position) for position in positions]
         if len(trail) > 1:
             faded = (round(channel * 0.6 + base * 0.4) for channel, base in zip(colour, _BACKGROUND, strict=True))
             outline(panel, trail, (next(faded), next(faded), next(faded)), self._line_px, closed=False)
-
-    def _bar(self, item: TrackedObject) -> list[tuple[Point, Point]]:
-        """One standard deviation of the range around an object, along the line of sight, with caps."""
-        forward_m, lateral_m = item.position
-        distance_m = max(math.hypot(forward_m, lateral_m), 0.1)
-        ahead, aside = forward_m / distance_m, lateral_m / distance_m
-        along_m = item.range_std_m * distance_m / max(item.range_m, 0.1)
-        ends_m = [(forward_m + sign * along_m * ahead, lateral_m + sign * along_m * aside) for sign in (-1, 1)]
-        bar = (self._at(*ends_m[0]), self._at(*ends_m[1]))
-        across_m = (aside * _CAP_M, -ahead * _CAP_M)
-        caps = [
-            (self._at(x + across_m[0], y + across_m[1]), self._at(x - across_m[0], y - across_m[1])) for x, y in ends_m
-        ]
-        return [bar, *caps]
 
     def _draw_marker(self, panel: UInt8Array, item: TrackedObject, colour: Colour) -> Rectangle:
         """Draw an object from its measured near face; in the corridor with its uncertainty and motion."""
         x, y = self._at(*item.position)
         width_px = max(item.width_m * self._px_per_m, self._text_px * 0.5)
-        length_px = max(_LENGTHS_M.get(item.class_name, _CAR_LENGTH_M) * self._px_per_m, self._text_px * 0.5)
+        length_px = max(drawn_length_m(item) * self._px_per_m, self._text_px * 0.5)
         left, right, top = x - width_px / 2, x + width_px / 2, y - length_px
         corners = rounded_corners(left, top, right, y, width_px * 0.25)
         fill(panel, corners, colour, 1.0 if item.unseen_s == 0 else 0.4)
@@ -208,14 +173,11 @@ class BirdsEyeView:
 
     def _draw_motion(self, panel: UInt8Array, item: TrackedObject) -> None:
         """Draw a bar of one standard deviation of the range, and an arrow to where the object will be."""
-        for start, end in self._bar(item):
+        for segment in range_bar(item):
+            start, end = (self._at(*point) for point in segment)
             line(panel, start, end, INK, self._line_px + 2)
             line(panel, start, end, PAPER, self._line_px)
-        tip = self._at(
-            item.position.forward_m - item.closing_speed_mps * _ARROW_S,
-            item.position.lateral_m + item.lateral_speed_mps * _ARROW_S,
-        )
-        _draw_arrow(panel, self._at(*item.position), tip, PAPER, self._line_px)
+        _draw_arrow(panel, self._at(*item.position), self._at(*arrow_tip(item)), PAPER, self._line_px)
 
     def _draw_name(
         self, panel: UInt8Array, item: TrackedObject, marker: Rectangle, colour: Colour, taken: list[Rectangle]
@@ -238,39 +200,17 @@ class BirdsEyeView:
 
     def _draw_captions(self, panel: UInt8Array, decision: FrameDecision) -> None:
         size_px, height_px = self._text_px, panel.shape[0]
-        speed_mps, obstacle = decision.ego.speed_mps, reported_object(decision)
-        speed = "speed unknown" if speed_mps is None else f"{speed_mps * KMH_PER_MPS:.0f} km/h"
-        times = "TTC -"
-        if obstacle is not None:
-            times = f"TTC {seconds(obstacle.ttc_range_s)} by range, {seconds(obstacle.ttc_scale_s)} by scale"
+        of_ego, of_times = captions(decision)
+        obstacle = reported_object(decision)
         disagreement = obstacle is not None and obstacle.disagreement
-        self._caption(panel, size_px * 1.1, f"{speed}, {_demand(decision)}", PAPER)
-        self._caption(
-            panel, size_px * 2.5, times + ("!" if disagreement else ""), DISAGREEMENT if disagreement else PAPER
-        )
-        self._caption(panel, height_px - size_px * 2.1, "bars: 1 std, arrows: 1 s ahead", MUTED)
+        self._caption(panel, size_px * 1.1, of_ego, PAPER)
+        self._caption(panel, size_px * 2.5, of_times, DISAGREEMENT if disagreement else PAPER)
+        self._caption(panel, height_px - size_px * 2.1, BAR_AND_ARROW, MUTED)
         self._caption(panel, height_px - size_px * 0.8, DISCLAIMER, MUTED)
 
     def _caption(self, panel: UInt8Array, y: float, text: str, colour: Colour) -> None:
         size_px = fitting_size_px(text, self._text_px, self._width_px * 0.95)
         put_text(panel, (self._width_px / 2, y), text, size_px, colour, align="centre")
-
-
-def _demand(decision: FrameDecision) -> str:
-    """What the decision is about, in words: the cause of the state, or else the deceleration to avoid the obstacle."""
-    cause = decision.cause
-    if cause is not None:
-        if cause.held:
-            return "held"
-        if cause.unit == "s":
-            return f"{cause.value:.1f} s left, limit {cause.threshold:.1f} s"
-        return "too late to stop" if math.isinf(cause.value) else f"needs {cause.value:.1f} m/s²"
-    if decision.obstacle is None and decision.state is not State.SAFE:
-        return "no data"
-    needed = decision.required_deceleration_mps2
-    if needed is None:
-        return "corridor clear" if decision.obstacle is None else "demand unknown"
-    return "demand uncertain" if math.isinf(needed) else f"needs {needed:.1f} m/s²"
 
 
 def _draw_arrow(panel: UInt8Array, start: Point, tip: Point, colour: Colour, width_px: int) -> None:

@@ -21,7 +21,7 @@ from ssd_triton.common.errors import ImageError, VideoError
 from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
 from ssd_triton.media.decoding import MAX_PIXELS, decode_rgb, image_size_px
 from ssd_triton.media.images import HEAD_BYTES, image_format, list_images, read_image
-from ssd_triton.media.video.upright import pixel_aspect, upright_rgb, upright_size_px
+from ssd_triton.media.video.upright import Upright, pixel_aspect, upright_size_px
 
 _ADDRESS = re.compile(r"(https?|rtsps?)://", re.IGNORECASE)
 """What FFmpeg reads from a network."""
@@ -209,6 +209,7 @@ class _VideoFile(VideoSource):
         """Decode to the end, and count undecodable frames."""
         start_s: float | None = None
         time_s = -1 / self.fps
+        upright = Upright(self._aspect)
         for index, picture in enumerate(self._pictures()):
             stated_s = picture.time
             if start_s is None:
@@ -219,7 +220,7 @@ class _VideoFile(VideoSource):
                 self.retimed_frames += 1
             else:
                 time_s = stated_s - start_s
-            yield Frame(upright_rgb(picture, self._aspect), time_s, index)
+            yield Frame(upright.rgb(picture), time_s, index)
         self.undecodable_frames += self._missing_at_end()
 
     def _pictures(self) -> Iterator[av.VideoFrame]:

@@ -4,6 +4,11 @@ const SVG = "http://www.w3.org/2000/svg";
 // Okabe and Ito's colours, which colour-blind people can tell apart; each box has its name besides.
 const COLOURS = ["#56b4e9", "#e69f00", "#2cc99a", "#f0e442", "#dd8fbd", "#f08a4b", "#8fb8ff", "#d8d8d8"];
 
+// Of states and marks on dark ground, in both themes.
+export const ON_DARK = {SAFE: "#2cc99a", WARN: "#e69f00", BRAKE: "#f08a4b", NO_DATA: "#d8d8d8", inCorridor: "#e8eef1", beside: "#9aa8b6", disagreement: "#dd8fbd"};
+
+export const objectColour = (item, state) => item.disagreement ? ON_DARK.disagreement : item.is_reported ? ON_DARK[state] : item.in_corridor ? ON_DARK.inCorridor : ON_DARK.beside;
+
 export const colourOf = (classId) => COLOURS[classId % COLOURS.length];
 
 export function svg(tag, attributes = {}, ...children) {

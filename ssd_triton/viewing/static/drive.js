@@ -2,7 +2,7 @@
 
 import {ask, byId, make, note} from "./api.js";
 import {Chart, themed} from "./chart.js";
-import {Frame, svg} from "./draw.js";
+import {Frame, objectColour, ON_DARK, svg} from "./draw.js";
 import {drawRoad} from "./road.js";
 
 const AGAIN_MS = 2000;
@@ -155,11 +155,11 @@ function showFrame(drive, news, picture) {
   const marks = first.map((item) => ({
     box: item.box_xyxy,
     label: item.is_reported || item.in_corridor ? item.label : item.name,
-    colour: item.disagreement ? "#dd8fbd" : item.is_reported ? {SAFE: "#2cc99a", WARN: "#e69f00", BRAKE: "#f08a4b"}[drive.state] || "#d8d8d8" : item.in_corridor ? "#e8eef1" : "#9aa8b6",
+    colour: objectColour(item, drive.state),
     kind: item.seen ? (item.is_reported ? "strong" : "") : "thin",
   }));
   const tracked = new Set(drive.objects.map((item) => item.box_xyxy.map(Math.round).join()));
-  for (const box of drive.others) if (!tracked.has(box.map(Math.round).join())) marks.push({box, colour: "#9aa8b6", kind: "thin"});
+  for (const box of drive.others) if (!tracked.has(box.map(Math.round).join())) marks.push({box, colour: ON_DARK.beside, kind: "thin"});
   const shapes = drive.corridor_px.length > 2 ? [svg("polygon", {points: drive.corridor_px.map((point) => point.join()).join(" "), class: "corridor", fill: colour, stroke: colour})] : [];
   frame.show(drive.size_px, marks, `${drive.state_name}: ${drive.objects.map((item) => item.label).join("; ") || "nobody tracked"}`, shapes);
   frame.element.classList.toggle("dim", !drive.has_data);
@@ -173,6 +173,8 @@ function showFrame(drive, news, picture) {
   banner.lastElementChild.textContent = drive.reason;
   if (words !== state) byId("drive-state").textContent = state = words;
   drawRoad(byId("road"), drive);
+  byId("road-captions").replaceChildren(...drive.road.captions.map((text) => make("span", {textContent: text})));
+  byId("road-legend").textContent = drive.road.legend;
   const rates = drive.rates.map(([name, ms, fps]) => (ms === null ? `${name} ${fps ?? "–"} frames/s` : `${name} ${ms} ms`)).filter((text) => !/^(draw|write)/.test(text) && !text.includes("–"));
   byId("drive-caption").textContent = `${drive.time_s.toFixed(2)} s, frame ${drive.frame + 1}${drive.frames ? ` of ${drive.frames}` : ""}; ${rates.join(", ")}; ${news.watching} watching`
     + (drive.undecodable ? `; ${drive.undecodable} frames could not be decoded` : "");

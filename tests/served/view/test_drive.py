@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from ssd_triton.driving.drawing.road_marks import BAR_AND_ARROW
 from tests.served.pages import CLIP, FRAMES, Running, request, visit
 
 
@@ -39,6 +40,10 @@ def test_drive_plays_steps_and_shows_its_evidence(browser: Browser, running: Run
         assert seen.text("#drive-banner span")
         seen.has_text("#evidence", "own speed")
         assert "warn" in (seen.page.text_content("#road") or "")
+        assert seen.text("#road-captions").startswith("50 km/h, ")
+        # The person that fills the image is in the corridor: a bar with its two caps.
+        assert seen.page.locator("#road .bar").first.locator("line").count() == 3
+        assert seen.text("#road-legend") == BAR_AND_ARROW
         assert "own 50.0 km/h" in (seen.page.get_attribute("#timeline canvas >> nth=1", "aria-label") or "")
         seen.keep("drive")
         seen.page.select_option("#speed", label="as fast as it goes")

@@ -110,6 +110,7 @@ def kinds_of_pictures(folder: Path, photograph: bytes) -> dict[str, bool]:
         "empty.jpg": b"",
         "text.png": b"no picture",
         "scan.pdf": b"%PDF-1.4",
+        "drive.mp4": b"\0\0\0\x20ftypisom" + bytes(100),
         "base64.txt": b"/9j/4AAQSkZJRg==",
     }
     for name, content in refused.items():
@@ -129,6 +130,7 @@ def test_every_kind_of_picture_is_answered_or_refused_in_words(
         assert {name: "detection" in tile for name, tile in tiles.items()} == kinds
         told = [tiles[name] for name, is_answered in kinds.items() if not is_answered]
         assert all(re.search("got |damaged|truncated", tile) for tile in told), told
+        assert "Drive plays videos" in tiles["drive.mp4"]
         read = "images => images.map(image => image.decode().then(() => image.naturalWidth, () => 0))"
         assert all(seen.page.eval_on_selector_all("#sheet img", f"images => Promise.all(({read})(images))"))
         seen.keep("kinds")
