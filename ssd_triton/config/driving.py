@@ -41,7 +41,8 @@ class BrakingConfig(Section):
     """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
     camera to decision and the time to confirm are added"""
     conflict_probability: float = Field(default=0.5, gt=0, lt=1)
-    """probability with which that deceleration must be required: now for BRAKE, warning_lead_time_s later for WARN"""
+    """probability with which that deceleration must be required: for WARN, warning_lead_time_s later; for BRAKE after
+    it, 0.6 of this probability, now"""
     least_evidence: Score = 0.35
     """lowest mean score of an object's recent detections, 0 to 1, with 0 for frames that missed it"""
     warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)

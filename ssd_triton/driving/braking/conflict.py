@@ -7,9 +7,8 @@ distance, for a closing speed v, an ego speed e and an object at speed u = e - v
     the ego is slower before       v·τ + b·τ²/2 + (v + b·τ)²/(2·(A - b))
     the object stands before       e·τ + e²/(2A) - u²/(2b)
 
-Range, closing speed and braking are uncertain, and so is the difference between the distance and what it takes. The
-probability of a conflict follows from its mean and standard deviation, to first order, weighted over the hypotheses on
-the object's motion.
+Range, closing speed and braking are uncertain. The probability of a conflict is that of the range's being too short, at
+points in closing speed and braking, weighted over them and over the hypotheses on the object's motion.
 """
 
 from __future__ import annotations
