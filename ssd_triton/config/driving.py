@@ -133,7 +133,7 @@ class TrackingConfig(Section):
     """time in which the pitch changes"""
     acceleration_std_mps2: float = Field(default=2.5, gt=0, le=50)
     """standard deviation of how moving objects brake and speed up"""
-    acceleration_time_constant_s: Seconds = 5.0
+    acceleration_time_constant_s: Seconds = 4.0
     """time in which that acceleration changes: who brakes goes on for some seconds"""
     speed_drift_mps: float = Field(default=0.3, gt=0, le=50)
     """standard deviation of further changes of speed within a second"""
