@@ -41,7 +41,8 @@ class BrakingConfig(Section):
     """time from BRAKE until the brakes bite: dead time, half of the build-up, and a margin of 0.1 s; the latency from
     camera to decision and the time to confirm are added"""
     conflict_probability: float = Field(default=0.5, gt=0, lt=1)
-    """probability with which that deceleration must be required: now for BRAKE, warning_lead_time_s later for WARN"""
+    """probability with which that deceleration must be required: for WARN, warning_lead_time_s later; for BRAKE after
+    it, 0.6 of this probability, now"""
     least_evidence: Score = 0.35
     """lowest mean score of an object's recent detections, 0 to 1, with 0 for frames that missed it"""
     warning_lead_time_s: float = Field(default=1.3, ge=0, le=60)
@@ -132,8 +133,8 @@ class TrackingConfig(Section):
     """time in which the pitch changes"""
     acceleration_std_mps2: float = Field(default=2.5, gt=0, le=50)
     """standard deviation of how moving objects brake and speed up"""
-    acceleration_time_constant_s: Seconds = 2.0
-    """time in which that acceleration changes"""
+    acceleration_time_constant_s: Seconds = 4.0
+    """time in which that acceleration changes: who brakes goes on for some seconds"""
     speed_drift_mps: float = Field(default=0.3, gt=0, le=50)
     """standard deviation of further changes of speed within a second"""
     lateral_acceleration_std_mps2: float = Field(default=0.5, gt=0, le=50)

@@ -7,9 +7,8 @@ distance, for a closing speed v, an ego speed e and an object at speed u = e - v
     the ego is slower before       v·τ + b·τ²/2 + (v + b·τ)²/(2·(A - b))
     the object stands before       e·τ + e²/(2A) - u²/(2b)
 
-Range, closing speed and braking are uncertain, and so is the difference between the distance and what it takes. The
-probability of a conflict follows from its mean and standard deviation, to first order, weighted over the hypotheses on
-the object's motion.
+Range, closing speed and braking are uncertain. The probability of a conflict is that of the range's being too short, at
+points in closing speed and braking, weighted over them and over the hypotheses on the object's motion.
 """
 
 from __future__ import annotations
@@ -32,6 +31,20 @@ _BISECTIONS = 12
 
 _LEAST_STD_M = 0.1
 """No distance is known better."""
+
+_LEAST_STD = 1e-3
+"""Nor a closing speed or a braking; this is no more than a guard of divisions."""
+
+_APART = math.sqrt(3)
+_POINTS = (
+    (1 / 3, 0.0, 0.0),
+    (1 / 6, _APART, 0.0),
+    (1 / 6, -_APART, 0.0),
+    (1 / 6, 0.0, _APART),
+    (1 / 6, 0.0, -_APART),
+)
+"""Weights, and independent standard deviations of closing speed and braking, that have the first five moments of a
+Gaussian (the unscented transform of Julier and Uhlmann, Proceedings of the IEEE 92, 2004)."""
 
 _NORMAL = NormalDist()
 
@@ -118,28 +131,26 @@ class Conflict:
         )
 
     def _probability(self, item: Hypothesis, deceleration_mps2: float, delay_s: float) -> float:
-        def needed_m(closing_mps: float, braking_mps2: float) -> float:
-            return Approach(self.ego_mps, closing_mps, max(braking_mps2, 0.0)).needed_distance_m(
-                deceleration_mps2, delay_s
-            )
+        """The same under one hypothesis: Gaussian in the range, by 5 points in closing speed and braking.
 
-        closing_mps, braking_mps2, covariance = item.closing_mps, item.braking_mps2, item.covariance
-        distance_m = max(item.range_m - self.front_overhang_m, 0.0)
-        closing_std_mps = max(math.sqrt(max(covariance[1][1], 0.0)), 1e-3)
-        braking_std_mps2 = max(math.sqrt(max(covariance[2][2], 0.0)), 1e-3)
-        by_closing_s = (
-            needed_m(closing_mps + closing_std_mps, braking_mps2)
-            - needed_m(closing_mps - closing_std_mps, braking_mps2)
-        ) / (2 * closing_std_mps)
-        by_braking_s2 = (
-            needed_m(closing_mps, braking_mps2 + braking_std_mps2)
-            - needed_m(closing_mps, braking_mps2 - braking_std_mps2)
-        ) / (2 * braking_std_mps2)
-        variance_m2 = (
-            covariance[0][0]
-            - 2 * (by_closing_s * covariance[0][1] + by_braking_s2 * covariance[0][2])
-            + by_closing_s * (by_closing_s * covariance[1][1] + 2 * by_braking_s2 * covariance[1][2])
-            + by_braking_s2**2 * covariance[2][2]
-        )
-        std_m = max(math.sqrt(max(variance_m2, 0.0)), _LEAST_STD_M)
-        return _NORMAL.cdf((needed_m(closing_mps, braking_mps2) - distance_m) / std_m)
+        The needed distance bends where the object starts to brake, or stands; it is no straight line over their errors.
+        """
+        (variance, with_closing, with_braking), (_, of_closing, both), (_, _, of_braking) = item.covariance
+        closing_std = max(math.sqrt(max(of_closing, 0.0)), _LEAST_STD)
+        braking_by_closing = both / closing_std
+        braking_std = max(math.sqrt(max(of_braking - braking_by_closing**2, 0.0)), _LEAST_STD)
+        range_by_closing = with_closing / closing_std
+        range_by_braking = (with_braking - range_by_closing * braking_by_closing) / braking_std
+        std_m = max(math.sqrt(max(variance - range_by_closing**2 - range_by_braking**2, 0.0)), _LEAST_STD_M)
+        probability = 0.0
+        for weight, closing, braking in _POINTS:
+            approach = Approach(
+                self.ego_mps,
+                item.closing_mps + closing * closing_std,
+                max(item.braking_mps2 + closing * braking_by_closing + braking * braking_std, 0.0),
+            )
+            range_m = item.range_m + closing * range_by_closing + braking * range_by_braking
+            distance_m = max(range_m - self.front_overhang_m, 0.0)
+            needed_m = approach.needed_distance_m(deceleration_mps2, delay_s)
+            probability += weight * _NORMAL.cdf((needed_m - distance_m) / std_m)
+        return probability

@@ -1,9 +1,10 @@
 """The state that one object demands in one frame.
 
 With a known ego speed, the measure is the probability that avoiding the object takes at least ``deceleration_mps2``,
-starting after the system's latency and the brakes' reaction; see :mod:`ssd_triton.driving.braking.conflict`. BRAKE is
-due when it reaches ``conflict_probability``, and WARN when it will do so within ``warning_lead_time_s``. Without ego
-speed, the time to collision from image scale must fall below ``ttc_brake_s``.
+starting after the system's latency and the brakes' reaction; see :mod:`ssd_triton.driving.braking.conflict`. WARN is
+due when it will reach ``conflict_probability`` within ``warning_lead_time_s``, and BRAKE after a warning when it
+reaches 0.6 of that now; without a warning it takes more. Without ego speed, the time to collision from image scale must
+fall below ``ttc_brake_s``.
 
 Two estimates of the closing rate, from range and from image scale, check each other. Where they disagree by more than
 their noise, or where the camera's mounting is only estimated, WARN and BRAKE need both.
@@ -40,8 +41,9 @@ larger rate."""
 _LIKELY, _GROWING, _LEAST_GROWTH_PER_S = 0.95, 0.9, 0.02
 """Probabilities with which an object must close in at all, by range, and its image must grow, for WARN as for BRAKE."""
 
-_SURE = 1.5
-"""Factor on the probability of a conflict with a vehicle for BRAKE without a warning before: 0.75 instead of 0.5."""
+_WARNED, _SURE = 0.6, 1.5
+"""Factors on the probability of a conflict for BRAKE: 0.3 instead of 0.5 where a warning has not helped, since a box
+that grows too slowly for a second hides a conflict; 0.75 for a vehicle without a warning before."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2 = 2.0, 1.5
 _HARD_BRAKING_STD, _HARD_BRAKING_WARNED_STD = 3.5, 3.25
@@ -166,11 +168,12 @@ def assess(
 
     def level(ratio: float, *, may_brake: bool) -> State:
         """The state demanded with every threshold multiplied by a ratio."""
-        least_std = _HARD_BRAKING_WARNED_STD if measure.calls(State.WARN, ratio) else _HARD_BRAKING_STD
+        warns = measure.calls(State.WARN, ratio)
+        least_std = _HARD_BRAKING_WARNED_STD if warns else _HARD_BRAKING_STD
         hard = _brakes_hard(onset, ratio, least_std) and by_onset.calls(State.BRAKE, ratio)
-        if may_brake and (hard or measure.calls(State.BRAKE, ratio)):
+        if may_brake and (hard or (warns and measure.calls(State.BRAKE, ratio))):
             return State.BRAKE
-        return State.WARN if may_warn and measure.calls(State.WARN, ratio) else State.SAFE
+        return State.WARN if may_warn and warns else State.SAFE
 
     may_warn = item.in_corridor_s >= SETTLED_S or not (
         track.group == "vehicle" and track.range.standing > MAY_STAND_ABOVE
@@ -205,7 +208,7 @@ class Measure:
         part: Part of the thresholds that suffices.
         scale: Growth of the image as a closing speed and its standard deviation, over the distance, per second.
         lead_s: Time by which WARN comes before BRAKE is due.
-        certainty: Factor on the probability that is needed.
+        certainty: Factor on the probability that BRAKE takes.
         must_grow: Whether the image must grow, since the closing speed is not known from the object's standing.
     """
 
@@ -218,7 +221,7 @@ class Measure:
     part: float = 1.0
     lead_s: float = 0.0
     must_grow: bool = True
-    certainty: float = 1.0
+    certainty: float = _WARNED
 
     @property
     def unit(self) -> Literal["m/s²", "s"]:
@@ -258,8 +261,9 @@ class Measure:
 
         WARN also weighs the probability that it is there; BRAKE is only due for what surely is.
         """
-        in_corridor = max(self.in_corridor, 1e-3) if state is State.WARN else 1.0
-        return self.settings.conflict_probability * self.certainty / in_corridor
+        if state is State.WARN:
+            return self.settings.conflict_probability / max(self.in_corridor, 1e-3)
+        return self.settings.conflict_probability * self.certainty
 
     def ahead_s(self, state: State) -> float:
         """How far ahead a state looks."""
@@ -282,7 +286,7 @@ def _measure(
     # What is turned out of the corridor mostly stands where the road bends: the driver will steer before BRAKE is due.
     lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
     if ego.speed_mps is None:
-        return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s)
+        return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s, certainty=1.0)
     conflicts = [Conflict(ranging.hypotheses, settings.front_overhang_m, ego.speed_mps)]
     if item.disagreement or not calibrated:
         covariance = (ranging.range_std_m**2, 0.0, 0.0), (0.0, by_scale[1] ** 2, 0.0), (0.0, 0.0, 0.0)
