@@ -126,7 +126,7 @@ class Conflict:
         """Probability that the object closes in faster than a speed."""
         return sum(
             item.weight
-            * _NORMAL.cdf((item.closing_mps - speed_mps) / max(math.sqrt(max(item.covariance[1][1], 0.0)), 1e-3))
+            * _NORMAL.cdf((item.closing_mps - speed_mps) / max(math.sqrt(max(item.covariance[1][1], 0.0)), _LEAST_STD))
             for item in self.hypotheses
         )
 
