@@ -19,7 +19,7 @@ from ssd_triton.media.video import open_source
 from ssd_triton.serving.repository.build import ensure_built
 from ssd_triton.serving.server import EmbeddedServer
 from tests.light import write_light_repository
-from tests.served.proxies import PROTOCOLS, Certificates, Front, haproxy, nginx, seconds_until_cut_off
+from tests.served.proxies import Certificates, Front, haproxy, nginx, seconds_until_cut_off
 
 OWN_SERVERS = {
     "test_attack",
@@ -104,9 +104,6 @@ def haproxy_front(
     exposed_server: EmbeddedServer, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
     with haproxy(exposed_server, certificates, tmp_path_factory.mktemp("haproxy")) as front:
-        for protocol in PROTOCOLS:
-            with front.client(protocol) as client:
-                client.wait_ready(timeout_s=30)  # its first check of the server may still be in flight
         yield front
 
 

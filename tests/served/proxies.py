@@ -20,10 +20,11 @@ from ssd_triton.client import DetectorClient, Tls
 from ssd_triton.client.endpoint import parse_endpoint
 from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.files import ROOT
-from ssd_triton.measuring.replicas.haproxy import CONFIG, find_haproxy
+from ssd_triton.measuring.replicas.haproxy import CONFIG, find_haproxy, replica_statistics
 from ssd_triton.serving.server import EmbeddedServer
 from tests.certificates import Authority, KeyPair
 from tests.conftest import free_url
+from tests.served.serving import wait_until
 
 PROTOCOLS = ("grpc", "http")
 INFER = "/v2/models/ssd/infer"
@@ -132,8 +133,9 @@ def haproxy(server: EmbeddedServer, certificates: Certificates, folder: Path) ->
     both = folder / "server.pem"
     pair = certificates.server
     both.write_bytes(pair.certificate.read_bytes() + pair.private_key.read_bytes())
+    admin_socket = folder / "admin"
     variables = {
-        "SSD_ADMIN_SOCKET": str(folder / "admin"),
+        "SSD_ADMIN_SOCKET": str(admin_socket),
         "SSD_CERTIFICATE": str(both),
         "SSD_CLIENT_CA": str(certificates.authority),
         "SSD_LISTEN": urls["grpc"],
@@ -142,6 +144,8 @@ def haproxy(server: EmbeddedServer, certificates: Certificates, folder: Path) ->
         **{f"SSD_HTTP_REPLICA_{number}": server.url("http") for number in (1, 2)},
     }
     with _running([str(binary), "-db", "-f", str(CONFIG)], {**os.environ, **variables}, urls):
+        # A first check that fails takes a replica out until the next one.
+        wait_until(lambda: {row["check_status"] for row in replica_statistics(admin_socket)} == {"L7OK"})
         yield Front("haproxy", urls, certificates, server)
 
 

@@ -22,6 +22,7 @@ from ssd_triton.client import DetectorClient
 from ssd_triton.common.files import ROOT
 from ssd_triton.serving.server import EmbeddedServer
 from tests.conftest import THOROUGH, free_url
+from tests.served.serving import wait_until
 
 FILES = ROOT / "deploy/helm/ssd-triton/files"
 PICTURE = ROOT / "reports/view/dashboard.png"
@@ -68,6 +69,12 @@ def ask(address: str, path: str, **parameters: object) -> Any:
             return json.load(answer)["data"]["result"]
     except OSError:
         return None
+
+
+def rate(address: str, counter: str) -> float:
+    """Of all series of a counter together, per second, over the last ten."""
+    [sum_of_rates] = ask(address, "query", query=f"sum(rate({counter}[10s]))")
+    return float(sum_of_rates["value"][1])
 
 
 def panels() -> dict[str, list[str]]:
@@ -136,10 +143,8 @@ def test_every_panel_of_the_dashboard_has_data(
             assert missing == []
             # Without a GPU there are no such series, but the queries are answered.
             assert all(ask(address, "query", query=query) is not None for title, query in wanted if title in OF_A_GPU)
-            [rate] = ask(address, "query", query='sum(rate(nv_inference_count{job="ssd-triton", model="ssd"}[10s]))')
-            assert float(rate["value"][1]) > 1
-            [refused] = ask(address, "query", query='sum(rate(ssd_refused_requests_total{job="ssd-triton"}[10s]))')
-            assert float(refused["value"][1]) > 0
+            wait_until(lambda: rate(address, 'nv_inference_count{job="ssd-triton", model="ssd"}') > 0)
+            wait_until(lambda: rate(address, 'ssd_refused_requests_total{job="ssd-triton"}') > 0)
             time.sleep(SHOWN_S)
             draw(address, start_s, time.time())
         finally:

@@ -33,6 +33,25 @@ def find_haproxy() -> Path | None:
     return Path(found) if found else None
 
 
+def replica_statistics(admin_socket: Path) -> list[dict[str, str]]:
+    """HAProxy's statistics of each replica of each protocol, by the names of their columns.
+
+    Raises:
+        OSError: HAProxy does not listen on the socket.
+    """
+    rows = csv.DictReader(io.StringIO(_ask(admin_socket, "show stat").removeprefix("# ")))
+    return [row for row in rows if row["svname"] in REPLICAS]
+
+
+def _ask(admin_socket: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_STOP_TIMEOUT_S)
+        connection.connect(str(admin_socket))
+        connection.sendall(f"{command}\n".encode())
+        with connection.makefile(encoding="utf-8") as answer:
+            return answer.read()
+
+
 class Proxy:
     """HAProxy in front of two replicas, controlled through its admin socket.
 
@@ -59,9 +78,10 @@ class Proxy:
         if binary is None:
             raise ServerError("haproxy is not installed: apt install haproxy (2.6 or newer)")
         self._folder = Path(tempfile.mkdtemp(prefix="ssd-proxy-"))
+        self._admin_socket = self._folder / "admin"
         addresses = {f"SSD_REPLICA_{number}": url for number, url in enumerate(self._replicas.values(), start=1)}
         plain = {"SSD_LISTEN": self.listen, "SSD_PLAIN_TEXT": "1"}
-        environment = {**plain, "SSD_ADMIN_SOCKET": str(self._folder / "admin"), **addresses}
+        environment = {**plain, "SSD_ADMIN_SOCKET": str(self._admin_socket), **addresses}
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [binary, "-db", "-f", CONFIG],
@@ -97,7 +117,7 @@ class Proxy:
         Raises:
             ServerError: It still has some after ``timeout_s``.
         """
-        self._command(f"set server {_BACKEND}/{replica} state drain")
+        _ask(self._admin_socket, f"set server {_BACKEND}/{replica} state drain")
         deadline_s = time.monotonic() + timeout_s
         while (count := self.in_flight(replica)) > 0:
             if time.monotonic() > deadline_s:
@@ -121,17 +141,7 @@ class Proxy:
             time.sleep(_POLL_S)
 
     def _statistics(self) -> dict[str, dict[str, str]]:
-        """HAProxy's statistics of each replica, by column."""
-        rows = csv.DictReader(io.StringIO(self._command("show stat").removeprefix("# ")))
-        return {row["svname"]: row for row in rows if row["pxname"] == _BACKEND and row["svname"] in REPLICAS}
-
-    def _command(self, command: str) -> str:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_STOP_TIMEOUT_S)
-            connection.connect(str(self._folder / "admin"))
-            connection.sendall(f"{command}\n".encode())
-            with connection.makefile(encoding="utf-8") as answer:
-                return answer.read()
+        return {row["svname"]: row for row in replica_statistics(self._admin_socket) if row["pxname"] == _BACKEND}
 
     def _stop(self) -> None:
         try:
