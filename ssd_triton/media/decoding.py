@@ -24,8 +24,8 @@ from ssd_triton.media.images import (
 from ssd_triton.media.untrusted import (
     FORMATS,
     MAX_READINGS,
-    PixelBudget,
     RefusedInputError,
+    check_request_work,
     check_size,
     open_untrusted,
     printable,
@@ -125,7 +125,7 @@ def _open(encoded: bytes, name: str) -> Image.Image:
         return _open_heic(encoded, name)
     if kind not in _PLUGINS:
         image, work_px = _open_served(encoded, name)
-        PixelBudget(MAX_WORK_PX).take(work_px)
+        check_request_work(work_px, MAX_WORK_PX)
         image.load()
         return to_rgb(image)
     plugin, decoder = _PLUGINS[kind]

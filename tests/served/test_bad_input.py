@@ -7,6 +7,7 @@ import time
 import zlib
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as grpc_client
 from PIL import Image
@@ -14,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from ssd_triton.client import DetectorClient, RequestRefusedError
 from ssd_triton.common.detections import Detections
+from ssd_triton.measuring.attack.files import empty_picture
 from ssd_triton.measuring.request_cases import encode
 from ssd_triton.serving.server import EmbeddedServer
 from tests.served.helpers import assert_equal
@@ -79,6 +81,31 @@ def test_a_bomb_is_refused_before_it_is_decoded(light_grpc_detector: DetectorCli
         light_grpc_detector.detect(bomb(30_000, 30_000))
     # Decoding 900 million pixels takes several seconds and 2.7 GB.
     assert time.monotonic() - start_s < 2
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (empty_picture("WEBP", 16_383, 3050), "batch element 2: got images of 149904450 pixels in one request"),
+        (b"x", "batch element 2: got 1 bytes"),
+    ],
+)
+def test_a_batch_is_checked_before_one_of_its_images_is_decoded(
+    light_server: EmbeddedServer, light_grpc_detector: DetectorClient, last: bytes, words: str
+) -> None:
+    large = empty_picture("WEBP", 16_383, 3050)
+    before_s = cpu_time_s(light_server)
+    with pytest.raises(RequestRefusedError, match=words):
+        light_grpc_detector.detect_batch([large, large, last])
+    # Decoding a large one takes about a second.
+    assert cpu_time_s(light_server) - before_s < 0.5
+
+
+def cpu_time_s(server: EmbeddedServer) -> float:
+    """Of the server and all its processes so far."""
+    root = psutil.Process(server.pid)
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
 
 
 def test_one_bad_image_fails_its_batch_and_is_named(light_grpc_detector: DetectorClient, photograph: bytes) -> None:

@@ -72,14 +72,5 @@ def test_an_image_that_ends_its_decoder_is_refused_alone(isolation: ModuleType, 
     processes.close()
 
 
-def test_the_images_of_a_request_share_a_budget(isolation: ModuleType, limits: Any) -> None:
-    decoding, budget = sys.modules["decoding"], sys.modules["untrusted"].PixelBudget(1000)
-    small = encode(noise(), "PNG")
-    for _ in range(3):
-        decoding.decode(small, limits, budget)
-    with pytest.raises(isolation.RefusedInputError, match="got images of 1024 pixels in one request up to here"):
-        decoding.decode(small, limits, budget)
-
-
 def test_reasons_hold_no_control_characters(isolation: ModuleType) -> None:
     assert sys.modules["decoding"].printable(ValueError("a\x1b[31mb\n")) == "a\\x1b[31mb\\x0a"

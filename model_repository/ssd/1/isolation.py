@@ -1,4 +1,4 @@
-# Written from ssd_preprocess/1/isolation.py by the build, do not edit. Digest: 927ddf11567456e5
+# Written from ssd_preprocess/1/isolation.py by the build, do not edit. Digest: 8464f32787517ab1
 """Decoding in processes that can be stopped: a file that keeps a decoder busy, or crashes it, is refused alone.
 
 Run as a program, this is such a process: files come in on standard input, pixels go out on standard output.
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from decoding import SIZE_PX, DecodingLimits, decode
+from decoding import SIZE_PX, DecodingLimits, decode, decode_opened
 from untrusted import RefusedInputError
 
 MAX_MEMORY_BYTES = 2 << 30
@@ -45,8 +45,18 @@ class DecoderProcesses:
         for _ in range(count):
             self.idle.put(None)
 
+    def decode_opened(self, data, image, work_px):
+        """File bytes and its opened image -> UINT8 [300, 300, 3] RGB, in a process of its own where that may take long.
+
+        Raises:
+            RefusedInputError: Its reason, or the file took too long or ended the process.
+        """
+        if work_px > ISOLATE_ABOVE_PX or image.format == "TIFF":
+            return self.decode(data)
+        return decode_opened(image, self.limits)
+
     def decode(self, data):
-        """File bytes -> UINT8 [300, 300, 3] RGB.
+        """File bytes -> UINT8 [300, 300, 3] RGB, in a process of its own.
 
         Raises:
             RefusedInputError: Its reason, or the file took too long or ended the process.

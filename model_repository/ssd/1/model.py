@@ -7,11 +7,11 @@ An instance needs NumPy and Pillow, the engine of its GPU PyTorch as well, and n
 import triton_python_backend_utils as pb_utils
 from answering import attempt
 from baseline import baseline_size
-from decoding import DecodingLimits, decode
-from isolation import ISOLATE_ABOVE_PX, DecoderProcesses
-from one_process import Element, OneProcess
-from protocol import FILE, PIXELS
-from untrusted import PixelBudget, RefusedInputError, check_size, jpeg_work_px
+from decoding import DecodingLimits, open_image
+from isolation import DecoderProcesses
+from one_process import EngineElement, OneProcess
+from protocol import FILE
+from untrusted import check_size, jpeg_work_px
 
 
 class TritonPythonModel(OneProcess):
@@ -21,31 +21,30 @@ class TritonPythonModel(OneProcess):
         """Read the limits from the model's own configuration."""
         super().initialize(args)
         self.limits = DecodingLimits.from_parameters(self.parameters)
-        self.isolated = DecoderProcesses(self.threads, self.limits, float(self.parameters["max_cpu_s"]["string_value"]))
+        self.decoders = DecoderProcesses(self.threads, self.limits, float(self.parameters["max_cpu_s"]["string_value"]))
 
     def finalize(self):
         """Let threads and processes end."""
         super().finalize()
-        self.isolated.close()
+        self.decoders.close()
 
     def elements(self, request):
         """See the base class."""
         encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1)
-        budget = PixelBudget(self.limits.max_request_pixels)
-        return [self._element(data, budget) for data in encoded]
+        return [self._element(data) for data in encoded]
 
-    def _element(self, data, budget):
-        """Check a file for the engine, or start to decode it here."""
+    def _element(self, data):
+        """Check a file for the engine, or have it opened here."""
         size_px = baseline_size(data) if self.engine.decodes and len(data) <= self.limits.max_file_bytes else None
         if size_px is None:
-            return self.pool.submit(attempt, lambda: Element(PIXELS, *self._decode(data, budget)))
-        try:
-            check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-            budget.take(jpeg_work_px(size_px[0] * size_px[1], data))
-        except RefusedInputError as error:
-            return str(error)
-        return Element(FILE, data, size_px, lambda: self._decode(data)[0])
+            return self.pool.submit(attempt, lambda: self._open(data))
+        return attempt(lambda: self._file(data, size_px))
 
-    def _decode(self, data, budget=None):
-        isolated = self.isolated.decode
-        return decode(data, self.limits, budget, isolated=isolated, isolate_above_px=ISOLATE_ABOVE_PX)
+    def _file(self, data, size_px):
+        check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
+        work_px = jpeg_work_px(size_px[0] * size_px[1], data)
+        return EngineElement(size_px, work_px, lambda: self._open(data).load(), FILE, data)
+
+    def _open(self, data):
+        image, work_px = open_image(data, self.limits)
+        return EngineElement(image.size, work_px, lambda: self.decoders.decode_opened(data, image, work_px))

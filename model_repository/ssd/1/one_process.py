@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from answering import Preprocessing, attempt, refusal
+from answering import Element, Preprocessing, attempt, refusal
 from engine_client import EngineClient, EngineLostError
 from protocol import PIXELS
 
@@ -13,19 +13,21 @@ OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_c
 BLACK = bytes(300 * 300 * 3)
 
 
-class Element:
+class EngineElement(Element):
     """An image on its way to detections."""
 
-    def __init__(self, kind, data, size_px, on_cpu=None):
+    def __init__(self, size_px, work_px, load, kind=None, data=None):
         """Describe it as the protocol does.
 
         Args:
-            kind: See ``protocol.py``.
+            size_px: See the base class.
+            work_px: See the base class.
+            load: See the base class; the way without the engine.
+            kind: What the engine gets, see ``protocol.py``; None: it can only be loaded.
             data: Bytes, or UINT8.
-            size_px: Width and height of the original.
-            on_cpu: Makes pixels of it without the engine, or raises RefusedInputError.
         """
-        self.kind, self.data, self.size_px, self.on_cpu = kind, data, size_px, on_cpu
+        super().__init__(size_px, work_px, load)
+        self.kind, self.data = kind, data
         self.refusal = None
 
     def become(self, pixels):
@@ -38,7 +40,7 @@ class Element:
 class OneProcess(Preprocessing):
     """A model whose instances check requests and leave the rest to the engine of their device.
 
-    Subclasses give :meth:`elements`.
+    Subclasses give :meth:`elements`, of :class:`EngineElement`.
     """
 
     def initialize(self, args):
@@ -64,15 +66,10 @@ class OneProcess(Preprocessing):
         super().finalize()
         self.engine.close()
 
-    def elements(self, request):
-        """Give for each image of a request an Element, the reason of its refusal as text, or a future of either."""
-        raise NotImplementedError
-
     def execute(self, requests):
         """Answer every request of a batch."""
         with self.log.failures(requests):
-            started = [self.elements(request) for request in requests]
-            elements = [[one.result() if hasattr(one, "result") else one for one in parts] for parts in started]
+            elements = self.checked(requests)
             detections = self._detect([one for parts in elements if not refusal(parts) for one in parts])
             return self._responses(requests, elements, detections)
 
@@ -93,6 +90,7 @@ class OneProcess(Preprocessing):
 
     def _detect(self, elements):
         """Give the four outputs, a row for each element; elements may be refused only now."""
+        self._to_pixels([one for one in elements if one.kind is None])
         runs = [elements[run] for run in self.engine.jobs([memoryview(one.data).nbytes for one in elements])]
         if len(runs) <= 1:
             return self._detect_run(elements)
@@ -124,5 +122,5 @@ class OneProcess(Preprocessing):
     def _to_pixels(self, elements):
         """Decode or resize here, side by side, what the engine cannot, or what it may have crashed at."""
         raw = [one for one in elements if one.kind != PIXELS]
-        for one, pixels in zip(raw, self.pool.map(lambda one: attempt(one.on_cpu), raw), strict=True):
+        for one, pixels in zip(raw, self.pool.map(lambda one: attempt(one.load), raw), strict=True):
             one.become(pixels)

@@ -1,4 +1,4 @@
-# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 1ce8dd62092372a1
+# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 093902c137e34585
 """Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
@@ -12,7 +12,6 @@ Pillow, and nothing of this project.
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,29 +64,13 @@ class RefusedInputError(ValueError):
     """An element that cannot be turned into an image."""
 
 
-class PixelBudget:
-    """Pixels that the images of one request may still have; threads may share it."""
-
-    def __init__(self, max_pixels: int) -> None:
-        """Take nothing yet."""
-        self.max_pixels = max_pixels
-        self.taken = 0
-        self.lock = threading.Lock()
-
-    def take(self, pixels: int) -> None:
-        """Take the pixels of one image.
-
-        Raises:
-            RefusedInputError: There are not so many left.
-        """
-        with self.lock:
-            self.taken += pixels
-            taken = self.taken
-        if taken > self.max_pixels:
-            raise RefusedInputError(
-                f"got images of {taken} pixels in one request up to here, expected at most {self.max_pixels}: send "
-                "fewer or smaller images in each (every 20 scans of a JPEG count as another image of its size)"
-            )
+def check_request_work(work_px: int, max_pixels: int) -> None:
+    """Refuse a request by the work that its images are together, in pixels."""
+    if work_px > max_pixels:
+        raise RefusedInputError(
+            f"got images of {work_px} pixels in one request up to here, expected at most {max_pixels}: send fewer or "
+            "smaller images in each (every 20 scans of a JPEG count as another image of its size)"
+        )
 
 
 def open_untrusted(

@@ -12,19 +12,34 @@ import triton_python_backend_utils as pb_utils
 from cores import usable_cores
 from decoding import check_pillow
 from structured_log import StructuredLog
-from untrusted import RefusedInputError
+from untrusted import RefusedInputError, check_request_work
+
+
+class Element:
+    """An image within its own limits, on its way to the network."""
+
+    def __init__(self, size_px, work_px, load):
+        """Describe it.
+
+        Args:
+            size_px: Width and height of the original.
+            work_px: Its work, in pixels; see ``untrusted.py``.
+            load: -> UINT8 [300, 300, 3] RGB; raises RefusedInputError for what proves to be damaged.
+        """
+        self.size_px, self.work_px, self.load = size_px, work_px, load
 
 
 class Preprocessing:
     """A model whose elements become ``image`` and ``original_size``, side by side on threads.
 
-    Subclasses give :meth:`loaders`.
+    Subclasses give :meth:`elements`. All elements of a request are checked before one of them is loaded.
     """
 
     def initialize(self, args):
         """Read the model's own configuration."""
         check_pillow()
         self.parameters = json.loads(args["model_config"])["parameters"]
+        self.max_request_pixels = int(self.parameters["max_request_pixels"]["string_value"])
         self.threads = int(self.parameters["decode_threads"]["string_value"]) or usable_cores()
         self.log = StructuredLog(args["model_name"])
         self.metrics = _metric_family()
@@ -32,31 +47,51 @@ class Preprocessing:
         self.refused = self.metrics and self.metrics.Metric(labels=labels)
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
-    def loaders(self, request):
-        """Give a callable for each batch element of a request: -> UINT8 [300, 300, 3] and (width, height).
-
-        The callables run on threads, and raise RefusedInputError for elements that cannot be served.
-        """
+    def elements(self, request):
+        """Give for each image of a request an Element, the reason of its refusal as text, or a future of either."""
         raise NotImplementedError
 
     def execute(self, requests):
         """Answer every request of a batch; all their elements are loaded side by side."""
-        futures = [[self.pool.submit(attempt, load) for load in self.loaders(request)] for request in requests]
-        return [self._respond(request, elements) for request, elements in zip(requests, futures, strict=True)]
+        checked = self.checked(requests)
+        loading = [
+            [] if refusal(elements) else [self.pool.submit(attempt, one.load) for one in elements]
+            for elements in checked
+        ]
+        return [self._respond(*parts) for parts in zip(requests, checked, loading, strict=True)]
+
+    def checked(self, requests):
+        """Give the elements of each request; the reason of a refusal stands in the place of what is refused."""
+        started = [self.elements(request) for request in requests]
+        found = [[one.result() if hasattr(one, "result") else one for one in elements] for elements in started]
+        return [self._within_budget(elements) for elements in found]
 
     def finalize(self):
         """Let the threads end."""
         self.pool.shutdown()
 
-    def _respond(self, request, elements):
+    def _within_budget(self, elements):
+        """Put the reason of a refusal in the place of the first element that is too much for one request."""
+        work_px = 0
+        for index, one in enumerate(elements):
+            if isinstance(one, str):
+                break
+            work_px += one.work_px
+            try:
+                check_request_work(work_px, self.max_request_pixels)
+            except RefusedInputError as error:
+                return [*elements[:index], str(error), *elements[index + 1 :]]
+        return elements
+
+    def _respond(self, request, elements, loading):
         """Give the response of one request, or an error that names the first element at fault."""
-        loaded = [element.result() for element in elements]
-        if reason := refusal(loaded):
+        loaded = [one.result() for one in loading]
+        if reason := refusal(elements) or refusal(loaded):
             return self._refuse(request, reason)
         return pb_utils.InferenceResponse(
             [
-                pb_utils.Tensor("image", np.stack([image for image, _ in loaded])),
-                pb_utils.Tensor("original_size", np.array([size for _, size in loaded], np.int32)),
+                pb_utils.Tensor("image", np.stack(loaded)),
+                pb_utils.Tensor("original_size", np.array([one.size_px for one in elements], np.int32)),
             ]
         )
 
@@ -67,12 +102,12 @@ class Preprocessing:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
 
 
-def refusal(loaded):
+def refusal(elements):
     """Say why a request with these elements is refused, if it is: those that cannot be served are reasons, as text."""
-    for index, one in enumerate(loaded):
+    for index, one in enumerate(elements):
         if isinstance(one, str):
             return f"batch element {index}: {one}"
-    return "" if loaded else "got an empty batch, expected an image"
+    return "" if elements else "got an empty batch, expected an image"
 
 
 def _metric_family():
@@ -86,13 +121,13 @@ def _metric_family():
     )
 
 
-def attempt(load):
-    """Give what a loader gives, or the reason of its refusal as text.
+def attempt(function):
+    """Give what a function gives, or the reason of its refusal as text.
 
     An exception in a future is part of a cycle that keeps the frames it passed through, and with them the file, until
     Python collects garbage: a few large refused files would fill the memory.
     """
     try:
-        return load()
+        return function()
     except RefusedInputError as error:
         return str(error)

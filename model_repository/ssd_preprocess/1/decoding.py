@@ -1,12 +1,13 @@
 """Encoded images -> pixels for the network, by the evaluation protocol. Needs NumPy and Pillow only."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import PIL
 from PIL import Image
-from untrusted import PixelBudget, RefusedInputError, open_untrusted, printable, to_rgb
+from untrusted import RefusedInputError, check_request_work, open_untrusted, printable, to_rgb
 
 SIZE_PX = 300
 """Side of the network's input."""
@@ -54,44 +55,56 @@ class DecodingLimits:
         return cls(**{name: float(value) if "ratio" in name else int(value) for name, value in values.items()})
 
 
-def decode(data, limits, budget=None, *, isolated=None, isolate_above_px=0):
-    """File bytes -> UINT8 [300, 300, 3] RGB and (width, height).
-
-    Args:
-        data: The file.
-        limits: The limits.
-        budget: What is left of the request's pixels; None has none but this image's.
-        isolated: Decodes what may take long, in a process that can be stopped: a function of the file; None decodes
-            everything here.
-        isolate_above_px: Pixels from which an image may take long.
+def open_image(data, limits):
+    """File bytes -> PIL image whose pixels are still to be decoded, and its work in pixels.
 
     Raises:
-        RefusedInputError: It is not an image within the limits, or is damaged.
+        RefusedInputError: It is not an image within the limits of one, or is damaged.
     """
-    try:
-        image, work_px = open_untrusted(
-            data,
-            max_file_bytes=limits.max_file_bytes,
-            min_side_px=limits.min_side_px,
-            max_pixels=limits.max_pixels,
+    with _damage_refused():
+        return open_untrusted(
+            data, max_file_bytes=limits.max_file_bytes, min_side_px=limits.min_side_px, max_pixels=limits.max_pixels
         )
-        (budget or PixelBudget(limits.max_request_pixels)).take(work_px)
-        size = image.size
-        if isolated is not None and (work_px > isolate_above_px or image.format == "TIFF"):
-            return isolated(data), size
+
+
+def decode_opened(image, limits):
+    """PIL image of :func:`open_image` -> UINT8 [300, 300, 3] RGB.
+
+    Raises:
+        RefusedInputError: It is damaged.
+    """
+    with _damage_refused():
         if limits.reduced_decode_ratio > 0:
             # libjpeg decodes at 1/2, 1/4 or 1/8 for part of the work; PIL never goes below the size asked for.
             side_px = math.ceil(SIZE_PX * limits.reduced_decode_ratio)
             image.draft(None, (side_px, side_px))
         image.load()
-        return resize(to_rgb(image)), size
-    except RefusedInputError:
-        raise
-    # On damaged files PIL's decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, ...
-    except Exception as error:
-        raise RefusedInputError(f"the image is damaged or of an unsupported kind: {printable(error)}") from error
+        return resize(to_rgb(image))
+
+
+def decode(data, limits):
+    """File bytes of a request with this image alone -> UINT8 [300, 300, 3] RGB and (width, height).
+
+    Raises:
+        RefusedInputError: It is not an image within the limits, or is damaged.
+    """
+    image, work_px = open_image(data, limits)
+    check_request_work(work_px, limits.max_request_pixels)
+    size = image.size
+    return decode_opened(image, limits), size
 
 
 def resize(image):
     """PIL image -> UINT8 [300, 300, 3], by PIL's antialiased bilinear filter."""
     return np.asarray(image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))
+
+
+@contextmanager
+def _damage_refused():
+    try:
+        yield
+    except RefusedInputError:
+        raise
+    # On damaged files PIL's decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, ...
+    except Exception as error:
+        raise RefusedInputError(f"the image is damaged or of an unsupported kind: {printable(error)}") from error

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from decoding import SIZE_PX, DecodingLimits, decode
+from decoding import SIZE_PX, DecodingLimits, decode, decode_opened
 from untrusted import RefusedInputError
 
 MAX_MEMORY_BYTES = 2 << 30
@@ -44,8 +44,18 @@ class DecoderProcesses:
         for _ in range(count):
             self.idle.put(None)
 
+    def decode_opened(self, data, image, work_px):
+        """File bytes and its opened image -> UINT8 [300, 300, 3] RGB, in a process of its own where that may take long.
+
+        Raises:
+            RefusedInputError: Its reason, or the file took too long or ended the process.
+        """
+        if work_px > ISOLATE_ABOVE_PX or image.format == "TIFF":
+            return self.decode(data)
+        return decode_opened(image, self.limits)
+
     def decode(self, data):
-        """File bytes -> UINT8 [300, 300, 3] RGB.
+        """File bytes -> UINT8 [300, 300, 3] RGB, in a process of its own.
 
         Raises:
             RefusedInputError: Its reason, or the file took too long or ended the process.

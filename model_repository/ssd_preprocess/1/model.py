@@ -1,10 +1,9 @@
 """Triton python backend: encoded images -> what the detector takes. Needs NumPy and Pillow only."""
 
 import triton_python_backend_utils as pb_utils
-from answering import Preprocessing
-from decoding import DecodingLimits, decode
-from isolation import ISOLATE_ABOVE_PX, DecoderProcesses
-from untrusted import PixelBudget
+from answering import Element, Preprocessing, attempt
+from decoding import DecodingLimits, open_image
+from isolation import DecoderProcesses
 
 
 class TritonPythonModel(Preprocessing):
@@ -14,18 +13,18 @@ class TritonPythonModel(Preprocessing):
         """Read the limits from the model's own configuration."""
         super().initialize(args)
         self.limits = DecodingLimits.from_parameters(self.parameters)
-        self.isolated = DecoderProcesses(self.threads, self.limits, float(self.parameters["max_cpu_s"]["string_value"]))
+        self.decoders = DecoderProcesses(self.threads, self.limits, float(self.parameters["max_cpu_s"]["string_value"]))
 
     def finalize(self):
         """Let threads and processes end."""
         super().finalize()
-        self.isolated.close()
+        self.decoders.close()
 
-    def loaders(self, request):
+    def elements(self, request):
         """See the base class."""
         encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1)
-        budget = PixelBudget(self.limits.max_request_pixels)
-        return [lambda data=data: self._load(data, budget) for data in encoded]
+        return [self.pool.submit(attempt, lambda data=data: self._open(data)) for data in encoded]
 
-    def _load(self, data, budget):
-        return decode(data, self.limits, budget, isolated=self.isolated.decode, isolate_above_px=ISOLATE_ABOVE_PX)
+    def _open(self, data):
+        image, work_px = open_image(data, self.limits)
+        return Element(image.size, work_px, lambda: self.decoders.decode_opened(data, image, work_px))

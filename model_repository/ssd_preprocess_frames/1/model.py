@@ -1,10 +1,10 @@
 """Triton python backend: raw frames -> what the detector takes. Needs NumPy and Pillow only."""
 
 import triton_python_backend_utils as pb_utils
-from answering import Preprocessing
+from answering import Element, Preprocessing, attempt
 from decoding import resize
 from PIL import Image
-from untrusted import PixelBudget, check_size
+from untrusted import check_size
 
 
 class TritonPythonModel(Preprocessing):
@@ -14,16 +14,13 @@ class TritonPythonModel(Preprocessing):
         """Read the limits from the model's own configuration."""
         super().initialize(args)
         self.sizes = {name: int(self.parameters[name]["string_value"]) for name in ("min_side_px", "max_pixels")}
-        self.max_request_pixels = int(self.parameters["max_request_pixels"]["string_value"])
 
-    def loaders(self, request):
+    def elements(self, request):
         """See the base class."""
         frames = pb_utils.get_input_tensor_by_name(request, "FRAME").as_numpy()
-        budget = PixelBudget(self.max_request_pixels)
-        return [lambda frame=frame: self._load(frame, budget) for frame in frames]
+        return [attempt(lambda frame=frame: self._element(frame)) for frame in frames]
 
-    def _load(self, frame, budget):
+    def _element(self, frame):
         height, width = frame.shape[:2]
         check_size(width, height, **self.sizes)
-        budget.take(width * height)
-        return resize(Image.fromarray(frame)), (width, height)
+        return Element((width, height), width * height, lambda: resize(Image.fromarray(frame)))
