@@ -1,7 +1,6 @@
-"""What one box says: ranges from its ground contact and its size alone, and all its measurements together.
+"""Measurements by one box: ranges from ground contact or size alone, and all measurements for the range filter.
 
-The state of the object, and what the sides of its box measure of it, are described in
-:mod:`ssd_triton.driving.braking.ranging`.
+:mod:`ssd_triton.driving.braking.ranging` describes the state of the object and the measurement equations.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Obs
 from ssd_triton.driving.camera import Camera
 
 RANGE, CLOSING, BRAKING, HEIGHT_ERROR, WIDTH_ERROR, PITCH_ERROR = range(6)
-"""The state."""
+"""Indices of the state vector."""
 
 _LASTING_ERROR = math.sqrt(3)
-"""Upper and lower edges err for many frames alike, where a shadow or the next car merges with a vehicle. That part of
-their error does not average out, and exceeds the relative noise of a box by this factor: both together are twice the
-noise. On the KITTI drive, lower edges are off by a fifth of the height for a second."""
+"""Upper and lower edges can be wrong for many frames in a row, where a shadow or another car merges with a vehicle.
+This part of the error does not average out. It is this factor times the relative noise of a box; both together are
+twice the noise. On the KITTI drive, lower edges are off by a fifth of the height for a second."""
 
 _SIDE_ON = math.log(1.35)
-"""A box wider than usual for its height by this factor shows the side of a vehicle, and not its rear."""
+"""From this :func:`excess_width` on, a box is assumed to show the side of a vehicle, not its rear."""
 
 
 @dataclass(frozen=True)
 class RawRanges:
-    """Ranges from one box alone, in metres; None where a border cuts off the needed sides, or at the horizon."""
+    """Ranges from one box alone, in metres; None where a needed side is unknown, or at the horizon."""
 
     from_ground_m: float | None
     from_size_m: float | None
 
 
 def raw_ranges(seen: Observation, size: ObjectSizeConfig, camera_height_m: float) -> RawRanges:
-    """Ranges from the ground contact alone, and from the size alone: the height, or else the width."""
+    """Compute ranges from the ground contact alone, and from the height, or else the width, alone."""
     _, down_top, _, down_bottom = seen.directions
     left, top, right, bottom = seen.known
     ground_m = None
@@ -63,15 +62,15 @@ def shape_spread(size: ObjectSizeConfig) -> float:
 
 
 Slope = tuple[float, ...]
-"""Derivative of an expected value by each of the 6 states."""
+"""Derivatives of an expected value with respect to the 6 states."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one side, or the width, of a box measures.
+    """A measurement by one side of a box, or by its width.
 
     Attributes:
-        surprises: Measured less expected value, under each hypothesis.
+        surprises: Residuals (measured minus expected value) under each hypothesis.
         slopes: Derivatives of the expected values.
         std: Standard deviation of the measurement.
     """
@@ -82,18 +81,18 @@ class Measurement:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[float, Slope]], std: float) -> Measurement:
-        """From a surprise and a slope under each hypothesis."""
+        """Combine the surprise and slope of each hypothesis."""
         surprises, slopes = zip(*rows, strict=True)
         return cls(surprises, slopes, std)
 
 
 @dataclass(frozen=True)
 class BoxModel:
-    """What the sides of a box measure.
+    """Measurement model of a box.
 
     Attributes:
         size: Usual size of the class.
-        camera: Its height is used.
+        camera: Only its height is used.
         noise_relative: Relative part of the standard deviation of a box's sides.
     """
 
@@ -122,7 +121,8 @@ class BoxModel:
         found: list[Measurement] = []
         if bottom or seen.cut[BOTTOM]:
             edge_std = self._edge_std(seen) * self._doubt_of_height(seen)
-            # Where the image cuts the box, the contact lies below it: nearer than the road at the image's border.
+            # Where the image border cuts the box, the contact lies below the border: the road there is an upper bound
+            # of the range.
             direction = float(seen.directions[BOTTOM]) if bottom else seen.lowest_direction
             std = edge_std if bottom else float(seen.direction_std[BOTTOM])
             lower = Measurement.of([self._lower_edge(direction, mean) for mean in means], std)
@@ -162,9 +162,9 @@ class BoxModel:
         return math.hypot(float(seen.direction_std[TOP]), _LASTING_ERROR * self.noise_relative * height)
 
     def _doubt_of_height(self, seen: Observation) -> float:
-        """Factor on the error of the upper and lower edge of a box that is too high for its width.
+        """Factor on the error of the upper and lower edge; above 1 for a box that is too high for its width.
 
-        Detectors mistake a vehicle's shadow or reflection for a part of it.
+        Detectors may include a vehicle's shadow or reflection in its box.
         """
         return max(1.0, -excess_width(seen, self.size) / shape_spread(self.size))
 

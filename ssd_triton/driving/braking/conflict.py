@@ -1,14 +1,16 @@
 """The probability that avoiding an object takes more than a given deceleration.
 
-An object is avoided when the ego, after a delay, brakes with constant deceleration A and never reaches it. That takes a
-distance, for a closing speed v, an ego speed e and an object at speed u = e - v that brakes by b until it stands:
+An object is avoided when the ego, after a delay τ, brakes with constant deceleration A and never reaches it. For a
+closing speed v, an ego speed e and an object at speed u = e - v that brakes by b until it stops, the needed distance
+is:
 
-    the object keeps its speed     v·τ + v²/(2A)
-    the ego is slower before       v·τ + b·τ²/2 + (v + b·τ)²/(2·(A - b))
-    the object stands before       e·τ + e²/(2A) - u²/(2b)
+    the object keeps its speed                           v·τ + v²/(2A)
+    it brakes, and the ego is as slow before it stops    v·τ + b·τ²/2 + (v + b·τ)²/(2·(A - b))
+    it brakes, and stops first                           e·τ + e²/(2A) - u²/(2b)
 
-Range, closing speed and braking are uncertain. The probability of a conflict is that of the range's being too short, at
-points in closing speed and braking, weighted over them and over the hypotheses on the object's motion.
+Range, closing speed and braking are uncertain. The probability of a conflict is the probability that the range is
+shorter than the needed distance. It is computed at several points in closing speed and braking, and averaged over these
+points and over the hypotheses on the object's motion.
 """
 
 from __future__ import annotations
@@ -21,19 +23,19 @@ from statistics import NormalDist
 from ssd_triton.driving.braking.hypotheses import Hypothesis
 
 _LEAST_WEIGHT = 0.01
-"""Hypotheses less probable than this are not worth the arithmetic."""
+"""Hypotheses less probable than this are skipped to save time."""
 
 _HARDEST_MPS2 = 50.0
-"""A deceleration that no car reaches: what takes more is too late."""
+"""A deceleration that no car reaches. If avoiding the object requires more, it is too late."""
 
 _BISECTIONS = 12
 """Halvings of the interval of decelerations: to 0.01 m/s²."""
 
 _LEAST_STD_M = 0.1
-"""No distance is known better."""
+"""Lower limit of the standard deviation of a distance."""
 
 _LEAST_STD = 1e-3
-"""Nor a closing speed or a braking; this is no more than a guard of divisions."""
+"""Lower limit for closing speed (m/s) and braking (m/s²); it only guards divisions."""
 
 _APART = math.sqrt(3)
 _POINTS = (
@@ -43,8 +45,9 @@ _POINTS = (
     (1 / 6, 0.0, _APART),
     (1 / 6, 0.0, -_APART),
 )
-"""Weights, and independent standard deviations of closing speed and braking, that have the first five moments of a
-Gaussian (the unscented transform of Julier and Uhlmann, Proceedings of the IEEE 92, 2004)."""
+"""Sample points: the weight, and the deviations of closing speed and braking in independent standard deviations. They
+have the first five moments of a Gaussian (the unscented transform of Julier and Uhlmann, Proceedings of the IEEE 92,
+2004)."""
 
 _NORMAL = NormalDist()
 
@@ -87,10 +90,10 @@ class Approach:
 
 @dataclass(frozen=True)
 class Conflict:
-    """What is known of one object, and what avoiding it takes.
+    """The estimated motion of one object, and what avoiding it requires.
 
     Attributes:
-        hypotheses: Its motion.
+        hypotheses: Hypotheses on its motion.
         front_overhang_m: From the camera to the front bumper.
         ego_mps: Speed of the ego.
     """
@@ -100,7 +103,7 @@ class Conflict:
     ego_mps: float
 
     def probability(self, deceleration_mps2: float, delay_s: float) -> float:
-        """Probability that avoiding the object takes at least a deceleration after a delay."""
+        """Probability that avoiding the object requires at least this deceleration after a delay."""
         return sum(
             item.weight * self._probability(item, deceleration_mps2, delay_s)
             for item in self.hypotheses
@@ -108,7 +111,7 @@ class Conflict:
         )
 
     def required_deceleration_mps2(self, probability: float, delay_s: float) -> float:
-        """The deceleration that avoiding the object takes at least, with a probability; infinite when too late."""
+        """Deceleration that avoiding the object requires with this probability; infinite when it is too late."""
         if probability > 1:
             return 0.0
         low, high = 0.0, _HARDEST_MPS2
@@ -131,9 +134,9 @@ class Conflict:
         )
 
     def _probability(self, item: Hypothesis, deceleration_mps2: float, delay_s: float) -> float:
-        """The same under one hypothesis: Gaussian in the range, by 5 points in closing speed and braking.
+        """Probability under one hypothesis: Gaussian in the range, sampled at 5 points in closing speed and braking.
 
-        The needed distance bends where the object starts to brake, or stands; it is no straight line over their errors.
+        The needed distance is not linear in closing speed and braking where the object begins to brake or stops.
         """
         (variance, with_closing, with_braking), (_, of_closing, both), (_, _, of_braking) = item.covariance
         closing_std = max(math.sqrt(max(of_closing, 0.0)), _LEAST_STD)

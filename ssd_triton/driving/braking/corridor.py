@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ssd_triton.driving.braking.ego import EgoMotion
 
 _SLOWEST_TURN_MPS = 2.0
-"""Below walking pace the curvature, yaw rate over speed, is mostly noise: the path is taken as straight."""
+"""Below this speed the curvature (yaw rate over speed) is mostly noise: the path is assumed to be straight."""
 
 _TIGHTEST_RADIUS_M = 5.0
 """Half the smallest turning circle of passenger cars (about 10 m between kerbs); a tighter turn is an error."""
@@ -19,7 +19,7 @@ class Corridor:
     """A strip along a circle through the camera, or along a straight line.
 
     Attributes:
-        half_width_m: Half a car and a margin.
+        half_width_m: Half the width of a car, and a margin.
         curvature_per_m: One over the radius; positive bends to the right, 0 is straight.
     """
 
@@ -42,7 +42,7 @@ class Corridor:
         return radius_m - math.copysign(math.hypot(forward_m, radius_m - lateral_m), radius_m)
 
     def lateral_m(self, forward_m: float, offset_m: float = 0.0) -> float | None:
-        """Lateral position of a line parallel to the corridor's middle; None where the circle has turned back."""
+        """Lateral position of a line parallel to the corridor's middle; None beyond the reach of the circle."""
         if abs(self.curvature_per_m) < 1e-6:
             return offset_m
         radius_m = 1 / self.curvature_per_m

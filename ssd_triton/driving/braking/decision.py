@@ -42,11 +42,11 @@ class TrackedObject:
         ttc_s: The one of the two that decides; see :mod:`ssd_triton.driving.braking.hazard`.
         disagreement: Whether the two differ by more than their noise explains.
         in_corridor: Whether it is in the corridor, or will be when the ego gets there.
-        in_corridor_s: Time for which it has been so without a break.
-        surely_in_corridor: The same with the greater certainty that BRAKE needs.
+        in_corridor_s: Time for which ``in_corridor`` has been true without interruption.
+        surely_in_corridor: As ``in_corridor``, with the certainty that BRAKE needs.
         corridor_probability: Probability that it is in the corridor, or will be when the ego gets there.
         age_s: Time since its first detection.
-        unseen_s: Time since its last detection; above 0, the rest is extrapolated.
+        unseen_s: Time since its last detection; if above 0, the other values are extrapolated.
     """
 
     track_id: int
@@ -94,13 +94,13 @@ class Cause:
         track_id: The object's track.
         class_name: Its class.
         kind: The evidence.
-        value: The figure: m/s² that are required, or s to collision.
-        threshold: The limit in force: reached from below by m/s², from above by s.
+        value: The figure: the required deceleration in m/s², or the time to collision in s.
+        threshold: The limit in force: a deceleration must reach it, a time must not exceed it.
         unit: ``m/s²`` or ``s``.
-        ahead_s: The value is what will be due so many seconds later; 0 for BRAKE.
-        range_m: Range of the object then.
-        closing_speed_mps: Its closing speed then.
-        held: Whether the state only lasts, and nothing calls for it now.
+        ahead_s: How many seconds ahead of the frame the value is predicted; 0 for BRAKE.
+        range_m: Range of the object at ``time_s``.
+        closing_speed_mps: Its closing speed at ``time_s``.
+        held: Whether the state is only held, and nothing in the present frame calls for it.
     """
 
     state: State
@@ -133,7 +133,7 @@ class FrameDecision:
         ego: The ego's motion.
         corridor: The ego's predicted path.
         latency_s: From camera to decision, as included in the reaction.
-        cause: Why the state is WARN or BRAKE; None in any other state. A hold keeps the cause that it began with.
+        cause: Why the state is WARN or BRAKE; None in any other state. A held state keeps its last cause.
     """
 
     time_s: float

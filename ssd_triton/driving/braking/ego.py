@@ -39,7 +39,7 @@ _EXPECTED = "expected time_s,speed_kmh[,yaw_rate_deg_s] (or time_ms, speed_mps, 
 _TIME_UNITS = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
 
 _EPOCH_S = (1e8, 1e10)
-"""Seconds since 1970 of the years 1973 to 2286. No clip lasts as long."""
+"""Times in this range, in seconds, are taken for epoch times of the years 1973 to 2286. No clip lasts as long."""
 
 
 class EgoMotionError(UserError):
@@ -179,10 +179,10 @@ def load_ego_csv(path: Path, max_gap_s: float) -> RecordedEgo:
 
 
 def _check_times(name: str, column: str, times_s: Sequence[float], max_gap_s: float) -> None:
-    """Refuse times since 1970, and times in a unit in which no logger would sample a speed.
+    """Refuse epoch times, and times that are in another unit, judging by the interval between samples.
 
-    A log need not begin with the clip, so epoch times are not aligned by their first sample: a shifted speed is wrong
-    without a sign of it.
+    Epoch times are not aligned by their first sample: a log need not begin with the clip, and a shifted speed would go
+    unnoticed.
     """
     factor = _COLUMN_UNITS[column][1]
     first = times_s[0] / factor

@@ -1,13 +1,13 @@
 """The state that one object demands in one frame.
 
-With a known ego speed, the measure is the probability that avoiding the object takes at least ``deceleration_mps2``,
-starting after the system's latency and the brakes' reaction; see :mod:`ssd_triton.driving.braking.conflict`. WARN is
-due when it will reach ``conflict_probability`` within ``warning_lead_time_s``, and BRAKE after a warning when it
-reaches 0.6 of that now; without a warning it takes more. Without ego speed, the time to collision from image scale must
-fall below ``ttc_brake_s``.
+With a known ego speed, the measure is the probability that avoiding the object requires at least ``deceleration_mps2``
+after the delay of the system and the brakes; see :mod:`ssd_triton.driving.braking.conflict`. WARN is due when this
+probability will reach ``conflict_probability`` within ``warning_lead_time_s``. After a warning, BRAKE is due when the
+probability reaches 0.6 of that now; without a warning, the requirements are higher. With an unknown ego speed, the
+measure is the time to collision from image scale. The limit for BRAKE is the delay plus ``ttc_brake_s``.
 
 Two estimates of the closing rate, from range and from image scale, check each other. Where they disagree by more than
-their noise, or where the camera's mounting is only estimated, WARN and BRAKE need both.
+their noise, or where the camera is not calibrated, both must call for WARN or BRAKE.
 """
 
 from __future__ import annotations
@@ -39,21 +39,23 @@ _DISAGREEMENT_STD, _DISAGREEMENT_RATIO = 2.0, 0.3
 larger rate."""
 
 _LIKELY, _GROWING, _LEAST_GROWTH_PER_S = 0.95, 0.9, 0.02
-"""Probabilities with which an object must close in at all, by range, and its image must grow, for WARN as for BRAKE."""
+"""Conditions of both WARN and BRAKE: the probability with which an object must close in by range, the probability with
+which its image must grow, and the least growth."""
 
 _WARNED, _SURE = 0.6, 1.5
-"""Factors on the probability of a conflict for BRAKE: 0.3 instead of 0.5 where a warning has not helped, since a box
-that grows too slowly for a second hides a conflict; 0.75 for a vehicle without a warning before."""
+"""Factors on ``conflict_probability`` for BRAKE. After a warning it is 0.3 instead of 0.5, since a box that grows too
+slowly for a second hides a conflict. For a vehicle without a warning before, it is 0.75."""
 
 _DRIVING_MPS, _HARD_BRAKING_MPS2 = 2.0, 1.5
 _HARD_BRAKING_STD, _HARD_BRAKING_WARNED_STD = 3.5, 3.25
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
 CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 10 s of steady following, 2 px
-of noise in each side of a box often raise the certainty to 3, and hardly ever to 4. Less suffices where the range calls
-for WARN, too: it judges by the size and the place of the boxes, the onset test by how they change."""
+of noise in each side of a box often raise the certainty to 3, and hardly ever to 4. A lower certainty is enough where
+the range also calls for WARN, which is additional evidence: it uses the size and position of the boxes, the onset test
+their change."""
 
 _EXACTLY = ((0.0, 0.0, 0.0),) * 3
-"""Covariance of a motion that is taken as known."""
+"""Covariance of a motion that is assumed to be known exactly."""
 
 _NORMAL = NormalDist()
 
@@ -64,10 +66,10 @@ class Hazard:
 
     Attributes:
         item: The object.
-        wanted: SAFE, WARN or BRAKE.
-        kept: The same by the lower thresholds for leaving a state.
+        wanted: State by the full thresholds: SAFE, WARN or BRAKE.
+        kept: State by the lower thresholds for leaving a state.
         urgent: Whether BRAKE cannot wait for a warning.
-        measure: What avoiding it takes.
+        measure: What avoiding it requires.
     """
 
     item: TrackedObject
@@ -190,26 +192,28 @@ def assess(
 
 
 def _brakes_hard(onset: Onset, ratio: float, least_std: float) -> bool:
-    """Whether a driving object brakes too hard for a warning in time; the ratio is a factor on the thresholds."""
+    """Whether a moving object brakes too hard to warn in time; the ratio is a factor on the thresholds."""
     drives = onset.speed_mps > _DRIVING_MPS
     return drives and onset.certainty > ratio * least_std and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What avoiding an object takes: a deceleration, or without ego speed a time to collision.
+    """What avoiding an object requires: a deceleration or, without ego speed, a time to collision.
 
     Attributes:
         settings: Thresholds.
         delay_s: From the camera's exposure until the brakes act.
         kind: The evidence.
-        conflicts: By range and, where that does not suffice, by image scale; all must call. Empty without ego speed.
+        conflicts: The conflict by range and, where the range is not enough, by image scale; all must call for a state.
+            Empty without ego speed.
         in_corridor: Probability that the object is in the corridor, or will be when the ego gets there.
-        part: Part of the thresholds that suffices.
-        scale: Growth of the image as a closing speed and its standard deviation, over the distance, per second.
+        part: Factor on the deceleration that a state needs.
+        scale: Closing speed from the growth of the image, divided by the distance, and its standard deviation; per
+            second.
         lead_s: Time by which WARN comes before BRAKE is due.
-        certainty: Factor on the probability that BRAKE takes.
-        must_grow: Whether the image must grow, since the closing speed is not known from the object's standing.
+        certainty: Factor on the probability that BRAKE needs.
+        must_grow: Whether the image must grow; not for a stationary object, whose closing speed is known.
     """
 
     settings: BrakingConfig
@@ -242,7 +246,7 @@ class Measure:
         return self.value(state) <= self.threshold(state, ratio)
 
     def value(self, state: State) -> float:
-        """The figure that must pass the threshold, reached with the probability that the state takes."""
+        """The figure that must pass the threshold, with the probability that the state needs."""
         probability, delay_s = self._least_probability(state), self.delay_s + self.ahead_s(state)
         if self.conflicts:
             return min(one.required_deceleration_mps2(probability, delay_s) for one in self.conflicts)
@@ -257,9 +261,10 @@ class Measure:
         return self.delay_s + self.ahead_s(state) + self.settings.ttc_brake_s / ratio
 
     def _least_probability(self, state: State) -> float:
-        """Least probability that an object in the corridor takes too much.
+        """Least probability of a conflict with an object in the corridor.
 
-        WARN also weighs the probability that it is there; BRAKE is only due for what surely is.
+        WARN also weighs the probability that the object is in the corridor. BRAKE is only due for objects that surely
+        are.
         """
         if state is State.WARN:
             return self.settings.conflict_probability / max(self.in_corridor, 1e-3)
@@ -283,7 +288,7 @@ def _measure(
     outline_m = ranging.outline_range_m
     by_scale = scale.rate_per_s * outline_m, scale.rate_std_per_s * outline_m
     growth = by_scale[0] / distance_m, by_scale[1] / distance_m
-    # What is turned out of the corridor mostly stands where the road bends: the driver will steer before BRAKE is due.
+    # A turned vehicle is mostly stationary where the road bends: the driver will steer before BRAKE is due.
     lead_s = 0.0 if track.is_turned else settings.warning_lead_time_s
     if ego.speed_mps is None:
         return Measure(settings, delay_s, "scale", (), growth, item.corridor_probability, lead_s=lead_s, certainty=1.0)
@@ -301,7 +306,7 @@ def _measure(
 
 
 def _measure_of_onset(onset: Onset, measure: Measure, item: TrackedObject, ego: EgoMotion) -> Measure:
-    """What avoiding an object takes that has begun to brake; the onset test is about the growth of the image itself."""
+    """What avoiding an object that brakes hard requires; the onset test is itself based on the growth of the image."""
     ego_mps = ego.speed_mps or 0.0
     motion = Hypothesis(1.0, item.range_m, ego_mps - onset.speed_mps, onset.braking_mps2, _EXACTLY)
     conflict = Conflict((motion,), measure.settings.front_overhang_m, ego_mps)
@@ -323,7 +328,7 @@ def _disagree(track: Track) -> bool:
 
 
 def describe_obstacle(item: TrackedObject) -> str:
-    """Describe an object in the way that calls for nothing."""
+    """Describe an object in the corridor that calls for neither WARN nor BRAKE."""
     what = f"{item.class_name} #{item.track_id} at {item.range_m:.1f} m"
     if item.unseen_s > 0:
         what += f" (not seen for {item.unseen_s:.1f} s)"

@@ -1,9 +1,9 @@
 """Two hypotheses on the motion of objects: Kalman filters side by side, for all objects at once.
 
-An object stands (a person walks), or it moves as traffic does. Each hypothesis has a filter of its own; their weights
+An object is stationary (a person may walk), or it moves like traffic. Each hypothesis has its own filter. Their weights
 follow from how well each predicts the boxes, and they exchange estimates as in the interacting multiple model of Blom
-and Bar-Shalom (IEEE Transactions on Automatic Control 33, 1988). For matrices this small, a call of NumPy costs more
-than its arithmetic: one call serves all objects.
+and Bar-Shalom (IEEE Transactions on Automatic Control 33, 1988). For such small matrices, a call of NumPy takes longer
+than its arithmetic, so one call processes all objects.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ NEAREST_M = 0.3
 """Smallest range: the filter must not cross the camera."""
 
 STANDING_BRAKING_STD_MPS2 = 0.1
-"""Standard deviation of the braking of what stands: practically none."""
+"""Standard deviation of the braking of a stationary object: practically none."""
 
 _RATES_PER_S = np.array([[-0.1, 0.1], [0.05, -0.05]])
-"""How often an object passes from one hypothesis (row) to the other: it drives off after 10 s, and stops once in 20."""
+"""Transition rates from one hypothesis (row) to the other: an object drives off after 10 s, and stops after 20 s, on
+average."""
 
 _STATES, _BOTH = np.arange(6), np.arange(2)
 
 _LONGEST_STEP_S = 0.5
-"""Time step up to which the rates above are probabilities."""
+"""Longest time step to which the rates above are applied."""
 
 _LEAST_WEIGHT = 1e-3
 """No hypothesis is ever ruled out."""
@@ -43,7 +44,7 @@ _OUTLIER_STD = 3.0
 """Beyond this many standard deviations, a measurement's weight falls with its distance."""
 
 _SIZE_TIME_CONSTANT_S = 20.0
-"""The detector's idea of an object's outline drifts: the logarithms of the size return to 0 in this time."""
+"""Time constant with which the logarithms of the size return to 0, because the detected outline of an object drifts."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +115,25 @@ class Estimates:
         )
 
     def moving(self) -> Estimates:
-        """Rule out that the objects stand: without the ego's speed, there is no telling."""
+        """Rule out that the objects are stationary: without the ego's speed, this cannot be determined."""
         return replace(self, weights=np.tile([0.0, 1.0], (len(self.weights), 1)))
 
     def mixed(
         self, dt_s: float, ego_mps: float, standing_std_mps: Float64Array, moving_braking_std_mps2: float
     ) -> Estimates:
-        """Let each hypothesis start from its own estimate and that of the other one, from which an object may come.
+        """Mix into each hypothesis the estimate of the other one, since an object may change from one to the other.
 
         Args:
             dt_s: Time step.
             ego_mps: Speed of the ego.
-            standing_std_mps: Standard deviation of the speed of what stands, FP64 [n].
-            moving_braking_std_mps2: Standard deviation of the braking of what moves.
+            standing_std_mps: Standard deviation of the speed of a stationary object, FP64 [n].
+            moving_braking_std_mps2: Standard deviation of the braking of a moving object.
         """
         joint = self.weights[:, :, None] * (np.eye(2) + _RATES_PER_S * min(dt_s, _LONGEST_STEP_S))  # [n, from, to]
         weights = joint.sum(axis=1)
         stayed = joint[:, _BOTH, _BOTH] / weights
         means, covariances = self.means[:, ::-1].copy(), self.covariances[:, ::-1].copy()
-        # What comes to stand has the ego's speed as its closing speed; any braking ends.
+        # An object that has just stopped closes in at the ego's speed, and does not brake.
         _replace(means[:, STANDS], covariances[:, STANDS], CLOSING, ego_mps, standing_std_mps)
         _replace(means[:, STANDS], covariances[:, STANDS], BRAKING, 0.0, STANDING_BRAKING_STD_MPS2)
         _replace(means[:, MOVES], covariances[:, MOVES], BRAKING, 0.0, moving_braking_std_mps2)
@@ -150,8 +151,9 @@ class Estimates:
         """Advance by a time step.
 
         Args:
-            transition: How the state changes, FP64 [6, 6].
-            usual_std: What a state forgets, it gets back as its usual variance: standard deviations, FP64 [n, 2, 6].
+            transition: Transition matrix of the state, FP64 [6, 6].
+            usual_std: Standard deviation of each state without measurements, FP64 [n, 2, 6]. A state that decays
+                returns to it.
             closing_variance: Growth of the closing speed's variance.
             change_mps: Change of the ego's speed.
             dt_s: Time step.
@@ -170,13 +172,13 @@ class Estimates:
     def corrected(
         self, surprises: Float64Array, slopes: Float64Array, stds: Float64Array, *, weighted: bool
     ) -> tuple[Estimates, npt.NDArray[np.bool_]]:
-        """Correct by measurements; one of slope 0 and surprise 0 changes nothing.
+        """Correct by measurements; a measurement with slope 0 and surprise 0 changes nothing.
 
         Args:
-            surprises: Measured less expected values, FP64 [n, 2, m].
-            slopes: Derivatives of the expected values by the state, FP64 [n, 2, m, 6].
+            surprises: Measured minus expected values, FP64 [n, 2, m].
+            slopes: Derivatives of the expected values with respect to the state, FP64 [n, 2, m, 6].
             stds: Standard deviations of the measurements, FP64 [n, m].
-            weighted: Whether neither hypothesis may be ruled out; otherwise one already is.
+            weighted: Whether both hypotheses keep a least weight; False where one of them is ruled out already.
 
         Returns:
             The estimates, and whether a measurement contradicts an object's most probable hypothesis, BOOL [n].
@@ -216,7 +218,7 @@ def _replace(
 
 @lru_cache(maxsize=64)
 def transition_of(dt_s: float, pitch_time_constant_s: float, acceleration_time_constant_s: float) -> Float64Array:
-    """How the state changes in a time step, FP64 [6, 6]."""
+    """Transition matrix of the state for a time step, FP64 [6, 6]."""
     sizes = math.exp(-dt_s / _SIZE_TIME_CONSTANT_S)
     easing, settling = math.exp(-dt_s / acceleration_time_constant_s), math.exp(-dt_s / pitch_time_constant_s)
     transition = np.diag([1.0, 1.0, easing, sizes, sizes, settling])

@@ -74,7 +74,7 @@ class RateFilter:
         self._variance -= gain * self._variance
 
     def _bound(self) -> None:
-        """Limit the variances to their initial values: the squared rate would otherwise let them explode."""
+        """Limit the variances to their initial values: the squared rate would otherwise let them diverge."""
         scale, rate_scale = 1.0, 1.0
         if self._variance > self._first_variance:
             scale, self._variance = math.sqrt(self._first_variance / self._variance), self._first_variance

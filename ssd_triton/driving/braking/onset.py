@@ -1,9 +1,9 @@
 """Onset test: whether a leading vehicle has begun to brake, with more certainty and earlier than by a filter.
 
 The filter of range and closing speed must allow for braking at any time. Its estimates are therefore noisy in steady
-traffic, and late when the vehicle brakes. This test compares two models of the last two seconds instead: constant speed
-throughout, or constant speed until an onset and constant braking since. The measure is the braking's coefficient in a
-least-squares fit, in its standard deviations.
+traffic, and late when the vehicle brakes. This test instead compares two models of the last two seconds: constant speed
+throughout, or constant speed until an onset and constant braking after it. The measure is the braking of a
+least-squares fit, divided by its standard deviation.
 
 Positions along the road are the ego's own distance plus the range from the object's apparent size, separately by height
 and by width: both must show the braking. A car that turns off gets wider and not higher, and a detector that errs in
@@ -24,8 +24,8 @@ from ssd_triton.driving.braking.ego import EgoMotion
 from ssd_triton.driving.braking.observation import BOTTOM, LEFT, RIGHT, TOP, Observation
 
 SPAN_S = 2.0
-"""Length of the fit. Over a longer one, usual traffic is not at constant speed; a shorter one cannot tell the speed
-before the onset."""
+"""Length of the fit. Over a longer span, traffic does not keep a constant speed; over a shorter one, the speed before
+the onset is not known well enough."""
 
 _ONSETS_S = (0.4, 0.6, 0.8, 1.0)
 """Candidate times since the onset. At 20 fps and 50 km/h, 6 m/s² become visible after 0.4 to 0.6 s."""

@@ -76,7 +76,7 @@ class BrakingPipeline:
         self.frames_without_data = 0
 
     def set_camera(self, camera: Camera) -> None:
-        """Take a better calibration of the same camera; the tracks live on.
+        """Use a better calibration of the same camera; the tracks continue.
 
         Raises:
             ValueError: The camera is for images of another size.

@@ -13,8 +13,8 @@ with the camera's height h, the class's usual height H, width W and overhang i. 
 face, along the ego's heading. The wheels touch the road behind the near face by the overhang, and the outline is widest
 and highest about half way there.
 
-One filter for all motions is too slow for what stands, or too wild for what moves: two hypotheses run side by side, see
-:mod:`ssd_triton.driving.braking.hypotheses`.
+A single filter for all motions is either too slow for stationary objects or too noisy for moving ones. Therefore two
+hypotheses run side by side, see :mod:`ssd_triton.driving.braking.hypotheses`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ from ssd_triton.driving.camera import Camera
 
 _FIRST_WEIGHTS = {"person": (0.95, 0.05)}
 _VEHICLE_WEIGHTS = (0.3, 0.7)
-"""Weights before the first box, by group. In traffic, more vehicles drive than stand in the way; people walk."""
+"""Weights of the hypotheses (stationary, moving) before the first box, by group. Most vehicles in the way move. People
+stand or walk, and both belong to the first hypothesis."""
 
 _FIRST_RANGE_SPREAD = 0.5
 """Relative standard deviation of the range before the first measurement."""
@@ -57,7 +58,7 @@ _FIRST_PASSES = 3
 """Number of passes over the first box, each linearised about the range of the pass before."""
 
 _STANDING_STD_MPS, _WALKING_STD_MPS = 0.3, 1.5
-"""Standard deviation of the speed of what stands, and of who walks (5 km/h)."""
+"""Standard deviation of the speed of a stationary object, and of a person, who may walk (5 km/h)."""
 
 _MOVING_SHARE, _LEAST_MOVING_STD_MPS, _UNKNOWN_STD_MPS = 0.5, 3.0, 10.0
 """Standard deviation of a moving object's speed about the ego's: half of the ego's speed, and at least 3 m/s; 10 m/s
@@ -67,13 +68,14 @@ _UNKNOWN_ACCELERATION_MPS2 = 3.0
 """Standard deviation of the ego's acceleration where its speed is not known."""
 
 _SURPRISE_RANGE, _SURPRISE_MPS = 0.05, 1.0
-"""Each such box makes the range less certain by this share, and the closing speed by this much."""
+"""Standard deviations that a box which contradicts the estimate adds: relative to the range, and of the closing
+speed."""
 
 _LOST_UPDATES = 3
-"""This many boxes in a row with such outliers are no coincidence, nor this many without."""
+"""An object is lost after this many contradicting boxes in a row, if at least as many fitted before."""
 
 LONGEST_UNMEASURED_S = 0.5
-"""A range without a measurement for longer is worthless."""
+"""A range without a measurement for longer than this is not used."""
 
 _NO_MEASUREMENT = Measurement((0.0, 0.0), ((0.0,) * 6, (0.0,) * 6), 1.0)
 
@@ -86,7 +88,7 @@ class RangeFilter:
         ego: The ego's motion.
         size: Usual size of the class.
         camera: Its height and pitch uncertainty are used.
-        settings: Noise.
+        settings: Noise of boxes and motion.
         curvature_per_m: See :meth:`update`.
 
     Attributes:
@@ -95,7 +97,8 @@ class RangeFilter:
         closing_speed_mps: Rate at which the range shrinks.
         closing_speed_std_mps: Its standard deviation.
         unmeasured_s: Time since the last box with a measurement of the range; others were cut or hidden.
-        is_found: Whether the last box is a first measurement after a loss, or shows a loss: the filter must start anew.
+        is_found: Whether the filter must restart: the last box is the first measurement after a loss, or completes a
+            loss.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class RangeFilter:
         seen_m = raw.from_size_m or raw.from_ground_m or math.inf
         range_m = min(seen_m, nearest_visible_m if seen.cut[BOTTOM] else math.inf)
         if math.isinf(range_m):
-            # Neither edges nor width are known: the cut height of the box is a lower bound of the object's.
+            # Neither edges nor width are known: the height of the cut box is a lower bound of the object's height.
             range_m = size.height_m / max(seen.height_px, 1.0) / float(seen.direction_std[TOP] / seen.size_std_px[1])
         self._outlying_updates = self._fitting_updates = 0
         self.unmeasured_s = math.inf
@@ -147,8 +150,8 @@ class RangeFilter:
         """Continue with new estimates.
 
         Args:
-            estimates: Of this object.
-            pooled: Mean and covariance over the hypotheses, where they are known.
+            estimates: Estimates of this object.
+            pooled: Mean and covariance over the hypotheses, if they have been computed already.
         """
         if pooled is None:
             means, covariances = estimates.pooled()
@@ -160,7 +163,7 @@ class RangeFilter:
         self.closing_speed_std_mps = math.sqrt(self._covariance[CLOSING][CLOSING])
 
     def set_camera(self, camera: Camera) -> None:
-        """Continue with another calibration: the error of the pitch, as estimated so far, belongs to the old one."""
+        """Continue with another calibration; the pitch error, estimated relative to the old one, is converted."""
         means, covariances = self._estimates.means.copy(), self._estimates.covariances.copy()
         means[..., PITCH_ERROR] += math.radians(camera.pitch_deg - self._camera.pitch_deg)
         self._camera = camera
@@ -185,7 +188,7 @@ class RangeFilter:
 
     @property
     def standing(self) -> float:
-        """Probability that the object stands, or walks."""
+        """Probability that the object is stationary; a person may also walk."""
         return float(self._estimates.weights[0, STANDS])
 
     @property
@@ -219,7 +222,7 @@ class RangeFilter:
 
     @classmethod
     def predict_all(cls, filters: Sequence[RangeFilter], dt_s: float, ego: EgoMotion) -> None:
-        """Advance filters that have been advanced together before, see :meth:`predict`."""
+        """Advance filters in one call, as :meth:`predict` does; they must have been advanced together before."""
         if not filters:
             return
         settings, before_mps = filters[0]._settings, filters[0]._ego_speed_mps
@@ -255,7 +258,7 @@ class RangeFilter:
     def update_all(
         cls, filters: Sequence[RangeFilter], seen: Sequence[Observation], curvature_per_m: float = 0.0
     ) -> None:
-        """Correct filters by a box each, see :meth:`update`."""
+        """Correct each filter by its box in one call, as :meth:`update` does."""
         measured: list[RangeFilter] = []
         table: list[list[Measurement]] = []
         for one, box in zip(filters, seen, strict=True):
@@ -287,7 +290,7 @@ class RangeFilter:
         return self._model.measured(seen, means, weights, self.range_m, curvature_per_m)
 
     def _judge(self, is_outlying: bool) -> None:
-        """Count boxes that contradict the estimate and those that fit, after one with a measurement."""
+        """Update the counts of contradicting and of fitting boxes, after a box with a measurement."""
         was_lost = self.is_lost
         self.unmeasured_s = 0.0
         self._outlying_updates = self._outlying_updates + 1 if is_outlying else 0
@@ -317,5 +320,5 @@ class RangeFilter:
         return (0.0, 0.0, STANDING_BRAKING_STD_MPS2, *errors), (0.0, 0.0, moving, *errors)
 
     def _pitch_std_rad(self) -> float:
-        """Standard deviation of the pitch: of the mounting, but at least of the car on its springs."""
+        """Standard deviation of the pitch: that of the mounting, but at least that of the car on its springs."""
         return max(self._camera.pitch_std_rad, math.radians(self._settings.pitch_std_deg))

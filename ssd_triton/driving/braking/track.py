@@ -25,22 +25,22 @@ _FIRST_SIDE_SPEED_PER_S = 1.0
 """Standard deviation of the initial speed of a box's sides, in heights of the box per second."""
 
 _STEP = 0.1
-"""Standard deviation of the sides of what is not rigid, a person who walks, in heights of the box."""
+"""Additional standard deviation of the sides of people and two-wheelers, which are not rigid, in heights of the box."""
 
 _CROSSING_STD_MPS, _VEHICLE_CROSSING_STD_MPS = 3.0, 1.0
 """Standard deviation of a new object's lateral speed: between a runner and a bicycle; vehicles take 3 to 5 s for a lane
 change of 3.5 m."""
 
 _TURNED_SPREADS, _TURNED_GAIN = 2.0, 0.2
-"""A vehicle is turned out of the corridor when its box is wider for its height than that of 98 of 100 vehicles that are
-not, as a mean over 10 boxes or so. For a car, that is an angle of 6°."""
+"""A vehicle counts as turned out of the corridor when its box, averaged over about 10 boxes, is wider for its height
+than the boxes of 98 % of the vehicles that are not turned. For a car, this is an angle of 6°."""
 
 _EVIDENCE_S, _FIRST_EVIDENCE = 0.3, 0.3
-"""Time over which the scores of a track's detections are averaged, and the part that the first one counts for."""
+"""Time over which the scores of a track's detections are averaged, and the weight of the first one."""
 
 _OFFSET_STD_M = 0.1
-"""Standard deviation between the middles of a box and its object besides the detector's noise: postures, mirrors,
-shadows."""
+"""Standard deviation between the middle of a box and that of its object, in addition to the detector's noise: postures,
+mirrors, shadows."""
 
 
 class BoxFilter:
@@ -147,13 +147,13 @@ class Track:
     def is_turned(self) -> bool:
         """Whether a vehicle shows more of its side than one that follows the corridor would at its place.
 
-        It stands or drives along another road, or along the bend that the ego has not reached.
+        Such a vehicle is on another road, or farther along a bend that the ego has not reached.
         """
         return self.group == "vehicle" and self._turned > _TURNED_SPREADS * shape_spread(self.size)
 
     @property
     def is_leaving(self) -> bool:
-        """Whether its last box was at the left or right border of the image: it is then about to leave the view."""
+        """Whether its last box touched exactly one side border of the image: it is about to leave the view."""
         left, _, right, _ = self.seen.cut
         return left != right
 
@@ -163,14 +163,14 @@ class Track:
         return self._middle().lateral_m
 
     def stay_s(self, time_s: float, *, in_corridor: bool) -> float:
-        """Time for which the object has been in the corridor without a break; called once a frame."""
+        """Time for which the object has been in the corridor without interruption; call this once per frame."""
         if not in_corridor:
             self._entered_s = math.inf
         self._entered_s = min(self._entered_s, time_s)
         return time_s - self._entered_s if in_corridor else 0.0
 
     def offset_std_by_range_m(self, corridor: Corridor) -> float:
-        """Standard deviation of the offset that comes from the range's; it does not average out over frames."""
+        """Part of the offset's standard deviation that comes from the range; it does not average out over frames."""
         return self._std_by_range_m(corridor, self._middle())
 
     def _std_by_range_m(self, corridor: Corridor, middle: RoadPoint) -> float:
@@ -179,7 +179,7 @@ class Track:
         return abs(far_m - corridor.offset_m(*middle))
 
     def predict(self, dt_s: float, ego: EgoMotion) -> None:
-        """Advance by a time step all but the range, which :class:`Tracker` advances for all tracks at once."""
+        """Advance everything but the range by a time step; the tracker advances the ranges of all tracks at once."""
         self.evidence *= math.exp(-dt_s / _EVIDENCE_S)
         self._elapsed_s += dt_s
         self.box.predict(dt_s)
@@ -188,7 +188,7 @@ class Track:
         self.onset_test.predict(dt_s, ego)
 
     def update(self, time_s: float, seen: Observation, ego: EgoMotion, corridor: Corridor) -> None:
-        """Correct by an observation at the predicted time; the range has been corrected by it, as for all tracks."""
+        """Correct by an observation at the predicted time; the tracker has already corrected the range with it."""
         self.last_seen_s = time_s
         self.hits += 1
         self.seen = seen
@@ -199,8 +199,8 @@ class Track:
         class_name = max(self._votes, key=self._votes.__getitem__)
         is_found = self.range.is_found
         if is_found or class_name != self.class_name:
-            # Another class has another size, and another object another range: the filters start anew. What jumped must
-            # be confirmed again.
+            # The filters restart: another class has another size, and another object has another range. After a jump,
+            # the track must be confirmed again.
             self.class_name = class_name
             self.hits = 1 if is_found else self.hits
             self._start_filters(seen, ego, corridor)
@@ -228,7 +228,7 @@ class Track:
         )
 
     def _see_side(self, corridor: Corridor) -> None:
-        """Average how much wider a vehicle's box is than the rear and the side that its place would show."""
+        """Average how much wider a vehicle's box is than its rear and the side visible at its position explain."""
         if not all(self.seen.known):
             return
         range_m, size = self.range.range_m, self.size

@@ -14,23 +14,26 @@ _LONGEST_FORESIGHT_S = 4.0
 
 _WARN_DOUBT, _BRAKE_DOUBT = 0.25, 0.25
 _VEHICLE_WARN_DOUBT, _VEHICLE_BRAKE_DOUBT = 1.0, 1.6
-"""An object counts as in the corridor, or about to enter it, by this many standard deviations of its offset. Vehicles
-beside the corridor mostly stay there; people who walk towards it mostly walk on."""
+"""Margin, in standard deviations of the offset, by which an object must be within the limit to count as in the
+corridor, or as about to enter it. Vehicles beside the corridor mostly stay there; people who walk towards it mostly
+walk on."""
 
 _RANGE_DOUBT = 2.0
-"""Weight of the range's error in the offset: in a bend it shifts the offset, as a bias more than as noise."""
+"""Weight of the range error in the offset: in a bend it shifts the offset, more like a bias than like noise."""
 
 _BESIDE_M = 2.5
-"""Vehicles enter the corridor from up to this far beside it, the adjacent lane. Those farther away that seem to cross
-mostly follow a bend that the ego has not reached yet."""
+"""Vehicles are expected to enter the corridor from at most this far beside it, the adjacent lane. Vehicles farther away
+that seem to cross mostly follow a bend that the ego has not reached."""
 
 SETTLED_S = 0.5
-"""A vehicle must have been tracked this long before its lateral motion is trusted. A standing one must have been in the
-corridor for as long before it warns: while the ego turns, the corridor sweeps over what stands beside the road."""
+"""A vehicle must have been tracked this long before its lateral motion is trusted. A vehicle that may be stationary
+must have been in the corridor this long before it causes a warning: while the ego turns, the corridor sweeps over
+vehicles parked beside the road."""
 
 STANDS_ABOVE, MAY_STAND_ABOVE = 0.5, 0.1
-"""A vehicle that stands with more than the first probability crosses nothing, and nor do oncoming ones: they follow
-their lane. One that may stand, by the second, must have stayed in the corridor before it warns."""
+"""Probabilities that a vehicle is stationary. Above the first, it is not expected to enter the corridor. (Nor are
+oncoming vehicles: they follow their lane.) Above the second, it must have stayed in the corridor before it causes a
+warning."""
 
 _CLEAR_BY_M = 0.5
 """An object that leaves the corridor is out of the way if it will be this far beside it."""
