@@ -1,4 +1,4 @@
-"""The device that a command line names, and what runs on it."""
+"""Choice of the device that a command line names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from ssd_triton.common.errors import UserError
 
 Launch = Callable[[int], object]
-"""Starts one run; the argument chooses among the input sets, so that caches see changing data."""
+"""Starts one run. The argument is the number of the run; it selects one of several input sets, so that caches see
+changing data."""
 
 
 def choose_device(name: str) -> torch.device:

@@ -51,7 +51,7 @@ def detect(detector: ServedDetector, encoded: bytes, parameters: PostprocessPara
     Returns:
         Boxes in pixels of the original image.
     """
-    # PyTorch and pydantic are imported where they are needed: `preprocess` works without them.
+    # Imported here, so that `preprocess` works without PyTorch and pydantic.
     from ssd_triton.detector.network.ssd import predict
     from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
     from ssd_triton.detector.postprocessing.reference import postprocess

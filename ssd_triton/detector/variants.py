@@ -1,6 +1,6 @@
 """The variants of the detector: what each one is, where it runs, and how close it must be to PyTorch FP32.
 
-A variant is one file for one backend. Its name is what ``--model-config-name`` of ``tritonserver`` takes.
+A variant is one file for one backend. Its name is the value of ``tritonserver``'s option ``--model-config-name``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Variant:
         backend: Triton's backend.
         precisions: The precision it computes in, by the devices it runs on. On a CPU the embedded server runs PyTorch's
             FP16 files in FP32; only their weights stay rounded to FP16.
-        source: The variant whose file this one is built from; None is built from the weights.
-        max_ap_difference: Largest difference of COCO AP (0 to 1) from PyTorch FP32 through the server, either way,
-            unless ``accuracy`` in the configuration has another one.
+        source: The variant whose file this one is built from; None if it is built from the weights.
+        max_ap_difference: Largest difference of COCO AP (0 to 1) from PyTorch FP32 through the server, in either
+            direction; ``accuracy`` in the configuration overrides it.
         execution_provider: ONNX Runtime's provider that runs it; None for other backends.
         is_fused: Whether convolutions are fused with what follows them, for cuDNN.
     """
@@ -49,7 +49,7 @@ class Variant:
 
     @property
     def precision(self) -> Precision:
-        """The precision of its file, which is the one it runs in on the device it is meant for."""
+        """The precision of its file, which is also the one it runs in on its main device."""
         return self.precisions["gpu"] if "gpu" in self.precisions else self.precisions["cpu"]
 
     def precision_on(self, device: Device) -> Precision:
@@ -121,13 +121,14 @@ VARIANTS: dict[str, Variant] = {
         ),
     )
 }
-"""By name. The gates are this project's: FP32 and FP16 may move AP by rounding, INT8 by half a point."""
+"""All variants by name. The limits of AP are this project's choice: FP32 and FP16 may change AP by rounding, INT8 by
+half a point."""
 
 RECOMMENDED: dict[Device, str] = {"cpu": "onnx_int8", "gpu": "tensorrt_fp16"}
-"""The variant that serves most images a second, by device; that of the CPU is what Triton loads unless told."""
+"""The variant that serves most images a second, by device. Triton loads that of the CPU by default."""
 
 BASELINE: dict[Device, str] = {"cpu": "pytorch_fp32", "gpu": "pytorch_fp16"}
-"""The variant that acceleration is relative to, by device."""
+"""The variant against which speed-ups are measured, by device."""
 
 
 def find_variant(name: str) -> Variant:
@@ -142,23 +143,23 @@ def find_variant(name: str) -> Variant:
 
 
 def engine_variant(precision: Precision) -> Variant:
-    """Give the variant that is a TensorRT engine of a precision."""
+    """Return the variant that is a TensorRT engine of a precision."""
     return next(one for one in VARIANTS.values() if one.backend == "tensorrt" and one.precision == precision)
 
 
 def variant_of_file(file: str) -> Variant | None:
-    """Give the variant whose file this is; None for a file that is not in the table."""
+    """Return the variant whose file this is; None for a file that is not in the table."""
     return next((one for one in VARIANTS.values() if one.file == file), None)
 
 
 def variant_name(file: str) -> str:
-    """Give the name of the variant whose file this is, or the file itself where it is not in the table."""
+    """Return the name of the variant whose file this is, or the file itself where it is not in the table."""
     found = variant_of_file(file)
     return file if found is None else found.name
 
 
 def with_sources(names: list[str]) -> list[Variant]:
-    """Give variants by name, each after the one it is built from.
+    """Return the variants with these names, each after the one it is built from.
 
     Raises:
         ConfigError: There is no such variant.

@@ -1,1 +1,1 @@
-"""TensorRT engines: built, described, checked and run."""
+"""TensorRT engines: building, describing, checking and running them."""

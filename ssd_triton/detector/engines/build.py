@@ -1,12 +1,12 @@
 """Building TensorRT engines of the detector: FP32, FP16 and INT8, with a dynamic batch.
 
-Networks are strongly typed: the types are those of the ONNX file and TensorRT may not change them. FP32 is built from
-the FP32 file, with TF32 off unless asked for. FP16 is built from the same file, cast by
+Networks are strongly typed: TensorRT may not change the types of the ONNX file. FP32 is built from the FP32 file, with
+TF32 off unless the settings enable it. FP16 is built from the same file, cast by
 :mod:`ssd_triton.detector.export.half`. INT8 is built from a file with QuantizeLinear and DequantizeLinear nodes; its
 other layers stay in FP32.
 
 TensorRT builds for the GPU it runs on. TensorRT-RTX builds for a named compute capability without any GPU. Polygraphy
-drives both. The post-processing is no engine: TensorRT-RTX parses its graph but has no kernel for NonMaxSuppression.
+drives both. The post-processing is not built as an engine, because TensorRT-RTX has no kernel for NonMaxSuppression.
 TensorRT accepts a UINT8 input only straight into a Cast, so the graph of
 :class:`ssd_triton.detector.network.ssd.ServedDetector` begins with one.
 
@@ -53,10 +53,10 @@ _LACKING: dict[Precision, Callable[[tuple[int, int]], bool]] = {
 
 
 def batch_profile(settings: TensorRTConfig, max_batch_size: int) -> BatchProfile:
-    """Give the optimisation profile, checked against the batches that Triton sends.
+    """Return the optimisation profile, checked against the batches that Triton sends.
 
     Args:
-        settings: With the profile's three sizes.
+        settings: Have the three sizes of the profile.
         max_batch_size: Images in the largest batch that Triton sends.
 
     Raises:
@@ -78,18 +78,18 @@ def batch_profile(settings: TensorRTConfig, max_batch_size: int) -> BatchProfile
 
 
 def build_engine(engine: Engine) -> EngineMetadata:
-    """Build a plan and write it with its metadata; until both are whole, the old ones stay in place.
+    """Build a plan and write it with its metadata; the old files are replaced only when both are complete.
 
     Returns:
-        What was built, also written beside the plan as :func:`metadata_path` says.
+        The metadata, also written beside the plan, at :func:`metadata_path`.
 
     Raises:
-        EngineError: The profile, precision, compute capability, library or ONNX file does not fit; or TensorRT
-            refused the network, with its own words.
+        EngineError: The profile, precision, compute capability, library or ONNX file does not fit; or TensorRT refused
+            the network; the message quotes it.
         ExportError: The ONNX file has another interface, or weights that do not fit FP16.
     """
     profile = batch_profile(engine.settings, engine.max_batch_size)
-    # ONNX first: reading it costs nothing, and importing a library of a gigabyte does.
+    # ONNX first: reading it is fast, and importing a library of a gigabyte is not.
     model_bytes = detector_onnx(engine.onnx, engine.precision, engine.num_labels)
     runtime = load_runtime(engine.settings.runtime)
     gpu = find_gpu()
@@ -124,7 +124,7 @@ def build_engine(engine: Engine) -> EngineMetadata:
 
 
 def unexpected_layers(metadata: EngineMetadata) -> list[str]:
-    """List what in an engine is not as its precision promises; a good engine has an empty list.
+    """List layers that do not have the types of the engine's precision; empty for a good engine.
 
     FP32 and FP16 engines are expected to run every convolution in their type and to change types only at the network's
     input and outputs. In an INT8 engine at least one convolution runs in INT8, and quantising between layers is normal.
@@ -181,7 +181,7 @@ def _numbers(capability: str) -> tuple[int, int]:
 def _build(
     engine: Engine, runtime: Runtime, capability: str, profile: BatchProfile, model_bytes: bytes
 ) -> tuple[bytes, BuilderLog]:
-    """Parse and build; the plan, and what was said meanwhile."""
+    """Parse and build; returns the plan and the log of the build."""
     polygraphy_trt: Any = import_module("polygraphy.backend.trt")
     exception: Any = import_module("polygraphy.exception")
 
@@ -200,7 +200,7 @@ def _build(
         return bytes(plan)
 
     with captured_log() as log, warnings.catch_warnings():
-        # Polygraphy gives every build a timing cache, which TensorRT-RTX answers with a deprecation.
+        # Polygraphy gives every build a timing cache, for which TensorRT-RTX issues a deprecation warning.
         warnings.simplefilter("ignore", category=DeprecationWarning)
         try:
             return run_cancellable(runtime.module, build), log
@@ -212,7 +212,7 @@ def _build(
 def _builder_config(
     engine: Engine, runtime: Runtime, capability: str, profile: BatchProfile, monitor: Any
 ) -> Callable[[Any, Any], Any]:
-    """Polygraphy's maker of a builder configuration."""
+    """Polygraphy's factory of a builder configuration."""
     trt, settings = runtime.module, engine.settings
     polygraphy_trt: Any = import_module("polygraphy.backend.trt")
     shapes = [(n, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3) for n in (profile.min, profile.opt, profile.max)]
@@ -234,9 +234,9 @@ def _builder_config(
 
 
 def _layers(log: BuilderLog, runtime: Runtime, plan: bytes) -> tuple[EngineLayer, ...]:
-    """What the builder logged of the engine's layers, or what the engine itself says; empty where neither is readable.
+    """The engine's layers from the builder's log, or else from the engine itself; empty where neither is readable.
 
-    A report of another form is no reason to throw away an engine that took minutes to build: it is a warning.
+    An unreadable report causes only a warning: building the engine took minutes.
     """
     try:
         return parse_layers(log.layer_text() or _inspector_text(runtime, plan))
@@ -246,7 +246,7 @@ def _layers(log: BuilderLog, runtime: Runtime, plan: bytes) -> tuple[EngineLayer
 
 
 def _inspector_text(runtime: Runtime, plan: bytes) -> str:
-    """Ask the engine itself for its layers, where the builder did not log them: needs the GPU that it was built for."""
+    """Read the layers from the engine itself, if the builder did not log them; needs the GPU that it was built for."""
     polygraphy_trt: Any = import_module("polygraphy.backend.trt")
     exception: Any = import_module("polygraphy.exception")
     with captured_log() as log:

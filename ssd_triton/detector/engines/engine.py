@@ -1,7 +1,7 @@
-"""A TensorRT engine of the detector: what it is built from and for, whether it is out of date, and building it.
+"""A TensorRT engine of the detector: its sources and target, whether it is out of date, and building it.
 
-What it was built from and for is recorded beside it (:mod:`ssd_triton.detector.engines.metadata`). An engine that no
-longer fits this machine's GPU and library is out of date.
+A file beside the engine records its sources and target (:mod:`ssd_triton.detector.engines.metadata`). An engine that
+does not fit this machine's GPU and library is out of date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssd_triton.detector.variants import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """An engine for the GPU of this machine or, with TensorRT-RTX, for one that is not here.
+    """An engine for the GPU of this machine or, with TensorRT-RTX, for another GPU.
 
     Attributes:
         path: The plan; its metadata lie beside it.
@@ -28,7 +28,7 @@ class Engine:
         max_batch_size: Images in the largest batch that Triton sends.
         num_labels: Classes, the background included.
         settings: Builder library, profile, optimisation level, workspace, TF32 and timing cache.
-        compute_capability: The GPU's, such as ``8.9``; None is that of the GPU here.
+        compute_capability: Compute capability of the GPU, such as ``8.9``; None for the GPU of this machine.
     """
 
     path: Path
@@ -72,13 +72,13 @@ class Engine:
         return None
 
     def build(self) -> None:
-        """Build it; until it is whole, the old one stays in place.
+        """Build it; the old one is replaced only when the new one is complete.
 
         Raises:
             EngineError: See :func:`ssd_triton.detector.engines.build.build_engine`.
             ExportError: See :func:`ssd_triton.detector.engines.build.build_engine`.
         """
-        # ONNX is imported by the builder only: whoever asks whether an engine is current need not have it.
+        # Imported here, because only building needs ONNX: checking whether an engine is current does not.
         from ssd_triton.detector.engines.build import build_engine
 
         build_engine(self)

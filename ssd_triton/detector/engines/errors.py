@@ -1,4 +1,4 @@
-"""What can be wrong with an engine, or with what it is built from."""
+"""Errors of engines and of their sources."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What is inside a TensorRT engine: its layers, and the types they read and write.
+"""The layers of a TensorRT engine, and the types that they read and write.
 
 The text is what TensorRT's ``EngineInspector`` prints in its one-line format with detailed profiling verbosity. The
-builder logs the same text, so that an engine can be inspected where it is built: the inspector would have to
-deserialise it, and that needs the GPU it was built for.
+builder logs the same text, so that an engine can be inspected where it is built. The inspector itself must deserialise
+the engine, which needs the GPU it was built for.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EngineLayer(BaseModel):
 
     @property
     def converts(self) -> bool:
-        """Whether the layer is no convolution and writes a floating-point or integer type that it does not read."""
+        """Whether the layer is not a convolution and writes a type that it does not read."""
         if self.is_convolution:
             return False
         return not {tensor.dtype for tensor in self.outputs} <= {tensor.dtype for tensor in self.inputs}
@@ -86,7 +86,7 @@ class EngineReport:
         return counts
 
     def inner_conversions(self, border: frozenset[str]) -> tuple[EngineLayer, ...]:
-        """Give layers that change the type of a tensor and do not touch the network's inputs and outputs.
+        """Return layers that change the type of a tensor and do not touch the network's inputs and outputs.
 
         Args:
             border: Names of the network's inputs and outputs.
@@ -98,7 +98,7 @@ class EngineReport:
         )
 
     def table(self) -> str:
-        """Write counts by kind and types, one row each, most frequent first."""
+        """Format the number of layers by kind and types, one row each, most frequent first."""
         rows = Counter(
             (
                 layer.kind,
@@ -118,7 +118,7 @@ def parse_layers(text: str) -> tuple[EngineLayer, ...]:
     """Read the layers out of an inspector's one-line text.
 
     Raises:
-        EngineError: There is no layer in it, or a layer of another form.
+        EngineError: It has no layer, or a layer in an unknown format.
     """
     lines = [line for line in text.splitlines() if "LayerType: " in line]
     layers = []

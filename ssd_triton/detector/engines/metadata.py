@@ -1,7 +1,8 @@
-"""What an engine was built for, in a JSON file beside it; an engine that does not fit is refused.
+"""Metadata of an engine, in a JSON file beside it; an engine that does not fit is refused.
 
-A plan runs only on the compute capability and the runtime version that it was built for, and TensorRT says so late and
-in its own words. Nothing here imports TensorRT, ONNX or PyTorch: a server can check a plan before it loads it.
+A plan runs only on the compute capability and the runtime version that it was built for. TensorRT reports a mismatch
+late, and without the command that fixes it. This module imports neither TensorRT, ONNX nor PyTorch, so that a server
+can check a plan before it loads it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class BatchProfile(BaseModel):
-    """Images in a batch: the fewest and the most that an engine takes, and the number it is tuned for."""
+    """Batch sizes of an engine: the smallest and the largest that it takes, and the one it is tuned for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,9 +68,9 @@ def metadata_path(plan: Path) -> Path:
 
 
 def build_command(precision: str, runtime: str, compute_capability: str, plan: Path) -> str:
-    """Give the command line that builds a plan."""
+    """Return the command line that builds a plan."""
     words = ["ssd-triton", "engine", "--precision", precision, "--runtime", runtime]
-    # TensorRT builds for the GPU it runs on; only TensorRT-RTX can be told another one.
+    # TensorRT builds for the GPU it runs on; only TensorRT-RTX can build for another one.
     words += ["--compute-capability", compute_capability] if runtime == "tensorrt-rtx" else []
     return shlex.join([*words, "--output", relative_to_cwd(plan)])
 
@@ -89,13 +90,13 @@ def check_engine(
 
     Args:
         plan: The engine; its metadata lie beside it.
-        runtime: What is going to load it.
+        runtime: The library that will load it.
         runtime_version: ``tensorrt.__version__`` or ``tensorrt_rtx.__version__``.
-        precision: What the variant promises.
-        max_batch_size: The variant's; the profile must reach from single images to exactly this.
-        compute_capability: The GPU's, such as ``8.6``; None does not compare it.
+        precision: The variant's precision.
+        max_batch_size: The variant's largest batch; the profile must range from 1 to exactly this.
+        compute_capability: Compute capability of the GPU, such as ``8.6``; None skips this check.
         onnx: The file that the plan should be built from; None where the server does not have it.
-        gpu_name: The GPU's name; None does not compare it. Only plans of TensorRT belong to one model of GPU: those of
+        gpu_name: Name of the GPU; None skips this check. Only plans of TensorRT are tied to one model of GPU; those of
             TensorRT-RTX run on every GPU of their compute capability.
 
     Raises:
@@ -127,7 +128,7 @@ def check_engine(
 
 
 def inspect_engine(plan: Path) -> EngineReport:
-    """Read the layers that the builder reported of a plan; no GPU is needed.
+    """Read the layers of a plan, as the builder reported them; no GPU is needed.
 
     Raises:
         EngineError: The plan or its metadata is missing or damaged, or the metadata belong to another plan.
@@ -136,11 +137,11 @@ def inspect_engine(plan: Path) -> EngineReport:
 
 
 def read_metadata(plan: Path, precision: Precision | None = None) -> EngineMetadata:
-    """Read the metadata of a plan, and make sure that they belong to this very file.
+    """Read the metadata of a plan, and check that they belong to this file.
 
     Args:
         plan: The engine.
-        precision: The precision for the command that an error names; None leaves it out.
+        precision: The precision in the command that an error message shows; None leaves it out.
 
     Raises:
         EngineError: The plan or its metadata is missing or damaged, or the metadata belong to another plan.

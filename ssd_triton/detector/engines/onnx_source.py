@@ -29,8 +29,8 @@ def detector_onnx(path: Path, precision: Precision, num_labels: int) -> bytes:
         num_labels: Classes, the background included.
 
     Raises:
-        EngineError: The file is missing, no ONNX, or of another precision.
-        ExportError: Its interface is another, or a weight does not fit FP16.
+        EngineError: The file is missing, is not ONNX, or has another precision.
+        ExportError: Its interface differs, or a weight does not fit FP16.
     """
     name = relative_to_cwd(path)
     try:
@@ -60,7 +60,7 @@ def detector_onnx(path: Path, precision: Precision, num_labels: int) -> bytes:
 
 
 def _precision_of(model: onnx.ModelProto) -> Precision:
-    """What a strongly typed build of the model would run in."""
+    """The precision in which a strongly typed build of the model would run."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return "int8"
     is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)

@@ -1,9 +1,9 @@
-"""Running a TensorRT or TensorRT-RTX engine on a GPU, on PyTorch's tensors.
+"""Running a TensorRT or TensorRT-RTX engine on a GPU, with PyTorch tensors.
 
 The ``tensorrt`` backend of the embedded server, the benchmark and the parity check run engines through this module. The
-plan is checked against its metadata before it is loaded. Small batches spend their time on launching kernels. CUDA
-graphs avoid that: TensorRT-RTX captures them by itself; for TensorRT they are captured here, one for each batch size
-that is asked for.
+plan is checked against its metadata before it is loaded. Small batches spend most of their time on launching kernels.
+CUDA graphs avoid that. TensorRT-RTX captures them itself; for TensorRT, this module captures one for each requested
+batch size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ssd_triton.detector.variants import Precision
 INPUT = "image"
 OUTPUTS = ("loc", "conf")
 WARM_UP_RUNS = 3
-"""TensorRT allocates and chooses lazily in a context's first runs, which a graph must not record."""
+"""In a context's first runs, TensorRT allocates memory and chooses kernels lazily. A graph must not record this."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class EngineRunner:
     Args:
         plan: The engine; its metadata lie beside it.
         device: A CUDA device.
-        precision: What the plan must be.
+        precision: Precision that the plan must have.
         max_batch_size: The largest batch that the plan must take.
-        graph_batch_sizes: Batch sizes to capture as CUDA graphs; a batch between two runs padded to the larger one.
+        graph_batch_sizes: Batch sizes to capture as CUDA graphs; a batch between two of them is padded to the larger
+            one.
 
     Raises:
         EngineError: The plan does not fit, its library is not installed, there is no GPU, or the library refuses it.
@@ -62,7 +63,7 @@ class EngineRunner:
         max_batch_size: int,
         graph_batch_sizes: Sequence[int] = (),
     ) -> None:
-        # What needs no GPU is checked first: it is the plainer reason.
+        # Checks that need no GPU come first: their errors are easier to understand.
         runtime = import_runtime(read_metadata(plan, precision).runtime)
         expected: dict[str, Any] = {
             "runtime": runtime.name,
@@ -99,8 +100,8 @@ class EngineRunner:
             image: UINT8 [N, 300, 300, 3], RGB, on the engine's device.
 
         Returns:
-            ``loc`` FP32 [N, 4, 8732] and ``conf`` FP32 [N, num_labels, 8732], on the device, in memory of their own;
-            work that follows on the current stream waits for them.
+            ``loc`` FP32 [N, 4, 8732] and ``conf`` FP32 [N, num_labels, 8732], on the device, in newly allocated memory;
+            later work on the current stream waits for them.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
             caller = torch.cuda.current_stream()
@@ -127,7 +128,7 @@ class EngineRunner:
         return tuple(output[:batch].clone() for output in captured.outputs)
 
     def _plain_context(self, *, use_graphs: bool) -> Any:
-        """A context for batches of any size."""
+        """Create a context for batches of any size."""
         if not (self._is_rtx and use_graphs):
             return self._engine.create_execution_context()
         config = self._engine.create_runtime_config()
@@ -135,7 +136,7 @@ class EngineRunner:
         return self._engine.create_execution_context(config)
 
     def _allocate(self, context: Any, image: Tensor) -> tuple[Tensor, ...]:
-        """Memory for the outputs of a batch."""
+        """Allocate memory for the outputs of a batch."""
         if not context.set_input_shape(INPUT, tuple(image.shape)):
             raise EngineError(f"the engine refuses a batch of the shape {list(image.shape)}")
         return tuple(
@@ -151,7 +152,7 @@ class EngineRunner:
             raise EngineError("the engine failed to run: see the log of TensorRT")
 
     def _capture(self, sizes: Sequence[int]) -> dict[int, _Graph]:
-        """A graph and a context for each batch size.
+        """Capture a graph, with its own context, for each batch size.
 
         A context that has been captured must not change its shapes; the contexts share one piece of scratch memory,
         since their graphs never run at the same time.

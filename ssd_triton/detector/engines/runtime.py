@@ -1,7 +1,8 @@
 """TensorRT and TensorRT-RTX behind one interface.
 
-Both libraries have the same Python API, and Polygraphy drives both. It reads ``polygraphy.config.USE_TENSORRT_RTX``
-once, when its TensorRT backend is first imported: a process builds with one of them only.
+Both libraries have the same Python API, and Polygraphy drives both. Polygraphy reads
+``polygraphy.config.USE_TENSORRT_RTX`` only once, when its TensorRT backend is first imported. A process can therefore
+build with only one of the libraries.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SIGNAL_POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Runtime:
-    """A builder library: its name here, its module, its version."""
+    """A builder library: its name in the configuration, its module and its version."""
 
     name: RuntimeName
     module: Any
@@ -36,11 +37,11 @@ class Runtime:
 
     @property
     def is_rtx(self) -> bool:
-        """Whether this is TensorRT-RTX; it builds for GPUs that are not here, too."""
+        """Whether this is TensorRT-RTX, which can also build for other GPUs than this machine's."""
         return self.name == "tensorrt-rtx"
 
     def ahead_of_time_capabilities(self) -> tuple[str, ...]:
-        """List the compute capabilities, such as ``8.6``, that it builds for by name; TensorRT has none."""
+        """List the compute capabilities, such as ``8.6``, for which it can build without a GPU; none for TensorRT."""
         if not self.is_rtx:
             return ()
         members = self.module.ComputeCapability.__members__
@@ -56,12 +57,12 @@ class BuilderLog:
     errors: list[str] = field(default_factory=list)
 
     def layer_text(self) -> str | None:
-        """Give the layers of the engine, where the builder logged them."""
+        """Return the text about the engine's layers, or None if the builder did not log it."""
         return next((message for message in reversed(self.messages) if "LayerType: " in message), None)
 
 
 def import_runtime(name: RuntimeName) -> Runtime:
-    """Import a library, to run engines with it.
+    """Import a library to run engines with it.
 
     Raises:
         EngineError: It is not installed.
@@ -71,7 +72,7 @@ def import_runtime(name: RuntimeName) -> Runtime:
 
 
 def load_runtime(name: RuntimeName) -> Runtime:
-    """Import a library, and point Polygraphy at it, to build engines with it.
+    """Import a library, and configure Polygraphy for it, to build engines with it.
 
     Raises:
         EngineError: It or Polygraphy is not installed, or this process already builds with the other one.
@@ -93,7 +94,7 @@ def captured_log() -> Iterator[BuilderLog]:
     log = BuilderLog()
     handler = _CollectingHandler(log)
     python_logger = logging.getLogger("Polygraphy")  # the name under which Polygraphy uses Python's logging
-    # Neither colours, which print a warning to stdout where the package for them is missing, nor "[E]" before an error.
+    # No colours, since Polygraphy prints a warning to stdout if their package is missing; and no "[E]" before an error.
     polygraphy_logger.colors = polygraphy_logger.letter = False
     before = (polygraphy_logger.use_python_logging_system, polygraphy_logger.module_severity)
     polygraphy_logger.use_python_logging_system = True
@@ -112,10 +113,10 @@ def captured_log() -> Iterator[BuilderLog]:
 
 
 def run_cancellable(trt: ModuleType, build: Callable[[Any], Result]) -> Result:
-    """Run a build that Ctrl-C can stop at once; TensorRT by itself would notice it minutes later.
+    """Run a build that Ctrl-C can stop at once; TensorRT by itself reacts only minutes later.
 
-    Python handles signals in the main thread, so the build has a thread of its own; TensorRT asks its progress monitor
-    after every step whether to continue.
+    Python handles signals in the main thread, so the build runs in another thread. After every step, TensorRT asks its
+    progress monitor whether to continue.
 
     Args:
         trt: The module of the builder library.
@@ -140,7 +141,7 @@ def run_cancellable(trt: ModuleType, build: Callable[[Any], Result]) -> Result:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tensorrt") as executor:
         try:
             future = executor.submit(build, Monitor())
-            # With a time limit, since a signal that reached another thread does not wake an unlimited wait.
+            # With a timeout, since a signal that another thread received does not end a wait without one.
             while not future.done():
                 wait([future], timeout=_SIGNAL_POLL_S)
             return future.result()
@@ -153,7 +154,7 @@ def _import(module: str, name: RuntimeName) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
-        # OSError: the Python module is there and one of its shared libraries is not.
+        # OSError: the Python module is installed, but one of its shared libraries is missing.
         other = "; or build with --runtime tensorrt-rtx" if name == "tensorrt" else ""
         raise EngineError(f"{name} cannot be imported ({error}): pip install -e '.[{name}]'{other}") from error
 

@@ -1,4 +1,4 @@
-"""Comparison of an exported model with its source: interface and values, all differences in one error."""
+"""Comparison of an exported model's interface and values with its source; one error reports all differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TensorType = tuple[np.dtype, tuple[int | None, ...]]  # type: ignore[type-arg]
 
 def run_onnx(path: Path, inputs: Arrays) -> dict[str, AnyArray]:
     """Run a model once with ONNX Runtime's own CPU provider; returns its outputs by name."""
-    # The container that builds engines checks interfaces, and it has no ONNX Runtime for Python.
+    # Imported here: the container that builds engines has no ONNX Runtime for Python, and only checks interfaces.
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -30,7 +30,7 @@ def check_interface(path: Path, *, inputs: Mapping[str, TensorType], outputs: Ma
     """Check the names, dtypes, shapes and dynamic axes of an ONNX file's inputs and outputs.
 
     Raises:
-        ExportError: Names every tensor that differs, with what was got and what was expected.
+        ExportError: Some tensors differ; the message names all of them, with the found and the expected type.
     """
     graph = onnx.load(path, load_external_data=False).graph
     problems = []
@@ -52,7 +52,8 @@ def check_values(expected: Arrays, got: Arrays, max_relative_error: float, name:
         Relative error of each output: ‖got - expected‖ / ‖expected‖.
 
     Raises:
-        ExportError: Names every output that is missing, has another dtype or shape, is not finite, or differs more.
+        ExportError: An output is missing, has another dtype or shape, is not finite, or differs more; the message names
+            all such outputs.
     """
     problems, errors = [], {}
     for key, reference in expected.items():

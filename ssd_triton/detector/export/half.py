@@ -1,8 +1,8 @@
 """The detector's ONNX graph in FP16: the source of a strongly typed FP16 engine.
 
-Everything from the first convolution on is cast to half. The normalisation of the uint8 image before it stays in FP32:
-the ImageNet mean times 255 would lose its last digits, and compilers fuse these few operations into one kernel in
-either type. The outputs are cast back to FP32: all precisions share one interface.
+Everything from the first convolution on is cast to half. The normalisation before it stays in FP32: in half, the
+ImageNet mean times 255 would lose digits, and compilers fuse these few operations into one kernel in either type. The
+outputs are cast back to FP32: all precisions share one interface.
 
 The source is the FP32 file, with batch norms folded already: the variance of a batch norm may exceed the largest half,
 65,504; the weights into which it is folded do not.
@@ -27,7 +27,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         A model with the same inputs and outputs; convolutions and all that depends on them are in FP16.
 
     Raises:
-        ExportError: Names every weight that is not finite in FP16.
+        ExportError: Some weights are not finite in FP16; the message names all of them.
     """
     half_model = onnx.ModelProto()
     half_model.CopyFrom(model)

@@ -22,8 +22,8 @@ def photographs(folder: Path | None, count: int) -> UInt8Array:
     """Return UINT8 [count, 300, 300, 3] RGB: real images, resized as the protocol demands.
 
     Args:
-        folder: A folder with images, of which the first ``count`` by name are read. None takes views of the photograph
-            in matplotlib's sample data (Grace Hopper, U.S. Navy, public domain), available in every fresh clone.
+        folder: A folder with images; the first ``count`` by name are read. None uses views of the photograph in
+            matplotlib's sample data (Grace Hopper, U.S. Navy, public domain), which every installation has.
         count: How many.
 
     Raises:

@@ -50,7 +50,7 @@ def export_eager(detector: ServedDetector, path: Path, images_rgb: AnyArray, dty
 
 
 def export_fused(detector: ServedDetector, path: Path, images_rgb: AnyArray) -> dict[str, float]:
-    """Write the fused network (:mod:`ssd_triton.detector.network.fused`) in FP16; as :func:`export_eager` otherwise."""
+    """Write the fused network (:mod:`ssd_triton.detector.network.fused`) in FP16; otherwise as :func:`export_eager`."""
     fused = FusedDetector(detector, torch.float16)
     _check_finite(fused, torch.float16)
     with warnings.catch_warnings():
@@ -68,7 +68,7 @@ def _check_finite(module: nn.Module, dtype: torch.dtype) -> None:
 def _save(
     script: torch.jit.ScriptModule, path: Path, detector: ServedDetector, images_rgb: AnyArray, max_error: float
 ) -> dict[str, float]:
-    """Write a module once its outputs equal those of the detector, on a CPU: its own weights, FP32 arithmetic."""
+    """Write a module once its outputs, computed in FP32 on a CPU, equal those of the detector."""
     buffer = io.BytesIO()
     torch.jit.save(script, buffer)
     buffer.seek(0)

@@ -6,14 +6,14 @@ What is fused, and why it is faster on tensor cores:
 - ``aten::cudnn_convolution_relu`` and ``aten::cudnn_convolution_add_relu`` are cuDNN's fused engines. They apply bias,
   shortcut and ReLU to the accumulator and write no intermediate map.
 - The stem takes 2 x 2 blocks of pixels as 16 channels (RGB and a constant for each of four pixels) and becomes a 4 x 4
-  convolution of stride 1: tensor cores need multiples of 8 channels, and RGB has 3. The constant carries the mean: the
-  weights include the normalisation. At the border the constant is 0, like the padding.
+  convolution of stride 1: tensor cores need multiples of 8 channels, and RGB has 3. The weights include the
+  normalisation; those of the constant channel subtract the mean. At the border the constant is 0, like the padding.
 - The location and confidence heads of a map are one convolution, its output channels padded to a multiple of 8.
 - PyTorch adds the bias of a plain convolution in a separate kernel. The bias of a projection is moved into the
   convolution that adds the shortcut; the bias of a head is added while its output is cast and laid out for the server.
 
-TorchScript compiles this module (it reads annotations as values: hence no ``from __future__``). On a CPU, it computes
-the same with ``conv2d``.
+TorchScript compiles this module; it evaluates annotations, so ``from __future__ import annotations`` cannot be used. On
+a CPU, the module computes the same with ``conv2d``.
 """
 
 import copy
@@ -30,7 +30,7 @@ from ssd_triton.detector.network.ssd import ServedDetector, fold_batch_norms
 _CHANNEL_MULTIPLE = 8
 """FP16 tensor-core kernels read channels in groups of 8 (cuDNN's NHWC layout, 16 bytes)."""
 _GREY = 128
-"""Subtracted from pixels to keep them small in FP16; the weight of the constant carries the rest of the mean."""
+"""Subtracted from pixels to keep them small in FP16; the weight of the constant subtracts the rest of the mean."""
 
 
 class _Conv(nn.Module):

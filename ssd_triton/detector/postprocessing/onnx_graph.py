@@ -126,8 +126,8 @@ def _candidates(op: Op, conf: Value, boxes: Value, classes: int, k: int) -> tupl
 def _suppress(op: Op, scores: Value, boxes: Value, parameters: PostprocessParameters) -> Value:
     """Scores [N * classes, k], set to 0 for candidates that are suppressed or below the threshold.
 
-    The operator suppresses at IoU > threshold and the protocol at IoU >= threshold: hence the next smaller number.
-    It reads boxes as y, x, y, x; exchanging the axes of all boxes leaves every IoU as it is.
+    The operator suppresses at IoU > threshold, the protocol at IoU >= threshold; therefore the next smaller number is
+    used. The operator expects boxes as y, x, y, x; swapping the axes of all boxes does not change any IoU.
     """
     just_below = float(np.nextafter(np.float32(parameters.nms_thresh), np.float32(0)))
     selected = op.NonMaxSuppression(

@@ -14,10 +14,10 @@ class PostprocessParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score_thresh: float = Field(default=0.05, ge=0, lt=1)
-    """Candidates have a score above this."""
+    """Only boxes with a score above this are candidates."""
     nms_thresh: float = Field(default=0.5, gt=0, le=1)
     """A box is suppressed if its overlap (IoU) with a better box of its class is this or more."""
     topk_candidates: int = Field(default=200, ge=1, le=8732)
-    """Most candidates per class, before suppression; there are 8,732 default boxes."""
+    """Maximum number of candidates per class, before suppression; there are 8,732 default boxes."""
     detections_per_img: int = Field(default=200, ge=1)
-    """Most detections per image, over all classes."""
+    """Maximum number of detections per image, over all classes."""

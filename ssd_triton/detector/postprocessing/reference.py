@@ -1,8 +1,8 @@
 """The post-processing in NumPy: the reference that every exported form is checked against.
 
 Source of the protocol and its constants: NVIDIA DeepLearningExamples ``PyTorch/Detection/SSD`` (``ssd/utils.py``).
-Clarity comes before speed here. The served forms are :mod:`ssd_triton.detector.postprocessing.onnx_graph`, for CPUs,
-and :mod:`ssd_triton.detector.postprocessing.torchscript`, for GPUs.
+It is written for clarity, not for speed. The served forms are :mod:`ssd_triton.detector.postprocessing.onnx_graph`, for
+CPUs, and :mod:`ssd_triton.detector.postprocessing.torchscript`, for GPUs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def postprocess(
 ) -> Detections:
     """Turn the raw predictions of one image into detections.
 
-    Equal scores keep the order of the default boxes within a class, and the order of the classes between them.
+    Among equal scores, the order is that of the classes and, within a class, that of the default boxes.
 
     Args:
         loc: FP32 [4, 8732], offsets.
@@ -101,7 +101,7 @@ def check_detections(run: Run, num_labels: int, parameters: PostprocessParameter
         parameters: Thresholds.
 
     Raises:
-        ExportError: Names every image whose detections differ.
+        ExportError: The detections of some images differ; the message names all of them.
     """
     loc, conf, size_px = hard_predictions(num_labels)
     got = run({"loc": loc, "conf": conf, "original_size": size_px})
@@ -122,13 +122,13 @@ def check_detections(run: Run, num_labels: int, parameters: PostprocessParameter
 
 @lru_cache(maxsize=1)
 def _expected(num_labels: int, parameters: PostprocessParameters) -> list[Detections]:
-    """The reference's detections. They take seconds: all exported forms share them."""
+    """The reference's detections; cached, since they take seconds and all exported forms need them."""
     images = zip(*hard_predictions(num_labels), strict=True)
     return [postprocess(loc, conf, (int(size[0]), int(size[1])), parameters) for loc, conf, size in images]
 
 
 def count_matches(found: Detections, expected: Detections) -> int:
-    """Expected detections that were found, in any order: scores a rounding error apart may change places."""
+    """Count the expected detections that were found, in any order, since rounding of scores may change it."""
     same = found.class_ids[:, np.newaxis] == expected.class_ids
     same &= np.abs(found.scores[:, np.newaxis] - expected.scores) <= MAX_SCORE_ERROR
     same &= np.abs(found.boxes_xyxy[:, np.newaxis] - expected.boxes_xyxy).max(axis=2) <= MAX_BOX_ERROR_PX

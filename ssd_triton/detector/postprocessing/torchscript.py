@@ -14,8 +14,8 @@ fast on a GPU:
 - The host waits for the device three times: for the number of candidates, for the size of the table, and to learn that
   suppression has converged. The last usually takes one or two waits for each part of the table.
 
-It uses only ATen operators that TorchScript compiles and nothing of torchvision: Triton's own PyTorch backend runs it.
-TorchScript reads annotations as values: hence no ``from __future__``.
+It uses only ATen operators that TorchScript compiles, and nothing from torchvision, so that Triton's own PyTorch
+backend can run it. TorchScript evaluates annotations, so ``from __future__ import annotations`` cannot be used.
 """
 
 import io
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 MAX_PAIRS = 2**24
 """Pairs of boxes that are compared at once; each takes about 30 bytes of intermediate results."""
 _FEW_CANDIDATES = 32
-"""Most classes of an image have a handful of candidates and some have hundreds: the cost grows with the square."""
+"""Most classes of an image have a handful of candidates, some have hundreds. Rows up to this length are processed
+separately, since the cost grows with the square of the length."""
 _ROUNDS_BETWEEN_CHECKS = 4
-"""One more round costs a GPU less than asking whether it was needed."""
+"""One more round takes a GPU less time than a check whether it was needed."""
 
 
 def export_postprocess_script(path: Path, num_labels: int, parameters: "PostprocessParameters") -> None:
@@ -91,7 +92,7 @@ def run_script(script: Any, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArra
 
 
 class PostProcess(nn.Module):
-    """Detects in a batch of images; its interface is that of the ONNX graph."""
+    """The post-processing of a batch; its interface is that of the ONNX graph."""
 
     defaults_cxcywh: Tensor
 

@@ -126,7 +126,7 @@ def calibrate(
 
 
 def _refuse_evaluation_images(folder: Path, paths: Sequence[Path], evaluation: Iterable[Path]) -> None:
-    """Raise if training images are evaluation images: by COCO id, also in re-encoded copies, or by content."""
+    """Refuse training images that are evaluation images: by COCO id, even if re-encoded, or by content."""
     keys: set[str] = set()
     contents: set[str] = set()
     for source in evaluation:
@@ -144,7 +144,7 @@ def _refuse_evaluation_images(folder: Path, paths: Sequence[Path], evaluation: I
 
 
 def _evaluation_images(source: Path) -> tuple[set[str], list[Path]]:
-    """Keys of a source's images, and their files if it has any."""
+    """Keys of a source's images, and their files; an annotation file has only keys."""
     if source.is_dir():
         files = list(list_images(source).paths)
     elif is_image(source):
@@ -169,7 +169,7 @@ def _annotated_names(path: Path) -> list[str]:
 
 
 def _key(file_name: str) -> str:
-    """An image's identity by name: its number in COCO (``000000000776.jpg`` is 776), or else the name's stem."""
+    """Key of an image by its name: its number in COCO (``000000000776.jpg`` is 776), or else the name's stem."""
     stem = Path(file_name).stem.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
     return str(int(stem)) if stem.isdecimal() else stem
 
@@ -216,7 +216,7 @@ def _extremes(runs: Iterator[dict[str, AnyArray]]) -> dict[str, tuple[float, flo
 
 
 def _cut(runs: Iterator[dict[str, AnyArray]], method: CalibrationMethod) -> dict[str, tuple[float, float]]:
-    """Ranges without rare large values, from ONNX Runtime's histograms; what it prints is suppressed."""
+    """Ranges without rare large values, from ONNX Runtime's histograms; its printed output is suppressed."""
     collector = HistogramCollector(
         method=method,
         symmetric=True,

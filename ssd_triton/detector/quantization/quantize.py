@@ -1,10 +1,11 @@
 """The detector in INT8: the FP32 graph with QuantizeLinear/DequantizeLinear (Q/DQ) pairs, for any runtime.
 
-The placement of the pairs decides what a runtime can keep in INT8. A pair precedes every quantised convolution; if a
-MaxPool precedes the convolution, the pair precedes the MaxPool (it commutes with quantisation). A residual sum has a
-pair on its skip side only: convolution, sum and ReLU stay one kernel. NVIDIA's TensorRT guide recommends the same
-("Working with Quantized Types", placement of Q/DQ). ONNX Runtime's own quantiser also takes given ranges, but it
-replaces a tensor for all its consumers at once: a layer excluded here would still read a quantised input.
+The placement of the pairs determines which operations a runtime can keep in INT8. A pair precedes every quantised
+convolution; if a MaxPool precedes the convolution, the pair precedes the MaxPool (it commutes with quantisation). A
+residual sum has a pair only on its skip side, so that convolution, sum and ReLU stay one kernel. NVIDIA's TensorRT
+guide recommends the same ("Working with Quantized Types", placement of Q/DQ). ONNX Runtime's own quantiser is not used.
+It accepts given ranges, but replaces a tensor for all its consumers at once: an excluded layer would still read a
+quantised input.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ AVX2 without VNNI adds pairs of UINT8 x INT8 products in saturating INT16 (``vpm
 MAX_RELATIVE_ERROR_INT8 = 0.3
 """Relative L2 error of the raw outputs above which a file counts as broken.
 
-It only guards against mistakes. AP decides whether INT8 is accurate enough: :mod:`ssd_triton.evaluation.sensitivity`.
+This limit only guards against mistakes. AP decides whether INT8 is accurate enough:
+:mod:`ssd_triton.evaluation.sensitivity`.
 """
 _ZERO_POINT = "int8_zero_point"
 _Consumer = tuple[onnx.NodeProto, int]
@@ -78,12 +80,12 @@ def export_int8(
 
 
 def layer_names(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the convolutions in graph order: the parameter's name without ``.weight``."""
+    """Return the names of the convolutions in graph order: each is its parameter's name without ``.weight``."""
     return [_layer_name(node) for node in model.graph.node if node.op_type == "Conv"]
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the tensors that need a range: those quantised if no layer is excluded."""
+    """Return the names of the tensors that need a range: those that are quantised when no layer is excluded."""
     return list(_quantized_tensors(model.graph, set(layer_names(model))))
 
 
@@ -142,7 +144,7 @@ def _layer_name(conv: onnx.NodeProto) -> str:
 
 
 def _quantized_tensors(graph: onnx.GraphProto, layers: set[str]) -> dict[str, list[_Consumer]]:
-    """The inputs that will read a quantised value, for each tensor to quantise, in graph order."""
+    """For each tensor to quantise, in graph order: the inputs that will read its quantised value."""
     producers = {output: node for node in graph.node for output in node.output}
     found: dict[str, list[_Consumer]] = {}
     for node in graph.node:
@@ -162,7 +164,7 @@ def _quantized_tensors(graph: onnx.GraphProto, layers: set[str]) -> dict[str, li
 
 
 def _skip_side(add: onnx.NodeProto, producers: dict[str, onnx.NodeProto], layers: set[str]) -> int | None:
-    """Which input of a sum is a residual block's skip connection; None if the other is no quantised convolution."""
+    """Index of the skip connection among a residual sum's inputs; None if the other is no quantised convolution."""
     for main, skip in ((0, 1), (1, 0)):
         producer = producers.get(add.input[main])
         if producer is not None and producer.op_type == "Conv" and add.input[skip] in producers:
@@ -232,7 +234,7 @@ def _rebuild(graph: onnx.GraphProto, pairs: dict[str, list[onnx.NodeProto]], wei
     nodes = list(ordered())
     del graph.node[:]
     graph.node.extend(nodes)
-    # The types of tensors that are now INT8 are wrong; runtimes infer them again.
+    # The recorded types are wrong for tensors in INT8; runtimes infer them again.
     del graph.value_info[:]
 
 

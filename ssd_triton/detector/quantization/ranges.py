@@ -44,7 +44,7 @@ class CalibrationRanges(_StrictModel):
 
     Attributes:
         weights_sha256: Digest of the weights file that the ranges belong to.
-        weight_bits: 8, or 7 to leave room where a CPU adds two products of 8-bit numbers in 16 bits.
+        weight_bits: 8, or 7 to avoid overflow on CPUs that add two products of 8-bit numbers in 16 bits.
         method: How the ranges were chosen; see :func:`ssd_triton.detector.quantization.calibration.calibrate`.
         num_images: Number of calibration images.
         images_sha256: Digest of the calibration images' names and contents.
@@ -104,7 +104,7 @@ def load_ranges(path: Path, weights: WeightsFile) -> CalibrationRanges:
 
 
 def save_ranges(ranges: CalibrationRanges, path: Path) -> None:
-    """Write ranges as JSON, keys sorted, one range per line; an older file is replaced only by a whole one."""
+    """Write ranges as JSON, keys sorted, one range per line; an older file is replaced only by a complete one."""
     text = json.dumps(ranges.model_dump(mode="json"), indent=2, sort_keys=True)
     one_line_arrays = re.sub(r"\[[^\[\]{}]*\]", lambda array: re.sub(r"\s+", " ", array[0]), text)
     with atomic_output(path) as temporary:

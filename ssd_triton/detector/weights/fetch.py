@@ -1,7 +1,7 @@
-"""Downloading a published checkpoint: it is in place only when it is whole and has the right digest.
+"""Downloading a published checkpoint; the file is put in place only if it is complete and has the right digest.
 
 NVIDIA publishes no digest of its checkpoint. The SHA-256 of the first download is recorded in ``<file>.sha256`` and
-required from then on. Nothing here unpickles.
+required from then on. This module never unpickles.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NVIDIA_URL = (
 _ZIP_MAGIC = b"PK\x03\x04"
 """First bytes of a ``torch.save`` file since PyTorch 1.6: the first entry of a zip archive (APPNOTE.TXT, 4.3.7)."""
 _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-"""First bytes of an older one: ``torch.serialization.MAGIC_NUMBER``, pickled with protocol 2."""
+"""First bytes of a file from an older PyTorch: ``torch.serialization.MAGIC_NUMBER``, pickled with protocol 2."""
 _BLOCK_BYTES = 1 << 18
 _RETRIED_STATUS = frozenset({408, 425, 429})
-"""Client errors that may pass with time (RFC 9110, 8470 and 6585); every 5xx is retried, too."""
+"""Client errors that are retried, since they may be temporary (RFC 9110, 8470 and 6585); every 5xx is retried, too."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ _log = logging.getLogger(__name__)
 def fetch(
     url: str, output: Path, *, sha256: str | None = None, timeout_s: float = 30.0, retries: int = 5
 ) -> WeightsFile:
-    """Download a checkpoint, unless it is there already and has the right digest.
+    """Download a checkpoint, unless it exists already and has the right digest.
 
     Args:
-        url: HTTPS; HTTP only from this machine itself.
-        output: Where the file goes once it is whole and checked.
+        url: HTTPS; HTTP is accepted only from the local host.
+        output: Where the file is put once it is complete and checked.
         sha256: Required digest, 64 lower-case hexadecimal digits; None requires the recorded one, if any.
         timeout_s: Longest wait for a connection, and for each further piece of the file.
-        retries: Attempts after the first one; they wait 1 s, 2 s, ... up to 10 s.
+        retries: Attempts after the first one, after pauses of 1 s, 2 s, ... up to 10 s.
 
     Raises:
-        WeightsError: The URL is not HTTPS; there is no network, an HTTP error or a truncated file; the file is no
+        WeightsError: The URL is not HTTPS; the network or the server fails, or the file is truncated; the file is no
             checkpoint or has another digest; or it cannot be written.
     """
     _check_url(url)
@@ -72,7 +72,7 @@ def fetch(
 
 
 def _accept_present(weights: WeightsFile, expected: str | None) -> None:
-    """Check a file that is there already; a wrong one is kept under another name."""
+    """Check a file that exists already; a wrong one is moved to another name."""
     problem = _problem_of(weights, expected)
     if problem:
         rejected = weights.path.with_name(f"{weights.path.name}.rejected")
@@ -86,7 +86,7 @@ def _accept_present(weights: WeightsFile, expected: str | None) -> None:
 
 
 def _problem_of(weights: WeightsFile, expected: str | None) -> str:
-    """What is wrong with a file; an empty string if nothing is."""
+    """Describe what is wrong with a file; an empty string if nothing is."""
     with file_errors(weights.path):
         with weights.path.open("rb") as file:
             head = file.read(len(_LEGACY_MAGIC))
@@ -156,14 +156,14 @@ def _status(response: Any) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The first error of a chain, in one line: the outer ones repeat the URL and name Python objects."""
+    """The innermost error of a chain, in one line: the outer ones repeat the URL and name Python objects."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return " ".join(str(error).split())
 
 
 def _check_url(url: str) -> None:
-    """Refuse a URL over which others could change what is downloaded."""
+    """Refuse a URL whose download others on the network could change."""
     try:
         parts = urlsplit(url)
         host = parts.hostname

@@ -1,4 +1,4 @@
-"""One file of network weights: its digest, its content, and writing it."""
+"""A file of network weights: its digest, reading it and writing it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 StateDict: TypeAlias = "dict[str, Tensor]"
 _NAMED_KEYS = 6
-"""Keys of a wrong state dict that an error names."""
+"""Number of keys of a wrong state dict that an error message shows."""
 
 
 class WeightsFile:
@@ -37,7 +37,7 @@ class WeightsFile:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 as 64 lower-case hexadecimal digits, computed once; it ties artefacts to their weights.
+        """SHA-256 as 64 lower-case hexadecimal digits, computed once; artefacts record it to identify their weights.
 
         Raises:
             WeightsError: The file is missing or cannot be read.
@@ -79,7 +79,7 @@ class WeightsFile:
         is read with ``weights_only=True``: nothing in it is executed.
 
         Raises:
-            WeightsError: The file is missing, has another digest than the recorded one, is in another format, or holds
+            WeightsError: The file is missing, does not have the recorded digest, is in another format, or holds
                 anything but tensors.
         """
         import safetensors.torch
@@ -127,7 +127,7 @@ class WeightsFile:
         return network.eval()
 
     def save_fp16(self, network: nn.Module, metadata: dict[str, str]) -> None:
-        """Write a network's weights as FP16 ``.safetensors``; an older file is replaced by a whole one.
+        """Write a network's weights as FP16 ``.safetensors``; an older file is replaced only by a complete one.
 
         Raises:
             WeightsError: A value does not fit FP16. For example, ImageNet's stem has a batch-norm variance above FP16's
@@ -166,7 +166,7 @@ class WeightsFile:
     def _check_fit(self, state: StateDict, network: SSD300) -> None:
         """Compare names, shapes and values with what the network expects, and report all differences at once."""
         expected = network.state_dict()
-        # The counter is read in training only; older checkpoints lack it.
+        # This counter is only used in training; older checkpoints lack it.
         missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
         unexpected = [key for key in state if key not in expected and not key.endswith("num_batches_tracked")]
         misshaped = [

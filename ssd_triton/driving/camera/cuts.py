@@ -1,4 +1,4 @@
-"""Cuts in a clip: the picture changes at once into another one."""
+"""Detection of cuts in a clip: the picture suddenly shows another scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ssd_triton.common.arrays import FloatArray, UInt8Array
 
 _SIZE_PX = (32, 18)
-"""Pictures are compared at this size: what moves by a few pixels stays in its place."""
+"""Pictures are compared at this size, so that motion by a few pixels has no effect."""
 _LIKE, _UNLIKE = 0.85, 0.75
 """Correlation of neighbouring frames above which they show the same scene, and below which they do not. In real and
 rendered drives at 10 to 25 frames a second it is at least 0.90, at cuts between them at most 0.71."""
@@ -27,7 +27,7 @@ class CutDetector:
         self._was_like = False
 
     def is_cut(self, time_s: float, image_rgb: UInt8Array) -> bool:
-        """Whether a frame begins another scene; never where the frames before already differed, as noise does.
+        """Whether a frame begins another scene; never where the previous frames already differed, as in noise.
 
         Args:
             time_s: Time of the frame.

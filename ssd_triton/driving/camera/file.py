@@ -90,7 +90,7 @@ def save_camera(camera: Camera, path: Path, notes: Sequence[str] = ()) -> None:
 
 
 def _guessed_fov_deg(size_px: tuple[int, int]) -> float:
-    """Horizontal angle of a camera with the guessed one along its longer side."""
+    """Horizontal field of view of a camera with the guessed one along its longer side."""
     share = size_px[0] / max(size_px)
     return 2 * math.degrees(math.atan(share * math.tan(math.radians(_GUESSED_FOV_DEG) / 2)))
 
@@ -116,6 +116,6 @@ def configured_camera(settings: CameraConfig, size_px: tuple[int, int]) -> Camer
 
 
 def assumed(camera: CameraConfig) -> str:
-    """What of a configured camera is a guess that no drive can correct, in words; empty for nothing."""
+    """Describe what is guessed about a configured camera and cannot be estimated from a drive; empty for nothing."""
     is_guess = camera.file is None and camera.horizontal_fov_deg is None
     return "field of view of 60° assumed" if is_guess else ""

@@ -1,8 +1,9 @@
 """Motion of the picture between two frames of a drive: whether the camera moves, and where it is heading.
 
-Corners are tracked by Lucas and Kanade's method there and back (Shi and Tomasi, "Good Features to Track", CVPR 1994;
-Kalal et al., "Forward-Backward Error", ICPR 2010). The essential matrix of their paths (Nistér's five points in RANSAC)
-separates the camera's turning from its motion; the motion points to the focus of expansion, which lies on the horizon.
+Corners are tracked by Lucas and Kanade's method forwards and backwards (Shi and Tomasi, "Good Features to Track", CVPR
+1994; Kalal et al., "Forward-Backward Error", ICPR 2010). The essential matrix of their paths (Nistér's five points in
+RANSAC) separates the camera's turning from its motion; the motion points to the focus of expansion, which lies on the
+horizon.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ssd_triton.common.arrays import FloatArray, UInt8Array
 from ssd_triton.driving.camera.model import Camera
 
 _WIDTH_PX = 640
-"""Larger pictures are made this wide."""
+"""Larger pictures are scaled to this width."""
 _STEP_S = 0.2
 """Time between the frames of a sample, and between samples."""
 _RARE_STEP_S = 1.0
@@ -30,9 +31,9 @@ _WINDOW = (15, 15)
 _LEVELS = 3
 """Levels of the pyramid: paths of up to some 60 pixels."""
 _LARGEST_RETURN_ERROR_PX = 0.5
-"""A corner that does not find back to its start was lost."""
+"""A corner was lost if tracking it backwards ends farther from its start."""
 _FEWEST = 30
-"""Fewer tracked corners say nothing about the motion."""
+"""With fewer tracked corners, the motion is unknown."""
 _MOVED_PX = 0.5
 """Shorter paths are noise of compression and tracking."""
 _INLIER_PX = 0.7
@@ -62,7 +63,7 @@ class PictureMotion:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A frame of a drive, made smaller, with its motion since a frame some 0.2 s before.
+    """A downscaled frame of a drive, with the motion since a frame about 0.2 s earlier.
 
     Attributes:
         image_rgb: UINT8 [h, w, 3], RGB.
@@ -80,7 +81,7 @@ class MotionSampler:
         camera: For images of the size of the frames; its mounting is ignored.
 
     Attributes:
-        camera: The same for the samples' images.
+        camera: The same camera, for images of the samples' size.
     """
 
     def __init__(self, camera: Camera) -> None:
@@ -107,12 +108,12 @@ class MotionSampler:
         self._next_s = -math.inf
 
     def take(self, time_s: float, image_rgb: UInt8Array, *, rarely: bool) -> Sample | None:
-        """Take a frame into account.
+        """Process a frame; returns a sample, or None where the frame is skipped.
 
         Args:
             time_s: Time of the frame; frames come in order of time.
             image_rgb: UINT8 [H, W, 3], RGB.
-            rarely: Whether a sample in a second is enough.
+            rarely: Whether one sample a second is enough.
         """
         if time_s < self._next_s:
             return None
@@ -133,7 +134,7 @@ def picture_motion(before: UInt8Array, after: UInt8Array, camera: Camera) -> Pic
     """Measure the motion between two frames.
 
     Args:
-        before: UINT8 [H, W], grey, some 0.2 s before ``after``.
+        before: UINT8 [H, W], grey, about 0.2 s before ``after``.
         after: UINT8 [H, W], grey.
         camera: For images of this size, without lens distortion; its mounting is ignored.
     """

@@ -3,8 +3,8 @@
 The camera is a pinhole with the lens distortion of Brown and Conrady (OpenCV's ``k1, k2, p1, p2, k3``), with pitch and
 yaw relative to the ego's heading, and without roll.
 
-On a flat road, the range depends on the angle below the horizon alone, and that angle is small far away: at a camera
-height of 1.2 m, half a degree of pitch (a loaded boot, a bump) turns 30 m into 38 m, and a slope has an even greater
+On a flat road, the range depends on the angle below the horizon alone, and that angle is small far away. At a camera
+height of 1.2 m, half a degree of pitch (a loaded boot, a bump) turns 30 m into 38 m; a slope has an even greater
 effect. Beyond about 20 m, ranges are only indicative.
 """
 

@@ -1,8 +1,8 @@
 """A camera's pitch and yaw from the drive itself, refined while it runs.
 
 Two sources are combined: the vanishing point of lane lines (:mod:`ssd_triton.driving.camera.vanishing_point`) and the
-heading by the picture's motion (:mod:`ssd_triton.driving.camera.flow`). A picture that does not move counts for
-nothing. The field of view and the height stay as they are given: only a measurement can find them.
+heading by the picture's motion (:mod:`ssd_triton.driving.camera.flow`). Samples without motion are ignored. The field
+of view and the height stay as given: they cannot be estimated from a drive.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from ssd_triton.driving.camera.vanishing_point import VanishingPoint, find_segme
 _SAMPLES_BETWEEN = 5
 """Samples between two estimates: the first comes after about a second."""
 _WINDOW = 15
-"""Samples that an estimate uses: 3 s until the calibration is sure, and 15 s later, when samples are taken rarely. So
-much later it follows a drift."""
+"""Samples that an estimate uses. They span 3 s until the calibration is sure, and 15 s after that, when samples are
+taken rarely. A drift is followed with this delay."""
 _HYPOTHESES, _RESAMPLES = 300, 40
-"""Effort of the vanishing point: a tenth of what ``ssd-triton calibrate`` spends."""
+"""Hypotheses and resamples in the search for the vanishing point: a tenth of the effort of ``ssd-triton calibrate``."""
 
 PRESUMED_STD_DEG = 3.0
 """Standard deviation of a dash-cam's pitch before anything is known: the clips at hand have 2 to 4° either way."""
 SURE_STD_DEG = 0.6
-"""A calibration is sure from this standard deviation on: it moves a range of 20 m by 16 % at a height of 1.3 m."""
+"""A calibration is sure up to this standard deviation. An error of this size changes a range of 20 m by 16 % at a
+height of 1.3 m."""
 _LANES_STD_DEG, _MOTION_STD_DEG = 0.3, 0.7
-"""Errors that all frames share: slopes and bends for lane lines, and for motion the car's own pitching besides. On four
-real drives the two sources differ by 0.1 to 0.8°."""
+"""Errors that all frames share: slopes and bends of the road and, for motion, also the car's own pitching. On four real
+drives the two sources differ by 0.1 to 0.8°."""
 _FEWEST_HEADINGS = 8
 _CONTRADICTION_STD = 3.0
 _NORMAL_MAD = 1.4826
 """Standard deviation over the median absolute deviation, for normal errors."""
 
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-"""Turns to the right that would set a picture upright."""
+"""Clockwise rotations, in degrees, that may set a picture upright, and their codes in OpenCV."""
 _SAMPLES_BETWEEN_TURNS = 20
-"""Samples between two looks for a turned picture, which take ten times as long as an estimate; and one before the first
-sure estimate."""
+"""Samples between two checks for a rotated picture, which take ten times as long as an estimate. Until the calibration
+is sure, estimates with lane lines are checked as well."""
 _TURNED_FOV_DEG = 60.0
-"""Any: straight lines stay straight."""
+"""Any value will do: straight lines stay straight."""
 _TURN_IMAGES = 5
 """Images that must agree. In all drives at hand, lane lines of the upright picture are the longest that meet."""
 
@@ -61,7 +62,7 @@ class _Estimate:
 
 
 def presumed(camera: Camera) -> Camera:
-    """The same camera as a guess of unknown pitch, for :class:`SelfCalibration` to begin with."""
+    """The same camera, marked as uncalibrated with an unknown pitch: the start of :class:`SelfCalibration`."""
     return _with_pitch_error(camera, PRESUMED_STD_DEG, calibrated=False)
 
 
@@ -99,7 +100,7 @@ class SelfCalibration:
         return self.camera.calibrated
 
     def observe(self, sample: Sample) -> bool:
-        """Take a sample into account; every fifth makes a new estimate.
+        """Process a sample; every fifth one leads to a new estimate.
 
         Returns:
             Whether :attr:`camera` has changed.
@@ -118,7 +119,7 @@ class SelfCalibration:
         return self._samples % _SAMPLES_BETWEEN == 0 and self._estimate()
 
     def _estimate(self) -> bool:
-        """Combine what was seen so far; whether the camera has changed."""
+        """Combine the samples so far; returns whether the camera has changed."""
         lanes, motion = self._by_lanes(), self._by_motion()
         if not self.is_sure and (lanes is not None or self._samples % _SAMPLES_BETWEEN_TURNS == _SAMPLES_BETWEEN):
             self._turned_deg = self._turn_deg()
@@ -129,7 +130,7 @@ class SelfCalibration:
         best = _combined(estimates) if estimates else None
         sure = lanes is not None and best is not None and best.std_deg <= SURE_STD_DEG
         if self.is_sure and not sure:
-            # Lane lines come back; what was sure stays until then.
+            # Lane lines will reappear; the sure calibration stays until then.
             return False
         self.missing = "" if sure else "no lane lines that meet" if lanes is None else "lane lines and motion disagree"
         if best is None:
@@ -155,12 +156,13 @@ class SelfCalibration:
         pitches_deg = np.array(self._headings_deg)[:, 0]
         pitch_deg = float(np.median(pitches_deg))
         spread_deg = _NORMAL_MAD * float(np.median(np.abs(pitches_deg - pitch_deg)))
-        # Neighbouring samples share a frame. The yaw by motion is the car's turning, too: it is not used.
+        # Neighbouring samples share a frame, so only half of them count. The yaw from motion includes the car's
+        # turning, and is not used.
         std_deg = math.hypot(spread_deg / math.sqrt(len(pitches_deg) / 2), _MOTION_STD_DEG)
         return _Estimate(pitch_deg, self._guess.yaw_deg, std_deg)
 
     def _turn_deg(self) -> int:
-        """The turn to the right after which most lane lines meet: 0 for an upright picture, and where none meet."""
+        """The clockwise rotation after which most lane lines meet: 0 for an upright picture, and where none meet."""
         lengths = {0: _meeting_length(list(self._segments)[-_TURN_IMAGES:], self._small)}
         for turn_deg, code in _TURNS.items():
             turned = [np.ascontiguousarray(cv2.rotate(image_rgb, code)) for image_rgb in self._images]
@@ -198,6 +200,6 @@ def _combined(items: list[_Estimate]) -> _Estimate:
 
 
 def _with_pitch_error(camera: Camera, std_deg: float, *, calibrated: bool) -> Camera:
-    """A camera whose pitch has this error besides what a calibrated one has."""
+    """The same camera, whose pitch has this error in addition to that of a calibrated one."""
     std_rad = math.hypot(math.radians(std_deg), Camera.pitch_std_rad)
     return replace(camera, pitch_std_rad=std_rad, calibrated=calibrated)

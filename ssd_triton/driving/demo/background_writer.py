@@ -13,16 +13,16 @@ from ssd_triton.driving.demo.timing import StageTimes
 from ssd_triton.media.video import VideoWriter
 
 _WAITING = 4
-"""Pictures that may wait to be encoded; then :meth:`BackgroundWriter.write` waits,
-and in real time frames are dropped."""
+"""Number of pictures that may wait to be encoded. With more, :meth:`BackgroundWriter.write` blocks, and in real time
+frames are dropped."""
 
 
 class BackgroundWriter:
-    """Hands pictures to a :class:`VideoWriter`; a context manager that ends with it.
+    """Hands pictures to a :class:`VideoWriter`; a context manager that opens and closes it.
 
     Args:
         writer: Not entered yet.
-        times: Where the times of ``write`` are noted.
+        times: Records the times of ``write``.
     """
 
     def __init__(self, writer: VideoWriter, times: StageTimes) -> None:
@@ -48,15 +48,15 @@ class BackgroundWriter:
             raise self._failure
 
     def write(self, image_rgb: UInt8Array, time_s: float) -> None:
-        """Have a picture appended, as :meth:`VideoWriter.write` does; it must not be changed afterwards.
+        """Queue a picture for :meth:`VideoWriter.write`; it must not be changed afterwards.
 
         Raises:
             VideoError: An earlier picture could not be written.
         """
         if self._failure is not None:
             raise self._failure
-        # An interrupt inside the queue could leave its lock taken, and the thread waiting for it for ever. The thread
-        # starts here and not on entry: by now the block has begun, and its end stops the thread.
+        # An interrupt inside the queue could leave its lock held, and the thread would wait for it for ever. The thread
+        # starts here and not on entry: once the block has begun, its exit is sure to stop the thread.
         with interrupts_deferred():
             if not self._thread.is_alive():
                 self._thread.start()
@@ -69,6 +69,6 @@ class BackgroundWriter:
                 try:
                     self._writer.write(*item)
                 except BaseException as error:
-                    # Raised in the thread that hands pictures over; the rest of them are let go.
+                    # Raised later in the thread that calls `write`; the remaining pictures are discarded.
                     self._failure = error
                 self._times.add("write", start_s)

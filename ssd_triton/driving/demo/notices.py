@@ -27,7 +27,7 @@ class NoticeBoard:
         return tuple(self._notices.values())
 
     def put(self, kind: NoticeKind, reason: str, figures: str = "") -> None:
-        """Put up a notice, or change it; without a reason, take it down."""
+        """Set or update a notice; an empty reason removes it."""
         before = self._notices.get(kind)
         if reason:
             self._notices[kind] = Notice(kind, reason, figures)

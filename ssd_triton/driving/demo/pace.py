@@ -1,4 +1,4 @@
-"""How quickly a run decides: rate and latency of its decisions, and whether that is too slow."""
+"""Rate and latency of a run's decisions, and whether they are too slow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from ssd_triton.driving.demo.timing import LONGEST_RECORD, Percentiles
 
 _WINDOW_S = 2.0
-"""Time over which decisions are counted: half of the shortest time to collision at which UN R152 begins its tests."""
+"""Time over which decisions are counted: half of the shortest initial time to collision in the tests of UN R152."""
 _RECENT_LATENCIES = 20
 _PERCENTILE = 90
-"""The latency to decide with is this percentile of so many last ones: by a frame's own, the thresholds would jump."""
+"""Decisions assume this percentile of the most recent latencies: with each frame's own, the thresholds would jump."""
 
 
 class Pace:
@@ -35,7 +35,7 @@ class Pace:
         self.lowest_hz: float | None = None
 
     def add(self, now_s: float, *, has_data: bool) -> None:
-        """Record a decision; times rise."""
+        """Record a decision; times must rise."""
         self._start_s = now_s if self._start_s is None else self._start_s
         if has_data:
             self._times_s.append(now_s)
@@ -46,7 +46,7 @@ class Pace:
             self.lowest_hz = min(self._rate_hz, self._rate_hz if self.lowest_hz is None else self.lowest_hz)
 
     def add_latency(self, latency_s: float) -> float:
-        """Record the time from camera to decision; returns the one to decide with."""
+        """Record the time from camera to decision; returns the latency that decisions should assume."""
         self._latencies_ms.append(latency_s * 1e3)
         self._recent_s.append(latency_s)
         return self._recent_latency_s

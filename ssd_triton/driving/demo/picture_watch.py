@@ -1,4 +1,4 @@
-"""What the picture says beside its detections: a calibration of the camera, cuts, and whether the car moves."""
+"""What the picture shows in addition to detections: calibration of the camera, cuts, and whether the car moves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ssd_triton.driving.camera.flow import MotionSampler, Sample
 from ssd_triton.driving.camera.self_calibration import SelfCalibration
 
 _DRIVES_MPS, _STANDS_MPS = 3.0, 0.3
-"""Own speeds that claim that the car drives, or stands."""
+"""Own speeds above which the car drives, and below which it is stationary."""
 _STILL_SHARE = 0.1
-"""Share of the picture up to which nothing but other traffic moves."""
+"""Up to this share of moving corners, only other traffic moves."""
 _CONTRADICTIONS = 3
 """Samples in a row that must contradict the speed."""
 
@@ -24,7 +24,7 @@ class PictureWatch:
 
     Args:
         camera: For images of the size of the frames; the drive itself calibrates it unless it is ``calibrated``.
-        assumed: What of it is a guess that no drive can correct, in words; empty for nothing.
+        assumed: What is guessed about it and cannot be estimated from a drive, in words; empty for nothing.
 
     Attributes:
         camera: The best camera so far.
@@ -43,7 +43,7 @@ class PictureWatch:
         self._contradictions = 0
 
     def look(self, time_s: float, image_rgb: UInt8Array, ego: EgoMotion) -> bool:
-        """Take a frame into account; whether it begins another scene.
+        """Process a frame; returns whether it begins another scene.
 
         Args:
             time_s: Time of the frame; frames come in order of time.

@@ -41,7 +41,7 @@ class ReactingCar(Protocol):
     """A car that is simulated while it is filmed, and whose camera is known exactly.
 
     Attributes:
-        frames_ahead: Number of frames that it can drive on before the first of them is decided on.
+        frames_ahead: Number of frames that can be drawn before the first of them needs a decision.
         outcome: How its drive ended, in words.
     """
 
@@ -52,7 +52,7 @@ class ReactingCar(Protocol):
         """See the class."""
 
     def react(self, time_s: float, *, brake: bool) -> None:
-        """Act on the decision on the frame of a time."""
+        """Apply the decision on the frame at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,15 @@ class DemoSettings:
 
     Attributes:
         labels: Class names by id, the background first.
-        camera: For images of the source's size.
-            One that is not ``calibrated`` is calibrated by the drive itself.
+        camera: For images of the source's size. If it is not ``calibrated``, it is calibrated from the drive itself.
         ego: The ego's motion.
         braking: Thresholds of WARN and BRAKE.
         tracking: Parameters of tracking.
         demo: The section ``demo``.
         in_flight: Greatest number of frames in flight, at least 1; in real time at most ``demo.real_time_in_flight``.
         real_time: Whether to read a file at the pace of its timestamps, as from a camera.
-        closed_loop: The car that is filmed, where it reacts to the decisions; None for a recording or a camera.
-        assumed: What of the camera is a guess that no drive can correct, in words; empty for nothing.
+        closed_loop: The filmed car, if it reacts to the decisions; None for a recording or a camera.
+        assumed: What is guessed about the camera and cannot be estimated from a drive, in words; empty for nothing.
 
     Raises:
         ConfigError: A class to brake for is not among the labels, or has no size.
@@ -220,7 +219,7 @@ class _DemoRun:
             ClientError: No frame was answered.
         """
         if self._source.undecodable_frames > self._undecodable_seen:
-            # Their number is an estimate; one frame without data stands for them.
+            # Their number is an estimate, so a single frame without data represents them.
             self._step_over(1, self._last_time_s + 2 / self._source.fps)
         if not self._answered_frames and self._last_problem is not None:
             raise self._last_problem
@@ -255,7 +254,7 @@ class _DemoRun:
         )
 
     def _camera_text(self) -> str:
-        """How the camera is known."""
+        """Where the camera's calibration comes from."""
         return "known exactly: the drive is rendered" if self._watch is None else ", ".join(self._watch.calibration)
 
     def _drive_text(self) -> str:
@@ -285,7 +284,7 @@ class _DemoRun:
             )
 
     def _look(self, watch: PictureWatch, image_rgb: UInt8Array, time_s: float, ego: EgoMotion) -> None:
-        """Watch the picture: a cut, a better calibration, a speed that cannot be."""
+        """Check the picture for cuts, a better calibration, and contradictions to the speed."""
         before = watch.camera
         is_cut = watch.look(time_s, image_rgb, ego)
         if is_cut:

@@ -28,7 +28,8 @@ _HARDEST_MPS2 = 15.0
 _EMPTY_RANGE_M = 50.0
 """Upper end of the plotted ranges without an object in the corridor."""
 _MOST_TRACKS = 7
-"""Plotted tracks: one for each colour but black, which is the ego's. Those that decisions were about for longest."""
+"""Number of plotted tracks: one for each colour but black, which is the ego's. The tracks with the most decisions are
+plotted."""
 _EGO_COLOUR = COLOURS[-1]
 
 Value = Callable[[TrackedObject], float | None]
@@ -148,7 +149,7 @@ def _threshold(point: TimelinePoint, unit: str, otherwise: float) -> float:
 
 
 def _demand_mps2(point: TimelinePoint) -> float:
-    """What the decision was made by: the cause's figure, but for a hold, or else the obstacle's."""
+    """The deceleration behind the decision: that of the cause, unless it is held, or else that of the obstacle."""
     cause = point.cause
     return cause.value if cause is not None and cause.unit == "m/s²" and not cause.held else point.required_mps2
 

@@ -17,7 +17,7 @@ STAGES = ("read", "detect", "watch", "decide", "draw", "write")
 """Stages of each frame, in order; ``detect`` lasts from sending a frame to its answer, ``watch`` is the calibration."""
 
 _RECENT = 30
-"""Number of frames in the shown times: about a second."""
+"""Number of recent frames in the times on the picture: about a second."""
 
 LONGEST_RECORD = 100_000
 """Number of recent frames whose figures are kept, so that a camera can run for days: an hour at 28 fps."""

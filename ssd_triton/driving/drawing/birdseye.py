@@ -57,8 +57,8 @@ def panel_width_px(height_px: int) -> int:
 class BirdsEyeView:
     """A panel with the road ahead: grid, corridor and road users.
 
-    What is in the corridor has its trail, its speed and the uncertainty of its range; the rest is a muted mark. The
-    scale is the same in both directions.
+    Road users in the corridor are drawn with trail, speed and range uncertainty, all others as muted marks. The scale
+    is the same in both directions.
 
     Args:
         height_px: Height of the panel.

@@ -73,7 +73,7 @@ def draw_corridor(
         ranges: Trigger ranges for a stationary object; None when the speed is unknown.
 
     Returns:
-        The places of its labels.
+        The rectangles of its labels.
     """
     lower_edge = camera.road_point(camera.width_px / 2, camera.height_px)
     if lower_edge is None:

@@ -1,4 +1,4 @@
-"""What a viewer must know of a run beside its decisions, along the upper edge of the image."""
+"""Notices about the state of a run, along the upper edge of the image."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Notice:
         kind: ``REPLAY``: a recording, whose car does not react. ``UNCALIBRATED``: the mounting of the camera is a
             guess. ``DEGRADED``: too few decisions a second. ``SPEED``: the own speed contradicts the picture. ``CUT``:
             another scene begins.
-        reason: In words that stay the same as long as the reason does.
-        figures: What changes from frame to frame; may be empty.
+        reason: Text that changes only when the reason does.
+        figures: Text that may change with every frame; may be empty.
     """
 
     kind: NoticeKind
@@ -55,7 +55,7 @@ def draw_notices(canvas: UInt8Array, notices: Sequence[Notice]) -> list[Rectangl
         notices: What to draw; a text is wrapped to two lines, and then cut off.
 
     Returns:
-        The places that they take.
+        The rectangles that they cover.
     """
     height, width = canvas.shape[:2]
     size_px = text_size_px(height)

@@ -29,7 +29,8 @@ def draw_objects(
     """Draw the boxes of tracked objects with their labels.
 
     Objects in the corridor are emphasised. Objects not detected in this frame have a thin box at their last position.
-    Labels keep off other boxes. Those without room are shortened, and then left out, but for the reported object's.
+    Labels avoid other boxes. A label without room is shortened or, if that is not enough, left out; the reported object
+    always has one.
 
     Args:
         canvas: UINT8 [H, W, 3], RGB; drawn into.

@@ -1,4 +1,4 @@
-"""What the view from above shows, in metres on the road and in words: for the demo's picture and for the live page."""
+"""Contents of the bird's-eye view, as positions on the road and as text: for the demo's video and for the live page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 Segment = tuple[RoadPoint, RoadPoint]
 
 BAR_AND_ARROW = "bars: 1 std, arrows: 1 s ahead"
-"""Says what :func:`range_bar` and :func:`arrow_tip` are."""
+"""Caption that explains :func:`range_bar` and :func:`arrow_tip`."""
 
 _LENGTHS_M: Mapping[str, float] = {"person": 0.6, "bicycle": 1.7, "motorcycle": 2.1, "bus": 9.0, "truck": 7.0}
 _CAR_LENGTH_M = 4.4
