@@ -1,1 +1,1 @@
-"""COCO evaluation: a dataset, detections of it from a server or a network, and pycocotools' figures of both."""
+"""COCO evaluation: a dataset, a server's or a network's detections in it, and pycocotools' figures."""

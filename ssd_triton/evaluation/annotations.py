@@ -1,4 +1,4 @@
-"""Reading annotation files in COCO's format (https://cocodataset.org/#format-data), as far as boxes need it."""
+"""Reading annotation files in COCO's format (https://cocodataset.org/#format-data): the keys that concern boxes."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Annotation(_Record):
     category_id: int
     bbox: tuple[_Place, _Place, _Side, _Side]
     area: _Side | None = None
-    """Of the object's mask where there is one, pixels; None stands for the box's own area."""
+    """Area of the object's mask in pixels; None if there is no mask, and the area of the box is used."""
     iscrowd: bool = False
     score: float | None = None
-    """Of the detector that found it; None where people annotated it."""
+    """Score of the detector that found the object; None where people annotated it."""
 
     @property
     def area_px(self) -> float:
-        """What decides whether it is small, medium or large."""
+        """Area that decides whether the object is small, medium or large."""
         return self.bbox[2] * self.bbox[3] if self.area is None else self.area
 
 
@@ -62,14 +62,14 @@ class Annotations(_Record):
     annotations: tuple[Annotation, ...]
     categories: tuple[Category, ...]
     annotated_category_ids: tuple[int, ...] | None = None
-    """Categories whose objects are all annotated; None stands for everything that there is to know."""
+    """Categories whose objects are all annotated; None for all categories of the file."""
 
 
 Content = TypeVar("Content", bound=Annotations)
 
 
 def used_categories(found: Annotations, known: Collection[str]) -> tuple[Category, ...]:
-    """The categories that have boxes or a known name of their own; the root that Roboflow writes has neither."""
+    """The categories with boxes, or with a known name of their own; Roboflow's root category has neither."""
     used = {one.category_id for one in found.annotations}
     expected = set(known) - {one.name for one in found.categories if one.id in used}
     return tuple(one for one in found.categories if one.id in used or one.name in expected)
@@ -90,7 +90,7 @@ def read_annotations_as(path: Path, content: type[Content], expected: str) -> Co
     Args:
         path: The file.
         content: The model of what it holds.
-        expected: What it should be, for the message that it is not.
+        expected: Description of the expected file, for error messages.
 
     Raises:
         EvaluationError: It cannot be read, is no COCO file, holds no boxes, or contradicts itself.

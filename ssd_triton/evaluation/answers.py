@@ -1,4 +1,4 @@
-"""A detector's answers for the images of an evaluation, kept in a journal so that an interrupted one resumes."""
+"""A detector's answers for the images of an evaluation, kept in a journal so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Answer:
     """What became of an image.
 
     Attributes:
-        detections: None where the image was refused.
+        detections: The detections; None if the image was refused.
         refusal: Why it was refused, if it was.
         latency_s: Time of its request, retries included.
-        after_s: When the answer came, seconds since the session began.
+        after_s: Time of the answer, in seconds since the session began.
         session: Number of the session, from 0; each resumption begins another one.
     """
 
@@ -46,7 +46,7 @@ class Answers:
     """
 
     def __init__(self, journal: Journal) -> None:
-        """Read what the journal holds.
+        """Read the answers in the journal.
 
         Raises:
             JournalError: It is damaged.
@@ -76,7 +76,7 @@ class Answers:
         self._journal.append({"session": self.session})
 
     def add(self, image_id: int, answer: Detections | str, latency_s: float) -> None:
-        """Keep what became of an image: its detections, or why it was refused.
+        """Keep the answer for an image: its detections, or why it was refused.
 
         Raises:
             JournalError: It cannot be written.
@@ -104,7 +104,7 @@ def open_answers(path: Path, fingerprint: Mapping[str, object], *, restart: bool
 
 
 def _to_json(image_id: int, answer: Answer) -> dict[str, object]:
-    """Floats are written as the shortest decimals that give the same FP32 values again."""
+    """Make a record; floats are written as the shortest decimals that give the same FP32 values again."""
     record: dict[str, object] = {
         "image_id": image_id,
         "session": answer.session,

@@ -18,9 +18,9 @@ def match_categories(
 ) -> dict[int, int]:
     """Find the category of every class that an annotation file has.
 
-    As many categories as classes map by their sorted ids, as NVIDIA DeepLearningExamples does
-    (``PyTorch/Detection/SSD``, ``ssd/utils.py``), and names that differ are logged; the same names in another order map
-    by name. Fewer categories map by name, and the other classes of the model have none.
+    If there are as many categories as classes, they map in the order of their ids, as in NVIDIA DeepLearningExamples
+    (``PyTorch/Detection/SSD``, ``ssd/utils.py``), and names that differ are logged. If their names are those of the
+    classes, they map by name. Fewer categories also map by name; the other classes of the model have none.
 
     Args:
         categories: Categories of the annotation file.
@@ -32,8 +32,8 @@ def match_categories(
         Category ids by class id (1 is the first class).
 
     Raises:
-        EvaluationError: There are more categories than classes, an unknown name among fewer, or names of classes in
-            another order among as many; or the name map leads from one of them to no class.
+        EvaluationError: There are more categories than classes; fewer, with an unknown name; or as many, with unknown
+            names and names of classes in another order. Or the name map leads from a category to no class.
     """
     classes = list(labels[1:])
     _check_name_map({one.name: name_map[one.name] for one in categories if one.name in name_map}, classes)

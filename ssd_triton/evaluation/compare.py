@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 REFERENCE = "PyTorch FP32, offline"
 _FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 _REFERENCE_BATCH = 4
-"""Images at once: memory is what a large batch costs on a CPU."""
+"""Images in a batch; on a CPU, larger batches only take more memory."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def compare(
 ) -> tuple[Evaluation, list[Comparison]]:
     """Evaluate the offline reference and every variant, one after the other.
 
-    Each has a folder of its own with its report; answers that are kept there are not asked for again.
+    Each has its own folder with its report; answers that are kept there are not requested again.
 
     Args:
         config: The project's configuration.
@@ -115,7 +115,7 @@ def compare(
 
 
 def evaluate_reference(config: Config, dataset: Dataset, folder: Path, *, restart: bool = False) -> Evaluation:
-    """Evaluate the network in PyTorch FP32 without a server, on a GPU where there is one."""
+    """Evaluate the network in PyTorch FP32 without a server, on a GPU if there is one."""
     parameters = ModelRepository(config.model_repository).thresholds
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     weights = WeightsFile(config.weights_path)
@@ -197,7 +197,7 @@ def write_comparison(folder: Path, reference: Evaluation, compared: Sequence[Com
 
 
 def _draw(canvas: Figure, reference: Evaluation, compared: Sequence[Comparison]) -> None:
-    """AP over images a second, beside that of the reference."""
+    """Plot AP over images a second, with that of the reference."""
     axes = canvas.subplots()
     axes.axhline(reference.metrics.ap, color="0.4", linestyle="--", linewidth=1, label=REFERENCE)
     for one in compared:

@@ -1,4 +1,4 @@
-"""Datasets for evaluation: chosen images in COCO format, and the class of the model for each category."""
+"""Datasets for evaluation: a selection of images in COCO format, and the category of each class of the model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DatasetSource:
         images: Folder of the images.
         annotations: A COCO ``instances_*.json``.
         image_set: ``all`` images of the file, or only the ``annotated`` ones, as NVIDIA DeepLearningExamples evaluates.
-        limit: Number of images, spread evenly over the sorted ids; None takes all.
+        limit: Number of images, spread evenly over the sorted ids; None for all.
     """
 
     images: Path
@@ -64,7 +64,7 @@ class Dataset:
         """The encoded content of an image, as a server takes it.
 
         Raises:
-            EvaluationError: It cannot be read, or nothing reads its format.
+            EvaluationError: It cannot be read, or is in an unsupported format.
         """
         try:
             return read_served(self.path(image))
@@ -83,7 +83,7 @@ class Dataset:
 
     @property
     def set_name(self) -> str:
-        """A name of the set, for every output."""
+        """Description of the set, for reports."""
         kind = {"all": "all images", "annotated": "images with annotations only"}[self.source.image_set]
         chosen = "" if self.source.limit is None else f", {self.source.limit} spread evenly over the sorted ids"
         missing = f", {len(self.left_out)} missing ones left out" if self.left_out else ""
@@ -91,7 +91,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> dict[str, object]:
-        """JSON values that kept results depend on."""
+        """JSON values that identify the dataset: kept results are valid only for the same values."""
         ids = ",".join(str(image.id) for image in self.images)
         return {
             "annotations_sha256": sha256_of(self.source.annotations),
@@ -141,8 +141,8 @@ def only_present(dataset: Dataset, *, skip_missing: bool) -> Dataset:
     """Leave out the images that are not in their folder.
 
     Raises:
-        EvaluationError: There is no such folder or it holds none of them; or some are absent, and these are not to be
-            skipped; or boxes are of images that EXIF has turned.
+        EvaluationError: The folder is missing or holds none of them; some are absent, and ``skip_missing`` is False; or
+            images were annotated as EXIF turns them.
     """
     folder, count = relative_to_cwd(dataset.source.images), len(dataset.images)
     if not dataset.source.images.is_dir():
@@ -165,7 +165,7 @@ def only_present(dataset: Dataset, *, skip_missing: bool) -> Dataset:
 
 
 def _refuse_annotated_upright(dataset: Dataset, images: Sequence[Image]) -> None:
-    """Refuse boxes of images that EXIF has turned; an image that cannot be opened is refused later, by name."""
+    """Refuse images that were annotated as EXIF turns them; unreadable images are refused later, by name."""
     from ssd_triton.media.decoding import image_size_px
 
     turned = []

@@ -63,7 +63,7 @@ HEADER = ("weights", "frames with the most frequent class", "boxes of other clas
 
 
 def detect_drive(network: SSD300, device: torch.device, drive: Path, score_thresh: float) -> list[Detections]:
-    """Detect in each frame, by the offline reference.
+    """Detect objects in each frame with the offline reference.
 
     Args:
         network: FP32, on the device.
@@ -116,7 +116,7 @@ def _preprocessed(path: Path) -> tuple[UInt8Array, tuple[int, int]]:
 
 
 def _frames(drive: Path) -> tuple[Path, ...]:
-    """Its images in the order of their names.
+    """Images of a drive, sorted by name.
 
     Raises:
         EvaluationError: There are none.

@@ -1,4 +1,4 @@
-"""What a user can mend about an evaluation."""
+"""Errors of an evaluation that a user can correct."""
 
 from __future__ import annotations
 

@@ -80,15 +80,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server is asked.
+    """Settings of the requests to a server.
 
     Attributes:
         model: The ensemble.
         num_labels: Classes of the model, the background included.
         batch: Images in a request.
-        restart: Drop what an earlier run has kept.
-        repository: The folder that the server is known to serve, None for somebody else's server; its files are then
-            part of what must stay the same between runs.
+        restart: Drop the answers of an earlier run.
+        repository: The folder that the server serves; its files must then stay the same between runs. None for a server
+            whose folder is unknown.
     """
 
     model: str
@@ -101,10 +101,10 @@ class Settings:
 def evaluate_served(
     client: DetectorClient, dataset: Dataset, folder: Path, settings: Settings, *, name: str
 ) -> Evaluation:
-    """Evaluate what a server serves; answers that the folder holds already are not asked for again.
+    """Evaluate the model on a server; answers that the folder holds already are not requested again.
 
     Raises:
-        ClientError: The server fails or stays away; its answers are kept.
+        ClientError: The server fails, or does not come back in time; its answers are kept.
         EvaluationError: See :func:`ssd_triton.evaluation.served.collect`; or the model has other classes.
         JournalError: See :func:`ssd_triton.common.journal.open_journal`.
     """
@@ -123,7 +123,7 @@ def evaluate_served(
 
 
 def finish(name: str, dataset: Dataset, answers: Answers, speed: Speed | None, facts: Mapping[str, Any]) -> Evaluation:
-    """Compute the figures of kept answers."""
+    """Compute the figures from kept answers."""
     results = coco_results(dataset, answers)
     refused = {
         image.file_name: reason

@@ -1,4 +1,4 @@
-"""Fingerprint of what a server serves: JSON values to compare between runs."""
+"""Fingerprint of the models on a server: JSON values to compare between runs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _DECIDING = (
     "ensemble_scheduling",
     "output",
 )
-"""Fields of a model's configuration that results depend on; the others only schedule it."""
+"""Fields of a model's configuration that results depend on; the others concern scheduling only."""
 
 
 def served_models(client: DetectorClient, model: str) -> dict[str, Any]:
     """Read the configurations of an ensemble and its members from a server, as far as results depend on them.
 
-    A model that does all by itself counts those models as members whose files it loads.
+    For a single model that does all steps itself, the models whose files it loads count as members.
 
     Returns:
-        By model name: fields of the configuration by their names in ``config.pbtxt``, and ``instance_kinds``: where the
-        model runs, since a variant may have another precision on a CPU.
+        By model name: fields of the configuration by their names in ``config.pbtxt``, and ``instance_kinds``, the
+        devices, since a variant may have another precision on a CPU.
 
     Raises:
         ClientError: The server does not answer, or has no such model.
@@ -47,7 +47,7 @@ def served_models(client: DetectorClient, model: str) -> dict[str, Any]:
 
 
 def check_classes(models: Mapping[str, Any], num_labels: int) -> None:
-    """Refuse labels that are not those of the model that is served.
+    """Refuse labels that do not fit the served model.
 
     Raises:
         EvaluationError: The output ``conf`` of a member has another number of classes.
@@ -70,7 +70,7 @@ def artefacts(models: Mapping[str, Any], repository: Path) -> dict[str, str]:
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring both protocols' JSON into one form, through Triton's own message."""
+    """Convert the JSON of either protocol into one form, through Triton's own message."""
     message = json_format.ParseDict(config, model_config_pb2.ModelConfig(), ignore_unknown_fields=True)
     known = json_format.MessageToDict(message, preserving_proto_field_name=True)
     kinds = sorted({str(group.get("kind", "KIND_AUTO")) for group in known.get("instance_group", [])})

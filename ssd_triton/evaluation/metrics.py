@@ -1,7 +1,7 @@
 """COCO figures of detections, by pycocotools.
 
 The protocol is that of https://cocodataset.org/#detection-eval for boxes: IoU 0.50 to 0.95, at most 100 detections an
-image, crowds neither found nor missed.
+image, crowds count neither as found nor as missed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures of an evaluation, in [0, 1]; None where there is no ground truth to measure on.
+    """Figures of an evaluation, in [0, 1]; None without ground truth.
 
     Attributes:
         figures: Values by the names in :data:`FIGURES`.

@@ -16,7 +16,7 @@ from ssd_triton.media.decoding import decode_rgb
 from ssd_triton.media.drawing import draw_detections
 
 CLEAR_SCORE = 0.3
-"""Detections below are neither drawn nor counted: a box that only they find is missed."""
+"""Detections with lower scores are neither drawn nor counted: an object that only they find is missed."""
 LARGE_AREA_PX = 96**2
 """COCO's limit between medium and large objects."""
 DEFINITION = (
@@ -54,7 +54,7 @@ def worst_misses(
     *,
     refused: Collection[str] = (),
 ) -> list[Miss]:
-    """The worst images by :data:`DEFINITION`, the very worst first; fewer when fewer have any fault.
+    """The worst images by :data:`DEFINITION`, the worst first; images without failures are left out.
 
     Args:
         dataset: Ground truth.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 Detect = Callable[[bytes], Detections]
-"""From the content of an image file to boxes in its pixels."""
+"""Takes the content of an image file, and returns detections in its pixels."""
 _DECODING_THREADS = 4
 _Item = TypeVar("_Item")
 
@@ -79,7 +79,7 @@ def detect_each(
     *,
     parameters: PostprocessParameters | None = None,
 ) -> Iterator[tuple[_Item, Detections]]:
-    """Yield every item with the detections in its image, in order; images are decoded beside the network's work.
+    """Yield every item with the detections in its image, in order; images are decoded while the network runs.
 
     Args:
         network: As for :func:`detect_all`.

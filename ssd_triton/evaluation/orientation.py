@@ -1,4 +1,4 @@
-"""Images that were annotated as EXIF turns them, and are stored on their side."""
+"""Detection of images that are stored on their side, but were annotated as EXIF turns them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_annotated_upright(image: Image, size_px: tuple[int, int], encoded: bytes)
     """Whether an image has the annotated width and height only after EXIF has turned it.
 
     Args:
-        image: What the annotations say.
+        image: The image's entry in the annotations.
         size_px: Stored width and height.
         encoded: Content of the file.
     """
@@ -26,7 +26,7 @@ def is_annotated_upright(image: Image, size_px: tuple[int, int], encoded: bytes)
 
 
 def upright_refusal(source: str, file_names: Sequence[str], count: int) -> str:
-    """The refusal of a dataset with such images.
+    """Error message for a dataset with such images.
 
     Args:
         source: The annotation file.

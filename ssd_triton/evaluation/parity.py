@@ -19,7 +19,7 @@ from ssd_triton.serving.runnable import RunnableVariant
 _SAME_OBJECT_IOU = 0.9
 _SAME_SCORE = 0.05
 _CLEAR_SCORE = 0.3
-"""Detections below may differ by rounding; those above must agree."""
+"""Detections with lower scores may differ by rounding; those with higher scores must agree."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Parity:
     clear_detections: int
     """Detections of the reference with a clear score."""
     matched_detections: int
-    """Those that the variant has too: same class, IoU at least 0.9, score within 0.05."""
+    """Of these, the detections that the variant has, too: same class, IoU at least 0.9, score within 0.05."""
     tolerance: float
 
     @property
@@ -100,7 +100,7 @@ def _detections(loc: AnyArray, conf: AnyArray) -> list[Detections]:
 
 
 def _count_matched(reference: Detections, found: Detections) -> int:
-    """Count the detections of the reference that the other one found, too."""
+    """Count the detections of the reference that were also found."""
     matched = 0
     for box, score, class_id in reference:
         same = (found.class_ids == class_id) & (np.abs(found.scores - score) <= _SAME_SCORE)

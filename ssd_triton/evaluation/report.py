@@ -1,4 +1,4 @@
-"""The folder that an evaluation leaves: COCO results, figures, and a page with plots and the worst misses."""
+"""The report of an evaluation: a folder with COCO results, figures, and a page with plots and the worst misses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, misses: int = _DEFAULT
         The three files.
 
     Raises:
-        ReportError: They cannot be written; the kept answers are not touched.
+        ReportError: They cannot be written; the kept answers stay unchanged.
     """
     report = ReportFolder(folder)
     report.json("detections.json", evaluation.results, indent=None)

@@ -1,7 +1,7 @@
 """Choice of the layers that stay in FP32, by their errors in INT8 and by COCO AP.
 
 :func:`layer_errors` quantises one layer at a time and compares the outputs with FP32; :func:`smallest_exclusion` leaves
-the most sensitive ones in FP32, as few as the accuracy gate allows. AP is that of :mod:`ssd_triton.evaluation`.
+the most sensitive ones in FP32, as few as the accuracy gate allows. AP is computed by :mod:`ssd_triton.evaluation`.
 """
 
 from __future__ import annotations
@@ -107,9 +107,10 @@ def smallest_exclusion(
     max_layer_error: float,
     provider: str,
 ) -> CalibrationRanges:
-    """Leave layers of a large error in FP32, and the next ones, one more at a time, until INT8 is accurate enough.
+    """Leave layers with large errors in FP32, then one more layer at a time, until INT8 is accurate enough.
 
-    AP hardly notices small shifts of boxes; ranges by the road and by the size of an object do.
+    Layers with large errors stay in FP32 regardless of AP: small shifts of boxes hardly change AP, but do change
+    ranges.
 
     Args:
         fp32_onnx: The FP32 model.
@@ -117,7 +118,7 @@ def smallest_exclusion(
         ranked: Layers, the most sensitive first.
         images: Images to measure AP on.
         max_ap_loss: How much lower than in FP32 the AP (0 to 1) may be.
-        max_layer_error: Layers whose error is larger stay in FP32 whatever AP says.
+        max_layer_error: Layers with a larger error stay in FP32, regardless of AP.
         provider: ONNX Runtime's execution provider.
 
     Returns:
@@ -155,7 +156,7 @@ def average_precision(session: onnxruntime.InferenceSession, images: EvaluationI
     """COCO AP (IoU 0.50 to 0.95, all areas) in [0, 1] of a detector; classes are categories in their sorted order.
 
     Raises:
-        CalibrationError: The annotations or an image cannot be read, or there are fewer images than asked for.
+        CalibrationError: The annotations or an image cannot be read, or there are fewer images than requested.
     """
 
     def detect(encoded: bytes) -> Detections:

@@ -1,4 +1,4 @@
-"""Detections of a dataset from a running server: many requests in flight, and every answer kept as it comes."""
+"""Detections of a running server in a dataset: many requests in flight, and every answer is kept at once."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ class _PendingRequest:
 
 
 def collect(client: DetectorClient, dataset: Dataset, answers: Answers, model: str, *, batch: int) -> None:
-    """Have a server detect in every image of a dataset that has no answer yet, and keep the answers.
+    """Send every image without an answer to a server, and keep the answers.
 
-    A server that goes away and comes back is asked again for up to the client's ``retry_s``. It must then serve the
+    If the server stops, requests are retried for up to the client's ``retry_s``. When it is back, it must serve the
     same model as before.
 
     Args:
-        client: Of a ready server.
+        client: Client of a ready server.
         dataset: The images.
         answers: Answers kept so far, by image.
-        model: The ensemble that the client asks.
+        model: The ensemble.
         batch: Images in a request.
 
     Raises:
-        ClientError: The server fails, or stays away.
-        EvaluationError: The server serves something else than at the beginning, or a file cannot be read.
+        ClientError: The server fails, or does not come back in time.
+        EvaluationError: The server serves another model than at the beginning, or a file cannot be read.
         JournalError: An answer cannot be written.
     """
     todo = [image for image in dataset.images if image.id not in answers.by_image]
@@ -77,7 +77,7 @@ def collect(client: DetectorClient, dataset: Dataset, answers: Answers, model: s
         nonlocal retries
         if client.retries != retries:
             retries = client.retries
-            # This may be an answer from before the server went away.
+            # This answer may be from before the server stopped.
             client.wait_ready(timeout_s=client.retry_s or 0)
             _check_same(models, served_models(client, model))
         answers.add(image.id, answer, latency_s)
@@ -99,7 +99,7 @@ def coco_results(dataset: Dataset, answers: Answers) -> list[CocoResult]:
 
 
 def ask(client: DetectorClient, dataset: Dataset, images: Sequence[Image], keep: Keep, *, batch: int) -> None:
-    """Send images with the client's ``in_flight`` requests in flight, and hand over the answers as they come.
+    """Send images with the client's ``in_flight`` requests in flight, and hand over the answers as they arrive.
 
     The next files are read while the server works, so that it never waits for a request. When a request with several
     images is refused, each of them is sent alone.
@@ -130,7 +130,7 @@ def ask(client: DetectorClient, dataset: Dataset, images: Sequence[Image], keep:
             wait(in_flight, return_when=FIRST_COMPLETED)
             hand_over([future for future in in_flight if future.done()])
     except (ClientError, KeyboardInterrupt):
-        # What has been answered is kept all the same.
+        # Answers that have arrived are kept.
         answered = [future for future in in_flight if future.done() and not future.cancelled()]
         hand_over([future for future in answered if future.exception() is None])
         raise
@@ -158,7 +158,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _probe(client: DetectorClient, dataset: Dataset, answers: Answers) -> None:
-    """Ask once more for the image with the clearest kept detections: a server does not report its weights.
+    """Repeat the request for the image with the highest kept score, since a server does not report its weights.
 
     Raises:
         EvaluationError: The answer differs from the one that was kept.

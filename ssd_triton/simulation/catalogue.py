@@ -129,7 +129,7 @@ def _pedestrian(
     residual_kmh: float = 0.0,
     body: str = "adult",
 ) -> Scenario:
-    """A pedestrian whom an unbraked ego hits at a share of its width, counted from the side he comes from."""
+    """A pedestrian whom an ego without braking hits at a share of its width, counted from the side of the approach."""
     speed_mps, walk_mps = speed_kmh / KMH_PER_MPS, walk_kmh / KMH_PER_MPS
     side = 1.0 if start_m > 0 else -1.0
     gap_m = _START_TTC_S * speed_mps
@@ -143,7 +143,7 @@ def _pedestrian(
 
 
 def _child(speed_kmh: int) -> Scenario:
-    """A child who steps out between parked cars that are 1 m beside the ego."""
+    """A child who steps out between parked cars, 1 m beside the ego."""
     base = _pedestrian(f"cpnc-50-{speed_kmh}", "Euro NCAP CPNC-50", speed_kmh, start_m=4.5, body="child")
     child = base.targets[0]
     parked_m = _EGO_WIDTH_M / 2 + 1.0
@@ -208,7 +208,7 @@ _NO_BRAKE_ROWS: tuple[_Row, ...] = (
 
 
 def _bend(side: int, name: str) -> tuple[_Row, ...]:
-    """Traffic on the outer side of a bend of 100 m to the right (1) or left (-1): straight ahead of the ego."""
+    """Traffic outside of a bend to the right (1) or left (-1), radius 100 m: it is straight ahead of the ego."""
     road, outer = Road(side / 100, 40.0), -side
     kerb_m = outer * (_LANE_M + _PARKED_M if outer < 0 else _PARKED_M)
     parked = tuple(Target(body, 62 + 7 * n, kerb_m, look=n) for n, body in enumerate(("hatchback", "saloon", "suv")))

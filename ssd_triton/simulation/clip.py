@@ -26,7 +26,7 @@ DEFAULT_SIZE_PX = (1280, 720)
 DEFAULT_FPS = 20.0
 DEFAULT_LATENCY_S = 0.1
 _LEAST_NOISE_PX = 0.25
-"""Least noise that tracking expects, since its filters divide by it."""
+"""Least noise that tracking assumes, since its filters divide by it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Clip:
         table: CSV file with a row for every frame and target.
         ego_table: CSV file of the ego's speed and yaw rate.
         annotations: COCO file; None when none was requested.
-        run: The run that it shows.
+        run: The simulated drive in the video.
     """
 
     path: Path
@@ -151,8 +151,9 @@ def pipeline_controller(
         labels: Class names by id.
         config: Uses ``braking``, ``tracking`` and, with ``truth``, ``simulation``.
         latency_s: From a frame to its decision.
-        truth: Whether detections are the ground truth with the noise of ``config.simulation``; tracking then expects
-            that noise. Otherwise they come from a detector with the noise of ``config.tracking``.
+        truth: Whether detections are the ground truth with the noise of ``config.simulation``; tracking then assumes
+            that noise. Otherwise detections come from a detector, and tracking assumes the noise of
+            ``config.tracking``.
     """
     tracking = config.tracking
     if truth:

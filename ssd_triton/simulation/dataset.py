@@ -58,7 +58,7 @@ class RenderedDataset:
 
 
 class _Drawn(NamedTuple):
-    """A drawn image, and its visible targets, whose search takes longest of all."""
+    """A drawn image and its visible targets. Finding these takes longest, so it is done in the drawing process."""
 
     name: str
     size_px: tuple[int, int]
@@ -83,8 +83,8 @@ def write_dataset(
         folder: Created when missing.
         count: Number of images, at least 1.
         seed: The same seed gives the same images.
-        sizes_px: Width and height of the images; worlds take turns. The network squeezes every image into one shape,
-            so it must learn from the aspect ratios that it will meet.
+        sizes_px: Width and height of the images; worlds take turns. The network squeezes every image into a square, so
+            training must cover the aspect ratios of later use.
         labels: Class names by id.
         processes: Number of drawing processes; the images do not depend on it.
 
@@ -121,7 +121,7 @@ def _drawn(
 
 
 def _give_way() -> None:
-    """Draw on one thread, and when others leave a core free: a training waits for its own threads all the time."""
+    """Draw on one thread and at low priority, since a training waits for its own threads all the time."""
     cv2.setNumThreads(1)
     os.nice(_NICENESS)
 
@@ -132,7 +132,7 @@ def _draw_world(folder: Path, count: int, seed: int, sizes_px: Sequence[tuple[in
     scenes, drawn = _Scenes(seed, size_px), []
     for index in range(start, min(start + _SCENES_PER_WORLD, count)):
         snapshot, image_rgb, quality = scenes.draw(index)
-        # Sets of several seeds may be trained on together: file names must not collide.
+        # Sets with different seeds may be used in one training: file names must not collide.
         name = f"{seed}-{index:06d}.jpg"
         with atomic_output(folder / name) as temporary:
             cv2.imwrite(str(temporary), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -274,7 +274,7 @@ def _walker(kerbs_m: tuple[float, float], along_m: float, rng: np.random.Generat
 
 
 def _distance_m(rng: np.random.Generator, nearest_m: float, farthest_m: float) -> float:
-    """A distance from a log-uniform distribution: all sizes in the image are equally frequent."""
+    """A distance from a log-uniform distribution, so that all sizes in the image are equally frequent."""
     return float(nearest_m * (farthest_m / nearest_m) ** rng.random())
 
 

@@ -12,7 +12,7 @@ from ssd_triton.common.arrays import Float64Array
 from ssd_triton.simulation.scenario import Road, SideMove, SpeedPhase, Target
 
 _MOVING_MPS = 0.1
-"""From this speed on, a target faces the way it moves."""
+"""From this speed on, a target faces its direction of motion."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ssd_triton.simulation.snapshot import Snapshot
 from ssd_triton.simulation.visible_targets import VisibleTarget, visible_targets
 
 _SCORE_RANGE = (0.75, 0.98)
-"""Scores of simulated detections: above any threshold in use, so that misses come from the miss rate alone."""
+"""Scores of simulated detections: above all thresholds, so that misses come from the miss rate alone."""
 
 
 class NoisyDetector:

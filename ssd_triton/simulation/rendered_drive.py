@@ -23,8 +23,8 @@ _DEFAULT_SEED = 12
 class RenderedDrive(VideoSource):
     """Frames of a scenario, drawn one after the other as the car drives.
 
-    A frame is drawn when it is asked for, with the decisions that have reached the brakes by then. Not in real time,
-    whoever reads it must decide on frame *k* before asking for the one that is ``frames_ahead`` later.
+    A frame is drawn when it is requested, with the decisions that have reached the brakes by then. If not in real time,
+    the reader must decide on frame *k* before it requests frame *k* + ``frames_ahead``.
 
     Args:
         scenario: The scenario.
@@ -32,13 +32,13 @@ class RenderedDrive(VideoSource):
         settings: Ego, brakes, time step.
         front_overhang_m: From the camera to the front bumper.
         fps: Frames per second; in real time, at most.
-        latency_s: From a frame until its decision reaches the brakes; in real time it is what it is.
+        latency_s: From a frame until its decision reaches the brakes; in real time, the actual latency counts instead.
         seed: Seed of the appearance.
-        real_time: Whether time passes as on the clock, however long drawing takes.
+        real_time: Whether simulated time follows the clock, however long drawing takes.
 
     Attributes:
         camera: The camera.
-        frames_ahead: Number of frames that can be drawn before the first of them is decided on.
+        frames_ahead: Number of frames that can be drawn before the first of them needs a decision.
 
     Raises:
         SimulationError: The camera cannot be drawn.
@@ -84,14 +84,14 @@ class RenderedDrive(VideoSource):
             time_s = self._next_time_s(index, time_s)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""
 
     def at(self, time_s: float) -> EgoMotion:
         """The car's own motion at the time of a frame, as its sensors report it."""
         return self._motions.get(time_s, EgoMotion())
 
     def react(self, time_s: float, *, brake: bool) -> None:
-        """Have the decision on the frame of a time reach the brakes."""
+        """Pass the decision on the frame at a time to the brakes."""
         self._drive.demand(brake, self._elapsed_s() if self._real_time else time_s + self._latency_s)
 
     @property
@@ -117,7 +117,7 @@ def open_default_drive(config: Config, *, real_time: bool) -> RenderedDrive:
     """The default drive of the demo.
 
     Raises:
-        UserError: The configuration's camera cannot be used, or not be drawn.
+        UserError: The configuration's camera cannot be used, or its view cannot be drawn.
     """
     return RenderedDrive(
         find_scenario(DEFAULT_NAME),

@@ -62,7 +62,8 @@ class Target:
         speed_mps: Initial speed along the road; negative is oncoming.
         phases: Accelerations, in order of time.
         side_move: A lane change, or a walk across the road.
-        heading_deg: Heading while stationary: 0 along the road, 90 to the right. A moving target faces its motion.
+        heading_deg: Heading while stationary: 0 along the road, 90 to the right. A moving target faces its direction of
+            motion.
         scale: Size relative to the body's.
         look: Number of its appearance (colour, clothes).
     """
@@ -120,11 +121,11 @@ class Criterion:
 
     Attributes:
         rule: Its source.
-        verdict: ``no contact``; ``residual speed``: impact at most at ``max_impact_kmh``; ``no brake``: BRAKE must
-            never be reached; ``none``: no requirement.
+        verdict: ``no contact``; ``residual speed``: no impact above ``max_impact_kmh``; ``no brake``: BRAKE must never
+            be reached; ``none``: no requirement.
         max_impact_kmh: Closing speed at contact.
         min_warning_lead_s: Least time from WARN to BRAKE; None for no requirement.
-        physics: In words, what is physically possible; empty where that does not matter.
+        physics: Text about the physical limits; empty where they do not matter.
     """
 
     rule: str
@@ -141,7 +142,8 @@ class Scenario:
     Attributes:
         name: Unique in the catalogue.
         ego_speed_kmh: Initial speed.
-        targets: The criterion is about the first one.
+        targets: Road users. Times to collision and false warnings refer to the first one; a contact with any of them
+            counts.
         criterion: The requirement.
         duration_s: Duration of the drive, unless a contact ends it.
         road: The road.

@@ -37,7 +37,7 @@ _STANDING_S = 0.5
 _MAX_FPS = 1000.0
 
 _NEAR_M, _FAR_STEPS = 3.0, 10
-"""Targets within this distance are measured in every step; the others, to save time, in every tenth."""
+"""Gaps to targets within this distance are measured in every step; those to others in every tenth, to save time."""
 
 
 class Controller(Protocol):
@@ -48,7 +48,7 @@ class Controller(Protocol):
 
 
 Observer = Callable[[Snapshot], Detections | None]
-"""Detector: maps a snapshot to the detections of its frame; None where the frame has no data."""
+"""A detector: maps a snapshot to the detections of its frame, or None for a frame without data."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def simulate(
         settings: Ego, brakes, noise, time step.
         labels: Class names by id.
         front_overhang_m: From the camera to the front bumper.
-        controller: Decides on every frame; None never brakes.
-        observer: Detects; None takes the ground truth with noise.
+        controller: Decides on every frame; without one, the ego never brakes.
+        observer: The detector; None uses the ground truth with noise.
         seed: Seed of the noise.
         fps: Frames per second.
         latency_s: From a frame until its decision reaches the brakes.
@@ -171,7 +171,7 @@ class Drive:
         return self._steps * self._settings.step_s
 
     def demand(self, brake: bool, time_s: float) -> None:
-        """Have a decision reach the brakes at a time, not before the ones demanded earlier."""
+        """Let a decision reach the brakes at a time; decisions take effect in the order of the calls."""
         self._demands.append((time_s, brake))
 
     def advance_to(self, time_s: float) -> None:

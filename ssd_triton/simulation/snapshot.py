@@ -70,7 +70,7 @@ def truth_of(snapshot: Snapshot, front_overhang_m: float) -> list[TargetTruth]:
     for state in snapshot.targets:
         outline = snapshot.ego.to_local(state.outline_m())
         centre = snapshot.ego.to_local(np.array([[state.pose.x_m, state.pose.y_m]]))[0]
-        # Half of its extent along the road; the bend of the road within it is neglected.
+        # Half of its extent along the road; the curvature of the road within it is neglected.
         half_m = float(np.ptp(outline[:, 0])) / 2
         gap = state.along_m - half_m - snapshot.ego_along_m - front_overhang_m
         closing = snapshot.ego_speed_mps - state.speed_along_mps

@@ -30,8 +30,8 @@ _COLUMNS = (
 class CocoWriter:
     """Collects images and boxes, in the format of https://cocodataset.org/#format-data.
 
-    Every annotation has, besides COCO's keys, ``visibility`` in (0, 1], ``range_m`` and ``offset_m``, see
-    :func:`offset_m`.
+    In addition to COCO's keys, every annotation has ``visibility`` in (0, 1], ``range_m``, and ``offset_m`` (see
+    :func:`offset_m`).
 
     Args:
         labels: Class names by id, the background first; all of them become categories, with these ids.
@@ -101,7 +101,7 @@ def offset_m(state: TargetState, snapshot: Snapshot) -> float:
     road = snapshot.scenario.road
     ego = np.array([[snapshot.ego.x_m, snapshot.ego.y_m]])
     ego_offset_m = float(road_pose(road, snapshot.ego_along_m).to_local(ego)[0, 1])
-    # The bend of the road within the target's length is neglected.
+    # The curvature of the road within the target's length is neglected.
     aside_m = road_pose(road, state.along_m, ego_offset_m).to_local(state.outline_m())[:, 1]
     if aside_m.min() < 0 < aside_m.max():
         return 0.0

@@ -1,1 +1,1 @@
-"""Drives and detectors, judged by the simulated ground truth."""
+"""Judging of drives and detectors by the simulated ground truth."""

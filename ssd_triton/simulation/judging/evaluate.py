@@ -4,7 +4,7 @@
     results = evaluate(setup, [find_scenario("ccrs-40")], seeds=5)
     print([result.verdict for result in results])
 
-Detections are the ground truth with noise, or those of a detector in rendered frames.
+Detections are either the ground truth with noise, or come from a detector in rendered frames.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ssd_triton.simulation.simulate import Disturbance, Observer, simulate
 from ssd_triton.simulation.snapshot import Snapshot, truth_of
 
 _LARGEST_OFFSET_DEG = 10.0
-"""Ten times what a loaded car pitches; a camera that has moved by more sees another scene."""
+"""Ten times the pitch of a loaded car; a camera that has moved by more sees another scene."""
 
 _LEAST_CLOSING_MPS = 0.5
 """Closing speed of the first target that justifies a warning."""
@@ -47,7 +47,7 @@ class Setup:
     """Settings that all drives share.
 
     Attributes:
-        config: Configuration; its world, braking and tracking are used.
+        config: Configuration; the sections ``simulation``, ``braking`` and ``tracking`` are used.
         labels: Class names by id, the background first.
         camera: The calibrated camera.
         fps: Frames a second.
@@ -86,18 +86,18 @@ class DriveOutcome:
 
     Attributes:
         seed: Seed of the noise, or of the picture.
-        pitch_offset_deg: How much farther down the camera looked than calibrated.
+        pitch_offset_deg: Pitch of the camera relative to its calibration; positive looks down.
         impact_kmh: Closing speed at contact; None without one.
         min_gap_m: Smallest distance to any target.
         warn_s: Time of the first WARN or BRAKE; None without.
         brake_s: Time of the first BRAKE; None without.
-        ttc_at_warn_s: True time to collision with the first target then.
-        ttc_at_brake_s: The same for BRAKE.
+        ttc_at_warn_s: True time to collision with the first target at ``warn_s``.
+        ttc_at_brake_s: The same at ``brake_s``.
         warning_lead_s: Time from WARN to BRAKE; None without BRAKE.
-        lead_before_need_s: Time from the first WARN until braking by ``deceleration_mps2`` is needed in truth, at the
-            closing speed of that frame; below 0 when it comes late, None without WARN or when nothing closes in.
-        false_warning_frames: Frames with a WARN or BRAKE that nothing justifies; see :func:`false_warnings`.
-        false_warning_episodes: Number of times that such frames began.
+        lead_before_need_s: Time from the first WARN until braking by ``deceleration_mps2`` is truly needed, at the
+            closing speed of that frame; below 0 for a late WARN, None without WARN or when nothing closes in.
+        false_warning_frames: Number of frames with an unjustified WARN or BRAKE; see :func:`false_warnings`.
+        false_warning_episodes: Number of uninterrupted sequences of such frames.
         max_deceleration_mps2: Highest deceleration of the ego.
         failures: Criteria that it missed, in words.
         moments: All frames of a drive that fails; empty for one that passes.
@@ -178,7 +178,7 @@ class ScenarioResult:
 
     @property
     def false_brakes(self) -> dict[float, int] | None:
-        """Number of drives with BRAKE, by pitch offset in degrees; None where braking is right."""
+        """Number of drives with BRAKE, by pitch offset in degrees; None where braking may be right."""
         if self.scenario.criterion.verdict != "no brake":
             return None
         counts = {outcome.pitch_offset_deg: 0 for outcome in self.outcomes}
@@ -209,8 +209,8 @@ def evaluate(
         setup: What all drives share.
         chosen: What to drive.
         seeds: Each scenario is driven with the seeds 0 to ``seeds`` - 1.
-        pitch_offsets_deg: Offsets of the camera from its calibration, in scenarios in which nothing may brake. The
-            others are driven with the camera as calibrated.
+        pitch_offsets_deg: Pitch offsets of the camera from its calibration, for scenarios in which braking is wrong.
+            All others are driven with the camera as calibrated.
         jobs: Processes.
         detect: Detector for rendered frames, called in this process; None takes the ground truth with the configured
             noise.
@@ -257,7 +257,7 @@ def _check(chosen: Sequence[Scenario], seeds: int, offsets_deg: Sequence[float],
 
 @contextmanager
 def _mapped(setup: Setup, tasks: Sequence[_Task], jobs: int, detect: Detect | None) -> Iterator[Iterable[DriveOutcome]]:
-    """Give results in the order of the tasks, computed while they are read."""
+    """Yield the results in the order of the tasks; they are computed while they are read."""
     work = partial(_drive, setup, detect=detect)
     if detect is not None or jobs == 1:
         yield map(work, tasks)
@@ -303,9 +303,10 @@ def _drive(setup: Setup, task: _Task, *, detect: Detect | None) -> DriveOutcome:
 
 
 def false_warnings(run: Run, front_overhang_m: float) -> list[bool]:
-    """Whether each frame has a WARN or BRAKE that nothing justifies.
+    """Whether each frame has an unjustified WARN or BRAKE.
 
-    Where nobody may brake, that is each of them; otherwise, those before the first target closes in by 0.5 m/s.
+    In scenarios in which braking is wrong, all of them are unjustified; otherwise, those before the first target closes
+    in by 0.5 m/s.
     """
     never, justified, false = run.scenario.criterion.verdict == "no brake", False, []
     for frame, state in zip(run.frames, run.states, strict=True):
@@ -320,7 +321,7 @@ def _closes_in(frame: Snapshot, front_overhang_m: float) -> bool:
 
 
 def _lead_before_need_s(run: Run, setup: Setup) -> float | None:
-    """Time from the first WARN until v·τ + v²/(2A) is left to the first target, τ being latency and brakes."""
+    """Time from the first WARN until the gap is v·τ + v²/(2A), where τ is the delay of system and brakes."""
     frame = next((frame for frame in run.frames if frame.time_s == run.warn_s), None)
     truths = truth_of(frame, setup.config.braking.front_overhang_m) if frame is not None else []
     if not truths or not math.isfinite(truths[0].ttc_s):
@@ -331,14 +332,14 @@ def _lead_before_need_s(run: Run, setup: Setup) -> float | None:
 
 
 def false_warning_share(results: Sequence[ScenarioResult]) -> float:
-    """Part of the drives on which nobody may brake that have a false warning; 0 without such drives."""
+    """Share of the drives in which braking is wrong that have a false warning; 0 without such drives."""
     quiet = [result for result in results if result.scenario.criterion.verdict == "no brake"]
     drives = sum(len(result.outcomes) for result in quiet)
     return sum(result.false_warnings for result in quiet) / drives if drives else 0.0
 
 
 def _rendered(setup: Setup, task: _Task, detect: Detect) -> Observer:
-    """Make an observer that sees what the renderer draws."""
+    """Make an observer that runs the detector on rendered frames."""
     check_camera(setup.camera)
     renderer = Renderer(task.scenario, setup.camera, seed=task.seed)
 

@@ -26,13 +26,13 @@ DrivesByScenario = Sequence[tuple[ScenarioResult, Sequence[tuple[float, DriveOut
 
 
 def draw_pictures(report: ReportFolder, stem: str, title: str, results: Sequence[ScenarioResult]) -> None:
-    """Draw impact speeds against their limits, warning leads, smallest gaps, and a time line of each failure.
+    """Draw impact speeds against their limits, warning leads, smallest gaps, and a time line of each failed scenario.
 
     Time lines of an earlier evaluation of the same name are removed.
 
     Args:
         report: Folder of the PNG files.
-        stem: How their names begin.
+        stem: Start of the file names.
         title: Title of the evaluation.
         results: Scenarios and their drives.
     """

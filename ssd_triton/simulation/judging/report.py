@@ -29,7 +29,7 @@ _HEADER = (
 
 
 def describe_setup(setup: Setup, server: str | None) -> dict[str, object]:
-    """Facts that the figures belong to, by name.
+    """Conditions under which the figures were measured, by name.
 
     Args:
         setup: Settings that all drives share.
@@ -55,10 +55,10 @@ def write_report(
 
     Args:
         folder: Folder of the report.
-        stem: How the files' names begin.
+        stem: Start of the file names.
         title: Title of the report and its pictures.
         results: Scenarios and their drives.
-        facts: What the figures belong to.
+        facts: Conditions under which the figures were measured.
     """
     runs = [_run_record(result, outcome) for result in results for outcome in result.outcomes]
     record = {"title": title, "facts": dict(facts), "rows": [_row_record(one) for one in results], "runs": runs}
@@ -74,7 +74,7 @@ def write_report(
 
 
 def results_table(results: Sequence[ScenarioResult]) -> str:
-    """Markdown, a line a scenario, and what the marks mean."""
+    """A Markdown table with a line for each scenario, and an explanation of its marks."""
     notes = []
     if any(not result.judged for result in results):
         notes.append("reported: the rule has no criterion there, and the row cannot fail.")
@@ -162,5 +162,5 @@ def _run_record(row: ScenarioResult, outcome: DriveOutcome) -> dict[str, object]
 
 
 def _finite(value: float | None) -> float | None:
-    """Turn infinity, which JSON lacks, into None; there is one without targets, or when nothing closes in."""
+    """Turn infinity, which JSON lacks, into None; values are infinite without targets, or when nothing closes in."""
     return value if value is None or math.isfinite(value) else None

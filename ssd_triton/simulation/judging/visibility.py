@@ -1,7 +1,7 @@
 """Recall and false boxes of a detector in simulated traffic, by kind and range.
 
-AP says little about braking. Here a truck detected as a car is found, hidden road users need not be, and one score
-threshold counts.
+AP is not a good measure for braking. Here a truck detected as a car counts as found, hidden road users are not counted,
+and there is a single score threshold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ssd_triton.driving.braking.observation import group_of
 from ssd_triton.evaluation.annotations import Annotation, Annotations, Image, read_annotations_as
 
 KINDS = ("vehicle", "person", "two-wheeler", "other")
-"""Groups of classes that may be confused; braking ignores ``other``. The simulated world has the first two only."""
+"""Groups of classes; a confusion within a group is no error. Braking ignores ``other``. The simulated world only has
+the first two."""
 RANGES_M = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0, 90.0)
 """Borders of the bands of range for which recall is reported."""
 _Metres = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,12 +49,12 @@ class Criteria:
     """Criteria for found road users and false boxes.
 
     Attributes:
-        score_thresh: Detections below do not count.
-        match_iou_thresh: Least overlap of a detection with a road user that it finds.
-        false_iou_thresh: A box that overlaps every road user of its kind by less is false.
-        min_visibility: Least visible part of a road user that has to be found.
+        score_thresh: Only detections with higher scores count.
+        match_iou_thresh: Least IoU of a detection with the road user that it finds.
+        false_iou_thresh: A box is false if its IoU with every road user of its kind is lower.
+        min_visibility: Road users with a smaller visible part do not have to be found.
         relevant_range_m: Largest range of a relevant road user.
-        relevant_offset_m: Largest distance of a relevant road user from the camera's way.
+        relevant_offset_m: Largest distance of a relevant road user from the camera's path.
     """
 
     score_thresh: float
@@ -71,7 +72,7 @@ class Seen:
     Attributes:
         kind: One of :data:`KINDS`.
         range_m: Distance from the camera.
-        relevant: Whether it is near, in or beside the camera's way.
+        relevant: Whether it is near, and in or beside the camera's path.
         found: Whether a detection matched it.
     """
 
@@ -109,7 +110,7 @@ class Recall:
 
     @classmethod
     def of(cls, seen: Iterable[Seen]) -> Recall:
-        """Count those found."""
+        """Count road users, and those found."""
         found = [item.found for item in seen]
         return cls(len(found), sum(found))
 
@@ -159,8 +160,7 @@ def read_rendered(path: Path) -> RenderedAnnotations:
     """Read the annotations of rendered images.
 
     Raises:
-        EvaluationError: It is no COCO file, or one without visibility, range and offset, as of photographs or of an
-            older rendering.
+        EvaluationError: It is no COCO file, or lacks visibility, range and offset, like annotations of photographs.
     """
     return read_annotations_as(
         path, RenderedAnnotations, "the annotations.json of ssd-triton render-dataset or ssd-triton render-scenario"

@@ -21,7 +21,7 @@ from ssd_triton.media.video.source import open_source
 from ssd_triton.simulation.judging.visibility import JudgedFrame, RenderedAnnotations, read_rendered
 
 _ANY_FPS = 10.0
-"""Unused by clips, which state their own; only pictures count here."""
+"""Required, but without effect: clips have their own rate."""
 
 
 class RenderedImages:
@@ -40,7 +40,7 @@ class RenderedImages:
             limit: Number of images, spread evenly; None takes all.
 
         Raises:
-            EvaluationError: The annotations are no rendering's, or images are missing.
+            EvaluationError: The annotations are not of rendered images, or images are missing.
         """
         found = read_rendered(annotations)
         count = min(limit or len(found.images), len(found.images))
@@ -78,7 +78,7 @@ class RenderedImages:
         return self._frames[image.file_name] if self._frames else read_served(self._source / image.file_name)
 
     def _read_clip(self, expected: int) -> dict[str, bytes]:
-        """The chosen frames, without loss."""
+        """Read the chosen frames, and encode them without loss."""
         names = dict(zip(self._places, (image.file_name for image in self.truth.images), strict=True))
         frames: dict[str, bytes] = {}
         count = 0
@@ -111,10 +111,10 @@ def served(images: RenderedImages, client: DetectorClient) -> Iterator[Detection
 
 
 def offline(images: RenderedImages, weights: Path, backbone: str, labels: Sequence[str]) -> Iterator[Detections]:
-    """Detect in each image by the offline reference.
+    """Detect in each image with the offline reference.
 
     Raises:
-        WeightsError: They do not load.
+        WeightsError: The weights cannot be loaded.
     """
     from ssd_triton.detector.network.ssd import ServedDetector
     from ssd_triton.detector.protocol import detect

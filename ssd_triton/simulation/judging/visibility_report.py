@@ -55,7 +55,7 @@ def write_report(  # noqa: PLR0917
     Args:
         folder: Folder of the report.
         visibility: The figures.
-        facts: What they belong to, by name.
+        facts: Conditions under which they were measured, by name.
         picture: The pixels of an image, UINT8 [H, W, 3] RGB.
         labels: Class names by id, the background first.
         worst: Pictures of the frames with the most misses and false boxes, at most.
@@ -77,7 +77,7 @@ def write_report(  # noqa: PLR0917
 
 
 def draw_judged(image_rgb: UInt8Array, frame: JudgedFrame, labels: Sequence[str]) -> UInt8Array:
-    """Detections, those on nothing in red, and what was missed in amber: UINT8 [H, W, 3] RGB."""
+    """Draw the detections (false ones in red) and the missed road users (in amber): UINT8 [H, W, 3] RGB."""
     found, missed = frame.detections, frame.missed
     together = Detections(
         np.concatenate([found.boxes_xyxy, missed.boxes_xyxy]),
@@ -95,13 +95,13 @@ def draw_judged(image_rgb: UInt8Array, frame: JudgedFrame, labels: Sequence[str]
 
 
 def describe(server: str | None, weights: Path | None, images: Path) -> dict[str, object]:
-    """Facts that the figures belong to, by name."""
+    """Conditions under which the figures were measured, by name."""
     detector = f"through the server ({server})" if weights is None else f"PyTorch FP32, {relative_to_cwd(weights)}"
     return {"detector": detector, "images": relative_to_cwd(images)}
 
 
 def _badness(frame: JudgedFrame) -> int:
-    """Weigh misses and false boxes; relevant misses count most, for braking's sake."""
+    """Weigh misses and false boxes; relevant misses count most, because they matter for braking."""
     missed = sum(item.relevant and not item.found for item in frame.seen)
     return 3 * missed + len(frame.missed) + 2 * len(frame.false)
 

@@ -26,7 +26,7 @@ _LINE_M, _DASH_M, _PERIOD_M = 0.12, 3.0, 9.0
 _LEVELS = 8
 _FARTHEST_M = 600.0
 _HAZIEST_M = 350.0
-"""Haze stops increasing here, so that the ground matches the line of trees at the horizon."""
+"""Haze does not increase beyond this distance, so that the ground matches the line of trees at the horizon."""
 
 
 class Ground:

@@ -27,7 +27,7 @@ from ssd_triton.simulation.scenario import Scenario, SimulationError
 from ssd_triton.simulation.snapshot import Snapshot
 
 LEAST_SIZE_PX = 64
-"""Nothing is recognisable in smaller images."""
+"""In smaller images, nothing is recognisable."""
 
 _GRAIN_MARGIN_PX = 64
 _HAZE_FROM_M = 8.0

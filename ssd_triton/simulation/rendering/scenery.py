@@ -18,7 +18,7 @@ from ssd_triton.simulation.scenario import Road
 
 _FARTHEST_M = 200.0
 _LEAST_PX = 5.0
-"""Lower items are not drawn: they would vanish in the line of trees behind them."""
+"""Items that are smaller in the image are not drawn: the line of trees behind them would hide them."""
 _NEAREST_M = 1.0
 _HAZE_STEP_M = 10.0
 _TREE_PX = 320
@@ -213,7 +213,7 @@ class Scenery:
 
 
 def _place(road: Road, rng: np.random.Generator, length_m: float) -> list[Item]:
-    """Place items on both sides of the road, with a random density of buildings."""
+    """Place items on both sides of the road, with random densities of buildings, trees and lamps."""
     items: list[Item] = []
     built_up, wooded, lamps = rng.uniform(0, 0.9), rng.uniform(0.3, 1.0), rng.random() < 0.7
     edges = {

@@ -35,7 +35,7 @@ def draw_shadows(image_rgb: UInt8Array, state: TargetState, view: View) -> None:
 
 
 def _darken(image_rgb: UInt8Array, ground_m: Float64Array, view: View, left: float, soft_m: float) -> None:
-    """Multiply the convex hull of points on the ground by the remaining light."""
+    """Multiply the convex hull of points on the ground by the share of light that is left."""
     camera = view.camera
     local = view.ego.to_local(ground_m)
     distance_m = max(float(local[:, 0].min()), 2.0)

@@ -97,4 +97,4 @@ WEATHERS: Mapping[str, Weather] = {
                 clouds=1.0, visibility_m=180, wet=True, lights_on=True),
     )
 }  # fmt: skip
-"""Set by eye, to match photographs of roads."""
+"""Chosen by eye to match photographs of roads."""
