@@ -17,7 +17,8 @@ from ssd_triton.training.random_crop import zoom_in, zoom_out
 from ssd_triton.training.random_erasing import erase
 
 _MEETING_POINT = (0.4, 0.6)
-"""Range of the point where a mosaic's four images meet, as fractions of its sides; beyond, they are too distorted."""
+"""Range of the point where a mosaic's four images meet, as fractions of its sides; outside it, images are too
+distorted."""
 _MAX_BOXES = 128
 """Largest number of boxes in an image; the largest are kept. COCO's fullest images have about 90."""
 
@@ -70,13 +71,13 @@ class _Images(NamedTuple):
 class Augmentation:
     """Draws sources and makes batches of them.
 
-    All random numbers come from the generator: a resumed training only needs its state.
+    All random numbers come from the generator, so that a resumed training only needs its state.
     """
 
     def __init__(self, sources: Sources, settings: AugmentationConfig, generator: torch.Generator) -> None:
         """The sources are on the generator's device."""
         self._sources = sources
-        # Summed on the CPU: a GPU may add in a different order each time.
+        # Summed on the CPU, since a GPU may add in a different order each time.
         self._cumulative = sources.weights.cpu().cumsum(0).to(sources.weights.device)
         self._settings = settings
         self._generator = generator
@@ -94,7 +95,7 @@ class Augmentation:
         return Batch(normalised.contiguous(memory_format=torch.channels_last), boxes, labels, taught)
 
     def _single(self, count: int) -> _Images:
-        """Images of one source each: zoomed in or out, or whole."""
+        """Make images of one source each: zoomed in or out, or whole."""
         index = self._draw(count)
         region = self._zoomed(index)
         out = zoom_out(count, self._settings.zoom_out_max_ratio, self._generator)
@@ -106,7 +107,7 @@ class Augmentation:
         return _Images(images, boxes, labels, self._sources.taught[index])
 
     def _mosaic(self, count: int) -> _Images:
-        """Images of four sources each that meet at a random point."""
+        """Make images of four sources each, which meet at a random point."""
         index = self._draw(count * TILES)
         low, high = _MEETING_POINT
         x, y = (low + (high - low) * self._uniform(count, 2)).unbind(dim=1)
@@ -121,7 +122,7 @@ class Augmentation:
         return _Images(sample_mosaic(_centered(sources), placement), boxes, labels, taught)
 
     def _place(self, index: Tensor, placement: Placement) -> tuple[Placement, Tensor, Tensor]:
-        """Mirror some of the sources, and move all boxes: placement, boxes, labels."""
+        """Mirror some of the sources, and move all boxes; returns placement, boxes and labels."""
         placement = placement.mirrored(self._chance(len(index), self._settings.flip_fraction)[:, 0])
         boxes, labels = move_boxes(
             self._sources.boxes_xyxy[index],

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: one on each device at a time."""
+"""Trainings in separate processes, one on each device at a time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Work = tuple[TrainingRequest, TrainingConfig, torch.device]
 
 @contextmanager
 def trainings(work: Sequence[Work]) -> Iterator[None]:
-    """Train while the block runs, and wait for the trainings at its end; those with a snapshot resume.
+    """Train while the block runs, and wait for the trainings at its end. Trainings with a snapshot resume.
 
-    Anything that ends the block early ends the trainings too.
+    An exception or interrupt in the block also ends the trainings.
 
     Args:
         work: Data, recipe and device of each.

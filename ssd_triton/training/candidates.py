@@ -1,4 +1,4 @@
-"""Candidates for publication: weights, judged on photographs and on rendered traffic."""
+"""Candidates for publication: weights and their figures on photographs and on rendered traffic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Candidate:
 
     Attributes:
         name: Name for tables.
-        share: Share of the second network, in [0, 1]; None for weights that are no average.
+        share: Share of the second network in the average, in [0, 1]; None for weights that are no average.
         metrics: COCO figures on each validation set.
         visibility: Detected road users on each validation set; None on photographs.
         score: Weighted mean AP of the validation sets.
@@ -65,7 +65,7 @@ class Judge:
         self._validator, self._labels = validator, labels
 
     def evaluate(self, name: str, share: float | None, network: SSD300) -> Candidate:
-        """The figures of a network on the sets' device."""
+        """Evaluate a network, which must be on the sets' device."""
         found = self._validator.detections(network)
         metrics = tuple(figures(one, detections) for one, detections in zip(self.sets, found, strict=True))
         visibility = tuple(
@@ -76,11 +76,11 @@ class Judge:
 
 
 def choose(candidates: Sequence[Candidate], max_loss: float) -> Candidate:
-    """The candidate with the best score that is about as good on photographs as the first one.
+    """Choose the best candidate by score that is about as good on photographs as the first one.
 
     Args:
         candidates: One or more.
-        max_loss: AP that it may lose on each set of photographs.
+        max_loss: AP that the choice may lose on each set of photographs, compared with the first candidate.
     """
     first = candidates[0]
     photographs = [place for place, seen in enumerate(first.visibility) if seen is None]
@@ -93,7 +93,7 @@ def choose(candidates: Sequence[Candidate], max_loss: float) -> Candidate:
 
 
 def _rendered_truth(one: ValidationSet) -> RenderedAnnotations | None:
-    """The annotations of a rendered set; None for photographs, whose annotations know less."""
+    """The annotations of a rendered set; None for photographs, whose annotations lack ranges."""
     try:
         return read_rendered(one.source.annotations)
     except EvaluationError:

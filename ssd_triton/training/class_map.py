@@ -1,4 +1,4 @@
-"""The class that each category of an annotation file trains."""
+"""Mapping of an annotation file's categories to the classes to train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssd_triton.evaluation.annotations import Category
 from ssd_triton.training.errors import TrainingError
 
 LEFT_OUT = 0
-"""Class id of a category that is not trained: its objects are background."""
+"""Class id of a category that is not trained; its objects become background."""
 
 
 def choose_labels(labels: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
@@ -35,11 +35,11 @@ def choose_labels(labels: Sequence[str], chosen: Sequence[str]) -> tuple[str, ..
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Maps categories to classes by name; several categories may be one class.
+    """Maps categories to classes by name; several categories may map to one class.
 
     Attributes:
         labels: Names of the classes to train, the background first.
-        known: Names that ``labels`` may lack: the classes before a subset was chosen.
+        known: Accepted names that need not be in ``labels``: all classes, before a subset was chosen.
         name_map: Labels for other names in the data; an empty label leaves a category out.
     """
 

@@ -15,7 +15,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def jitter_colours(centered: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Change the colours of images, FP32 [N, 3, H, W], in [0, 1] less ImageNet's mean before and after."""
+    """Change the colours of images FP32 [N, 3, H, W]. Input and output are in [0, 1] minus ImageNet's mean."""
     count, device = len(centered), centered.device
 
     def around(width: float) -> Tensor:

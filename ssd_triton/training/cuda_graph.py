@@ -1,6 +1,6 @@
 """The network's forward and backward pass as CUDA graphs.
 
-Launching its thousand kernels one by one takes longer than a fast GPU takes to run them.
+Launching its thousand kernels one by one takes longer than running them on a fast GPU.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ssd_triton.detector.network.ssd import SSD300
 
 
 def graphed(network: SSD300, batch: int, dtype: torch.dtype, device: torch.device) -> SSD300:
-    """A network with the same parameters whose forward and backward pass are two graphs.
+    """Make a network with the same parameters whose forward and backward pass are two graphs.
 
-    Recording changes neither the network's statistics nor the random numbers.
+    Recording changes neither the batch norms' statistics nor the state of the random generators.
 
     Args:
-        network: In training mode, on the device; unchanged, and still good for other batch sizes.
-        batch: Number of images that the result takes.
+        network: In training mode, on the device; it is not changed, and can still run other batch sizes.
+        batch: Batch size of the result.
         dtype: Type of automatic mixed precision.
         device: A CUDA device.
 
     Raises:
         torch.cuda.OutOfMemoryError: The batch is too large.
     """
-    # Recording replaces a module's forward: a shallow copy has the same layers and its own forward.
+    # Recording replaces a module's forward method; a shallow copy has the same layers, but its own forward method.
     recorded = copy.copy(network)
     shape = (batch, 3, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
     images = torch.full(shape, 0.5, device=device).contiguous(memory_format=torch.channels_last)
-    # Warns that it is recorded on its own stream: intended, and without measurable cost.
+    # PyTorch would warn that recording uses another stream; this is intended and has no measurable cost.
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(enabled=False)
-    # Casts cached by autocast would be recorded once, and not repeated at each replay.
+    # Casts that autocast caches would be recorded once, and not repeated in each replay.
     with (
         _buffers_kept(network),
         torch.random.fork_rng(devices=[device]),
@@ -48,7 +48,7 @@ def graphed(network: SSD300, batch: int, dtype: torch.dtype, device: torch.devic
 
 @contextmanager
 def _buffers_kept(network: SSD300) -> Iterator[None]:
-    """Restore the buffers at the end: the statistics of batch norms."""
+    """Restore the buffers (the statistics of batch norms) at the end."""
     before: list[Tensor] = [one.clone() for one in network.buffers()]
     try:
         yield

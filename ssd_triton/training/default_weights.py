@@ -1,9 +1,9 @@
 """All steps from photographs to weights that detect in photographs and in rendered traffic.
 
 Trains on photographs while rendered traffic is drawn, fine-tunes the result on rendered traffic with itself as the
-teacher on photographs, and averages both. A second training on photographs from other weights can be compared: the
-better one goes on. The best average goes into one folder with its card, figures and pictures. Steps that an earlier run
-has finished are skipped.
+teacher on photographs, and averages both. A second training on photographs, from other weights, can run for comparison;
+the better network is used. The best average is put into one folder with its card, figures and pictures. Steps that an
+earlier run has finished are skipped.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from ssd_triton.training.train import WEIGHTS, TrainingRequest
 
 _TRAINING_SEED = 1
 _TRAINING_SIZES_PX = ((512, 288), (992, 300), (512, 288), (512, 384))
-"""Half 16:9, as in most dash cams, the others KITTI's 3.3:1 and 4:3. Each shape is squeezed differently into the
-network's square, and the lower edge of a box, from which ranges come, is only learnt for shapes in the training."""
+"""Half of the images are 16:9, as from most dash cams; the others have KITTI's 3.3:1, and 4:3. Each shape is squeezed
+differently into the network's square. The lower edge of a box, from which ranges come, is learnt only for shapes in the
+training data."""
 _VALIDATION_WEIGHTS = {902: 0.3, 903: 0.0}
 """Weight of AP on rendered traffic in the choice, by the seed of the set; AP on photographs has weight 1. The second
-set has no part in the choice, and so shows what the choice is worth."""
+set does not influence the choice, so that its figures are unbiased."""
 _VALIDATION_SIZES_PX = ((640, 360),)
 _PHOTOGRAPHS, _OTHER, _FINE_TUNED = "photographs", "photographs_other", "fine_tuned"
 _WORST = 8
@@ -58,14 +59,14 @@ class WeightsPlan:
 
     Attributes:
         photographs: Photographs to train on, with their weights.
-        validation: Photographs that choose the weights.
-        initial: Weights that the training on photographs starts with.
-        other: Weights that a second one starts with, for comparison; or None.
+        validation: Photographs that are used to choose the weights.
+        initial: Initial weights of the training on photographs.
+        other: Initial weights of a second training, for comparison; or None.
         long: Recipe of the training on photographs.
         fine: Recipe of fine-tuning.
-        real_share: Fraction of the images drawn in fine-tuning that are photographs, in (0, 1).
-        taught: Fine-tune on what the network sees in photographs, not on their annotations.
-        drive: A folder of images without annotations, for a look at the detections; or None.
+        real_share: Fraction of photographs among the images drawn in fine-tuning, in (0, 1).
+        taught: Fine-tune on the network's own outputs for photographs, not on their annotations.
+        drive: A folder of images without annotations, in which to count and draw detections; or None.
         rendered: Number of images to render for training and for each validation set.
         processes: Number of processes that render.
         criteria: Criteria for rendered images.
@@ -94,7 +95,7 @@ class WeightsPlan:
 
 
 class WeightsMaker:
-    """Makes weights by a plan, in one folder."""
+    """Makes weights according to a plan, in one folder."""
 
     def __init__(
         self,
@@ -104,21 +105,21 @@ class WeightsMaker:
         output: Path,
         devices: tuple[torch.device, torch.device],
     ) -> None:
-        """Do nothing yet.
+        """Store the arguments.
 
         Args:
             plan: Data and settings.
-            config: Its backbone and ``coco.name_map`` are used.
+            config: Configuration; ``backbone`` and ``coco.name_map`` are used.
             labels: Class names by id, the background first.
-            output: Folder for everything.
-            devices: Device of everything, and of the training that is compared; two devices train at once.
+            output: Folder for all files.
+            devices: Main device, and device of the second training; if they differ, both trainings run at once.
         """
         self._plan, self._config, self._labels, self._output, self._devices = plan, config, labels, output, devices
         self._classes = ClassMap(labels, labels, config.coco.name_map)
         self._chosen = output / "chosen"
 
     def make(self) -> str:
-        """Do what is not done yet; the folder ``chosen`` gets the best weights, their card, figures and pictures.
+        """Run all unfinished steps; the folder ``chosen`` gets the best weights, their card, figures and pictures.
 
         Returns:
             All figures as Markdown.
@@ -160,7 +161,7 @@ class WeightsMaker:
         return [self._output / name for name in names]
 
     def _unfinished_long(self, validation: Source) -> list[Work]:
-        """The trainings on photographs."""
+        """The unfinished trainings on photographs."""
         plan, work = self._plan, []
         starts = [plan.initial] if plan.other is None else [plan.initial, plan.other]
         for folder, initial, device in zip(self._long_folders(), starts, self._devices, strict=False):
@@ -169,7 +170,7 @@ class WeightsMaker:
         return work
 
     def _unfinished_fine(self, long: Path, rendered: Source, validation: Sequence[Source]) -> list[Work]:
-        """The fine-tuning of a network on rendered traffic, with photographs that keep it what it is."""
+        """The fine-tuning on rendered traffic, unless finished, with photographs to preserve the network's skills."""
         plan = self._plan
         # A set without a weight has the weight of its images.
         real = sum(_images(one) if one.weight is None else one.weight for one in plan.photographs)
@@ -236,7 +237,7 @@ class WeightsMaker:
 
 
 def _unfinished(folder: Path, request: TrainingRequest, settings: TrainingConfig, device: torch.device) -> list[Work]:
-    """The training, unless it is finished."""
+    """A list with the training, or an empty one if it is finished."""
     if max((int(row["step"]) for row in _validations(folder)), default=0) >= settings.steps:
         _log.info("%s is finished already", relative_to_cwd(folder))
         return []

@@ -1,4 +1,4 @@
-"""Constant tensors, cached on each device: copying one there would make the host wait for the device each time."""
+"""Constant tensors, cached on each device: copying them in each step would make the host wait for the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Nested = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 @cache
 def constant(values: Nested, device: torch.device) -> Tensor:
-    """FP32 numbers on a device; never change them in place."""
+    """Return numbers as an FP32 tensor on a device; never change it in place."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 

@@ -44,7 +44,7 @@ class Source:
         images: Folder of the images.
         annotations: A COCO ``instances_*.json``.
         weight: The set's share of all draws, relative to the other sets; None stands for its number of images.
-        taught: Train on what the checkpoint detects in these images, instead of on the annotations.
+        taught: Train on the outputs of the checkpoint for these images, instead of on the annotations.
     """
 
     images: Path
@@ -60,11 +60,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Problems:
-    """What was corrected or left out when a dataset was read.
+    """Corrections and omissions when a dataset was read.
 
     Attributes:
         clipped: Number of boxes that were cut at the border of their image.
-        dropped: Number of boxes without size or outside their image.
+        dropped: Number of boxes that have no size or lie outside their image.
         left_out: Number of boxes whose category is not trained.
         bad_images: File names of missing and damaged images.
     """
@@ -109,7 +109,7 @@ class Examples:
 
 
 class _File(NamedTuple):
-    """What an image file has besides its pixels."""
+    """Properties of an image file other than its pixels."""
 
     size_px: tuple[int, int]
     sha256: str
@@ -136,15 +136,15 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
 
     Raises:
         EvaluationError: The annotation file is no COCO file, contradicts itself, or holds a number that is not finite.
-        TrainingError: A category is unknown, images are missing or damaged, nothing is left to train on, or
-            boxes are of images that EXIF has turned.
+        TrainingError: A category is unknown, images are missing or damaged, nothing is left to train on, or images were
+            annotated as EXIF turns them.
     """
     found = coco.read_annotations(source.annotations)
     classes = class_map.class_ids(coco.used_categories(found, class_map.names), source.name)
     if not source.images.is_dir():
         raise TrainingError(f"folder of images not found: {relative_to_cwd(source.images)}; give it with --data")
     check_images_fit(len(found.images), side_px, available_memory_bytes(), source.name)
-    # Decoded into place: memory never holds the images twice.
+    # Images are decoded into this array, so that memory never holds them twice.
     pixels = np.empty((len(found.images), 3, side_px, side_px), np.uint8)
     files: dict[int, _File] = {}
     bad: list[str] = []
@@ -197,9 +197,9 @@ def report_problems(examples: Examples) -> None:
 
 
 def _decode_all(source: Source, images: Sequence[coco.Image], pixels: UInt8Array) -> list[_File | str]:
-    """Read every image into its row of pixels, [N, 3, S, S]; returns what it is, or why it cannot be read.
+    """Read every image into its row of pixels, [N, 3, S, S]; returns its properties, or why it cannot be read.
 
-    Decoding, resizing and copying leave Python's lock to the other threads; the rest for each image is kept small.
+    Decoding, resizing and copying release Python's lock; the other work for each image is kept small.
     """
     size_px = pixels.shape[3], pixels.shape[2]
 
@@ -225,7 +225,7 @@ def _decode_all(source: Source, images: Sequence[coco.Image], pixels: UInt8Array
 
 
 def _close_gaps(pixels: UInt8Array, kept: Sequence[int]) -> None:
-    """Move the rows to keep, in ascending order, to the front."""
+    """Move the rows to keep, given in ascending order, to the front."""
     for row, place in enumerate(kept):
         if row != place:
             pixels[row] = pixels[place]
@@ -235,7 +235,7 @@ def _pack(found: coco.Annotations, classes: Mapping[int, int], sizes_px: Mapping
     """The boxes of images, one row for each.
 
     Args:
-        found: The annotations, also of other images.
+        found: The annotations; other images' boxes are ignored.
         classes: Class ids by category.
         sizes_px: Width and height of the images by id, in the order of the rows.
     """

@@ -1,7 +1,7 @@
-"""Batch norms whose variance exceeds FP16: rescaled to the same function within its range.
+"""Rescaling of batch norms whose variance exceeds the range of FP16, without a change of the outputs.
 
-ImageNet's ResNet-50 has a running_var of 83,615 in its stem, above FP16's 65,504: as FP16 it is infinite, and its
-channel silently dead.
+ImageNet's ResNet-50 has a running_var of 83,615 in its stem, above FP16's 65,504: in FP16 it becomes infinite, and the
+channel's output becomes constant without any error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ConvolutionAndNorm(NamedTuple):
 
 
 def rescale_for_fp16(network: nn.Module) -> int:
-    """Rescale, in place, every channel whose running variance comes near the limit of FP16.
+    """Rescale, in place, every channel whose running variance is near the limit of FP16.
 
-    A batch norm gives the same output when its input and mean are divided by s, and its variance v is replaced by
-    (v + eps) / s² - eps. That is positive for the large variances changed here.
+    The output of a batch norm stays the same when its input and mean are divided by s, and its variance v is replaced
+    by (v + eps) / s² - eps. The new variance is positive for the large variances that are changed here.
 
     Returns:
         Number of rescaled channels.
@@ -47,11 +47,11 @@ def rescale_for_fp16(network: nn.Module) -> int:
 def match_scales(network: nn.Module, other: nn.Module) -> int:
     """Rescale, in place, every channel that :func:`rescale_for_fp16` has rescaled in only one of two networks.
 
-    The average of a channel with its rescaled form is another function: before weights are averaged, their channels
-    must have the same scales.
+    Averaging a channel with a rescaled one gives a different function. Before two networks' weights are averaged, their
+    channels must therefore have the same scales.
 
     Args:
-        network: Changed, but computes the same.
+        network: Changed in place; its outputs stay the same.
         other: A network with the same layers; unchanged.
 
     Returns:
@@ -62,7 +62,7 @@ def match_scales(network: nn.Module, other: nn.Module) -> int:
     for own, wanted in pairs:
         if own.norm.running_var is None or wanted.norm.running_var is None:
             continue
-        # Variances differ a little between trainings: half the limit of the rescaling.
+        # Half the limit of the rescaling, since variances differ a little between trainings.
         large = torch.maximum(own.norm.running_var, wanted.norm.running_var) > LARGEST_FP16 / _SCALE / 2
         sizes = [pair.convolution.weight.detach().flatten(1).norm(dim=1) for pair in (own, wanted)]
         # Training changes the norm of a channel's weights by much less than the square root of the scale.
@@ -74,7 +74,7 @@ def match_scales(network: nn.Module, other: nn.Module) -> int:
 
 
 def _divide_channels(pair: ConvolutionAndNorm, scale: Tensor) -> None:
-    """Divide a convolution's output channels, in place, and correct the norm after it to give the same output.
+    """Divide a convolution's output channels, in place, and adapt the norm after it so that its output is unchanged.
 
     Args:
         pair: Its norm keeps running statistics.

@@ -15,7 +15,7 @@ _MODULES_OF_STAGES = (0, 4, 5, 6, 7)
 
 
 class FrozenStages(nn.Module):
-    """The first stages of a backbone, not trained: batch norms folded, in the device's precision."""
+    """The first stages of a backbone, not trained: with folded batch norms, in a precision that suits the device."""
 
     def __init__(self, stages: nn.Sequential, dtype: torch.dtype) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ def freeze_stages(network: SSD300, stages: int, dtype: torch.dtype, dropout: flo
     """Freeze the first stages of a network's backbone in place.
 
     Args:
-        network: Keeps all its layers, for snapshots and evaluation.
+        network: Keeps all its layers, which snapshots and evaluation need.
         stages: 0 none, 1 the stem, 2 also layer1, 3 also layer2, 4 the whole backbone.
         dtype: Precision of the frozen stages.
         dropout: Fraction of the backbone's feature maps that each training step leaves out.
 
     Returns:
-        A network that shares the trained layers of the first one, and computes the frozen stages faster.
+        A network for training: it shares the trained layers, and computes the frozen stages faster.
     """
     layers = list(network.feature_extractor.feature_extractor)
     frozen = nn.Sequential(*layers[: _MODULES_OF_STAGES[stages]])
@@ -68,7 +68,7 @@ class FrozenNormConvolution(nn.Module):
     std: Tensor
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        """Share the parameters of both.
+        """Share the parameters of both modules.
 
         Raises:
             ValueError: The norm lacks statistics or parameters, or the convolution has a bias or does not pad with
@@ -93,7 +93,7 @@ class FrozenNormConvolution(nn.Module):
 
 
 def freeze_norms(network: SSD300) -> SSD300:
-    """A network with the same parameters whose batch norms keep their statistics."""
+    """Make a network with the same parameters whose batch norms keep their statistics."""
     shared = {id(one): one for one in (*network.parameters(), *network.buffers())}
     # Copies the modules only: the first network keeps its batch norms.
     frozen = copy.deepcopy(network, shared)

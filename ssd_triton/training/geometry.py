@@ -1,6 +1,6 @@
 """The mapping from source images to augmented ones, the same for pixels and boxes.
 
-All of it is batched tensor arithmetic in fractions of images: without loops over images, and without the host waiting
+Everything is batched tensor arithmetic in fractions of images. There are no loops over images, and the host never waits
 for the device.
 """
 
@@ -16,14 +16,14 @@ from ssd_triton.detector.network.boxes import IMAGE_SIZE_PX
 from ssd_triton.training.examples import IGNORED, PADDING
 
 SUPERSAMPLING = 2
-"""Samples along each side of a pixel: a single bilinear sample aliases where the source is shrunk."""
+"""Samples along each side of a pixel, since a single bilinear sample aliases where the source is shrunk."""
 TILES = 4
 """Number of sources in a mosaic."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where sources go: FP32 [N, 4], fractions of images.
+    """Where sources are placed: FP32 [N, 4], fractions of images.
 
     Attributes:
         region: Left, top, right, bottom of the visible part of the source; may exceed [0, 1]. Left and right are
@@ -41,11 +41,11 @@ class Placement:
 
 
 def sample(pixels: Tensor, placement: Placement) -> Tensor:
-    """Draw the region of each source; pixels outside a source are 0.
+    """Sample the region of each source; pixels outside a source are 0.
 
     Args:
         pixels: FP32 [N, 3, S, S].
-        placement: One for each source; the drawing continues beyond the target.
+        placement: One for each source; sampling continues beyond the target.
 
     Returns:
         FP32 [N, 3, 300, 300].
@@ -58,7 +58,7 @@ def sample(pixels: Tensor, placement: Placement) -> Tensor:
 
 
 def sample_mosaic(pixels: Tensor, placement: Placement) -> Tensor:
-    """Draw images of four sources each; each sample is taken from its own source only.
+    """Sample images of four sources each; each sample is taken from one source only.
 
     Args:
         pixels: FP32 [N, 3, 4 * S, S]: four sources below each other.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogRow:
-    """Means over the steps since the row before; losses are per positive default box."""
+    """Means over the steps since the previous row; losses are per positive default box."""
 
     step: int
     loss: float
@@ -61,7 +61,7 @@ class Record:
 
     Attributes:
         step: Steps done.
-        seconds: Time spent on them in all runs, validation included.
+        seconds: Time spent on these steps in all runs, validation included.
         best_score: Mean AP of the best snapshot over the validation sets, by their weights; None before the first.
         best_step: Step of the best snapshot.
         log: Rows so far.
@@ -76,7 +76,7 @@ class Record:
     validations: list[ValidationRow] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, texts and lists only."""
+        """Convert to numbers, strings, lists and dictionaries."""
         return asdict(self)
 
     @classmethod

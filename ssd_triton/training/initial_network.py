@@ -1,4 +1,4 @@
-"""The network at the start of a training: an ImageNet backbone or a checkpoint, and new layers."""
+"""The network at the start of a training: with weights of an ImageNet backbone or of a checkpoint, or random ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InitialWeights:
     Attributes:
         backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
         backbone_weights: ImageNet weights of the backbone, or None.
-        checkpoint: A whole network to fine-tune, or None; at most one of both is given.
+        checkpoint: A whole network to fine-tune, or None; at most one of the two is given.
         new_heads: Replace the checkpoint's class heads by random ones.
     """
 
@@ -39,7 +39,7 @@ class InitialWeights:
     new_heads: bool = False
 
     def describe(self) -> str:
-        """Words for the model card."""
+        """Describe the weights for the model card."""
         if self.checkpoint is not None:
             heads = ", with new class heads" if self.new_heads else ""
             return f"the checkpoint `{self.checkpoint.name}` (SHA-256 `{sha256_of(self.checkpoint)[:16]}`){heads}"
@@ -50,7 +50,7 @@ class InitialWeights:
 
 
 def new_network(backbone: str, num_labels: int, seed: int) -> SSD300:
-    """A network with random weights; additional blocks and heads as NVIDIA DeepLearningExamples (Xavier, uniform)."""
+    """Make a random network; additional blocks and heads as in NVIDIA DeepLearningExamples (Xavier, uniform)."""
     torch.manual_seed(seed)
     network = SSD300(backbone, num_labels)
     for part in (network.additional_blocks, network.loc, network.conf):
@@ -61,8 +61,9 @@ def new_network(backbone: str, num_labels: int, seed: int) -> SSD300:
 def load_backbone(network: SSD300, path: Path) -> None:
     """Load the convolutions and batch norms of an ImageNet ResNet, up to conv4.
 
-    They must expect RGB pixels normalised by ImageNet's mean and standard deviation. Weights from Caffe have the stride
-    of a stage in its first 1x1 convolution instead of the 3x3 one: they load, and the stage adapts in training.
+    They must expect RGB pixels normalised by ImageNet's mean and standard deviation. In weights from Caffe, the stride
+    of a stage belongs to its first 1x1 convolution instead of the 3x3 one. Such weights load as well, and the stage
+    adapts in training.
 
     Args:
         network: Changed in place.
@@ -70,7 +71,7 @@ def load_backbone(network: SSD300, path: Path) -> None:
             (``layer1.0.conv1.weight``); layers after conv4 are ignored.
 
     Raises:
-        TrainingError: The file is no such archive, or does not fit the backbone.
+        TrainingError: The file is not such an archive, or does not fit the backbone.
         WeightsError: A ``.safetensors`` or ``.pt`` file cannot be read.
     """
     found = _read_npz(path) if path.suffix == ".npz" else WeightsFile(path).read_state_dict()
@@ -129,7 +130,7 @@ def _read_npz(path: Path) -> Mapping[str, Tensor]:
 def _load(network: SSD300, state: Mapping[str, Tensor], path: Path, names: Sequence[str]) -> None:
     """Load all of these parameters, or raise an error that lists what does not fit."""
     own = network.state_dict()
-    # An unused counter; older checkpoints lack it.
+    # An unused counter, which older checkpoints lack.
     wanted = [name for name in names if not name.endswith("num_batches_tracked")]
     missing = [name for name in wanted if name not in state]
     misshaped = [name for name in wanted if name in state and state[name].shape != own[name].shape]

@@ -1,8 +1,8 @@
-"""Averages of the weights of two networks with one origin: they combine skills of both without training.
+"""Averages of the weights of two networks with a common origin: they combine the skills of both without training.
 
 Source: Wortsman et al., "Robust fine-tuning of zero-shot models" (2022): the average of a network before and after
-fine-tuning often keeps nearly all skills of both. Only networks of one origin lie in the same valley of the loss:
-averages of others are useless.
+fine-tuning often keeps nearly all skills of both. Only networks with a common origin lie in the same valley of the
+loss; averages of others are useless.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mixture:
     """Weights to average, and how to judge the averages.
 
     Attributes:
-        first: A checkpoint whose accuracy on photographs is to be kept.
+        first: A checkpoint whose accuracy on photographs must be preserved.
         second: Weights that were fine-tuned from the first.
         shares: Shares of the second network, above 0 and below 1; 0 and 1 are always evaluated.
         others: Weights to evaluate, but not to average.
@@ -47,7 +47,7 @@ class Mixture:
         backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
         criteria: Criteria for rendered sets.
         max_loss: AP that the choice may lose against the first weights on photographs.
-        chosen_share: Share to publish; None chooses by the figures.
+        chosen_share: Share to publish; None to choose by the figures.
         shifts: Logits to add in every average, by class id (see :func:`shift_classes`).
     """
 
@@ -65,7 +65,7 @@ class Mixture:
 
 
 def interpolated(first: SSD300, second: SSD300, share: float) -> SSD300:
-    """The average of two networks in FP32, statistics of batch norms included.
+    """Average two networks in FP32, including the statistics of batch norms.
 
     Args:
         first: Has the share 1 - ``share``.
@@ -84,7 +84,7 @@ def interpolated(first: SSD300, second: SSD300, share: float) -> SSD300:
 
 
 def shift_classes(network: SSD300, shifts: Mapping[int, float]) -> None:
-    """Make some classes more or less likely: like thresholds of their own, but inside the weights.
+    """Make some classes more or less likely: like individual thresholds, but inside the weights.
 
     Classes can be more frequent in the training data than in use, or less. A constant added to their logits is the
     usual correction (Menon et al., "Long-tail learning via logit adjustment", 2021). It keeps the order of a class's
@@ -102,7 +102,7 @@ def shift_classes(network: SSD300, shifts: Mapping[int, float]) -> None:
 
 
 def interpolate(mixture: Mixture, output: Path, device: torch.device) -> Interpolation:
-    """Evaluate averages of two networks, and publish the best one that is as good on photographs as the first.
+    """Evaluate averages of two networks, and publish the best one that loses at most ``max_loss`` on photographs.
 
     The folder gets ``weights.safetensors``, ``MODEL_CARD.md``, ``interpolation.md``, ``.json`` and ``.png``.
 

@@ -61,7 +61,7 @@ class Interpolation:
 
 
 def candidates_table(interpolation: Interpolation) -> Table:
-    """All figures, one candidate a row."""
+    """Table of all figures, one row for each candidate."""
     columns = []
     for one, truth in zip(interpolation.judge.sets, interpolation.judge.rendered, strict=True):
         name = _set_name(one, truth)
@@ -102,7 +102,7 @@ def write_report(folder: Path, interpolation: Interpolation) -> None:
 
 
 def _panels(interpolation: Interpolation) -> list[tuple[str, Value]]:
-    """What is gained on the other sets, by name."""
+    """Names and values of the gains on the other sets."""
     judge, panels = interpolation.judge, []
     for place, (one, truth) in enumerate(zip(judge.sets, judge.rendered, strict=True)):
         name = _set_name(one, truth)
@@ -114,7 +114,7 @@ def _panels(interpolation: Interpolation) -> list[tuple[str, Value]]:
 
 
 def _draw(figure: Figure, interpolation: Interpolation, panels: Sequence[tuple[str, Value]]) -> None:
-    """Gains on the other sets over AP on the first one."""
+    """Plot gains on the other sets over AP on the first one."""
     judge = interpolation.judge
     first = _set_name(judge.sets[0], judge.rendered[0])
     for axes, (name, value) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
@@ -158,7 +158,7 @@ def _draw_panel(axes: Axes, interpolation: Interpolation, value: Value) -> None:
 
 
 def write_card(weights_path: Path, interpolation: Interpolation) -> None:
-    """Write ``MODEL_CARD.md`` beside weights that exist, with the cards of both origins below."""
+    """Write ``MODEL_CARD.md`` beside existing weights, followed by the cards of both origins."""
     chosen, judge = interpolation.chosen, interpolation.judge
     text = markdown(
         *head(weights_path, interpolation.backbone, len(interpolation.labels), "ssd-triton interpolate"),
@@ -185,7 +185,7 @@ def _origin(interpolation: Interpolation) -> str:
 
 
 def _card_of(path: Path, which: str) -> str:
-    """The card beside an origin, its headings one level down."""
+    """The card beside an origin, with its headings one level lower."""
     card = path.with_name(CARD)
     if not card.is_file():
         return f"## The {which} network\n\nNo model card lies beside `{path.name}`."

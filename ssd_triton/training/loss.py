@@ -1,6 +1,6 @@
 """The multibox loss: smooth L1 of offsets and cross-entropy of classes, with hard negatives.
 
-Source: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2. It is divided by the number of
+Source: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2. The loss is divided by the number of
 positives in the whole batch, so that each object has the same weight.
 """
 
@@ -17,7 +17,7 @@ from ssd_triton.training.matching import Targets
 
 
 class Loss(NamedTuple):
-    """Both parts, FP32 scalars: divided by the number of positives, times their weight."""
+    """Both parts of the loss, FP32 scalars, with their weights, divided by the number of positives."""
 
     boxes: Tensor
     classes: Tensor
@@ -51,7 +51,7 @@ def multibox_loss(loc: Tensor, conf: Tensor, targets: Targets, settings: LossCon
 
 
 def hard_negatives(entropy: Tensor, labels: Tensor, settings: LossConfig) -> Tensor:
-    """The background boxes that count: in each image, those with the highest loss.
+    """Choose the background boxes that count: in each image, those with the highest loss.
 
     Args:
         entropy: FP32 [N, D], the loss of each box.
@@ -64,7 +64,7 @@ def hard_negatives(entropy: Tensor, labels: Tensor, settings: LossConfig) -> Ten
     background = labels == 0
     positives = (labels > 0).sum(dim=1)
     wanted = (positives * settings.negatives_per_positive).clamp(min=settings.min_negatives)
-    # Below every entropy, so that only background ranks among the first.
+    # -1 is below every entropy, so that background boxes come first.
     ranked = torch.where(background, entropy, torch.full_like(entropy, -1.0))
     order = ranked.sort(dim=1, descending=True, stable=True).indices
     rank = torch.empty_like(order)

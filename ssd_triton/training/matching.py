@@ -22,7 +22,7 @@ MIN_IOU = 0.5
 MIN_FALLBACK_IOU = 0.1
 """Least IoU of a fallback for an object that no default box fits: Zhang et al., section 3.2."""
 MIN_IGNORED_FRACTION = 0.5
-"""Fraction of a default box within an ignored box from which it is not background."""
+"""A default box with at least this fraction within an ignored box is not background."""
 _NONE = -1
 
 
@@ -32,7 +32,7 @@ class Targets(NamedTuple):
     Attributes:
         labels: INT64 [N, D]: the class id of the matched object, 0 for background,
             :data:`ssd_triton.training.examples.IGNORED` for neither.
-        offsets: FP32 [N, D, 4], of the matched objects; meaningless unless the label is above 0.
+        offsets: FP32 [N, D, 4], offsets of the matched objects; meaningless unless the label is above 0.
     """
 
     labels: Tensor
@@ -42,7 +42,7 @@ class Targets(NamedTuple):
 class BoxCount:
     """The number of boxes in a batch, copied to the host in the background.
 
-    The copy starts at once: a later :meth:`read` does not wait for work that was queued in the meantime.
+    The copy starts at once, so that a later :meth:`read` does not wait for work that was queued in the meantime.
     """
 
     def __init__(self, labels: Tensor) -> None:
@@ -88,8 +88,8 @@ def match(
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G]: class ids, padding, or ignored boxes.
         defaults_cxcywh: FP32 [D, 4].
-        fallback: Number of default boxes, 1 or more, that an object gets even below :data:`MIN_IOU`: those with the
-            highest IoU, from :data:`MIN_FALLBACK_IOU` on.
+        fallback: Number of default boxes, 1 or more, that are matched with an object even below :data:`MIN_IOU`: those
+            with the highest IoU, if it is at least :data:`MIN_FALLBACK_IOU`.
         count: The count of these labels; None counts them now, and the host waits.
     """
     rows = _without_padding(boxes_xyxy, labels, (count or BoxCount(labels)).read())
@@ -99,7 +99,7 @@ def match(
     best_iou = _of_images(overlap, rows, "max")
     in_ignored = -_of_images(overlap, rows, "min")
     best_row = _first_row(overlap, best_iou, rows)
-    # Default boxes without a row get an extra last one, of no object.
+    # Default boxes without a matching row refer to an extra last row without an object.
     row_labels, row_boxes = F.pad(rows.labels, (0, 1)), F.pad(rows.boxes_xyxy, (0, 0, 0, 1))
     positive = (forced != _NONE) | (best_iou >= F.pad(least_iou, (0, 1), value=MIN_IOU)[best_row])
     matched = torch.where(forced == _NONE, best_row, forced)
@@ -130,7 +130,7 @@ def _without_padding(boxes_xyxy: Tensor, labels: Tensor, count: int) -> _Rows:
 def _overlaps(rows: _Rows, defaults_cxcywh: Tensor) -> Tensor:
     """FP32 [K, D]: the IoU with objects; for ignored boxes, minus the fraction of the default box within them.
 
-    One matrix holds both, told apart by sign, since reading it costs as much memory traffic as making it.
+    One matrix holds both, distinguished by their sign, to save memory traffic.
     """
     low = defaults_cxcywh[:, :2] - defaults_cxcywh[:, 2:] / 2
     high = defaults_cxcywh[:, :2] + defaults_cxcywh[:, 2:] / 2

@@ -21,13 +21,13 @@ from ssd_triton.training.validation import ValidationSet
 
 CARD = "MODEL_CARD.md"
 _FEWEST_LISTED = 20
-"""Classes with fewer validation boxes get no line of their own: their figure is mostly chance."""
+"""Classes with fewer validation boxes are not listed: their figures would be mostly chance."""
 COMMON_LIMITS = (
     "The weights were chosen on the validation sets above, so that their figures are slightly too good; never quote "
     "them as those of another set, nor a figure of a set that holds training images.",
     "For demonstrations: this is no safety system.",
 )
-"""Limits of all weights that are made here."""
+"""Limits that apply to all weights from this project's training."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Subject:
     Attributes:
         labels: Class names, the background first.
         backbone: A key of :data:`ssd_triton.detector.network.resnet.BACKBONES`.
-        begin: Initial weights, in words.
+        begin: Description of the initial weights.
         training: Training sets.
         validation: Validation sets.
         device: Device of the training.
@@ -54,13 +54,13 @@ class Subject:
 
 
 def write_card(weights_path: Path, subject: Subject, settings: TrainingConfig, record: Record, best: Best) -> None:
-    """Write ``MODEL_CARD.md`` beside weights that exist.
+    """Write ``MODEL_CARD.md`` beside existing weights.
 
     Args:
         weights_path: The weights.
         subject: What the card describes.
         settings: The recipe.
-        record: History of the training until these weights.
+        record: History of the training up to these weights.
         best: The snapshot and its figures.
     """
     text = markdown(
@@ -125,7 +125,7 @@ def _problems(examples: Examples) -> str:
 
 
 def accuracy(one: ValidationSet, metrics: Metrics) -> list[Block]:
-    """Figures of a card on a set that chose the weights."""
+    """Section of a card with the figures on a validation set."""
     figures = metrics.figures
     sizes = " / ".join(_figure(figures[name]) for name in ("AP_large", "AP_medium", "AP_small"))
     listed = sorted(
@@ -144,7 +144,7 @@ def accuracy(one: ValidationSet, metrics: Metrics) -> list[Block]:
 
 
 def _name(annotations: Path) -> str:
-    """A set's file with its folder: of many sets the file is called ``annotations.json``."""
+    """A set's file with its folder, since many sets have a file ``annotations.json``."""
     return "/".join(annotations.parts[-2:])
 
 

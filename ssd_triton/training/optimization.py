@@ -1,4 +1,4 @@
-"""How weights change in training: the optimizer, its learning rates, and the running average of the weights."""
+"""The optimizer, its learning rates, and the running average of the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssd_triton.detector.network.ssd import SSD300
 
 
 def make_optimizer(network: SSD300, settings: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with peak learning rates: a smaller one for the backbone, and no weight decay for norms and biases."""
+    """Make AdamW with peak learning rates, separate for the backbone, and without weight decay for norms and biases."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -58,9 +58,10 @@ def rate_factor(step: int, steps: int, warmup_steps: int) -> float:
 class RunningAverage:
     """The exponential moving average of a network's parameters and batch norm statistics.
 
-    It starts with the network's current values. A warm-up shortens how long these count: the decay after n updates is
-    min(decay, (1 + n) / (10 + n)), as in TensorFlow's ``ExponentialMovingAverage``. PyTorch's ``AveragedModel`` is no
-    choice here: it copies its count of updates to the device in each step, and the host waits for that.
+    It starts with the network's current values. With a warm-up, these lose their weight faster: the decay after n
+    updates is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ``ExponentialMovingAverage``. PyTorch's
+    ``AveragedModel`` is not used, because the host would wait in each step for the copy of its update count to the
+    device.
     """
 
     def __init__(self, network: SSD300, decay: float, *, warmup: bool) -> None:

@@ -1,4 +1,4 @@
-"""Errors for too little memory: a GPU's for a batch or the images, or the machine's for the images."""
+"""Errors for too little memory: of a GPU for a batch or for the images, or of the machine for the images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssd_triton.training.errors import TrainingError
 
 _MEASURED_BATCHES = (2, 4, 8)
 _USABLE = 0.95
-"""Usable fraction of the free memory; the rest is lost between blocks."""
+"""Usable fraction of the free memory; the rest is lost to fragmentation."""
 
 
 def check_images_fit(count: int, side_px: int, free_bytes: int, name: str) -> None:
@@ -23,8 +23,8 @@ def check_images_fit(count: int, side_px: int, free_bytes: int, name: str) -> No
         name: Name of the dataset, for the message.
 
     Raises:
-        TrainingError: They may need more: space for each image as it is read, and without a GPU again in the tensor of
-            all sets.
+        TrainingError: The images may need more than the free memory: once when they are read and, without a GPU, again
+            in the tensor of all sets.
     """
     needed = 2 * count * 3 * side_px**2
     if needed > free_bytes:
@@ -44,11 +44,11 @@ def images_too_large(pixels_bytes: int, device: torch.device) -> TrainingError:
 
 
 def largest_batch(used_bytes: Mapping[int, int], free_bytes: int) -> int:
-    """The largest batch that fits, by a line through the memory of the smallest and the largest measured batch.
+    """Estimate the largest batch that fits, by linear extrapolation from the smallest and the largest measured batch.
 
     Args:
-        used_bytes: Memory by batch size, for two or more sizes, beyond what is always allocated.
-        free_bytes: Free memory beyond that.
+        used_bytes: Memory by batch size, for two or more sizes, without the memory that is always allocated.
+        free_bytes: Free memory for a batch.
 
     Returns:
         0 if nothing fits.
@@ -64,7 +64,7 @@ def batch_too_large(batch: int, run: Callable[[int], object], device: torch.devi
 
     Args:
         batch: The size that did not fit.
-        run: Runs a training step on a batch of the given size, and keeps nothing.
+        run: Runs forward and backward pass on a batch of the given size.
         device: The GPU.
     """
     used: dict[int, int] = {}

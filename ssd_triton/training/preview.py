@@ -20,7 +20,7 @@ _OBJECT_RGB, _IGNORED_RGB = (60, 220, 60), (230, 60, 60)
 
 
 def write_preview(path: Path, sources: Sources, settings: TrainingConfig, labels: Sequence[str]) -> None:
-    """Draw a separate batch, which leaves the training's random numbers alone; ignored boxes are red."""
+    """Draw a batch with a separate random generator, so that the training is unaffected; ignored boxes are red."""
     device = sources.pixels.device
     generator = torch.Generator(device).manual_seed(settings.seed)
     batch = Augmentation(sources, settings.augmentation, generator).batch(_COLUMNS * _ROWS)

@@ -1,8 +1,8 @@
 """Random regions of source images: zoomed in with enough overlap with an object, or zoomed out.
 
 Source of the zoom-in: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2: a patch whose IoU with an
-object is at least 0.1, 0.3, 0.5, 0.7 or 0.9, or any patch, of aspect ratio 1/2 to 2. Here many patches are drawn at
-once for each image, and the first that fits is taken.
+object is at least 0.1, 0.3, 0.5, 0.7 or 0.9, or any patch, of aspect ratio 1/2 to 2. Here, many random patches are made
+at once for each image, and the first one that fits is used.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from ssd_triton.training.device_constants import WHOLE, constant
 
 _MIN_IOU = (0.0, 0.1, 0.3, 0.5, 0.7)
-"""Without 0.9, which is nearly always a whole image with one large object."""
+"""Without 0.9: such a patch is nearly always a whole image with one large object."""
 _TRIALS = 24
-"""Number of patches drawn for each image; if none fits, the whole image is taken."""
+"""Number of random patches for each image; if none fits, the whole image is used."""
 _MAX_ASPECT = 2.0
 
 

@@ -1,4 +1,4 @@
-"""Random erasing: a rectangle gets the mean colour, so that no single part of an object decides its class.
+"""Random erasing: a rectangle is filled with the mean colour, so that no single part of an object decides its class.
 
 Source: Zhong et al., "Random Erasing Data Augmentation" (2017).
 """
@@ -21,7 +21,7 @@ def erase(
     """Erase a rectangle of some images.
 
     Args:
-        centered: FP32 [N, 3, H, W], pixels less the mean.
+        centered: FP32 [N, 3, H, W], pixels minus the mean.
         boxes_xyxy: FP32 [N, G, 4], fractions of the images.
         labels: INT64 [N, G].
         settings: Fraction of the images, and size of the rectangles.

@@ -19,7 +19,7 @@ def draw_weights(training: Sequence[Examples], num_labels: int, often: Mapping[i
     and an image as often as its most repeated class.
 
     Args:
-        training: All sets; the weight of each is its share of the draws.
+        training: All sets; the draws are divided among them in proportion to their weights.
         num_labels: Number of classes, background included.
         often: Additional factors by class id.
         rare: Fraction of images below which a class is repeated.

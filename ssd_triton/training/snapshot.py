@@ -22,7 +22,7 @@ from ssd_triton.training.history import Record
 _FORMAT = 2
 _LISTED = 3
 _OF_TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""PyTorch's archive writer raises RuntimeError: its messages contain one of these."""
+"""Messages of the RuntimeError that PyTorch's archive writer raises contain one of these."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainingState:
 
 
 def save_snapshot(path: Path, state: TrainingState, record: Record, fingerprint: Mapping[str, str]) -> None:
-    """Replace the snapshot in one step: at any moment, the file is a whole one.
+    """Replace the snapshot atomically: the file is complete at any time.
 
     Raises:
         TrainingError: It cannot be written; the previous one is kept.
@@ -91,7 +91,7 @@ def restore_snapshot(path: Path, state: TrainingState, fingerprint: Mapping[str,
     """Restore the state of a snapshot, and return its record.
 
     Raises:
-        TrainingError: There is none, it is damaged, or it is of other settings, data or weights.
+        TrainingError: There is no snapshot, it is damaged, or it belongs to other settings, data or weights.
     """
     content = _read(path)
     differing = [

@@ -1,8 +1,8 @@
 """Learning from a network's own outputs instead of from annotations, to keep its skills.
 
 Source: Li and Hoiem, "Learning without Forgetting" (2017): a network that is fine-tuned on new data keeps its function
-on other images if it is trained to repeat its earlier outputs there. A long training learns the annotations of a small
-set by heart; outputs contain no more than the network already knows.
+on other images if it is trained to repeat its earlier outputs there. A long training overfits the annotations of a
+small set; the outputs contain only what the network already knows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Teacher:
         self._dtype = dtype
 
     def loss(self, batch: Batch, predicted: tuple[Tensor, Tensor], targets: Targets, settings: LossConfig) -> Loss:
-        """Compare taught images with the teacher's outputs, and the others with their annotations.
+        """Compare the predictions with the teacher's outputs for taught images, and with annotations for all others.
 
         Args:
             batch: Input of the predictions.
@@ -55,7 +55,7 @@ class Teacher:
 
 
 def taught_loss(loc: Tensor, conf: Tensor, teacher_loc: Tensor, teacher_conf: Tensor, taught: Tensor) -> Loss:
-    """The difference from a teacher's predictions, divided by the number of objects in these.
+    """Compute the difference from a teacher's predictions, divided by the number of objects in these.
 
     Classes of all default boxes count (Kullback-Leibler divergence); offsets (smooth L1) count in proportion to the
     teacher's score for any object.

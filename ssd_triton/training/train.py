@@ -42,7 +42,7 @@ class TrainingRequest:
 
     Attributes:
         training: Sets to train on.
-        validation: Sets that choose the best snapshot; without any, the last one is kept.
+        validation: Sets that are used to choose the best snapshot; without any, the last one is kept.
         classes: Classes to train.
         initial: Weights to start with.
         skip_bad: Leave out missing and damaged images.
@@ -68,7 +68,7 @@ def train(
     """Train, and write everything into ``settings.output``.
 
     The folder gets ``weights.safetensors`` and ``MODEL_CARD.md`` of the best snapshot, ``labels.txt``, ``log.csv``,
-    ``validations.csv``, ``curves.png``, ``augmented.png``, and ``last.pt``, from which a training is resumed.
+    ``validations.csv``, ``curves.png``, ``augmented.png``, and ``last.pt``, from which a training can resume.
 
     Args:
         request: Data, classes and initial weights.
@@ -127,7 +127,7 @@ def _initial_network(request: TrainingRequest, seed: int) -> SSD300:
 def _load(
     request: TrainingRequest, settings: TrainingConfig, device: torch.device
 ) -> tuple[list[Examples], list[ValidationSet]]:
-    """Read all sets, report their problems, and refuse validation images that are training images."""
+    """Read all sets, report their problems, and refuse images that are in both training and validation sets."""
     classes, skip_bad = request.classes, request.skip_bad
     training = [load_examples(one, classes, settings.source_px, skip_bad=skip_bad) for one in request.training]
     validation = [load_validation(one, classes, device, skip_bad=skip_bad) for one in request.validation]
@@ -155,7 +155,7 @@ def _join(
 
 
 def _join_pixels(sets: Sequence[Tensor], device: torch.device) -> Tensor:
-    """All images, UINT8 [M, 3, S, S], on the device; a GPU's machine never holds them twice."""
+    """Join all images, UINT8 [M, 3, S, S], on the device; with a GPU, the machine's memory never holds them twice."""
     counts = [len(one) for one in sets]
     try:
         joined = torch.empty((sum(counts), *sets[0].shape[1:]), dtype=torch.uint8, device=device)
@@ -169,14 +169,14 @@ def _join_pixels(sets: Sequence[Tensor], device: torch.device) -> Tensor:
 def _fingerprint(
     request: TrainingRequest, training: Sequence[Examples], settings: TrainingConfig, device: torch.device
 ) -> dict[str, str]:
-    """Everything that the weights depend on: a snapshot is only resumed with the same."""
+    """Everything that the weights depend on: a training resumes only if all of it is the same."""
 
     def digest(*parts: object) -> str:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     initial = request.initial
     weights = initial.checkpoint or initial.backbone_weights
-    # Logging changes nothing; the interval of validations only chooses the weights to keep.
+    # Logging does not affect training; the interval of validations only affects which weights are kept.
     recipe = settings.model_dump(mode="json", exclude={"output", "log_every", "validate_every"})
     return {
         **{f"training.{key}": json.dumps(value) for key, value in recipe.items()},

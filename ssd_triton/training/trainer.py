@@ -1,4 +1,4 @@
-"""The training loop: steps in which the host does not wait for the device; figures and snapshots at intervals."""
+"""The training loop: steps in which the device never waits for the host; figures and snapshots at intervals."""
 
 from __future__ import annotations
 
@@ -119,11 +119,12 @@ class Trainer:
         """Train to the last step.
 
         Args:
-            publish: Called with weights that are better than all before.
+            publish: Called with the best weights so far, after each validation that improves on them; without
+                validation sets, after the last step.
             stop_after: Step after which to stop early, with a snapshot to resume from.
 
         Raises:
-            TrainingError: The loss is not finite, the GPU's memory is not enough, or a file cannot be written.
+            TrainingError: The loss is not finite, the GPU has too little memory, or a file cannot be written.
         """
         last = min(self._settings.steps, stop_after or self._settings.steps)
         record, settings = self.record, self._settings
@@ -221,7 +222,7 @@ class Trainer:
         record.seconds += time.perf_counter() - start_s
 
     def _log_validation(self, sets: int) -> None:
-        """Log the last validation and the speed of the last steps, also where no terminal shows a progress bar."""
+        """Log the last validation and the speed of the last steps, since the progress bar may not be shown."""
         record = self.record
         parts = [f"AP {row.ap:.4f} on {row.dataset}" for row in record.validations[len(record.validations) - sets :]]
         for row in record.log[-1:]:

@@ -1,4 +1,4 @@
-"""The utilisation of the device: of a GPU by its driver, of a CPU by this process' time."""
+"""Utilisation of the device: as reported by the driver of a GPU, or from the CPU time of this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DeviceBusy:
     """Percentage of the time that a device was busy since the last :meth:`restart`.
 
     For a GPU, the mean of ``nvidia-smi``'s ``utilization.gpu``: the fraction of the time in which a kernel ran. For a
-    CPU, this process' time on all cores.
+    CPU, the CPU time of this process relative to that of all cores.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class DeviceBusy:
     def __enter__(self) -> DeviceBusy:
         program = shutil.which("nvidia-smi")
         if self._device.type == "cuda" and program is not None:
-            # By its id: CUDA_VISIBLE_DEVICES changes the numbers of GPUs.
+            # Selected by its id, since CUDA_VISIBLE_DEVICES changes the numbers of GPUs.
             gpu = f"GPU-{torch.cuda.get_device_properties(self._device).uuid}"
             query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--loop-ms={_SAMPLE_MS}"]
             self._monitor = subprocess.Popen(

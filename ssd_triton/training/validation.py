@@ -33,9 +33,9 @@ from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import Examples, Source
 
 _FEWEST_FOR_PROCESSES = 64
-"""With fewer images, the processes take longer to start than to do their work."""
+"""With fewer images, starting the processes takes longer than their work."""
 _MOST_PROCESSES = 16
-"""Each one imports PyTorch."""
+"""Each process imports PyTorch."""
 _BATCH = 32
 _BATCHES_IN_FLIGHT = 6
 """Largest number of batches that wait for the processes; raw predictions take 3 MB an image."""
@@ -70,8 +70,8 @@ def load_validation(source: Source, class_map: ClassMap, device: torch.device, *
 
     Raises:
         EvaluationError: The annotation file is no COCO file or contradicts itself.
-        TrainingError: A category is unknown, images are missing or damaged, or boxes are of images that
-            EXIF has turned.
+        TrainingError: A category is unknown, images are missing or damaged, or images were annotated as EXIF turns
+            them.
     """
     found = read_annotations(source.annotations)
     classes = class_map.class_ids(used_categories(found, class_map.names), source.name)
@@ -116,7 +116,7 @@ def load_validation(source: Source, class_map: ClassMap, device: torch.device, *
 def refuse_overlap(training: Sequence[Examples], validation: ValidationSet) -> None:
     """Refuse to train on validation images, found by name and by content.
 
-    COCO names an image by its number, so that a shrunk copy keeps its name; a renamed copy keeps its content.
+    A shrunk copy of a COCO image keeps its name, the image's number; a renamed copy keeps its content.
 
     Raises:
         TrainingError: Some training images are validation images.
@@ -139,7 +139,7 @@ def stem(file_name: str) -> str:
 
 @contextmanager
 def open_validator(sets: Sequence[ValidationSet]) -> Iterator[Validator]:
-    """A validator, with processes for the post-processing of all but small sets."""
+    """Open a validator, with processes for the post-processing, unless the sets are small."""
     few = sum(len(one.sizes_px) for one in sets) < _FEWEST_FOR_PROCESSES
     with nullcontext() if few else process_pool(min(usable_cores(), _MOST_PROCESSES)) as pool:
         yield Validator(sets, pool)
@@ -155,11 +155,11 @@ class Validator:
         torch.backends.cudnn.allow_tf32 = False
 
     def evaluate(self, network: SSD300) -> list[Metrics]:
-        """A network's figures on each set, in FP32."""
+        """Compute a network's figures on each set, in FP32."""
         return [figures(one, found) for one, found in zip(self.sets, self.detections(network), strict=True)]
 
     def detections(self, network: SSD300) -> list[list[Detections]]:
-        """A network's detections in each set, in FP32."""
+        """Compute a network's detections in each set, in FP32."""
         was_training, searches = network.training, torch.backends.cudnn.benchmark
         # The search for the fastest algorithm for each batch size would take longer than the evaluation.
         torch.backends.cudnn.benchmark = False
@@ -187,7 +187,7 @@ class Validator:
         )
 
     def _detections(self, detector: ServedDetector, one: ValidationSet) -> Iterator[Detections]:
-        """Detections of every image in order; processes finish one batch while the network runs the next."""
+        """Detections of every image in order; processes post-process one batch while the network runs the next."""
         in_flight: deque[Future[Detections]] = deque()
         for start in range(0, len(one.sizes_px), _BATCH):
             with torch.no_grad():

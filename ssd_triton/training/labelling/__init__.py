@@ -1,1 +1,1 @@
-"""Boxes of another detector, as annotations to train on."""
+"""Labelling: boxes of another detector become annotations to train on."""

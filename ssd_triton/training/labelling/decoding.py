@@ -25,12 +25,13 @@ def decode(outputs: Sequence[AnyArray], description: DetectorDescription, score_
     """Decode the outputs of a batch.
 
     Args:
-        outputs: In the network's order; with ``mirror``, the second half of the batch is the first half mirrored.
-        description: What they mean.
-        score_thresh: Detections below are dropped.
+        outputs: Outputs in the network's order; with ``mirror``, the second half of the batch is the mirrored first
+            half.
+        description: Describes the outputs.
+        score_thresh: Detections with lower scores are dropped.
 
     Returns:
-        What was found in each image.
+        The detections in each image.
 
     Raises:
         TrainingError: The outputs are not as described.
@@ -121,7 +122,7 @@ def _final(outputs: Sequence[AnyArray], kind: BoxOutputs, score_thresh: float) -
 
 
 def _best(boxes: FloatArray, scores: FloatArray, score_thresh: float, nms_iou: float) -> Found:
-    """Keep what scores enough and overlaps with nothing better of its class."""
+    """Keep boxes with a sufficient score that no better box of their class overlaps too much."""
     places, classes = np.nonzero(scores >= score_thresh)
     values = scores[places, classes]
     order = np.argsort(-values, kind="stable")

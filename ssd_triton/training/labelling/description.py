@@ -1,4 +1,4 @@
-"""The file that describes a detector: where it lies, what it takes, what it returns, which classes it knows."""
+"""The file that describes a detector: its model file, input, outputs and classes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class _Part(BaseModel):
 
 
 class InputFormat(_Part):
-    """What the network takes: FP32 [N, 3, height_px, width_px].
+    """Input of the network: FP32 [N, 3, height_px, width_px].
 
     Attributes:
-        width_px: Width.
-        height_px: Height.
+        width_px: Width of the input.
+        height_px: Height of the input.
         fit: ``stretch`` squeezes an image into the input; ``letterbox`` keeps its shape, in the upper left corner, and
             pads the rest.
         padding: Grey level of the padding, 0 to 255.
         colour: Order of the channels.
-        scale: Pixels of 0 to 255 are divided by it first, 1 or 255.
-        mean: Then this is subtracted, by channel in the order of ``colour``.
-        std: Then they are divided by this.
+        scale: Pixels, 0 to 255, are first divided by this: 1 or 255.
+        mean: This is then subtracted, by channel in the order of ``colour``.
+        std: The result is divided by this, by channel.
     """
 
     width_px: Side
@@ -53,16 +53,16 @@ class InputFormat(_Part):
 
 
 class DistanceOutputs(_Part):
-    """Scores and distances on grids, as of PicoDet and NanoDet (Li et al., "Generalized Focal Loss", 2020).
+    """Scores and distances on grids, as in PicoDet and NanoDet (Li et al., "Generalized Focal Loss", 2020).
 
     First a score map [N, HW, C] for each stride, between 0 and 1, then a map [N, HW, 4 · bins] for each: a
     distribution over the distances from the cell's centre to the left, upper, right and lower side, in strides.
 
     Attributes:
         kind: ``distances``.
-        strides: Pixels from cell to cell of each grid.
-        centre: Place of a cell's centre, in cells: 0.5 is its middle.
-        nms_iou: Boxes of a class that overlap by this with a better one are dropped.
+        strides: Distance between neighbouring cells of each grid, in pixels of the input.
+        centre: Position of a cell's centre, in cells: 0.5 is its middle.
+        nms_iou: A box is dropped if its IoU with a better one of its class is this or more.
     """
 
     kind: Literal["distances"]
@@ -74,11 +74,11 @@ class DistanceOutputs(_Part):
 class CentreOutputs(_Part):
     """One output [N, K, 4 + C] or [N, 4 + C, K]: centre, width and height in pixels of the input, then scores.
 
-    Exports of YOLOv8 and later have it; those of YOLOv5 and of YOLOX with decoded boxes have an objectness as well.
+    Exports of YOLOv8 and later have this form; those of YOLOv5 and of YOLOX with decoded boxes also have an objectness.
 
     Attributes:
         kind: ``centres``.
-        objectness: Whether a score for any object comes before those of the classes, and multiplies them.
+        objectness: Whether a score for any object precedes the scores of the classes; these are multiplied by it.
         nms_iou: As in :class:`DistanceOutputs`.
     """
 
@@ -90,11 +90,11 @@ class CentreOutputs(_Part):
 class BoxOutputs(_Part):
     """Three outputs for each image: boxes [N, K, 4] (left, top, right, bottom in pixels of the input), scores, classes.
 
-    Nothing is suppressed: the network has done it.
+    No boxes are suppressed here: the network has done that.
 
     Attributes:
         kind: ``boxes``.
-        order: Which output is which.
+        order: Order of the outputs.
         first_class: Number of the first class, 1 where 0 is the background.
     """
 
@@ -115,12 +115,13 @@ class DetectorDescription(_Part):
     Attributes:
         file: ``.pt``, ``.ts`` or ``.onnx``; relative to the description.
         classes: Names in the order of the scores.
-        labels_path: A file of them instead, with ``background`` on the first line, as the project's own.
-        input: What it takes.
-        outputs: What it returns.
-        mirror: Whether an image is also detected in as its mirror image, and the scores and boxes are averaged; not
-            with outputs of ``boxes``, which have no fixed places.
-        batch: Images at once.
+        labels_path: A file with the names instead of ``classes``; its first line is ``background``, as in the project's
+            own.
+        input: Format of the input.
+        outputs: Format of the outputs.
+        mirror: Whether the network also runs on the mirror image, and scores and boxes are averaged; only with outputs
+            of ``distances``.
+        batch: Images in a batch.
     """
 
     file: Path
@@ -139,11 +140,11 @@ class DetectorDescription(_Part):
 
 
 def read_description(path: Path) -> DetectorDescription:
-    """Read a description; the model's path is absolute, and ``classes`` holds the names.
+    """Read a description; in the result, the model's path is absolute, and ``classes`` holds the names.
 
     Raises:
-        TrainingError: It is no description, or its model is missing.
-        ConfigError: Its file of classes is missing or damaged.
+        TrainingError: The file is not a description, or its model is missing.
+        ConfigError: The file with its classes is missing or damaged.
     """
     found = read_yaml(
         path, DetectorDescription, error_type=TrainingError, next_step="see docs/training.md for what it holds"

@@ -1,4 +1,4 @@
-"""Detectors that label: a described TorchScript or ONNX model, or the project's own model on a server."""
+"""Detectors for labelling: a described TorchScript or ONNX model, or the project's own model on a server."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ssd_triton.training.labelling.description import InputFormat, read_descript
 
 _DECODING_THREADS = 4
 Run = Callable[[FloatArray], Sequence[AnyArray]]
-"""From FP32 [N, 3, H, W] to the network's outputs, in its order."""
+"""Runs the network on FP32 [N, 3, H, W]; returns the outputs in the network's order."""
 Answer = Detections | str
-"""What a detector found, with the names of the classes, or why the image cannot be read."""
+"""A detector's detections with the names of their classes, or why the image cannot be read."""
 
 
 class Labeller(Protocol):
@@ -42,7 +42,7 @@ class Labeller(Protocol):
     fingerprint: dict[str, object]
 
     def detect(self, paths: Iterable[Path], score_thresh: float) -> Iterator[tuple[Path, Answer]]:
-        """Yield every file with what was found in it from that score on, in order."""
+        """Yield every file with the detections in it from this score on, in order."""
 
 
 class ServedLabeller:
@@ -69,7 +69,7 @@ class ServedLabeller:
 
 
 class DescribedLabeller:
-    """A TorchScript or ONNX model that a description explains."""
+    """A TorchScript or ONNX model with a description."""
 
     def __init__(self, path: Path, device: str) -> None:
         """Load the model and try it on a grey image.
@@ -146,7 +146,7 @@ class DescribedLabeller:
 
 
 class _Loaded:
-    """An image as a network sees it, and the way back.
+    """An image in the size of a network's input, and the conversion of boxes back to the original.
 
     Attributes:
         pixels: UINT8 [H, W, 3], RGB.
@@ -162,7 +162,7 @@ class _Loaded:
 
 
 def _fit(image: Image.Image, size: InputFormat) -> tuple[AnyArray, tuple[float, float]]:
-    """Resize as described: UINT8 [H, W, 3] RGB, and pixels of the input for each of the image, in x and y."""
+    """Resize as described; returns UINT8 [H, W, 3] RGB, and the scale from the image to the input in x and y."""
     width_px, height_px = size.width_px, size.height_px
     if size.fit == "letterbox":
         ratio = min(width_px / image.width, height_px / image.height)
@@ -188,7 +188,7 @@ def _load(file: Path, device: str) -> Run:
 
         try:
             session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        # ONNX Runtime's errors have no common class but this.
+        # ONNX Runtime's errors have no other common class.
         except Exception as error:
             raise TrainingError(f"{name}: got no ONNX model ({str(error).splitlines()[0]})") from error
         [given] = session.get_inputs()[:1]

@@ -1,4 +1,4 @@
-"""Label a folder of photographs with a detector, or complete annotations that know only some classes."""
+"""Label a folder of photographs with a detector, or complete annotations that cover only some classes."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class LabelRequest:
 
     Attributes:
         images: Folder of photographs.
-        complete: Annotations to complete, of images in that folder; None labels every image of the folder.
+        complete: Annotations to complete, for images in that folder; None labels every image of the folder.
         excluded: Folders of evaluation images, whose copies are left out.
-        classes: The labels, and other names for them.
-        output: Folder for everything that is written.
-        restart: Drop what an earlier run has kept.
+        classes: The labels, and the mapping of other names to them.
+        output: Folder for all files.
+        restart: Drop the answers and annotations of an earlier run.
     """
 
     images: Path
@@ -57,7 +57,7 @@ class LabelRequest:
 
 @dataclass(frozen=True)
 class _Given:
-    """Images to label, with what they have already.
+    """Images to label, with their existing annotations.
 
     Attributes:
         images: By ascending id.
@@ -85,7 +85,7 @@ def label(labeller: Labeller, request: LabelRequest, settings: LabelConfig) -> O
     Raises:
         UserError: Images, annotations or classes do not fit, or a file cannot be read or written.
     """
-    # The detector's classes as categories of a file: an unknown name needs a name map, as there.
+    # The detector's classes are treated like the categories of a file: an unknown name needs an entry in the name map.
     names = [Category(id=number, name=name) for number, name in enumerate(labeller.labels[1:], start=1)]
     to_label = request.classes.class_ids(names, "the detector")
     given = _read_given(request)
@@ -123,7 +123,7 @@ def label(labeller: Labeller, request: LabelRequest, settings: LabelConfig) -> O
 
 
 def _read_given(request: LabelRequest) -> _Given:
-    """The images of the file to complete, or of the folder."""
+    """Read the images of the file to complete, or of the folder."""
     if request.complete is None:
         found = list_images(request.images)
         if not found.paths:
@@ -149,7 +149,7 @@ def _digest(folder: Path, images: Sequence[Image]) -> str:
 
 
 def _refuse_edited(output: Path) -> None:
-    """Keep labels that someone has corrected by hand."""
+    """Refuse to overwrite annotations that were edited by hand."""
     path = output / ANNOTATIONS
     if not path.exists():
         return
@@ -205,7 +205,7 @@ def _added(
     settings: LabelConfig,
     outcome: Outcome,
 ) -> dict[int, list[NewBox]]:
-    """The detector's boxes that join each image, by image id; images that it refused are left out."""
+    """The detector's boxes to add to each image, by image id; images that it refused are left out."""
     added = {}
     for image, answer in answers.values():
         if answer.detections is None:
@@ -233,7 +233,7 @@ def _content(
     labels: Sequence[str],
     annotated: Collection[int],
 ) -> dict[str, Any]:
-    """The annotation file: every label is a category, by its class id."""
+    """Content of the annotation file: every label is a category, with its class id."""
     annotations: list[dict[str, Any]] = []
 
     def add(image: Image, class_id: int, bbox: Sequence[float], **more: object) -> None:

@@ -1,4 +1,4 @@
-"""Photographs that are evaluation images: by name, by content, or by what they look like."""
+"""Recognition of evaluation images by name, content or appearance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.validation import stem
 
 MAX_DIFFERENT_BITS = 6
-"""Images look alike when their hashes differ in at most so many of 64 bits. Of 500 photographs of COCO, 499 are found
+"""Images look alike if their hashes differ in at most this many of 64 bits. Of 500 photographs of COCO, 499 are found
 again after they were shrunk to 352 px and compressed as WebP; of 4,097 others, 7 are mistaken for one of them."""
 _SIDE = 8
 
@@ -30,9 +30,9 @@ class Excluded:
     """Evaluation images that must not be trained on.
 
     Attributes:
-        stems: Their names, as :func:`ssd_triton.training.validation.stem` gives them.
+        stems: Their names, as :func:`ssd_triton.training.validation.stem` returns them.
         contents: SHA-256 of their files.
-        hashes: UINT8 [N, 64], a bit in each.
+        hashes: UINT8 [N, 64], 0 or 1: results of :func:`difference_hash`.
     """
 
     stems: frozenset[str]
@@ -40,12 +40,12 @@ class Excluded:
     hashes: UInt8Array
 
     def reason(self, path: Path, content: bytes, image: Image.Image) -> str | None:
-        """Why an image is one of them, or None.
+        """Return why an image counts as an evaluation image, or None.
 
         Args:
             path: Its file.
-            content: Of the file.
-            image: Its pixels.
+            content: Content of the file.
+            image: The decoded image.
         """
         if stem(path.name) in self.stems:
             return "has the name of an evaluation image"
@@ -59,7 +59,7 @@ class Excluded:
 
 
 def difference_hash(image: Image.Image) -> UInt8Array:
-    """Which of 8 × 8 places are brighter than their left neighbour: UINT8 [64] of 0 and 1.
+    """Return which of 8 × 8 places are brighter than their left neighbour: UINT8 [64] of 0 and 1.
 
     Source: Krawetz, "Kind of Like That" (2013), the hash called dHash.
     """

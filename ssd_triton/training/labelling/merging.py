@@ -1,4 +1,4 @@
-"""A detector's boxes beside the boxes that an image has already: what becomes an object, what is ignored, what goes."""
+"""Merging of a detector's boxes with an image's annotations: boxes become objects, are ignored, or are dropped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ssd_triton.config import LabelConfig
 from ssd_triton.detector.postprocessing.reference import iou
 
 OBJECT, IGNORED = "objects", "ignored"
-"""What a box of the detector becomes in the file: an object, or ``iscrowd: 1``, which training ignores."""
+"""Boxes of the detector that are added: as an object, or as ``iscrowd: 1``, which training ignores."""
 KNOWN, CONTRADICTING = "known", "contradicting"
-"""Why it does not: an annotation has it already, or an annotation says that something else is there."""
+"""Boxes that are dropped: an annotation of the same object exists, or an annotation has another class there."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Boxes that an image has already.
+    """Annotations of an image.
 
     Attributes:
         boxes_xyxy: FP32 [n, 4], pixels.
@@ -36,7 +36,7 @@ class Truth:
 
 @dataclass
 class Counts:
-    """What became of a detector's boxes, by class id."""
+    """Numbers of a detector's boxes by outcome and class id."""
 
     of: dict[str, Counter[int]] = field(
         default_factory=lambda: {name: Counter() for name in (OBJECT, IGNORED, KNOWN, CONTRADICTING)}
@@ -49,8 +49,8 @@ class NewBox:
 
     Attributes:
         box_xyxy: Pixels.
-        score: Of the detector.
-        class_id: Id of the labels.
+        score: Score of the detector.
+        class_id: Id of its class in the labels.
         ignored: Whether training ignores it.
     """
 
@@ -61,18 +61,18 @@ class NewBox:
 
 
 def new_boxes(found: Detections, truth: Truth, settings: LabelConfig, counts: Counts) -> list[NewBox]:
-    """Choose what a detector's boxes add to the annotations of an image; the annotations themselves stay.
+    """Choose the detector's boxes to add to the annotations of an image; the annotations themselves stay.
 
-    - A class that the annotations cover gains no object. What they may have missed is ignored, neither object nor
-      background.
-    - Of the other classes, certain boxes are objects, and uncertain ones are ignored.
-    - A box on an annotated object of another class contradicts it, and goes.
+    - A class that the annotations cover gains no object. Boxes that they may have missed are ignored: neither object
+      nor background.
+    - Of the other classes, boxes from ``settings.object_score`` on are objects, and the others are ignored.
+    - A box on an annotated object of another class contradicts the annotation, and is dropped.
 
     Args:
-        found: By class ids of the labels, from ``settings.ignore_score`` on.
+        found: Detections with class ids of the labels, from ``settings.ignore_score`` on.
         truth: Annotations of the image.
         settings: Thresholds.
-        counts: Counts what becomes of each box.
+        counts: Updated with the outcome of each box.
     """
     added = []
     for box, score, class_id in found:

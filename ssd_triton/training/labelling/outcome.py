@@ -1,4 +1,4 @@
-"""What a labelling has done, in numbers and in a picture."""
+"""The outcome of a labelling, as figures and as a picture."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _COLUMNS, _ROWS, _TILE_PX = 5, 4, 320
 
 
 class Outcome:
-    """What was labelled, and what was not.
+    """Figures of a labelling.
 
     Attributes:
         labels: Names of the classes, the background first.
         images: Number of labelled images.
         left_out: Images that were not labelled, by reason.
-        counts: What became of the detector's boxes.
-        written: Files.
+        counts: Numbers of the detector's boxes by outcome.
+        written: Written files.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Nothing yet."""
+        """Start with empty counts."""
         self.labels = labels
         self.images = 0
         self.left_out: dict[str, list[str]] = defaultdict(list)
@@ -52,11 +52,11 @@ class Outcome:
         return ", ".join(f"{len(images)} {reason}" for reason, images in self.left_out.items()) or "none left out"
 
     def total(self, kind: str) -> int:
-        """Number of boxes of all classes of which this became."""
+        """Number of boxes, over all classes, with this outcome."""
         return self.counts.of[kind].total()
 
     def to_json(self) -> dict[str, object]:
-        """Everything, by names."""
+        """All figures, with class names."""
         names = {
             kind: {self.labels[class_id]: number for class_id, number in sorted(found.items())}
             for kind, found in self.counts.of.items()
@@ -65,7 +65,7 @@ class Outcome:
 
 
 def table(outcome: Outcome) -> Table:
-    """Boxes by class and what became of them, the most frequent class first."""
+    """Table of boxes by class and outcome, the most frequent class first."""
     kinds = (OBJECT, IGNORED, KNOWN, CONTRADICTING)
     of = outcome.counts.of
     class_ids = sorted(
@@ -89,7 +89,7 @@ def page(outcome: Outcome) -> str:
 def sheet(
     folder: Path, images: Sequence[Image], added: Mapping[int, Sequence[NewBox]], labels: Sequence[str]
 ) -> UInt8Array:
-    """Draw what was added to some images, spread evenly over all; ignored boxes are grey."""
+    """Draw the added boxes on some images, spread evenly over all; ignored boxes are grey."""
     count = min(_COLUMNS * _ROWS, len(images))
     chosen = [images[index * len(images) // count] for index in range(count)]
     canvas = PilImage.new("RGB", (_COLUMNS * _TILE_PX, -(-count // _COLUMNS) * _TILE_PX))
