@@ -1,4 +1,4 @@
-"""The variants of the detector: what each one is, where it runs, and how close it must be to PyTorch FP32.
+"""The variants of the detector: backend, devices, precision, and required accuracy relative to PyTorch FP32.
 
 A variant is one file for one backend. Its name is the value of ``tritonserver``'s option ``--model-config-name``.
 """
@@ -31,7 +31,7 @@ class Variant:
         max_ap_difference: Largest difference of COCO AP (0 to 1) from PyTorch FP32 through the server, in either
             direction; ``accuracy`` in the configuration overrides it.
         execution_provider: ONNX Runtime's provider that runs it; None for other backends.
-        is_fused: Whether convolutions are fused with what follows them, for cuDNN.
+        is_fused: Whether convolutions are fused with the following operations, for cuDNN.
     """
 
     name: str

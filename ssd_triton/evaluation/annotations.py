@@ -89,7 +89,7 @@ def read_annotations_as(path: Path, content: type[Content], expected: str) -> Co
 
     Args:
         path: The file.
-        content: The model of what it holds.
+        content: Model of its content.
         expected: Description of the expected file, for error messages.
 
     Raises:

@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is small enough; what does not run here is not judged."""
+        """Whether the difference is small enough; a variant that does not run here passes."""
         return self.evaluation is None or abs(self.difference) <= self.allowed
 
 

@@ -43,7 +43,7 @@ class Source:
     Attributes:
         images: Folder of the images.
         annotations: A COCO ``instances_*.json``.
-        weight: The set's share of all draws, relative to the other sets; None stands for its number of images.
+        weight: The set's share of all draws, relative to the other sets; None for its number of images.
         taught: Train on the outputs of the checkpoint for these images, instead of on the annotations.
     """
 
@@ -87,7 +87,7 @@ class Examples:
         file_names: One for each image.
         content_sha256: One for each image file.
         annotations_sha256: Digest of the annotation file.
-        problems: What was corrected or left out.
+        problems: Corrections and omissions.
     """
 
     source: Source
@@ -184,7 +184,7 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
 
 
 def report_problems(examples: Examples) -> None:
-    """Log what was corrected or left out."""
+    """Log corrections and omissions."""
     problems = examples.problems
     for count, what in (
         (problems.clipped, "boxes reached out of their image and were cut at its border"),

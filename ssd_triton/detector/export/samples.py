@@ -24,7 +24,7 @@ def photographs(folder: Path | None, count: int) -> UInt8Array:
     Args:
         folder: A folder with images; the first ``count`` by name are read. None uses views of the photograph in
             matplotlib's sample data (Grace Hopper, U.S. Navy, public domain), which needs no download.
-        count: How many.
+        count: Number of images.
 
     Raises:
         ExportError: The folder holds fewer images.

@@ -57,7 +57,7 @@ def load_images(folder: Path, count: int, evaluation: Iterable[Path] = ()) -> Ca
 
     Args:
         folder: Training images.
-        count: How many.
+        count: Number of images.
         evaluation: Evaluation images: files, folders, or COCO annotation files. Training images with the name, the
             COCO id or the content of an evaluation image are refused.
 

@@ -56,7 +56,7 @@ class Hypothesis:
         range_m: Range from the camera to the near face.
         closing_mps: Rate at which the range shrinks.
         braking_mps2: Deceleration of the object.
-        covariance: Of these three, 3 rows of 3.
+        covariance: Covariance of these three, 3 rows of 3.
     """
 
     weight: float

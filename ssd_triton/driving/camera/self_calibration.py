@@ -76,7 +76,7 @@ class SelfCalibration:
     Attributes:
         camera: The best camera so far; ``calibrated`` once the estimate is sure.
         std_deg: Standard deviation of the estimated pitch, without the car's own pitching.
-        missing: What the estimate lacks, in words; empty when it is sure.
+        missing: Why the estimate is not sure, in words; empty when it is sure.
     """
 
     def __init__(self, guess: Camera, small: Camera) -> None:
@@ -85,7 +85,7 @@ class SelfCalibration:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, as after a cut to another scene."""
+        """Restart, as after a cut to another scene."""
         self.camera = presumed(self._guess)
         self.std_deg = PRESUMED_STD_DEG
         self.missing = "the drive has just begun"

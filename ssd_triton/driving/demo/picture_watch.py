@@ -66,7 +66,7 @@ class PictureWatch:
 
     @property
     def calibration(self) -> tuple[str, ...]:
-        """Pitch of the camera with its standard deviation and where it comes from, and what is assumed."""
+        """Pitch of the camera with its standard deviation and source, and what is assumed."""
         how = "given" if self._calibration is None else "estimated" if self._calibration.is_sure else "not sure"
         std_deg = math.degrees(self.camera.pitch_std_rad) if self._calibration is None else self._calibration.std_deg
         pitch = f"pitch {self.camera.pitch_deg:.1f} ± {std_deg:.1f}° {how}"

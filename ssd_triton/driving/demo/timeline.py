@@ -46,7 +46,7 @@ class TimelinePoint:
         reported_id: Track of the object that the decision is about; None without one.
         ego_kmh: Speed of the ego; NaN while unknown.
         required_mps2: Deceleration required to avoid the obstacle; NaN while unknown.
-        objects: What is in the corridor, and the reported object, by track.
+        objects: Objects in the corridor, and the reported object, by track.
     """
 
     time_s: float

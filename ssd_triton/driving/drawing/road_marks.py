@@ -97,7 +97,7 @@ class Trails:
             decision: Decisions come in order of time.
 
         Returns:
-            The trails of what is in the corridor, by track, oldest point first.
+            The trails of objects in the corridor, by track, oldest point first.
         """
         ids = {item.track_id for item in decision.objects}
         self._trails = {track_id: trail for track_id, trail in self._trails.items() if track_id in ids}

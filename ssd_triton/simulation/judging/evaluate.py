@@ -206,8 +206,8 @@ def evaluate(
     """Drive every scenario with every seed.
 
     Args:
-        setup: What all drives share.
-        chosen: What to drive.
+        setup: Settings that all drives share.
+        chosen: Scenarios to drive.
         seeds: Each scenario is driven with the seeds 0 to ``seeds`` - 1.
         pitch_offsets_deg: Pitch offsets of the camera from its calibration, for scenarios in which braking is wrong.
             All others are driven with the camera as calibrated.
@@ -220,7 +220,7 @@ def evaluate(
 
     Raises:
         SimulationError: There is nothing to drive, or a number is out of range.
-        UserError: What ``detect`` raises.
+        UserError: ``detect`` failed.
     """
     offsets = tuple(dict.fromkeys(pitch_offsets_deg))
     _check(chosen, seeds, offsets, jobs)
