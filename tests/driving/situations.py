@@ -69,4 +69,5 @@ def decided(
         ego=EgoMotion(speed_mps),
         corridor=Corridor(1.1, curvature_per_m),
         latency_s=0.1,
+        delay_s=0.6,
     )

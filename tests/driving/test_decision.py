@@ -216,6 +216,15 @@ def test_latency_counts_into_the_reaction(truth: Config, labels: tuple[str, ...]
     assert ranges_m[1] - ranges_m[0] == pytest.approx(6.9, abs=1.0)
 
 
+@pytest.mark.parametrize("interval_s", [0.01, 0.2])
+def test_confirmation_counts_into_the_delay(truth: Config, labels: tuple[str, ...], interval_s: float) -> None:
+    """At a low frame rate, the frames that confirm take longer than the least time."""
+    pipeline, braking = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking, 0.1), truth.braking
+    delays_s = [pipeline.step(interval_s * n, Detections.empty(), EgoMotion()).delay_s for n in range(3)]
+    confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * interval_s)
+    assert delays_s[-1] == pytest.approx(0.1 + braking.reaction_time_s + confirming_s)
+
+
 def test_a_class_without_a_size_is_refused(config: Config, labels: tuple[str, ...]) -> None:
     braking = config.braking.model_copy(update={"classes": ("car", "dog")})
     with pytest.raises(ConfigError, match=r"got 'dog', which has no size; add it to tracking\.object_sizes"):

@@ -48,8 +48,7 @@ def test_trigger_ranges_of_a_stationary_object(config: Config) -> None:
     known = trigger_ranges(decided(State.SAFE), config.braking)
     assert known is not None
     speed_mps, braking = 50 / 3.6, config.braking
-    delay_s = 0.1 + braking.reaction_time_s + braking.confirm_time_s
-    expected_m = braking.front_overhang_m + speed_mps * delay_s + speed_mps**2 / (2 * braking.deceleration_mps2)
+    expected_m = braking.front_overhang_m + speed_mps * 0.6 + speed_mps**2 / (2 * braking.deceleration_mps2)
     assert known.brake_m == pytest.approx(expected_m)
     assert known.warn_m - known.brake_m == pytest.approx(speed_mps * braking.warning_lead_time_s)
     assert trigger_ranges(decided(State.SAFE, speed_mps=None), config.braking) is None

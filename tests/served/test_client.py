@@ -15,6 +15,7 @@ from ssd_triton.client import (
     DeadlineExceededError,
     DetectorClient,
     ServerNotReadyError,
+    ServerOverloadedError,
     ServerUnreachableError,
 )
 from ssd_triton.client.shared_memory import frame_regions
@@ -29,7 +30,9 @@ PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_answer_too_late(server: EmbeddedServer, protocol: Protocol, photograph: bytes) -> None:
     with DetectorClient(server.url(protocol), protocol=protocol, timeout_s=0.01) as client:
-        with pytest.raises(DeadlineExceededError, match="no answer within the deadline"):
+        # On a busy machine the server may be the first to notice.
+        expected = "no answer within the deadline|Request timeout expired"
+        with pytest.raises((DeadlineExceededError, ServerOverloadedError), match=expected):
             client.detect(photograph)
 
 

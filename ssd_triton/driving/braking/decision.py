@@ -132,7 +132,8 @@ class FrameDecision:
         objects: All tracked objects.
         ego: The ego's motion.
         corridor: The ego's predicted path.
-        latency_s: From camera to decision, as included in the reaction.
+        latency_s: From camera to decision, as included in ``delay_s``.
+        delay_s: From the frame to the start of braking: latency, confirmation by further frames, and reaction.
         cause: Why the state is WARN or BRAKE; None in any other state. A held state keeps its last cause.
     """
 
@@ -146,6 +147,7 @@ class FrameDecision:
     ego: EgoMotion
     corridor: Corridor
     latency_s: float
+    delay_s: float
     cause: Cause | None = None
 
 

@@ -117,6 +117,7 @@ class BrakingPipeline:
             ego=ego,
             corridor=Corridor.ahead_of(ego, self._braking.corridor_half_width_m),
             latency_s=self.latency_s,
+            delay_s=self._delay_s(),
         )
         if not math.isfinite(time_s) or (self._time_s is not None and time_s <= self._time_s):
             self.refused_frames += 1
@@ -142,15 +143,19 @@ class BrakingPipeline:
         self._states.interrupt()
         self._frames_with_data = 0
 
+    def _delay_s(self) -> float:
+        """From a frame to the start of braking, at the present interval between frames."""
+        braking = self._braking
+        confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * self._interval_s)
+        return self.latency_s + braking.reaction_time_s + confirming_s
+
     def _decide(self, frame: FrameDecision) -> FrameDecision:
         braking = self._braking
-        # Confirmation over several frames delays the decision.
-        confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * self._interval_s)
-        delay_s = frame.latency_s + braking.reaction_time_s + confirming_s
+        frame = replace(frame, delay_s=self._delay_s())
         hazards = []
         for track in self._tracker.tracks:
             item = describe_track(track, frame.time_s, frame.ego, frame.corridor, braking)
-            hazards.append(assess(track, item, frame.ego, braking, delay_s, calibrated=self._camera.calibrated))
+            hazards.append(assess(track, item, frame.ego, braking, frame.delay_s, calibrated=self._camera.calibrated))
         kept = max((hazard.kept for hazard in hazards), default=State.SAFE)
         state = self._states.update(
             frame.time_s,

@@ -19,7 +19,7 @@ class TriggerRanges:
 def trigger_ranges(decision: FrameDecision, settings: BrakingConfig) -> TriggerRanges | None:
     """Trigger ranges at a frame's speed.
 
-    BRAKE triggers at the stopping distance: v·t for latency, reaction and confirmation, plus v²/2a. WARN triggers
+    BRAKE triggers at the stopping distance: v·t for the decision's delay, plus v²/2a. WARN triggers
     earlier by ``warning_lead_time_s``.
 
     Returns:
@@ -28,7 +28,6 @@ def trigger_ranges(decision: FrameDecision, settings: BrakingConfig) -> TriggerR
     speed_mps = decision.ego.speed_mps
     if speed_mps is None:
         return None
-    delay_s = decision.latency_s + settings.reaction_time_s + settings.confirm_time_s
-    stop_m = speed_mps * delay_s + speed_mps**2 / (2 * settings.deceleration_mps2)
+    stop_m = speed_mps * decision.delay_s + speed_mps**2 / (2 * settings.deceleration_mps2)
     brake_m = settings.front_overhang_m + stop_m
     return TriggerRanges(brake_m, brake_m + speed_mps * settings.warning_lead_time_s)
