@@ -248,7 +248,7 @@ def _pack(found: coco.Annotations, classes: Mapping[int, int], sizes_px: Mapping
     size_px = np.array(list(sizes_px.values()), np.float64)[row]
     xyxy = corners / np.tile(size_px, 2)
     cut = xyxy.clip(0, 1)
-    outside_px = np.abs(cut - xyxy).max(axis=1, initial=0) * size_px.max(axis=1, initial=0)
+    outside_px = (np.abs(cut - xyxy) * np.tile(size_px, 2)).max(axis=1, initial=0)
     kept = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
     columns = max(1, int(np.bincount(row, minlength=1).max()))
     packed = np.zeros((len(rows), columns, 4), np.float32)
