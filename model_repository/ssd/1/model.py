@@ -34,10 +34,10 @@ class TritonPythonModel(OneProcess):
         return [self._element(data) for data in encoded]
 
     def _element(self, data):
-        """Check a file for the engine, or have it opened here."""
+        """Check a file for the engine, or give a function that opens it here."""
         size_px = baseline_size(data) if self.engine.decodes and len(data) <= self.limits.max_file_bytes else None
         if size_px is None:
-            return self.pool.submit(attempt, lambda: self._open(data))
+            return lambda: self._open(data)
         return attempt(lambda: self._file(data, size_px))
 
     def _file(self, data, size_px):

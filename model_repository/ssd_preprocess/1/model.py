@@ -1,7 +1,7 @@
 """Triton python backend: encoded images -> what the detector takes. Needs NumPy and Pillow only."""
 
 import triton_python_backend_utils as pb_utils
-from answering import Element, Preprocessing, attempt
+from answering import Element, Preprocessing
 from decoding import DecodingLimits, open_image
 from isolation import DecoderProcesses
 
@@ -23,7 +23,7 @@ class TritonPythonModel(Preprocessing):
     def elements(self, request):
         """See the base class."""
         encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1)
-        return [self.pool.submit(attempt, lambda data=data: self._open(data)) for data in encoded]
+        return [lambda data=data: self._open(data) for data in encoded]
 
     def _open(self, data):
         image, work_px = open_image(data, self.limits)
