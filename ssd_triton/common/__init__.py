@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, detections, processes, progress."""
+"""What all other packages here use: errors, files, detections, processes, progress."""
