@@ -1,7 +1,7 @@
-"""Measure every variant of the detector that runs here, without a server: latency and images a second over batch size.
+"""Measure latency and images a second over batch size, for every variant that runs here, without a server.
 
-Variants take turns; a GPU is timed by CUDA events. Writes CSV, JSON and two plots: images a second with the machine's
-physical limit, and acceleration relative to the baseline.
+Variants take turns; a GPU is timed with CUDA events. Writes CSV, JSON and two plots: images a second with the machine's
+physical limit, and the speed-up over the baseline.
 """
 
 from __future__ import annotations

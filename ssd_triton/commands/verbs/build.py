@@ -1,4 +1,4 @@
-"""Build every artefact that the model repository needs, and only what is out of date."""
+"""Build the artefacts of the model repository that are missing or out of date."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Build, one line an artefact."""
+    """Build, and print a line for each artefact."""
     from ssd_triton.serving.repository.build import ensure_built
 
     ensure_built(

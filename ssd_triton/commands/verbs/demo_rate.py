@@ -1,7 +1,7 @@
-"""Measure what the braking demo adds to the detector's own time a frame, on a server started for it.
+"""Measure how much time a frame the braking demo adds to the detector, on a server started for this.
 
-The detector alone and the whole demo take the same clip in turns; the table gives each round and the median. Exit code
-1 when the demo adds more than 15 %.
+The detector alone and the whole demo process the same clip in turns; the table gives each round and the median. Exit
+code 1 when the demo adds more than 15 %.
 """
 
 from __future__ import annotations

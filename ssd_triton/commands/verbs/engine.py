@@ -1,9 +1,9 @@
-"""Build a TensorRT engine of the detector, and print what is in it.
+"""Build a TensorRT engine of the detector, and print its layers.
 
 TensorRT builds for the GPU of this machine; --runtime tensorrt-rtx can also build for a compute capability without any
-GPU. FP16 is cast from the FP32 file, INT8 needs a quantised file. Beside the plan goes a JSON file with what it was
-built from and for; a plan that does not fit is refused when it is loaded. A build that fails or is interrupted leaves
-the old engine in place.
+GPU. FP16 is cast from the FP32 file; INT8 needs a quantised file. A JSON file beside the plan records its sources and
+its target; a plan that does not fit is refused when it is loaded. A build that fails or is interrupted leaves the old
+engine in place.
 """
 
 from __future__ import annotations

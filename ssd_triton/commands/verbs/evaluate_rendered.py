@@ -1,7 +1,7 @@
 """Report how much of rendered traffic a detector sees: recall by kind and range, and false boxes a frame.
 
-The images are a folder of 'ssd-triton render-dataset', or a clip of 'ssd-triton render-scenario --annotations'. They go
-through the server, or with --weights-path, through PyTorch in FP32. Writes a table, figures, a plot and pictures of the
+The images come from 'ssd-triton render-dataset', or from a clip of 'ssd-triton render-scenario --annotations'. They go
+through the server or, with --weights-path, through PyTorch in FP32. Writes a table, figures, a plot and pictures of the
 worst frames.
 """
 

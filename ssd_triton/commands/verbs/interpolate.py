@@ -1,7 +1,7 @@
-"""Average two networks of one origin, and keep the average that is best on all sets.
+"""Average the weights of a network and of one fine-tuned from it, and keep the average that is best on all sets.
 
-A is a checkpoint whose accuracy on photographs should be kept, B was fine-tuned from it. Averages with several shares
-of B are evaluated. Into --output-folder go weights.safetensors (FP16, for weights_path) and MODEL_CARD.md of the best
+A is a checkpoint whose accuracy on photographs should be kept; B was fine-tuned from A. Averages with several shares of
+B are evaluated. Writes into --output-folder: weights.safetensors (FP16, for weights_path) and MODEL_CARD.md of the best
 average that keeps A's accuracy, and interpolation.md, interpolation.json and interpolation.png.
 """
 

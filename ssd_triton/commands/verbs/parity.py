@@ -1,6 +1,6 @@
-"""Compare every variant that runs here with PyTorch FP32 on identical real images: raw outputs and final detections.
+"""Compare raw outputs and final detections of every variant that runs here with PyTorch FP32, on the same images.
 
-Exit code 1 when one of them is beyond the tolerances of 'parity' in the configuration.
+Exit code 1 when a variant exceeds the tolerances of 'parity' in the configuration.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draw a scenario of the simulated world as a dash-cam clip, with its ground truth.
 
-Beside the clip lies a CSV file with range, closing speed and time to collision of every target in every frame. Without
+Also writes a CSV file with range, closing speed and time to collision of every target in every frame. Without
 --closed-loop the car does not brake.
 """
 

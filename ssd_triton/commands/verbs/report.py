@@ -1,7 +1,7 @@
-"""Report a sweep again, with figures from elsewhere, or compare it with an earlier one.
+"""Write the report of a sweep again, optionally with other measurements, or compare it with an earlier sweep.
 
-Without --baseline: writes a table, plots, a page and a summary. With it: writes what changed beyond noise, and exits
-with 1 when something became worse.
+Without --baseline, writes a table, plots, a page and a summary. With --baseline, writes the changes beyond noise, and
+exits with 1 when something became worse.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Measure images a second and latency of a server, as a sweep file says, with Triton's perf_analyzer.
+"""Measure images a second and latency of a server with Triton's perf_analyzer, as described by a sweep file.
 
-Starts a server for each variant and setting, or uses one that runs (--url). Every measurement is kept at once: after an
+Starts a server for each variant and setting, or uses a running one (--url). Every measurement is kept at once: after an
 interruption, the same command resumes. Writes a table, plots, a page and a summary at the end. Exit code 1 when a
 measurement failed.
 """

@@ -1,6 +1,6 @@
 """Train or fine-tune SSD300 on data sets in COCO's format.
 
-Begins with an ImageNet backbone or a checkpoint, and writes into --output: weights.safetensors (FP16, for
+Starts from an ImageNet backbone or a checkpoint, and writes into --output: weights.safetensors (FP16, for
 weights_path), MODEL_CARD.md, labels.txt, log.csv, validations.csv, curves.png, augmented.png, and last.pt for
 --resume. The recipe is the section 'training' of the configuration; recipes/ has others, for --config.
 """
