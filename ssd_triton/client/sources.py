@@ -33,7 +33,7 @@ class ImageSource:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         if self.file == STANDARD_INPUT:
             return "standard input"
         return printable_address(self.file) if images.is_web_address(self.file) else relative_to_cwd(Path(self.file))
@@ -65,7 +65,7 @@ class VideoSpec:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return relative_to_cwd(Path(self.file)) if Path(self.spec).is_absolute() else self.file
 
 

@@ -1,1 +1,1 @@
-"""What all other packages here use: errors, files, detections, processes, progress."""
+"""Shared by all other subpackages: errors, files, detections, processes, progress."""

@@ -34,7 +34,7 @@ EXAMPLE = "ssd-triton attack --serve --minutes 30 --min-requests 20000"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--minutes", type=POSITIVE_NUMBER, default=5.0, help="duration of the attack, minutes")
     parser.add_argument(
         "--calm-fraction",

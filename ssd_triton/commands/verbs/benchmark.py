@@ -16,7 +16,7 @@ EXAMPLE = "ssd-triton benchmark --device cpu --batch 1 4"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_device_option(parser)
     parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 4, 8, 16, 32, 64], help="batch sizes")
     parser.add_argument("--turns", type=POSITIVE, default=5, help="turns of each variant at each batch size")

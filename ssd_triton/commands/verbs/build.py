@@ -12,7 +12,7 @@ EXAMPLE = "ssd-triton build --weights-path weights/mine.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--model-repository", "model_repository")
     add_option(

@@ -17,7 +17,7 @@ EXAMPLE = """ssd-triton client-rate --images coco/val2017 --limit 60 \\
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--variant", "variant")
     parser.add_argument("--concurrency", type=POSITIVE, default=4, help="requests in flight at once")

@@ -19,7 +19,7 @@ EXAMPLE = """ssd-triton coco-eval --images coco/val2017 --annotations coco/annot
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--batch", "coco.batch")
     parser.add_argument("--model", default="ssd", help="ensemble to evaluate")

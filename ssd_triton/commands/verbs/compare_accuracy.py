@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton compare-accuracy --images coco/val2017 --annotations coco/
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     parser.add_argument(
         "--variant",

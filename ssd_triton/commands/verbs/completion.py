@@ -14,7 +14,7 @@ _SHELLS = ("bash", "zsh", "tcsh")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("shell", choices=_SHELLS, help="shell")
 
 

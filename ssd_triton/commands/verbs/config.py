@@ -19,7 +19,7 @@ EXAMPLE = """ssd-triton config server client --set client.timeout_s=5
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "keys", nargs="*", metavar="KEY", help="keys or sections, such as braking or server.tls; by default all of them"
     )

@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton container --variant onnx_int8 -- --log-verbose=1"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--variant", "container.variant")
     add_option(parser, config, "--model-repository", "model_repository")
     add_option(parser, config, "--engine-cache", "container.engine_cache")

@@ -21,7 +21,7 @@ EXAMPLE = "ssd-triton decode-rate --images coco/val2017"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--images", type=Path, help="folder of photographs; by default a bundled one")
     parser.add_argument("--num-images", type=POSITIVE, default=32, help="number of photographs")
     parser.add_argument(

@@ -37,7 +37,7 @@ EXAMPLE = """ssd-triton default-weights --photographs coco/train coco/instances_
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_set_option(
         parser,
         "--photographs",

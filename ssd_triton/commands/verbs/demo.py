@@ -35,7 +35,7 @@ _BRAKING = ("ego_speed_kmh", "reaction_time_s", "deceleration_mps2", "warning_le
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--video", "demo.video", metavar="VIDEO")
     add_option(parser, config, "--output", "demo.output")
     add_option(parser, config, "--score-thresh", "demo.score_thresh")

@@ -22,7 +22,7 @@ EXAMPLE = "ssd-triton demo-rate clip.mp4"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of images")
     add_option(parser, config, "--variant", "variant")
     parser.add_argument("--rounds", type=POSITIVE, default=5, help="turns of each")

@@ -23,7 +23,7 @@ EXAMPLE = "ssd-triton detect street.jpg --serve --output reports/street"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "inputs",
         nargs="*",

@@ -19,7 +19,7 @@ _WAYS = ("proxy", "client")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--way", choices=_WAYS, nargs="+", default=list(_WAYS), help="what balances over the replicas")
     add_option(parser, config, "--variant", "variant")
     add_option(parser, config, "--in-flight", "client.in_flight")

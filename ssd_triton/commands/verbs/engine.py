@@ -22,7 +22,7 @@ _PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp16", help="precision of the engine")
     add_option(parser, config, "--runtime", "tensorrt.runtime")
     parser.add_argument(

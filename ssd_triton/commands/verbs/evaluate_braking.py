@@ -20,7 +20,7 @@ EXAMPLE = """ssd-triton evaluate-braking --seeds 50
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "--scenario",
         nargs="+",

@@ -20,7 +20,7 @@ EXAMPLE = """ssd-triton render-dataset reports/rendered --count 200 --seed 900
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or MP4 clip")
     parser.add_argument("annotations", type=Path, metavar="JSON", help="annotations of the images")
     parser.add_argument("--weights-path", type=Path, help="weights to judge in PyTorch, without a server")

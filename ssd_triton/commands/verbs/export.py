@@ -21,7 +21,7 @@ EXAMPLE = "ssd-triton export detector.onnx --images path/to/images"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("output", type=Path, metavar="ONNX", help="file to write")
     add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--backbone", "backbone")

@@ -24,7 +24,7 @@ EXAMPLE = "ssd-triton fetch-weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     from ssd_triton.detector.weights.fetch import NVIDIA_URL
 
     output = ROOT / "weights" / "downloads" / NVIDIA_URL.rpartition("/")[2]

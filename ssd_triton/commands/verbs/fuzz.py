@@ -20,7 +20,7 @@ EXAMPLE = "ssd-triton fuzz --inputs 200000"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--inputs", type=POSITIVE, default=20_000, help="number of inputs")
     parser.add_argument("--seed", type=COUNT, default=0, help="seed of the mutations")
     parser.add_argument("--hang-s", type=SECONDS, default=5.0, help="time for an input beyond which it is a finding")

@@ -30,7 +30,7 @@ EXAMPLE = """ssd-triton interpolate weights/ssd300_resnet50_demo.safetensors rep
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("first", type=Path, metavar="A", help="weights whose accuracy on photographs should be kept")
     parser.add_argument("second", type=Path, metavar="B", help="weights that were fine-tuned from A")
     parser.add_argument("--output-folder", type=Path, required=True, help="folder for everything that is written")

@@ -23,7 +23,7 @@ EXAMPLE = "ssd-triton label photos/ --detector picodet.yml --not-in coco/val --o
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of photographs")
     parser.add_argument("--detector", type=Path, metavar="FILE", help="description of a TorchScript or ONNX model")
     parser.add_argument("--complete", type=Path, metavar="FILE", help="annotations of these images, to complete")

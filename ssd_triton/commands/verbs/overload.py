@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton overload --factor 4 --offer-s 60"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(
         "--factor", type=POSITIVE_NUMBER, default=4.0, help="offered load, in multiples of the saturated rate"

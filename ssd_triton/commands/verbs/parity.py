@@ -16,7 +16,7 @@ EXAMPLE = "ssd-triton parity --images path/to/images"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_device_option(parser)
     parser.add_argument("--images", type=Path, help="folder of images; by default views of a bundled photograph")
     parser.add_argument("--num-images", type=POSITIVE, default=8, help="number of images")

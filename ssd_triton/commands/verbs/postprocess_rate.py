@@ -21,7 +21,7 @@ EXAMPLE = "ssd-triton postprocess-rate --batch 1 8 64 --images coco/val2017"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     folder = config.model_repository / POSTPROCESS / "1"
     add_device_option(parser)
     parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 8, 64], help="batch sizes")

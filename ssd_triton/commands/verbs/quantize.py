@@ -31,7 +31,7 @@ _PROVIDERS = ("OpenVINOExecutionProvider", "CPUExecutionProvider")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--calibrate", action="store_true", help="measure the ranges and write them")
     parser.add_argument("--sensitivity", action="store_true", help="print the table, choose and write the exclusion")
     parser.add_argument("--output", type=Path, help="INT8 .onnx file to write")

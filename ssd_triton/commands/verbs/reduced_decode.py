@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton reduced-decode --images coco/val2017 --annotations coco/an
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(

@@ -16,7 +16,7 @@ EXAMPLE = """ssd-triton report reports/sweeps/cpu --accuracy reports/compare_acc
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("results", type=Path, metavar="FOLDER", help="folder that 'ssd-triton sweep' has written")
     parser.add_argument("--baseline", type=Path, help="earlier sweep to compare with")
     parser.add_argument("--benchmark", type=Path, help="benchmark.csv of 'ssd-triton benchmark': the detector alone")

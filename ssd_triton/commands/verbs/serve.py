@@ -25,7 +25,7 @@ EXAMPLE = "ssd-triton serve --variant onnx_fp32 --grpc-port 0"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--model-repository", "model_repository")
     add_option(parser, config, "--variant", "variant")
     for name in ("host", "grpc_port", "http_port", "metrics_port", "startup_timeout_s", "cuda_memory_pool_mib"):

@@ -20,7 +20,7 @@ EXAMPLE = "ssd-triton soak --minutes 30"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "--minutes", type=POSITIVE_NUMBER, default=30.0, help="time for which requests are sent, minutes"
     )

@@ -29,7 +29,7 @@ _CLEAR = "\x1b[2J\x1b[H"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--url", "client.url")
     add_option(parser, config, "--protocol", "client.protocol")
     parser.add_argument(

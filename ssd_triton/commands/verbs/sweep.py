@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton sweep perf/sweeps/cpu.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("sweep", type=Path, metavar="FILE", help="sweep file, such as those in perf/sweeps/")
     parser.add_argument("--url", help="host:port of a running server, gRPC; by default servers are started")
     parser.add_argument("--http-url", help="host:port of that server for loads over HTTP")

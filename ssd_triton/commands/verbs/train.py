@@ -25,7 +25,7 @@ EXAMPLE = """ssd-triton train --data coco/train2017 coco/annotations/instances_t
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_set_option(
         parser,
         "--data",

@@ -20,7 +20,7 @@ EXAMPLE = "ssd-triton view --serve --clips drives/"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     for name in ("host", "port", "clips", "upload_mib", "max_drives"):
         add_option(parser, config, f"--{name.replace('_', '-')}", f"view.{name}")
     add_option(parser, config, "--page-certificate", "view.certificate")
