@@ -1,20 +1,20 @@
-"""The requests of a batch as one tensor on the device of a model. Needs PyTorch."""
+"""Gathers the requests of a batch into one tensor on a model's device. Needs PyTorch."""
 
 import torch
 
 
 def gather(tensors, device):
-    """Concatenate the requests' parts of an input, wherever each of them lies.
+    """Concatenate an input of all requests, on whichever device each part is.
 
     Args:
-        tensors: One for each request, with the batch as first axis.
+        tensors: One tensor for each request, with the batch as first axis.
         device: The device of the result.
 
     Returns:
         A tensor on ``device``; the copy to it may still be in flight on the current stream.
     """
     if device.type == "cuda" and not any(tensor.is_cuda for tensor in tensors):
-        # One transfer from page-locked memory is quicker than one from ordinary memory for each request.
+        # One transfer from page-locked memory is faster than a transfer from pageable memory for each request.
         size = [sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:]]
         locked = torch.empty(size, dtype=tensors[0].dtype, pin_memory=True)
         return torch.cat(tensors, out=locked).to(device, non_blocking=True)

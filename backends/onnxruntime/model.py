@@ -1,6 +1,6 @@
 """Python-based Triton backend that runs ONNX models, for servers without the native ``onnxruntime`` backend.
 
-It reads what the native backend reads from a model's own configuration: ``default_model_filename``, the instance
+From a model's configuration it reads the same settings as the native backend: ``default_model_filename``, the instance
 group's kind and device, ``optimization.execution_accelerators``, ``optimization.graph.level``, and the parameters
 ``intra_op_thread_count``, ``inter_op_thread_count`` and ``execution_mode``. Needs NumPy and ONNX Runtime.
 """
@@ -24,7 +24,7 @@ OPTIMIZATION_LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-"""The native backend's meaning of ``optimization { graph { level } }``."""
+"""ONNX Runtime's levels by ``optimization { graph { level } }``, as in the native backend."""
 
 
 class TritonPythonModel:
@@ -57,7 +57,7 @@ class TritonPythonModel:
         _check_names(path, self.session, self.inputs, self.outputs)
 
     def execute(self, requests):
-        """Run the requests as one batch, and split the outputs again."""
+        """Run the requests as one batch, and split the outputs by request."""
         with self.log.failures(requests):
             return self._execute(requests)
 
@@ -85,14 +85,14 @@ def _session_options(config):
         return int(parameters.get(key, {}).get("string_value", "0"))
 
     options = ort.SessionOptions()
-    # 0 would be ONNX Runtime's default, all cores; a container may have a share of them.
+    # 0, ONNX Runtime's default, would use all cores of the machine; a container may have a limit.
     options.intra_op_num_threads = integer("intra_op_thread_count") or usable_cores()
     options.inter_op_num_threads = integer("inter_op_thread_count")
     if integer("execution_mode") == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     options.graph_optimization_level = OPTIMIZATION_LEVELS[level]
-    # Idle threads would spin, on cores that the other models of the ensemble need.
+    # By default idle threads spin, on cores that the other models of the ensemble need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options

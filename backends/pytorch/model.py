@@ -1,17 +1,17 @@
 """Python-based Triton backend that runs TorchScript models, for servers without the native ``pytorch`` backend.
 
-It reads from a model's own configuration: ``default_model_filename``, the instance group's kind and device, and these
+From a model's configuration it reads ``default_model_filename``, the instance group's kind and device, and these
 parameters:
 
 - ``DISABLE_OPTIMIZED_EXECUTION``, as in the native backend: ``true`` runs a model as it is written, without compiling
   it for the shapes of its inputs.
 - ``CUDA_GRAPH_BATCH_SIZES``: batch sizes such as ``1,8,64`` for which the model is captured as a CUDA graph when it is
-  loaded; a batch between two of them runs padded to the larger one. The native backend ignores it.
-- ``OUTPUTS_IN_HOST_MEMORY``: ``yes`` for small outputs on their way to a client: they leave the GPU all at once, not
-  request by request. The native backend ignores it.
+  loaded; a batch of a size between two of them is padded to the larger one. The native backend ignores it.
+- ``OUTPUTS_IN_HOST_MEMORY``: ``yes`` copies the outputs of a batch to the host in one transfer instead of one for each
+  request, for small outputs that go to a client. The native backend ignores it.
 
-Tensors pass by DLPack: between models on the same GPU nothing is copied through the host. On a CPU the model runs in
-FP32. Needs PyTorch.
+Tensors are exchanged by DLPack, so that between models on the same GPU nothing is copied through the host. On a CPU the
+model runs in FP32. Needs PyTorch.
 """
 
 import bisect
@@ -26,7 +26,7 @@ from torch.utils.dlpack import from_dlpack, to_dlpack
 
 DEFAULT_MODEL_FILENAME = "model.pt"
 WARM_UP_RUNS = 3
-"""cuDNN chooses its algorithms in the first runs: a graph is captured after them."""
+"""Runs before a graph is captured, in which cuDNN chooses its algorithms."""
 DTYPES = {"TYPE_UINT8": torch.uint8, "TYPE_INT32": torch.int32, "TYPE_FP16": torch.float16, "TYPE_FP32": torch.float32}
 
 
@@ -57,11 +57,11 @@ class TritonPythonModel:
         self.optimized = _parameter(config, "DISABLE_OPTIMIZED_EXECUTION") != "true"
         self.outputs_in_host_memory = _parameter(config, "OUTPUTS_IN_HOST_MEMORY") == "yes"
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32
+        torch.backends.cudnn.allow_tf32 = False  # TF32 would lower the precision of FP32
         self.graphs = self._capture(config) if on_gpu else {}
 
     def execute(self, requests):
-        """Run the requests as one batch; each gets its part of the outputs."""
+        """Run the requests as one batch, and split the outputs by request."""
         with self.log.failures(requests):
             return self._execute(requests)
 
@@ -82,7 +82,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(n, to_dlpack(a)) for n, a in named])
 
     def _run(self, arrays):
-        """Run one batch. Outputs are in memory of their own: a graph's next replay overwrites those of the graph."""
+        """Run one batch; outputs of a graph are copied, since its next replay overwrites them."""
         batch = arrays[0].shape[0]
         sizes = sorted(self.graphs)
         index = bisect.bisect_left(sizes, batch)
@@ -95,7 +95,7 @@ class TritonPythonModel:
         return [output[:batch].clone() for output in static_outputs]
 
     def _capture(self, config):
-        """Capture a graph for each batch size, all in one memory pool: they never run at the same time."""
+        """Capture a graph for each batch size, in one shared memory pool, since graphs never run at the same time."""
         listed = _parameter(config, "CUDA_GRAPH_BATCH_SIZES")
         sizes = sorted({int(size) for size in listed.split(",") if size.strip()}, reverse=True)
         if sizes and not 1 <= sizes[-1] <= sizes[0] <= self.max_batch_size:

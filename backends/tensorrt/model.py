@@ -1,9 +1,9 @@
 """Python-based Triton backend that runs TensorRT and TensorRT-RTX engines, for servers without the native one.
 
-It reads from a model's own configuration what the native ``tensorrt`` backend reads: ``default_model_filename``, the
-instance group's device, and the graphs of ``optimization.cuda``, by their batch size. It also compares the plan with
-the metadata that were written when it was built, and with the parameter ``PRECISION``, and refuses a plan that does not
-fit; the native backend ignores that parameter. Tensors pass by DLPack: between models on the same GPU nothing is copied
+From a model's configuration it reads the same settings as the native ``tensorrt`` backend: ``default_model_filename``,
+the instance group's device, and the graphs of ``optimization.cuda``, by their batch size. It also compares the plan
+with the metadata from its build and with the parameter ``PRECISION``, which the native backend ignores, and refuses a
+plan that does not fit. Tensors are exchanged by DLPack, so that between models on the same GPU nothing is copied
 through the host. Needs PyTorch, this project, and the library that built the plan.
 """
 
@@ -49,7 +49,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
 
     def execute(self, requests):
-        """Run the requests as one batch; each gets its part of the outputs."""
+        """Run the requests as one batch, and split the outputs by request."""
         with self.log.failures(requests):
             return self._execute(requests)
 

@@ -1,7 +1,7 @@
-"""The client of a Triton server with the ``ssd`` ensembles: images in, typed detections or errors by cause out.
+"""The client for a Triton server with the ``ssd`` ensembles: takes images, returns typed detections or typed errors.
 
-:class:`DetectorClient` is the way in; :mod:`ssd_triton.client.errors` shows the tree of errors. Importing the package
-loads NumPy alone: a protocol's library is loaded when a client of that protocol is made.
+Start with :class:`DetectorClient`; :mod:`ssd_triton.client.errors` shows the tree of errors. Importing the package
+loads only NumPy: the library of a protocol is loaded when a client for that protocol is made.
 """
 
 from ssd_triton.client.client import DetectorClient

@@ -1,8 +1,8 @@
-"""Detecting in one shard of a long list of images, with results in parts that survive a kill.
+"""Bulk detection in one shard of a long list of images; finished parts of the results survive a kill.
 
-Shard 3 of 16 has the lines 3, 19, 35, ... of the list. Lists are often sorted by folder: so large and small images
-spread over all shards, and no shard has to know the length of the list. The images of a shard form parts by their
-position alone. A part is written whole or not at all. So a part that exists is done, and any other is computed: a run
+Shard 3 of 16 has the lines 3, 19, 35, ... of the list. Lists are often sorted by folder: taking every 16th line spreads
+large and small images over all shards, and no shard has to know the length of the list. The position of an image in the
+shard alone decides which part it belongs to. A part is written whole or not at all: a part that exists is done. A run
 that was killed resumes when it is started again, and repeats at most the part that it was writing.
 """
 
@@ -33,19 +33,19 @@ from ssd_triton.common.journal import differences, open_journal, read_fingerprin
 
 _log = logging.getLogger(__name__)
 _LONGEST_LINE_BYTES = 1 << 16
-"""No path is as long: Linux takes 4096 bytes."""
+"""A longer line is not a path: Linux limits paths to 4096 bytes."""
 _JSON_LINES = (".jsonl", ".ndjson")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _AHEAD = 8
-"""Images that may be answered before an earlier one is, for each request in flight: one that is tried again does not
-stop the others."""
+"""Images submitted ahead of the oldest unanswered one, for each request in flight: while one image is retried, the
+others continue."""
 _REPORT_S = 10.0
 """Time between two lines of progress."""
 
 
 PartFormat = Literal["jsonl", "parquet"]
 OpenPart = Callable[[Path], AbstractContextManager[Write]]
-"""Starts a part; it is on the disk when the block ends."""
+"""Opens a part for writing; the part is on the disk when the block ends."""
 
 
 class BulkError(UserError):
@@ -54,7 +54,7 @@ class BulkError(UserError):
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of a list that are worked on independently.
+    """One of several shares of a list that are processed independently.
 
     Attributes:
         number: From 1 to ``count``.
@@ -66,7 +66,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """How the names of its files begin."""
+        """Prefix of the names of its files."""
         return f"shard-{self.number:05d}-of-{self.count:05d}"
 
     def has(self, line: int) -> bool:
@@ -76,11 +76,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Bulk:
-    """A shard of a list, and what becomes of it.
+    """One shard of a list, and where and how its results are written.
 
     Attributes:
-        manifest: The list: one path a line, or in a ``.jsonl`` one object with a ``file``, relative to the list's
-            folder; blank lines do not count.
+        manifest: The list: one path a line, or in a ``.jsonl`` one object with a ``file``. Paths are relative to the
+            list's folder; blank lines are skipped.
         shard: The shard.
         output: Folder of the results, which all shards may share.
         kind: Format of the parts.
@@ -104,10 +104,10 @@ class Bulk:
         return self.output / f"{self.shard.name}.part-{index:06d}.{self.kind}"
 
     def images(self) -> Iterator[Result]:
-        """Yield the images of the shard, one at a time, each without an answer yet.
+        """Yield the images of the shard one by one, as results without detections.
 
         Raises:
-            BulkError: The list cannot be read, or is none.
+            BulkError: The list cannot be read, or is not a list of images.
         """
         for line, file in _lines(self.manifest):
             if self.shard.has(line):
@@ -116,12 +116,12 @@ class Bulk:
 
 @dataclass
 class BulkSummary:
-    """What became of a shard.
+    """Counts of a finished shard.
 
     Attributes:
-        images: In the shard.
-        earlier: Those that an earlier run had done.
-        refused: Those that this run could not read, or that the server refused.
+        images: Images in the shard.
+        earlier: Images that an earlier run had finished.
+        refused: Images that this run could not read, or that the server refused.
     """
 
     images: int
@@ -132,25 +132,25 @@ class BulkSummary:
 def detect_bulk(client: DetectorClient, bulk: Bulk, models: Mapping[str, object], *, restart: bool) -> BulkSummary:
     """Detect in the images of a shard that have no result yet.
 
-    Files are sent as they are; EXIF is not applied. A missing, unreadable or refused file is a result with its reason.
+    Files are sent unchanged; EXIF is not applied. A missing, unreadable or refused file gets a result with the reason.
 
     Args:
-        client: Of a ready server.
-        bulk: What to do.
-        models: JSON values that identify the served models: results of others are not mixed.
-        restart: Drop the results of the shard first.
+        client: A client of a ready server.
+        bulk: The shard, and how to write its results.
+        models: JSON values that identify the served models: results of other models are never mixed in.
+        restart: Whether to drop the existing results of the shard first.
 
     Raises:
-        BulkError: The list cannot be read, or has changed; or the folder has results of something else.
+        BulkError: The list cannot be read or has changed, or another shard in the folder belongs to another job.
         ModuleNotFoundError: The format is Parquet and PyArrow is not installed.
-        JournalError: The same for the results of this shard; or another process works on it.
-        ClientError: The server fails for another reason than an image. Whole parts are kept.
+        JournalError: The existing results of this shard belong to another job, or another process works on the shard.
+        ClientError: The server fails for a reason other than an image. Finished parts are kept.
     """
     open_part = _part_writer(bulk.kind)
     fingerprint = _fingerprint(bulk, models)
     _check_other_shards(bulk, fingerprint)
     if restart:
-        # Before the fingerprint is replaced: killed in between, the parts that are left still belong to it.
+        # Before the fingerprint is replaced: after a kill in between, the remaining parts still match the old one.
         for part in bulk.output.glob(f"{bulk.shard.name}.part-*"):
             part.unlink()
     with open_journal(_journal(bulk), fingerprint, restart=restart):
@@ -171,13 +171,13 @@ def _detect_missing_parts(client: DetectorClient, bulk: Bulk, open_part: OpenPar
     positions = ((number // bulk.part_images, image) for number, image in enumerate(bulk.images()))
     todo = ((index, image) for index, image in positions if index not in done)
 
-    # Each of these threads takes the next image as soon as it has an answer. client.submit would have to wake the main
-    # thread first, and the server would wait for it.
+    # Each of these threads takes the next image as soon as it has an answer. With client.submit, the main thread would
+    # have to wake up for each image, and the server would wait meanwhile.
     threads = ThreadPoolExecutor(client.in_flight, thread_name_prefix="bulk")
 
     def submit(one: tuple[int, Result]) -> Future[Detections]:
         file = one[1].file
-        # The client refuses addresses, and says so; joined to a folder they would be none.
+        # An address stays unchanged, so that the client refuses it by name; joined to a folder it would become a path.
         return threads.submit(client.detect, file if "://" in file else bulk.manifest.parent / file)
 
     def results() -> Iterator[tuple[int, Result]]:
@@ -205,7 +205,7 @@ def _detect_missing_parts(client: DetectorClient, bulk: Bulk, open_part: OpenPar
 
 
 class _Progress:
-    """Logs how far a shard is, now and then, with the rate of this run and the time that is left."""
+    """Logs the progress of a shard at intervals, with the rate of this run and the remaining time."""
 
     def __init__(self, summary: BulkSummary) -> None:
         self._summary = summary
@@ -234,7 +234,7 @@ class _Progress:
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of the lines of a list that are not blank; only one of them is in memory."""
+    """Yield number and text of each line of a list that is not blank, with one line in memory at a time."""
     name, is_json = relative_to_cwd(manifest), manifest.suffix.lower() in _JSON_LINES
     try:
         with manifest.open("rb") as file:
@@ -252,7 +252,7 @@ def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
 
 
 def _file_of(line: str, where: str) -> str:
-    """Return the path in a line of JSON; what else its object has does not count."""
+    """Return the path in a line of JSON; other keys of its object are ignored."""
     with suppress(ValueError, RecursionError):
         value = json.loads(line)
         if isinstance(value, dict) and isinstance(value.get("file"), str) and value["file"]:
@@ -261,11 +261,11 @@ def _file_of(line: str, where: str) -> str:
 
 
 def _fingerprint(bulk: Bulk, models: Mapping[str, object]) -> dict[str, object]:
-    """What the results of all shards depend on."""
+    """Return everything that the results of all shards depend on, as JSON values."""
     name = relative_to_cwd(bulk.manifest)
     if not bulk.manifest.is_file():
         raise BulkError(f"{name}: got no file, expected a list of images, one path a line; it is read several times")
-    if not sum(1 for _ in _lines(bulk.manifest)):  # all of them, before anything is written
+    if not sum(1 for _ in _lines(bulk.manifest)):  # reads, and so checks, every line before anything is written
         raise BulkError(f"{name}: got an empty list, expected one path a line")
     return {
         "manifest_sha256": sha256_of(bulk.manifest),
@@ -288,12 +288,12 @@ def _part_writer(kind: PartFormat) -> OpenPart:
 
 
 def _journal(bulk: Bulk) -> Path:
-    """Holds the fingerprint of a shard's results, and its lock."""
+    """Path of the journal, which holds the fingerprint of a shard's results and is its lock."""
     return bulk.output / f"{bulk.shard.name}.journal"
 
 
 def _check_other_shards(bulk: Bulk, fingerprint: Mapping[str, object]) -> None:
-    """Refuse a folder in which another shard has results of something else: one is enough to compare with."""
+    """Refuse a folder whose other shards belong to another job; comparing with one of them is enough."""
     own = _journal(bulk)
     others = (path for path in bulk.output.glob("shard-*.journal") if path != own and path.stat().st_size)
     other = next(others, None)

@@ -1,4 +1,4 @@
-"""The cause of an error that tritonclient raises, by its status and, where that is ambiguous, by Triton's words."""
+"""Maps an error of tritonclient to its cause, by its status and, where that is ambiguous, by Triton's wording."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ from ssd_triton.client.errors import (
 _CONNECTION_WORDS = ("connect", "socket", "reset", "transport", "goaway", "unreachable", "broken pipe", "eof")
 """Occur in gRPC's own messages of status UNAVAILABLE; Triton's are about models and queues."""
 _TLS_WORDS = ("ssl", "handshake", "certificate", "verification check")
-"""Occur in gRPC's messages of status UNAVAILABLE where trust is missing."""
+"""Occur in gRPC's messages of status UNAVAILABLE when TLS fails."""
 _UNRESOLVED = "errors resolving"
-"""Occurs in gRPC's message of status UNAVAILABLE where a host has no address."""
+"""Occurs in gRPC's message of status UNAVAILABLE when a host name has no address."""
 _NOT_READY_WORDS = ("unknown model", "is not ready", "not found", "is stopping", "unavailable")
-"""Occur in Triton's messages where a model is not loaded."""
+"""Occur in Triton's messages when a model is not loaded."""
 _RESTRICTED = re.compile(r"This \w+ is restricted, expecting header")
 """Begins Triton's answer to a call of a restricted API (HTTP) or protocol (gRPC) without its key."""
 _REFUSAL = re.compile(r"batch element \d+: |got an empty batch|unexpected (shape|datatype|total byte size)")
-"""Begins what the preprocessing and Triton's own checks say of a bad input. The rest may quote the input."""
+"""Begins the messages of the preprocessing and of Triton's own checks about a bad input. The rest may quote the input,
+so only the beginning is matched."""
 _OVERLOADED = re.compile(r"exceeds maximum queue size|request timeout expired", re.IGNORECASE)
 """Begins Triton's answer when a model's queue is full, or a request has waited there for too long."""
 _DIED = re.compile(r"(?:Failed to process .*message: )?Stub process '(?P<instance>[^']+)' is not healthy")
-"""Begins the python backend's answer when the process of a model's instance is gone; some releases put a name first."""
+"""Begins the python backend's answer when the process of an instance has died; some releases put a name in front."""
 _STOPPING = "Server is stopping"
 """Occurs in Triton's answers during the seconds of its shutdown."""
 _UNLOADED = "has no available versions"
-"""Occurs where a model was loaded before: a server unloads its models before it reports its shutdown."""
+"""Occurs when a model was loaded before: a server that shuts down unloads its models before it reports the shutdown."""
 _PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 _FORGOTTEN = re.compile(r"Unable to find (?:system )?shared memory region")
 """Begins Triton's answer when a region is not registered."""
 
 _SPOILED = "incomplete string data for inference input"
-"""Begins the python backend's answer to a whole batch of which one request has less bytes than it says.
+"""Begins the python backend's answer to a whole batch in which one request has fewer bytes than it declares.
 
-This client's own requests never have."""
+This client never sends such a request: the culprit is another client."""
 
 
 def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of a gRPC error, by its status and, for UNAVAILABLE, by its author: gRPC or Triton."""
+    """Return the cause of a gRPC error, by its status and, for UNAVAILABLE, by its author: gRPC or Triton."""
     status, message = str(error.status()), _without_ensemble(str(error.message()))
     lower = message.lower()
     if status == "StatusCode.DEADLINE_EXCEEDED":
@@ -70,7 +71,7 @@ def from_grpc_error(error: InferenceServerException, url: str) -> ClientError:
 
 
 def _from_unavailable(message: str, url: str) -> ClientError:
-    """The cause of gRPC's status UNAVAILABLE; it covers everything from a broken connection to a missing model."""
+    """Return the cause of gRPC's status UNAVAILABLE: anything from a lost connection to a missing model."""
     lower = message.lower()
     if any(word in lower for word in _TLS_WORDS):
         return untrusted(url, message)
@@ -82,7 +83,7 @@ def _from_unavailable(message: str, url: str) -> ClientError:
 
 
 def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of an error on a stream: Triton sends only the text of a request's error, without a status."""
+    """Return the cause of an error on a stream, where Triton sends only a text, without a status."""
     if error.status() is not None:
         return from_grpc_error(error, url)
     message = _without_ensemble(str(error.message()))
@@ -96,7 +97,7 @@ def from_stream_error(error: InferenceServerException, url: str) -> ClientError:
 
 
 def from_http_error(error: InferenceServerException, url: str) -> ClientError:
-    """The cause of an HTTP error, by status and text: Triton uses 400 for more than bad requests."""
+    """Return the cause of an HTTP error, by status and text: Triton uses 400 for more than bad requests."""
     status, message = str(error.status()), _without_ensemble(str(error.message()))
     if status == "400" and _REFUSAL.match(message):
         return RequestRefusedError(message)
@@ -112,7 +113,7 @@ def from_http_error(error: InferenceServerException, url: str) -> ClientError:
 
 
 def _by_triton_words(message: str, url: str) -> ClientError | None:
-    """The causes that only Triton's words distinguish."""
+    """Return a cause that only Triton's wording reveals; None if the wording matches none."""
     if _RESTRICTED.match(message):
         return _denied(url, message)
     if _OVERLOADED.match(message):
@@ -132,7 +133,7 @@ def _by_triton_words(message: str, url: str) -> ClientError | None:
 
 
 def unreachable(url: str, reason: str) -> ServerUnreachableError:
-    """The error for an address where nothing answers; ``reason`` is the library's."""
+    """Return the error for an address where nothing answers; ``reason`` is the library's message."""
     return ServerUnreachableError(
         f"no Triton server answers at {url} ({' '.join(reason.split())[:120]}): start one with "
         "'ssd-triton serve', or give --url or --serve"
@@ -140,12 +141,12 @@ def unreachable(url: str, reason: str) -> ServerUnreachableError:
 
 
 def unknown_host(url: str, reason: str) -> ServerUnreachableError:
-    """The error for a host without an address; a resolver may know it later."""
+    """Return the error for a host name without an address; a later look-up may find one."""
     return ServerUnreachableError(f"{url}: unknown host ({reason}); correct the address, or check the network's DNS")
 
 
 def wrong_port(url: str, found: str, wanted: str) -> ServerUnreachableError:
-    """The error for a port that speaks the other protocol."""
+    """Return the error for a port that speaks the other protocol."""
     ports = {"grpc": "8001", "http": "8000"}
     return ServerUnreachableError(
         f"{url}: got a port of {_PROTOCOLS[found]}, expected one of {_PROTOCOLS[wanted]} (by default "
@@ -154,7 +155,7 @@ def wrong_port(url: str, found: str, wanted: str) -> ServerUnreachableError:
 
 
 def untrusted(url: str, reason: str) -> TlsError:
-    """The error for a client and a server that do not trust each other; ``reason`` is the library's."""
+    """Return the error for a client and a server that do not trust each other; ``reason`` is the library's message."""
     return TlsError(
         f"no trust between this client and {url} ({' '.join(reason.split())[:200]}): check --ssl-root-certificates, "
         "--ssl-certificate and --ssl-private-key, that the certificate names this host, and that the port speaks TLS"
@@ -166,5 +167,5 @@ def _denied(url: str, reason: str) -> AccessDeniedError:
 
 
 def _without_ensemble(message: str) -> str:
-    """Cut off the request's id and the ensemble's name, with which Triton begins."""
+    """Cut off the request id and the name of the ensemble, which Triton puts in front."""
     return re.sub(r"^(?:\[request id: [^\]]*\] |in ensemble '[^']*', )*", "", message)

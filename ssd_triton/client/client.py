@@ -1,4 +1,4 @@
-"""The client: one image, many images in flight, a stream, or frames through shared memory."""
+"""The client: sends one image, many in flight, a stream, or raw frames through shared memory."""
 
 from __future__ import annotations
 
@@ -44,15 +44,16 @@ _READY_POLL_S = 0.1
 class DetectorClient:
     """A connection to the ensembles ``ssd`` (encoded images) and ``ssd_frames`` (raw frames).
 
-    Every call has a deadline. Inference changes nothing on the server, so a failed request is retried: after
-    :class:`ServerUnreachableError`, :class:`ServerNotReadyError` and :class:`ServerOverloadedError`, at most three
-    times (ten while a server is stopping, since a replica may answer) and within the request's deadline. With
-    ``retry_s``, it is retried for that long, also after :class:`DeadlineExceededError` and
-    :class:`BackendProcessDiedError`, and so outlives a restart of the server. Pauses between tries double up to a
-    second; a random part is cut off, so that clients refused together do not return together.
+    Every call has a deadline. Inference changes nothing on the server, so a retry is safe. A request is retried after
+    errors that may pass, such as :class:`ServerUnreachableError`, :class:`ServerNotReadyError` and
+    :class:`ServerOverloadedError`: at most three times (ten while a server is stopping, since a replica may answer)
+    and within the request's deadline. With ``retry_s``, it is retried for that long, also after
+    :class:`DeadlineExceededError` and :class:`BackendProcessDiedError`, and so survives a restart of the server.
+    Pauses between tries double up to a second, minus a random part, so that clients that were refused together do not
+    return together.
 
-    Each request has an id, shown in the server's log and in the request's error. All methods may be called from
-    several threads.
+    Each request has an id, which appears in the server's log and in the request's error. All methods may be called
+    from several threads.
 
     Example::
 
@@ -62,7 +63,7 @@ class DetectorClient:
 
     Attributes:
         in_flight: Requests in flight at once.
-        retry_s: How long a request is retried in all while the server is away, if it was given.
+        retry_s: How long a request is retried in total while the server is away; None if it was not given.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class DetectorClient:
         """Prepare a client; nothing is sent yet.
 
         Args:
-            url: ``host:port``, also after ``grpc://`` or ``http://`` and with an IPv6 address in brackets. gRPC also
+            url: ``host:port``, optionally after ``grpc://`` or ``http://``; an IPv6 address needs brackets. gRPC also
                 takes several replicas, which get requests in turn: ``ipv4:host:port,host:port``, or a name with several
                 addresses as ``dns:///name:port``.
             protocol: The port's protocol.
@@ -92,8 +93,8 @@ class DetectorClient:
             frames_model: The ensemble for raw frames.
             use_shared_memory: Whether frames go through system shared memory; None tries it when the host is this
                 machine, and sends frames over the connection when the server cannot map it.
-            retry_s: How long a request is retried in all while the server is away; None: see the class.
-            tls: Certificates, for a port with TLS; None: the port is without.
+            retry_s: How long a request is retried in total while the server is away; None retries as the class says.
+            tls: Certificates for a port with TLS; None for a port without.
             labels: Class names by id, the background first, for the detections; see
                 :func:`ssd_triton.common.labels.load_labels`.
 
@@ -120,7 +121,7 @@ class DetectorClient:
         self._shared_memory_required = use_shared_memory is True
         wanted = endpoint.is_loopback if use_shared_memory is None else use_shared_memory
         self._frames_as_files = False
-        # detect_frame may run on the caller's thread besides the executor's.
+        # One region more than requests in flight: detect_frame may also run on the caller's own thread.
         self._frame_pool = FramePool(self._transport, in_flight + 1) if wanted else None
 
     def __enter__(self) -> DetectorClient:
@@ -132,7 +133,7 @@ class DetectorClient:
         self.close()
 
     def close(self) -> None:
-        """Wait for the requests in flight without retrying any, free the shared memory, close the connections."""
+        """Wait for the requests in flight without further retries, free the shared memory, close the connections."""
         self._retries.stop()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._frame_pool is not None:
@@ -141,11 +142,15 @@ class DetectorClient:
 
     @property
     def retries(self) -> int:
-        """How often a request was retried so far."""
+        """Number of retries so far, over all requests."""
         return self._retries.count
 
     def is_ready(self) -> bool:
-        """Whether the server and its ensemble for files are ready; raises ServerUnreachableError if nothing answers."""
+        """Whether the server and its ensemble for encoded images are ready.
+
+        Raises:
+            ServerUnreachableError: Nothing answers.
+        """
         return self._transport.is_ready(self._model)
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -171,7 +176,7 @@ class DetectorClient:
             time.sleep(_READY_POLL_S)
 
     def model_config(self, model: str | None = None) -> dict[str, Any]:
-        """The configuration that the server has loaded for a model, as JSON."""
+        """Return the configuration that the server has loaded for a model, as JSON values."""
         return self._transport.model_config(model or self._model)
 
     def server_version(self) -> str:
@@ -185,11 +190,11 @@ class DetectorClient:
 
         Args:
             image: The image.
-            request_id: The request's name in the server's log; None makes one up.
+            request_id: Name of the request in the server's log; None generates one.
 
         Raises:
-            RequestRefusedError: It is none of these, or the server refuses it.
-            ClientError: The subclass for the cause.
+            RequestRefusedError: The image is of another type, or the server refuses it.
+            ClientError: Any other failure, by the subclass for its cause.
         """
         return self.detect_batch([image], request_id=request_id)[0]
 
@@ -201,7 +206,7 @@ class DetectorClient:
             request_id: As for :meth:`detect`.
 
         Raises:
-            ClientError: The subclass for the cause.
+            ClientError: Any failure, by the subclass for its cause.
         """
         files = np.empty((len(images), 1), np.object_)
         files[:, 0] = [encoded(image) for image in images]
@@ -210,11 +215,11 @@ class DetectorClient:
     def detect_frame(self, frame_rgb: AnyArray) -> Detections:
         """Detect objects in one frame, UINT8 [H, W, 3] RGB; boxes are in its pixels.
 
-        A server that serves no raw frames (``serve --expose``) gets the frame as a file with the same pixels.
+        If the server takes no raw frames (``serve --expose``), the frame is sent as a file with the same pixels.
 
         Raises:
             RequestRefusedError: The frame has another type, rank or dtype, or is empty; it was not sent.
-            ClientError: The subclass for another cause.
+            ClientError: Any other failure, by the subclass for its cause.
         """
         frames = np.ascontiguousarray(checked_frame(frame_rgb))[np.newaxis]
         try:
@@ -234,19 +239,19 @@ class DetectorClient:
         return self.detect(frame_rgb)
 
     def submit(self, image: ImageInput) -> Future[Detections]:
-        """Start :meth:`detect` and return at once; waits only while ``in_flight`` requests are in flight."""
+        """Start :meth:`detect` and return a future; blocks only while ``in_flight`` requests are in flight."""
         return self._submit(lambda: self.detect(image))
 
     def submit_batch(self, images: Sequence[ImageInput]) -> Future[list[Detections]]:
-        """Start :meth:`detect_batch`, as :meth:`submit`."""
+        """Start :meth:`detect_batch` and return a future, as :meth:`submit` does."""
         return self._submit(lambda: self.detect_batch(images))
 
     def submit_frame(self, frame_rgb: AnyArray) -> Future[Detections]:
-        """Start :meth:`detect_frame`, as :meth:`submit`."""
+        """Start :meth:`detect_frame` and return a future, as :meth:`submit` does."""
         return self._submit(lambda: self.detect_frame(frame_rgb))
 
     def submit_preprocess(self, file: bytes) -> Future[AnyArray]:
-        """Start preprocessing alone, as :meth:`submit`: the decoded and resized image, UINT8 [300, 300, 3] RGB."""
+        """Start the preprocessing alone; the future gives the decoded, resized image, UINT8 [300, 300, 3] RGB."""
 
         def preprocess() -> AnyArray:
             image = np.array([[file]], np.object_)
@@ -264,7 +269,7 @@ class DetectorClient:
             yield _result_or_refusal(future)
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Detections | RequestRefusedError]:
-        """As :meth:`map`, over one bidirectional gRPC stream; ``timeout_s`` applies between two answers.
+        """Do as :meth:`map` over one bidirectional gRPC stream; ``timeout_s`` limits the wait between two answers.
 
         Raises:
             ValueError: The client uses HTTP, which has no streams.
@@ -324,8 +329,9 @@ class DetectorClient:
         try:
             return self._transport.infer(model, input_name, value, outputs, timeout_s, request_id=request_id)
         except (ServerNotReadyError, ServerFailedError, TlsError) as error:
-            # A server that starts or stops has neither ensemble; a retry shows. A proxy that refuses a model may
-            # close the call or the connection before its reason is read.
+            # Frames count as not served only while the other ensemble is ready: a server that starts or stops has
+            # neither, and a retry will show. The error types vary, since a proxy that refuses a model may close the
+            # call or the connection before its reason is read.
             if model != self._frames_model or not self._transport.is_ready(self._model):
                 raise
             if self._transport.is_ready(model):
@@ -333,7 +339,10 @@ class DetectorClient:
             raise FramesNotServedError(str(error)) from error
 
     def _infer_shared(self, pool: FramePool, frames: AnyArray) -> Outputs:
-        """Place the frames anew for each try: a restarted server needs the region registered again."""
+        """Run a request with frames in shared memory.
+
+        Each try places the frames again, since a restarted server needs the region registered again.
+        """
 
         def infer(timeout_s: float, request_id: str) -> Outputs:
             with pool.place(frames) as shared:
@@ -342,7 +351,7 @@ class DetectorClient:
         return self._send(infer)
 
     def _send(self, infer: Callable[[float, str], Outputs], request_id: str | None = None) -> Outputs:
-        """Call with the seconds that a try may take and a request id, with retries."""
+        """Call ``infer`` with the seconds that a try may take and a request id, and retry it."""
         request_id = request_id or self._next_request_id()
         try:
             return self._retries.run(lambda timeout_s: infer(timeout_s, request_id))

@@ -1,6 +1,6 @@
-"""Detecting objects in images and videos, and writing what was found.
+"""Detects objects in images and videos, and writes the results.
 
-Drawing and video need Pillow, OpenCV and PyAV, which are no part of a client's installation: they are imported where
+Drawing and video need Pillow, OpenCV and PyAV. They are not part of a client's installation, so they are imported where
 they are used.
 """
 
@@ -40,14 +40,14 @@ _INSTALL = "pip install 'ssd-triton[video]'"
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """What is kept and written.
+    """Which detections are kept, and what is written.
 
     Attributes:
         output: The folder to write to.
         labels: Class names by id.
         score_thresh: Keeps detections with a higher score.
-        class_ids: Keeps detections of these classes; None: of all.
-        format: Of the results.
+        class_ids: Keeps detections of these classes; None keeps all.
+        format: Format of the results.
         pictures: Whether to write annotated pictures and videos.
         crops: Whether to write a picture of each detection.
     """
@@ -61,10 +61,10 @@ class DetectOptions:
     crops: bool = False
 
     def that_can_be_written(self) -> DetectOptions:
-        """Return the same without pictures where Pillow or OpenCV is missing, and say so in one line.
+        """Return the options without pictures where Pillow or OpenCV is missing, and log one line about it.
 
         Raises:
-            UserError: The format needs the size of each image, and so Pillow.
+            UserError: The format needs the size of each image, and Pillow, which reads it, is missing.
         """
         if all(map(find_spec, ("PIL", "cv2"))):
             return self
@@ -91,26 +91,26 @@ class DetectSummary:
 
 
 def detect(client: DetectorClient, sources: Sequence[Source], options: DetectOptions) -> DetectSummary:
-    """Detect in images and videos; write results, and pictures where asked for.
+    """Detect in images and videos, and write results and, if chosen, annotated pictures.
 
-    A line on stderr sums up each image and video. Images are sent as they are, several at once; what only this side
-    decodes (HEIC, AVIF, JPEG 2000) as PNG. EXIF is not applied: boxes and pictures are those of the stored pixels. A
-    refused image or video is listed and does not stop the others. Ctrl-C ends a camera or a live stream, and what was
-    found until then is kept.
+    A line on stderr sums up each image and video. Images are sent unchanged, several at once; formats that only the
+    client decodes (HEIC, AVIF, JPEG 2000) are sent as PNG. EXIF is not applied: boxes and pictures are in the stored
+    pixels. A refused image or video is listed and does not stop the others. Ctrl-C ends a camera or a live stream; the
+    results up to then are kept.
 
     Args:
         client: A connected client.
         sources: From :func:`ssd_triton.client.sources.find_sources`.
-        options: What is kept and written.
+        options: Which detections to keep, and what to write.
 
     Raises:
         VideoError: The only source is a video, and it cannot be read.
-        ClientError: The server fails for another reason than an input.
-        UserError: The results cannot be written without Pillow.
-        ModuleNotFoundError: Videos need PyAV and OpenCV, which are not installed.
+        ClientError: The server fails for a reason other than an input.
+        UserError: The format of the results needs Pillow, which is not installed.
+        ModuleNotFoundError: A source is a video, and PyAV or OpenCV is not installed.
     """
     if any(isinstance(source, VideoSpec) for source in sources):
-        importlib.import_module("ssd_triton.media.video")  # what is missing shows before any work is done
+        importlib.import_module("ssd_triton.media.video")  # a missing package shows before any work is done
     options = options.that_can_be_written()
     with open_results(options.output, options.format, options.labels) as write:
         run = _DetectRun(client, options, write, fails_early=len(sources) == 1)
@@ -134,7 +134,7 @@ class _Stopwatch:
         self._start_s = self._end_s = 0.0
 
     def watch(self, future: Future[Detections]) -> Future[Detections]:
-        """Start with a request that has just been submitted."""
+        """Start timing a request that has just been submitted, and return its future."""
         self._start_s = time.perf_counter()
         future.add_done_callback(self._stop)
         return future
@@ -144,13 +144,13 @@ class _Stopwatch:
 
     @property
     def latency_ms(self) -> float:
-        # A future is done just before it calls back.
+        # A future is done just before it calls back: the end may not be recorded yet.
         return ((self._end_s or time.perf_counter()) - self._start_s) * 1000
 
 
 @dataclass(frozen=True)
 class _ImageRead:
-    """An image with its content as the server takes it, or why it could not be read."""
+    """An image with its content in a form that the server takes, or the reason why it could not be read."""
 
     source: ImageSource
     encoded: bytes = b""
@@ -165,7 +165,7 @@ def _read(source: ImageSource) -> _ImageRead:
 
 
 class _DetectRun:
-    """Detects, source by source, and writes what each one gives."""
+    """Detects in one source after another, and writes the results of each."""
 
     def __init__(self, client: DetectorClient, options: DetectOptions, write: Write, *, fails_early: bool) -> None:
         self._client = client
@@ -206,7 +206,7 @@ class _DetectRun:
                 stack.enter_context(suppress(KeyboardInterrupt))
             try:
                 self._detect_frames(source, video)
-            except VideoError as error:  # a camera was unplugged, or a stream has ended: the frames until then stay
+            except VideoError as error:  # a camera was unplugged or a stream ended: results up to then are kept
                 self._refuse(video.file, video.stem, video.name, error)
 
     def _detect_frames(self, source: VideoSource, video: VideoSpec) -> None:
@@ -239,7 +239,7 @@ class _DetectRun:
     def _sum_up(
         self, source: VideoSource, video: VideoSpec, frames: int, frames_with: Counter[str], elapsed_s: float
     ) -> None:
-        """Print the line of a video, however it ended."""
+        """Print the summary line of a video, however it ended."""
         self.summary.undecodable_frames += source.undecodable_frames
         if self._options.pictures and frames:
             self.summary.written.append(self._annotated_video(video))
@@ -260,7 +260,7 @@ class _DetectRun:
         return self._client.in_flight
 
     def _submit(self, image: _ImageRead) -> Future[Detections]:
-        """Start detecting in an image; for one that could not be read, the answer is why."""
+        """Start detecting in an image; for one that could not be read, the future raises the reason."""
         if image.error is None:
             return self._client.submit(image.encoded)
         refused: Future[Detections] = Future()
@@ -268,13 +268,13 @@ class _DetectRun:
         return refused
 
     def _kept(self, future: Future[Detections]) -> Detections:
-        """Wait for an answer, and keep what the options ask for."""
+        """Wait for an answer, and return the detections that the options keep."""
         options = self._options
         found = future.result().with_labels(options.labels)
         return found.filter(score_thresh=options.score_thresh, class_ids=options.class_ids)
 
     def _with_pictures(self, result: Result, encoded: bytes, name: str) -> Result:
-        """Write the pictures of an image, and return its result with what they and the format need of it."""
+        """Write the pictures of an image, and return its result with the name of the picture and the image's size."""
         options, found = self._options, result.detections
         if found is None or not (options.pictures or options.crops or options.format in NEED_SIZE):
             return result
@@ -301,7 +301,7 @@ class _DetectRun:
             write_crops(self._options.output / "crops", stem, image_rgb, found)
 
     def _refuse(self, file: str, stem: str, name: str, error: UserError) -> None:
-        """List an image or a video as refused; the message of an error may begin with its name."""
+        """List an image or a video as refused; its name is not repeated where the error message begins with it."""
         reason = str(error).removeprefix(f"{name}: ")
         self._write(Result(file, stem, error=reason))
         self.summary.refused += 1

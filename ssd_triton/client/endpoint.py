@@ -1,4 +1,4 @@
-"""Addresses of a server, as clients and servers write them, and names that both share."""
+"""Addresses of a server, and header names that clients and servers share."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SCHEMES = {
     "http": ("http", False, 80),
     "https": ("http", True, 443),
 }
-"""Protocol of each scheme, whether it is with TLS, and the port without one in the address."""
+"""Protocol of each scheme, whether it uses TLS, and the default port if it has one."""
 _RESOLVER = re.compile(r"dns:/{2,3}|unix(-abstract)?:|ipv[46]:")
-"""Begins an address that gRPC itself resolves, to several replicas perhaps."""
+"""Begins an address that gRPC itself resolves, possibly to several replicas."""
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _EXAMPLE = {"grpc": "localhost:8001 or [::1]:8001", "http": "localhost:8000 or [::1]:8000"}
 
@@ -32,9 +32,9 @@ class Endpoint:
     """Where a client connects to.
 
     Attributes:
-        target: ``host:port``, an IPv6 address in brackets; for HTTP perhaps with a path, for gRPC perhaps with a prefix
-            that names a resolver.
-        hosts: Names or addresses of the hosts; empty where a resolver finds them.
+        target: ``host:port``, with an IPv6 address in brackets. For HTTP a path may follow; for gRPC a prefix may name
+            a resolver.
+        hosts: Names or addresses of the hosts; empty when a resolver finds them.
     """
 
     target: str
@@ -42,7 +42,7 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is certainly on this machine's loopback."""
+        """Whether all hosts are known to be this machine's loopback."""
         return bool(self.hosts) and all(map(is_loopback, self.hosts))
 
 
@@ -50,14 +50,14 @@ def parse_endpoint(url: str, protocol: Literal["grpc", "http"], *, tls: bool = F
     """Read an address as users write it.
 
     Args:
-        url: ``host:port``, perhaps after ``grpc://`` or ``http://`` (``grpcs://`` or ``https://`` with TLS). With
+        url: ``host:port``, optionally after ``grpc://`` or ``http://`` (``grpcs://`` or ``https://`` with TLS). With
             http(s) the port may be missing, and a path may follow. gRPC also takes ``dns:///name:port`` and
             ``ipv4:host:port,host:port``.
         protocol: The port's protocol.
-        tls: Whether the connection is with TLS.
+        tls: Whether the connection uses TLS.
 
     Raises:
-        ConfigError: It is no such address, or its scheme is for another protocol.
+        ConfigError: It is not a valid address, or its scheme is for another protocol.
     """
     if protocol == "grpc" and (match := _RESOLVER.match(url)) is not None:
         return _resolved(url, match[0])
@@ -73,12 +73,12 @@ def parse_endpoint(url: str, protocol: Literal["grpc", "http"], *, tls: bool = F
 
 
 def host_port(host: str, port: int) -> str:
-    """``host:port``, with an IPv6 address in brackets."""
+    """Return ``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is certainly this machine's loopback."""
+    """Whether a host name or address is known to be this machine's loopback."""
     if host == "localhost":
         return True
     try:
@@ -88,7 +88,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _resolved(url: str, prefix: str) -> Endpoint:
-    """An address that gRPC resolves; a list of addresses is checked here."""
+    """Return the endpoint for an address that gRPC resolves; a list of addresses is checked here."""
     if not prefix.startswith("ipv"):
         return Endpoint(url, ())
     hosts = [_host_and_port(url, one, "grpc", None)[0] for one in url.removeprefix(prefix).split(",")]
@@ -96,7 +96,7 @@ def _resolved(url: str, prefix: str) -> Endpoint:
 
 
 def _check_scheme(url: str, scheme: str, protocol: str, tls: bool) -> int | None:
-    """The port of a scheme, where it has one."""
+    """Return the default port of a scheme, None without one, or refuse a scheme that does not fit."""
     if scheme not in _SCHEMES:
         raise _refusal(url, f"the scheme {scheme}://", protocol)
     named, with_tls, port = _SCHEMES[scheme]

@@ -1,6 +1,6 @@
 """Errors of a request, by cause.
 
-The tree; ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by itself::
+In this tree, ``*`` marks what :class:`~ssd_triton.client.DetectorClient` retries by itself::
 
     UserError
     └── ClientError
@@ -40,15 +40,15 @@ class ServerUnreachableError(ClientError):
 
 
 class ServerNotReadyError(ClientError):
-    """The server answers, but the model is not loaded (yet, or any longer). A retry is safe."""
+    """The server answers, but the model is not loaded yet, or was unloaded. A retry is safe."""
 
 
 class ServerStoppingError(ServerNotReadyError):
-    """The server is shutting down. A replica or its successor may answer a retry within some seconds."""
+    """The server is shutting down. A replica, or the restarted server, may answer a retry within seconds."""
 
 
 class ServerOverloadedError(ClientError):
-    """A model's queue is full, or the request waited there for too long. Retry after a pause, or on a replica."""
+    """A model's queue is full, or the request waited there for too long. Retry after a pause or on a replica."""
 
 
 class RequestRefusedError(ClientError):
@@ -56,15 +56,15 @@ class RequestRefusedError(ClientError):
 
 
 class DeadlineExceededError(ClientError):
-    """No answer within the time allowed."""
+    """The server did not answer within the deadline."""
 
 
 class SharedMemoryUnavailableError(ClientError):
-    """The server cannot map this machine's shared memory: it runs elsewhere, or in a container of its own."""
+    """The server cannot map this machine's shared memory: it runs on another machine, or in its own container."""
 
 
 class SharedMemoryForgottenError(ClientError):
-    """The server has restarted and no longer knows a region. A retry registers the region again."""
+    """The server was restarted and does not know a region of shared memory. A retry registers it again."""
 
 
 class SpoiledBatchError(ClientError):
@@ -72,7 +72,7 @@ class SpoiledBatchError(ClientError):
 
 
 class FramesNotServedError(ClientError):
-    """The server serves files and no raw frames. The client then sends frames as files by itself."""
+    """The server takes encoded images but no raw frames. The client then sends frames as files on its own."""
 
 
 class TlsError(ClientError):
@@ -80,12 +80,12 @@ class TlsError(ClientError):
 
 
 class ServerFailedError(ClientError):
-    """The server reports an error of its own."""
+    """The server reports a fault on its side."""
 
 
 class BackendProcessDiedError(ServerFailedError):
-    """A process of the python backend has died. Triton does not start it again; the server must be restarted."""
+    """A process of the python backend has died. Triton does not restart it; the server itself must be restarted."""
 
 
 class AccessDeniedError(ServerFailedError):
-    """The call needs a key, and got none or a wrong one."""
+    """The call needs the admin key, and got none or a wrong one."""

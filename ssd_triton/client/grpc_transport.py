@@ -18,20 +18,20 @@ from ssd_triton.client.transport import Outputs, Result, SharedInput, Transport,
 from ssd_triton.common.arrays import AnyArray
 
 CHANNEL_ARGS = (
-    # As tritonclient sets by itself.
+    # Messages of any size, as tritonclient allows by default: custom arguments replace its own.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # gRPC would wait a second and more before it connects again, and fail every retry until then.
+    # By default gRPC waits a second or more before it reconnects, and fails every retry until then.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Despite its name the limit of one attempt: TLS through a busy proxy, or over a slow network, takes a while.
+    # Despite its name, the time limit of one attempt: TLS through a busy proxy or a slow network takes a while.
     ("grpc.min_reconnect_backoff_ms", 5000),
-    # Where a name or a list has several replicas, gRPC would send all requests to the first that answers.
+    # By default gRPC sends all requests to the first replica that answers.
     ("grpc.lb_policy_name", "round_robin"),
 )
 """Options of a gRPC channel: messages of any size, quick reconnection, replicas in turn."""
 _NOT_GRPC = ("Socket closed", "HTTP/2")
-"""Occur in gRPC's messages where the other side hangs up or answers in another protocol."""
+"""Occur in gRPC's messages when the other side hangs up or answers in another protocol."""
 _PROBE_TIMEOUT_S = 1.0
 
 
@@ -126,13 +126,13 @@ def open_channel(endpoint: Endpoint, tls: Tls | None) -> Any:
         }
     channel_args = [*CHANNEL_ARGS]
     if endpoint.is_loopback:
-        # No proxy reaches this machine's own loopback; elsewhere http_proxy and no_proxy decide, as gRPC documents.
+        # A proxy cannot reach this machine's loopback. For other hosts, http_proxy and no_proxy apply as usual in gRPC.
         channel_args.append(("grpc.enable_http_proxy", 0))
     return grpc_client.InferenceServerClient(endpoint.target, channel_args=channel_args, **arguments)
 
 
 def _speaks_http(target: str) -> bool:
-    """Whether something answers there in HTTP/1: what has closed a connection of gRPC may be Triton's other port."""
+    """Whether the port answers HTTP/1: one that closes a gRPC connection may be Triton's HTTP port."""
     try:
         with closing(http.client.HTTPConnection(target, timeout=_PROBE_TIMEOUT_S)) as connection:
             connection.request("GET", "/v2/health/live")

@@ -25,7 +25,7 @@ from ssd_triton.common.arrays import AnyArray
 
 
 class HttpTransport(Transport):
-    """HTTP: each thread has its own client, since tritonclient's belongs to one thread."""
+    """HTTP: each thread has its own client of tritonclient, which is not safe to share between threads."""
 
     def __init__(self, url: str, timeout_s: float, tls: Tls | None = None) -> None:
         super().__init__(parse_endpoint(url, "http", tls=tls is not None).target)

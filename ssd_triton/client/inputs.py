@@ -1,4 +1,4 @@
-"""What a client takes as an image, as the bytes of a file that a server decodes."""
+"""Converts whatever a client takes as an image to the bytes of a file that a server decodes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ImageInput = Union[bytes, bytearray, memoryview, str, "os.PathLike[str]", AnyArray, "Image.Image"]
-"""The content of an image file, the path of one, an array UINT8 [H, W, 3] RGB, or an image of Pillow."""
+"""The content of an image file, its path, an array UINT8 [H, W, 3] RGB, or a Pillow image."""
 
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "data:image/")
-"""How JPEG, PNG, GIF and WebP begin in base64, and a data URL."""
+"""First characters of a JPEG, PNG, GIF or WebP in base64, and of a data URL."""
 
 
 def encoded(image: ImageInput) -> bytes:
-    """Return an image as a file that a server decodes; pixels without loss, as PPM.
+    """Return an image as the content of a file that a server decodes; arrays become PPM, without loss.
 
     Raises:
-        RequestRefusedError: It is none of what :data:`ImageInput` lists, or a file that cannot be read.
+        RequestRefusedError: It is none of the types in :data:`ImageInput`, or a file that cannot be read.
     """
     try:
         if isinstance(image, (bytes, bytearray, memoryview)):
@@ -52,7 +52,7 @@ def encoded(image: ImageInput) -> bytes:
 
 
 def checked_frame(frame_rgb: Any) -> AnyArray:
-    """Return an array if it is UINT8 [H, W, 3].
+    """Return a frame unchanged after checking that it is UINT8 [H, W, 3].
 
     Raises:
         RequestRefusedError: It has another type, rank or dtype, or is empty.

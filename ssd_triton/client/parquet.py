@@ -1,4 +1,4 @@
-"""Results of images and frames as Parquet, with the keys of JSON lines as columns."""
+"""Results as Parquet; the columns are the keys of the JSON lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssd_triton.client.results import Result, Write
 
 _ROWS_AT_ONCE = 1000
-"""Rows of a group in the file: no more are in memory at once."""
+"""Rows in a row group of the file, and the most that are in memory at once."""
 _DETECTION = {
     "box_xyxy": pyarrow.list_(pyarrow.float32()),
     "score": pyarrow.float32(),
@@ -38,11 +38,11 @@ _SCHEMA = pyarrow.schema(
 
 @contextmanager
 def write_parquet(path: Path, *, durable: bool = False) -> Iterator[Write]:
-    """Write a row for each result; what is unknown is null, and so are the detections of a refused image.
+    """Write a row for each result; unknown values are null, and so are the detections of a refused image.
 
     Args:
-        path: The file, whole or absent.
-        durable: Whether it is on the disk when the block ends.
+        path: The file; it appears when the block ends without an error.
+        durable: Whether the file is on the disk when the block ends.
     """
     rows: list[dict[str, Any]] = []
 
@@ -62,5 +62,5 @@ def write_parquet(path: Path, *, durable: bool = False) -> Iterator[Write]:
 
 
 def _utf8(value: object) -> object:
-    """Return a value with what is not UTF-8 in a text escaped: Parquet has no other texts."""
+    """Return a value with the bytes of a text that are not UTF-8 escaped: Parquet stores only UTF-8."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value

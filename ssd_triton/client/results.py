@@ -1,7 +1,8 @@
-"""Results of images and frames in files: JSON, JSON lines, CSV, a COCO data set, YOLO labels, Parquet.
+"""Writes results of images and frames as JSON, JSON lines, CSV, a COCO data set, YOLO labels or Parquet.
 
-Each writer takes results one by one and keeps none of them. A file is whole or absent; after an error the old one is
-still in place. Boxes are those of the server, except in COCO and YOLO: data sets hold no box beyond its image.
+Each writer takes results one by one and keeps none in memory. A file appears whole or not at all; after an error the
+old one is still in place. Boxes are written as the server returns them, except in COCO and YOLO, where they are clipped
+to the image.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in an image or a frame, or why it was refused.
+    """The detections in an image or a frame, or the reason why it was refused.
 
     Attributes:
-        file: The image or video, as it was given.
-        stem: Name without suffix of what is written for it; no other result has it. It may begin with folders.
-        detections: With class names; None if it was refused.
+        file: The image or video, as the user named it.
+        stem: Unique name, without suffix, for the files written about this result. It may begin with folders.
+        detections: Detections with class names; None if the image was refused.
         size_px: Width and height; None if unknown.
         frame: Number of the frame in a video, from 0; None for an image.
         time_s: Time of the frame in seconds from the first one.
         annotated: Name of the annotated picture, relative to the folder of the results.
-        error: Why it was refused.
-        line: Number of its line in a list of images, from 1; None without a list.
+        error: Reason why the image was refused.
+        line: Line number in a list of images, from 1; None without a list.
     """
 
     file: str
@@ -56,7 +57,7 @@ class Result:
     line: int | None = None
 
     def to_json(self) -> dict[str, object]:
-        """What JSON and JSON lines hold: ``file`` and ``detections`` or ``error``, and what else is known."""
+        """Return the record for JSON: ``file``, ``detections`` or ``error``, and whatever else is known."""
         record: dict[str, object] = {"file": self.file}
         if self.line is not None:
             record["line"] = self.line
@@ -70,11 +71,11 @@ class Result:
 
 
 Write = Callable[[Result], None]
-"""Takes the next result."""
+"""Writes the next result."""
 
 
 def results_path(folder: Path, kind: ResultFormat) -> Path:
-    """Where :func:`open_results` writes: a file, or the folder of YOLO's labels."""
+    """Return the path that :func:`open_results` writes to: a file, or the folder of YOLO labels."""
     names: dict[ResultFormat, str] = {
         "json": "detections.json",
         "jsonl": "detections.jsonl",
@@ -90,7 +91,7 @@ def open_results(folder: Path, kind: ResultFormat, labels: tuple[str, ...]) -> A
     """Write results to a folder in a format; the file appears when the block ends without an error.
 
     Args:
-        folder: For :func:`results_path`.
+        folder: The folder, as for :func:`results_path`.
         kind: The format.
         labels: Class names by id, for the categories of a data set.
     """
@@ -115,15 +116,15 @@ def write_json_lines(path: Path, *, durable: bool = False) -> Iterator[Write]:
     """Write a JSON object on a line for each result.
 
     Args:
-        path: The file, whole or absent.
-        durable: Whether it is on the disk when the block ends.
+        path: The file; it appears when the block ends without an error.
+        durable: Whether the file is on the disk when the block ends.
     """
     with _whole_file(path, durable=durable) as file:
         yield lambda result: _print(file, json_line(result))
 
 
 def json_line(result: Result) -> str:
-    """Return a result as one line of JSON, without its end; ASCII, whatever the file's name is."""
+    """Return a result as one line of JSON without a line break, in ASCII even if the file's name is not."""
     return json.dumps(result.to_json())
 
 
@@ -138,7 +139,7 @@ def _write_json(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _write_csv(path: Path) -> Iterator[Write]:
-    """Write a row for each detection and each refused file; an image without detections has none."""
+    """Write a row for each detection and each refused file; an image without detections has no row."""
     with _whole_file(path) as file:
         rows = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
         rows.writeheader()
@@ -158,10 +159,10 @@ def _csv_rows(result: Result) -> Iterator[dict[str, object]]:
 
 @contextmanager
 def _write_coco(path: Path, labels: tuple[str, ...]) -> Iterator[Write]:
-    """Write a COCO data set with the scores of its annotations; categories are the classes under their ids."""
+    """Write a COCO data set whose annotations have scores; category ids are the model's class ids."""
     category_ids = {class_id: class_id for class_id in range(1, len(labels))}
     image_ids, annotation_ids = itertools.count(1), itertools.count(1)
-    # Two lists of one file grow at once: the shorter one waits in a file of its own.
+    # The file holds two lists that grow at the same time: the shorter one is kept in a temporary file until the end.
     with _whole_file(path) as file, tempfile.TemporaryFile("w+", encoding="utf-8") as images:
 
         def write(result: Result) -> None:
@@ -184,7 +185,7 @@ def _write_coco(path: Path, labels: tuple[str, ...]) -> Iterator[Write]:
 
 
 def _coco_image(result: Result, image_id: int, size_px: tuple[int, int]) -> dict[str, object]:
-    """Describe an image or a frame; a frame's file name is the one that ``ffmpeg -start_number 0`` can write."""
+    """Describe an image or a frame; a frame gets the file name that ``ffmpeg -start_number 0`` can give it."""
     image: dict[str, object] = {"id": image_id, "file_name": result.file, "width": size_px[0], "height": size_px[1]}
     if result.frame is not None and result.time_s is not None:
         image |= {"file_name": f"{result.stem}.jpg", "frame": result.frame, "time_s": round(result.time_s, 6)}
@@ -193,7 +194,7 @@ def _coco_image(result: Result, image_id: int, size_px: tuple[int, int]) -> dict
 
 @contextmanager
 def _write_yolo(folder: Path, labels: tuple[str, ...]) -> Iterator[Write]:
-    """Write a text file for each image, empty where nothing was found, and the names of the classes beside them."""
+    """Write a text file for each image, empty if it has no detections, and the class names beside the folder."""
 
     def write(result: Result) -> None:
         if result.detections is not None and result.size_px is not None:
@@ -207,7 +208,7 @@ def _write_yolo(folder: Path, labels: tuple[str, ...]) -> Iterator[Write]:
 
 @contextmanager
 def _whole_file(path: Path, *, durable: bool = False) -> Iterator[IO[str]]:
-    """Open a text file that appears when the block succeeds; what is not UTF-8 in names is escaped."""
+    """Open a text file that appears when the block succeeds; bytes of names that are not UTF-8 are escaped."""
     with (
         atomic_output(path, durable=durable) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,

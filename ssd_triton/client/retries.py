@@ -1,4 +1,4 @@
-"""Sending a request again after an error that may pass."""
+"""Retries of a request after an error that may pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ssd_triton.client.errors import (
 Result = TypeVar("Result")
 _RETRIES = 3
 _RETRIES_WHILE_STOPPING = 10
-"""Some six seconds: with replicas, every other try may reach the one that is stopping, for as long as that takes."""
+"""About six seconds: with two replicas, every other try may reach the one that is stopping, until it is gone."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _MAY_PASS = (
@@ -34,12 +34,12 @@ _MAY_PASS = (
     SharedMemoryForgottenError,
     SpoiledBatchError,
 )
-"""May be gone a moment later."""
+"""Errors that may be gone a moment later."""
 _MAY_PASS_WITH_A_RESTART = (*_MAY_PASS, DeadlineExceededError, BackendProcessDiedError)
 
 
 class Retries:
-    """When a failed request is sent again, and how often that has happened.
+    """Decides when a failed request is sent again, and counts the retries.
 
     Attributes:
         count: Requests sent again so far.
@@ -49,8 +49,8 @@ class Retries:
         """Set the limits.
 
         Args:
-            timeout_s: Limit of one try with ``retry_s``, of all tries together without.
-            retry_s: Limit of all tries together, which then may include a restart of the server.
+            timeout_s: Limit of one try with ``retry_s``; limit of all tries together without it.
+            retry_s: Limit of all tries together, long enough for a restart of the server; None for a few quick retries.
         """
         self.count = 0
         self._timeout_s = timeout_s
@@ -64,7 +64,7 @@ class Retries:
         self._stopped.set()
 
     def run(self, send: Callable[[float], Result]) -> Result:
-        """Call ``send`` with the seconds that one try may take, until it succeeds, fails for good or is late.
+        """Call ``send`` with the seconds that one try may take, until it succeeds, fails for good or runs out of time.
 
         Raises:
             ClientError: The error of the last try.
@@ -85,7 +85,7 @@ class Retries:
         raise AssertionError("the loop above returns or raises")
 
     def _pause_s(self, error: ClientError, retries_so_far: int, longest_pause_s: float, left_s: float) -> float | None:
-        """How long to wait before the next try; None: the error is final."""
+        """Return the pause before the next try; None if the error is final."""
         limit = _RETRIES_WHILE_STOPPING if isinstance(error, ServerStoppingError) else _RETRIES
         if not isinstance(error, _MAY_PASS_WITH_A_RESTART if self._through_restart else _MAY_PASS):
             return None
@@ -93,5 +93,5 @@ class Retries:
             return None
         pause_s = longest_pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, hides nothing
         if self._through_restart:
-            pause_s = min(pause_s, left_s)  # The last try comes at the end of the time, not before it.
+            pause_s = min(pause_s, left_s)  # the last try comes when the time ends, not earlier
         return None if self._stopped.is_set() or not 0 < pause_s <= left_s else pause_s

@@ -1,4 +1,4 @@
-"""Frames in system shared memory, for a server on the same machine: the pixels do not travel over the connection."""
+"""Frames in system shared memory, for a server on the same machine: pixels are not sent over the connection."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Region:
             raise
         try:
             os.ftruncate(self._descriptor, byte_size)
-            # The first write into memory that the system cannot provide would kill this process.
+            # Reserves the memory: otherwise a write that the system cannot back would kill this process.
             os.posix_fallocate(self._descriptor, 0, byte_size)
             self._map = mmap.mmap(self._descriptor, byte_size)
         except OSError:
@@ -56,7 +56,7 @@ class _Region:
 
     @property
     def byte_size(self) -> int:
-        """The largest frame that fits."""
+        """Size of the region, bytes."""
         return len(self._map)
 
     def write(self, frames: AnyArray) -> None:
@@ -80,7 +80,7 @@ class _Slot:
     Attributes:
         name: The region's name, for the system and for the server.
         region: None until the first frame.
-        server_run: The run of the server that knows the region.
+        server_run: Number of the server run in which the region was registered.
     """
 
     name: str
@@ -102,7 +102,7 @@ class FramePool:
 
     @contextmanager
     def place(self, frames: AnyArray) -> Iterator[SharedInput]:
-        """Copy UINT8 [N, H, W, 3] into a free region for as long as the block lasts.
+        """Copy UINT8 [N, H, W, 3] into a free region, which stays occupied until the block ends.
 
         After a :class:`SharedMemoryForgottenError` in the block, every region is registered again before its next use.
 
@@ -115,7 +115,7 @@ class FramePool:
             self._region(slot, frames.nbytes).write(frames)
             yield slot.name, frames.nbytes, list(frames.shape), "UINT8"
         except SharedMemoryForgottenError:
-            # A server that has forgotten one region has forgotten all that are as old.
+            # A server that does not know one region was restarted, and knows none that is as old.
             self._server_run = max(self._server_run, slot.server_run + 1)
             raise
         finally:
@@ -127,7 +127,7 @@ class FramePool:
             self._release(slot)
 
     def _region(self, slot: _Slot, byte_size: int) -> _Region:
-        """A slot's region, large enough and known to the server."""
+        """Return a slot's region, large enough and registered with the server."""
         if slot.region is not None and slot.region.byte_size >= byte_size and slot.server_run == self._server_run:
             return slot.region
         self._release(slot)
@@ -149,11 +149,11 @@ class FramePool:
         return slot.region
 
     def _unregister_dead(self) -> None:
-        """Unregister the regions of dead processes; the server would otherwise hold their memory until it ends."""
+        """Unregister the regions of dead processes; otherwise the server would hold their memory until it ends."""
         if self._dead is None:
             return
         dead, self._dead = self._dead, None
-        # A courtesy that the server may refuse; frames do not depend on it.
+        # Best effort: this client's frames do not depend on it.
         with contextlib.suppress(ClientError):
             for name in self._transport.registered_shared_memory():
                 if name in dead or (_owner(name) is not None and not (_FOLDER / name).exists()):
@@ -162,7 +162,7 @@ class FramePool:
     def _release(self, slot: _Slot) -> None:
         if slot.region is None:
             return
-        # A server that is gone has forgotten the region already.
+        # A server that is gone has no region left to unregister.
         with contextlib.suppress(ClientError):
             self._transport.unregister_shared_memory(slot.name)
         slot.region.close()
@@ -170,12 +170,12 @@ class FramePool:
 
 
 def frame_regions(pid: int) -> list[Path]:
-    """The regions of all clients in a process, as files."""
+    """Return the regions of all clients in a process, as files."""
     return list(_FOLDER.glob(f"{_PREFIX}_{pid}_*"))
 
 
 def _remove_leftovers() -> set[str]:
-    """Free the regions of processes that were killed, and return their names."""
+    """Free the regions of processes that were killed, and return the names of the regions."""
     dead = {region.name for region in _FOLDER.glob(f"{_PREFIX}_*") if _is_left_over(region)}
     for name in dead:
         (_FOLDER / name).unlink(missing_ok=True)
@@ -183,9 +183,9 @@ def _remove_leftovers() -> set[str]:
 
 
 def _is_left_over(region: Path) -> bool:
-    """Whether the process of a region is dead: its number is free, and so is the region's lock.
+    """Whether the process of a region is dead: no process has its id, and nobody holds the region's lock.
 
-    The number alone would not do: from another container, a living process may look dead.
+    The id alone does not suffice: a live process in another container looks dead from here.
     """
     pid = _owner(region.name)
     if pid is None or Path(f"/proc/{pid}").exists():
@@ -204,6 +204,6 @@ def _is_left_over(region: Path) -> bool:
 
 
 def _owner(name: str) -> int | None:
-    """The process that a region belongs to; None for the regions of other programs."""
+    """Return the id of the process that a region belongs to; None for the regions of other programs."""
     match = re.fullmatch(rf"{_PREFIX}_(\d+)_\d+", name)
     return int(match[1]) if match else None

@@ -1,4 +1,4 @@
-"""What ``detect`` is given: images, folders, patterns, standard input, videos, addresses and cameras."""
+"""Inputs of ``detect``: images, folders, patterns, standard input, videos, addresses and cameras."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ImageSource:
 
     Attributes:
         file: Its path, its address, or ``-`` for standard input.
-        stem: Name without suffix of what is written for it; no other source has it. It may begin with folders.
+        stem: Unique name, without suffix, for the files written about this image. It may begin with folders.
     """
 
     file: str
@@ -33,13 +33,13 @@ class ImageSource:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         if self.file == STANDARD_INPUT:
             return "standard input"
         return printable_address(self.file) if images.is_web_address(self.file) else relative_to_cwd(Path(self.file))
 
     def read(self) -> bytes:
-        """Return its content as a server takes it.
+        """Return its content in a form that a server takes.
 
         Raises:
             ImageError: See :func:`ssd_triton.media.images.read_served`.
@@ -54,9 +54,9 @@ class VideoSpec:
     """A video, a stream or a camera.
 
     Attributes:
-        spec: For :func:`ssd_triton.media.video.open_source`.
+        spec: Argument of :func:`ssd_triton.media.video.open_source`.
         file: Its path, its address without a password, or ``camera N``.
-        stem: As that of an :class:`ImageSource`.
+        stem: As in :class:`ImageSource`.
     """
 
     spec: str
@@ -65,7 +65,7 @@ class VideoSpec:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return relative_to_cwd(Path(self.file)) if Path(self.spec).is_absolute() else self.file
 
 
@@ -73,9 +73,9 @@ Source = ImageSource | VideoSpec
 
 
 def find_sources(inputs: Sequence[str], *, recursive: bool = False) -> list[Source]:
-    """Find what a command line names, in its order; what a folder holds, in natural order.
+    """Find the inputs of a command line, in its order; the images of a folder come in natural order.
 
-    A file is an image or a video by its content. What a folder holds beside images is counted in a warning.
+    The content of a file decides whether it is an image or a video. Other files in a folder are counted in a warning.
 
     Args:
         inputs: Paths of files and folders, glob patterns (``**`` for any folders), addresses, ``-`` for an image on
@@ -90,7 +90,7 @@ def find_sources(inputs: Sequence[str], *, recursive: bool = False) -> list[Sour
     for given in inputs:
         try:
             found += _sources(given, recursive, taken)
-        except OSError as error:  # a name that is longer than a name can be, a folder that is closed to this user
+        except OSError as error:  # a name that is too long, or a folder without permission
             raise UserError(f"{printable_name(given)}: cannot be read ({error.strerror}); {_NEXT}") from error
     return found
 
@@ -111,10 +111,10 @@ def _sources(given: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
 
 
 def _matches(pattern: str, recursive: bool, taken: set[str]) -> Iterator[Source]:
-    """The files and folders of a pattern, as a shell expands it; folders that ``**`` itself matches are none."""
+    """Find the files and folders of a pattern as a shell does, without the folders that ``**`` itself matches."""
     found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 -- Path.glob: relative ones only
     if "**" in pattern:
-        # A link to a folder above leads to the same files again: the shortest way counts.
+        # A link to a parent folder leads to the same files again: the shortest path is kept.
         longest_first = sorted(found, key=lambda path: -len(path.parts))
         found = list({path.resolve(): path for path in longest_first if not path.is_dir()}.values())
     found.sort(key=lambda path: images.natural_key(str(path)))
@@ -135,14 +135,14 @@ def _in_path(path: Path, recursive: bool, taken: set[str]) -> Iterator[Source]:
     elif not path.is_file():
         raise UserError(f"not found: {relative_to_cwd(path)}; {_NEXT}")
     elif _is_video(path):
-        # With its folders, since a file called 0 is no camera.
+        # An absolute path, so that a file called 0 is not taken for a camera.
         yield VideoSpec(str(path.absolute()), str(path), _unused(path.stem, taken))
     else:
         yield ImageSource(str(path), _unused(path.stem, taken))
 
 
 def _serves_image(address: str) -> bool:
-    """Whether an address serves an image by its content; one that does not answer is refused as a video."""
+    """Whether the content at an address is an image; an address that does not answer is refused later, as a video."""
     with contextlib.suppress(ImageError):
         return (
             images.is_web_address(address) and images.image_format(images.fetch(address, images.HEAD_BYTES)) is not None
@@ -151,7 +151,7 @@ def _serves_image(address: str) -> bool:
 
 
 def _is_video(path: Path) -> bool:
-    """Whether a file is neither an image nor what people take for one; that one is refused by name."""
+    """Whether a file is taken for a video: not an image, nor a kind that people take for one and that is refused."""
     try:
         with path.open("rb") as file:
             head = file.read(images.HEAD_BYTES)
@@ -162,7 +162,7 @@ def _is_video(path: Path) -> bool:
 
 
 def _unused(stem: str, taken: set[str]) -> str:
-    """Return a stem that no other source has; disks may ignore case."""
+    """Return a stem that no other source has, even on a file system that ignores case."""
     numbers = itertools.chain([""], map(".{}".format, itertools.count(2)))
     name = next(name for number in numbers if (name := f"{stem}{number}").casefold() not in taken)
     taken.add(name.casefold())

@@ -36,24 +36,24 @@ def stream_detections(
 ) -> Iterator[Outputs | RequestRefusedError]:
     """Send images over a new stream, and yield the answers in the same order.
 
-    An error on a stream carries no request id. Its place shows which request it answers: unless a model is decoupled,
-    Triton answers the requests of a stream in order.
+    An error on a stream carries no request id. Its position shows which request it answers: unless a model is
+    decoupled, Triton answers the requests of a stream in order.
 
     Args:
         url: ``host:port``.
         model: The ensemble for encoded images.
         outputs: Names of the tensors to return.
-        images: Images, as :meth:`DetectorClient.detect` takes them.
+        images: Images of any type that :meth:`DetectorClient.detect` takes.
         in_flight: Requests in flight at once.
         timeout_s: Longest wait between two answers.
-        tls: Certificates, for a port with TLS.
-        next_request_id: Gives each request its id.
+        tls: Certificates for a port with TLS; None for a port without.
+        next_request_id: Returns the id for the next request.
 
     Yields:
-        The outputs of an image, or the error of a refused one.
+        The outputs for an image, or the error if it was refused.
 
     Raises:
-        ClientError: The subclass for another cause.
+        ClientError: Any other failure, by the subclass for its cause.
     """
     with _Stream(url, model, outputs, timeout_s, tls) as stream:
         for given in images:
@@ -69,7 +69,7 @@ def stream_detections(
 
 
 class _Stream:
-    """A stream, and the requests on it without an answer yet; they are cancelled when its block ends by an error."""
+    """A stream with its unanswered requests, which are cancelled when the block ends with an error."""
 
     def __init__(self, url: str, model: str, outputs: Sequence[str], timeout_s: float, tls: Tls | None) -> None:
         self._url, self._model, self._timeout_s = url, model, timeout_s
@@ -95,7 +95,7 @@ class _Stream:
         self._client.async_stream_infer(self._model, inputs, outputs=self._requested, request_id=request_id)
 
     def answers_until(self, left: int) -> Iterator[Outputs | RequestRefusedError]:
-        """Wait for answers until no more than so many requests are in flight."""
+        """Yield answers until no more than ``left`` requests are in flight."""
         while len(self._request_ids) > left:
             yield self._next_answer()
 

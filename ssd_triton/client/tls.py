@@ -1,4 +1,4 @@
-"""TLS of a client: which servers it trusts, and its own certificate."""
+"""TLS settings of a client: which servers it trusts, and its own certificate."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Tls:
     """PEM files of a connection. The server's name is always checked against its certificate.
 
     Attributes:
-        root_certificates: Authorities that sign servers' certificates; None takes those that gRPC brings, and for
-            HTTP the system's.
-        certificate: The client's own, with its chain, where the server asks for one (mutual TLS).
+        root_certificates: Certificate authorities that the client trusts; None takes those shipped with gRPC, and the
+            system's for HTTP.
+        certificate: The client's own certificate with its chain, for a server that requires one (mutual TLS).
         private_key: The key of ``certificate``.
 
     Raises:
-        TlsError: A file is missing, is no PEM file or needs a password, or one of ``certificate`` and
-            ``private_key`` is missing.
+        TlsError: A file is missing, is not a PEM file or needs a password, or only one of ``certificate`` and
+            ``private_key`` is given.
     """
 
     root_certificates: Path | None = None
@@ -37,13 +37,17 @@ class Tls:
             if path is not None and not path.is_file():
                 raise TlsError(f"not found: {relative_to_cwd(path)}, expected a PEM file; docs/security.md makes some")
         try:
-            # gRPC would only log what is wrong with them, and then not connect.
+            # Checked here, since gRPC would only log what is wrong with the files, and then fail to connect.
             self.context(ssl.create_default_context)
         except OSError as error:
             raise TlsError(f"the --ssl files cannot be used ({error}): expected PEM, no password") from error
 
     def context(self, create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
-        """Have ``create``, which is :func:`ssl.create_default_context` or gevent's, make a context of the files."""
+        """Return an SSL context with these files.
+
+        Args:
+            create: :func:`ssl.create_default_context`, or gevent's function of the same name.
+        """
         context = create(cafile=self.root_certificates and str(self.root_certificates))
         if self.certificate is not None:
             # An empty password: otherwise OpenSSL would ask for one on the terminal.

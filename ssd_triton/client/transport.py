@@ -1,4 +1,4 @@
-"""What gRPC and HTTP have in common: the calls of a server, with errors by cause."""
+"""The interface that gRPC and HTTP share: the calls to a server, with errors by cause."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Transport(ABC):
 
         Args:
             url: ``host:port``.
-            limit: How tritonclient takes the deadline of a call, where it takes one for each call.
+            limit: Keyword argument with the deadline for each call of tritonclient, in a protocol that takes one.
         """
         self._url = url
         self._limit = limit
@@ -43,16 +43,16 @@ class Transport(ABC):
         return self._call(lambda: bool(self._client().is_server_ready(**self._limit)))
 
     def register_shared_memory(self, name: str, key: str, byte_size: int) -> None:
-        """Have the server map a system shared-memory region."""
+        """Register a system shared-memory region, which the server then maps."""
         self._call(lambda: self._client().register_system_shared_memory(name, key, byte_size, **self._limit))
 
     def unregister_shared_memory(self, name: str) -> None:
-        """Have the server forget a region."""
+        """Unregister a region of shared memory."""
         self._call(lambda: self._client().unregister_system_shared_memory(name, **self._limit))
 
     @abstractmethod
     def registered_shared_memory(self) -> set[str]:
-        """Names of the system shared-memory regions that the server knows, from all its clients."""
+        """Return the names of the registered system shared-memory regions of all clients."""
 
     @abstractmethod
     def infer(
@@ -65,26 +65,26 @@ class Transport(ABC):
         *,
         request_id: str = "",
     ) -> Outputs:
-        """Run one request within the given time; the server drops it from a queue when it has waited for so long.
+        """Run one request within ``timeout_s``; the server also drops it when it has waited in a queue for that long.
 
-        ``request_id`` is the request's name in the server's log.
+        ``request_id`` names the request in the server's log.
         """
 
     @abstractmethod
     def model_config(self, model: str) -> dict[str, Any]:
-        """The configuration that the server has loaded, as JSON."""
+        """Return the configuration that the server has loaded for a model, as JSON values."""
 
     @abstractmethod
     def server_version(self) -> str:
-        """Triton's version."""
+        """Return Triton's version."""
 
     @abstractmethod
     def statistics(self) -> list[dict[str, Any]]:
-        """Triton's statistics of every loaded model; 64-bit numbers may be text, and zeros may be left out."""
+        """Return Triton's statistics of every loaded model; 64-bit numbers may be text, and zeros may be absent."""
 
     @abstractmethod
     def repository_index(self, admin_key: str | None) -> list[dict[str, Any]]:
-        """Every model of the repository, with its state; raises AccessDeniedError where that needs a key."""
+        """Return every model of the repository with its state; raises AccessDeniedError where that needs a key."""
 
     @abstractmethod
     def close(self) -> None:
@@ -92,11 +92,11 @@ class Transport(ABC):
 
     @abstractmethod
     def _client(self) -> Any:
-        """This thread's client of tritonclient."""
+        """Return this thread's client of tritonclient."""
 
     @abstractmethod
     def _call(self, call: Callable[[], Result]) -> Result:
-        """Run a call of tritonclient, and turn its errors into ours."""
+        """Run a call of tritonclient, and convert its errors to those of this package."""
 
 
 def make_transport(
@@ -106,15 +106,15 @@ def make_transport(
 
     Args:
         protocol: The port's protocol.
-        url: As :func:`ssd_triton.client.endpoint.parse_endpoint` takes it.
-        timeout_s: Deadline of every call but :meth:`Transport.infer`, which takes its own.
-        tls: Certificates, for a port with TLS.
+        url: Address, as for :func:`ssd_triton.client.endpoint.parse_endpoint`.
+        timeout_s: Deadline of every call except :meth:`Transport.infer`, which takes its own.
+        tls: Certificates for a port with TLS; None for a port without.
 
     Raises:
-        ConfigError: ``url`` is no address of that protocol.
+        ConfigError: ``url`` is not an address of that protocol.
         TlsError: A file of ``tls`` cannot be used.
     """
-    # Each protocol brings a large library: only the one in use is imported.
+    # Each protocol needs a large library: only the one in use is imported.
     if protocol == "grpc":
         from ssd_triton.client.grpc_transport import GrpcTransport
 
@@ -125,7 +125,7 @@ def make_transport(
 
 
 def as_input(module: Any, name: str, value: AnyArray | SharedInput) -> Any:
-    """An ``InferInput`` of tritonclient's gRPC or HTTP module, with its data or its region of shared memory."""
+    """Return an ``InferInput`` of tritonclient's gRPC or HTTP module, with its data or its region of shared memory."""
     if isinstance(value, tuple):
         region, byte_size, shape, dtype = value
         tensor = module.InferInput(name, shape, dtype)
@@ -138,9 +138,9 @@ def as_input(module: Any, name: str, value: AnyArray | SharedInput) -> Any:
 
 
 def as_timeouts(timeout_s: float) -> tuple[float, int]:
-    """A request's time limit for the connection, in seconds, and for the server's queues, in microseconds.
+    """Return a request's limit for the connection, in seconds, and for the server's queues, in microseconds.
 
-    A deadline that has passed becomes a millisecond: zero would mean no limit.
+    A deadline that has passed becomes a millisecond, since zero would mean no limit.
     """
     timeout_s = max(timeout_s, 1e-3)
     return timeout_s, int(timeout_s * 1_000_000)

@@ -1,4 +1,4 @@
-"""The command line: verbs, their arguments, exit codes. Nothing else in the package imports from here."""
+"""The command line: verbs, their arguments, exit codes. No other part of the package imports this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def main(verb: str | None = None) -> NoReturn:
     """Run a verb and exit with its code.
 
     Args:
-        verb: Its name, for a script that is this verb; None takes it from the command line, for ``ssd-triton``.
+        verb: Name of the verb, for a script that runs only this verb; None reads it from the command line.
     """
     from ssd_triton.commands import runner
 

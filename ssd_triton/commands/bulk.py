@@ -1,4 +1,4 @@
-"""Bulk detection: the options ``--manifest`` and ``--shard`` of ``ssd-triton detect``, and what they do."""
+"""Bulk detection: ``ssd-triton detect`` with the options ``--manifest`` and ``--shard``."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def add_bulk_options(parser: argparse.ArgumentParser) -> None:
 def run_bulk(
     args: argparse.Namespace, config: Config, labels: tuple[str, ...], class_ids: Collection[int] | None
 ) -> int:
-    """Detect in a shard of a list; exit code 0 when each of its lines has a result, which may be a refusal.
+    """Detect in a shard of a list; return exit code 0 when each of its lines has a result, even a refusal.
 
     Args:
-        args: Of the verb.
-        config: In force.
+        args: Arguments of the verb.
+        config: The configuration in force.
         labels: Class names by id.
-        class_ids: Classes to keep; None: all.
+        class_ids: Classes to keep; None keeps all.
 
     Raises:
-        UserError: Options do not fit a list.
+        UserError: An option does not apply to a list.
     """
     if args.inputs:
         raise UserError(f"got --manifest and '{args.inputs[0]}', expected one of them; add it to the list")

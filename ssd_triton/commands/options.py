@@ -1,4 +1,4 @@
-"""Options of verbs: shorthands for keys of the configuration, and types of all other values."""
+"""Options of verbs: flags for keys of the configuration, and the types of all other values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS = dict(fields())
 
 
 class Typed:
-    """An argparse type: what pydantic takes from a text; NaN and infinity are refused.
+    """An argparse type that parses and checks a text with pydantic, and refuses NaN and infinity.
 
     Attributes:
         metavar: Name of the value in the help; None for a text.
@@ -31,7 +31,7 @@ class Typed:
         self.metavar = "N" if int in kinds else "X" if float in kinds else None
 
     def __call__(self, text: str) -> Any:
-        """The value of a text."""
+        """Return the value of a text."""
         try:
             return self._adapter.validate_python(text)
         except ValidationError as error:
@@ -40,21 +40,21 @@ class Typed:
 
 
 POSITIVE = Typed(Annotated[int, Field(ge=1)])
-"""A number of things."""
+"""A count of at least 1."""
 COUNT = Typed(Annotated[int, Field(ge=0)])
-"""A number of things, or none."""
+"""A count that may be 0."""
 NUMBER = Typed(float)
 POSITIVE_NUMBER = Typed(Annotated[float, Field(gt=0)])
 SECONDS = Typed(Annotated[float, Field(gt=0, le=86_400)])
-"""Seconds up to a day: sockets and timers have limits of their own far above."""
+"""Seconds, at most a day, which is far below the limits of sockets and timers."""
 FRACTION = Typed(Annotated[float, Field(ge=0, le=1)])
-"""A part of a whole."""
+"""A fraction from 0 to 1."""
 SHARE = Typed(Annotated[float, Field(gt=0, lt=1)])
-"""A part of a whole, neither nothing nor all of it."""
+"""A fraction between 0 and 1, both excluded."""
 
 
 def name_and_value(text: str) -> tuple[str, str]:
-    """``NAME=VALUE``; the value may be empty."""
+    """Split ``NAME=VALUE``; the value may be empty."""
     name, separator, value = text.partition("=")
     if not (name and separator):
         raise argparse.ArgumentTypeError(f"got '{text}', expected NAME=VALUE")
@@ -62,10 +62,10 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 class KeyAction(argparse.Action):
-    """Keeps the value of an option in ``args.settings``, by its key of the configuration.
+    """Stores the value of an option in ``args.settings`` under its key of the configuration.
 
     Attributes:
-        key: Dotted.
+        key: Dotted key of the configuration.
         in_force: The value without the option, for ``--help``.
     """
 
@@ -77,7 +77,7 @@ class KeyAction(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Take the value."""
+        """Store the value."""
         if self.nargs == 0:
             values = option is not None and not option.startswith("--no-")
         elif isinstance(self.in_force, Mapping):
@@ -95,15 +95,15 @@ def add_option(
     description: str | None = None,
     metavar: str | None = None,
 ) -> None:
-    """Add a flag that is a shorthand for a key: type, limits, choices, default and help are those of the key.
+    """Add a flag for a key of the configuration, with the key's type, limits, choices, default and help.
 
     Args:
-        container: A parser or a group of one.
-        config: In force without flags.
-        flag: Such as ``--score-thresh``.
-        key: Such as ``detect.score_thresh``.
-        description: Help instead of the key's own.
-        metavar: Name of the value in the help, instead of the one of :func:`metavar_of`.
+        container: A parser, or a group of its arguments.
+        config: The configuration without flags.
+        flag: Name of the flag, such as ``--score-thresh``.
+        key: Dotted key, such as ``detect.score_thresh``.
+        description: Help text that replaces the key's own.
+        metavar: Name of the value in the help; None takes the one from :func:`metavar_of`.
     """
     field, in_force = FIELDS[key], value_of(config, key)
     kind = _without_none(field.annotation)
@@ -132,13 +132,13 @@ def add_option(
 
 
 def given(args: argparse.Namespace, keys: Iterable[str]) -> list[str]:
-    """Those of the keys that flags have set."""
+    """Return the keys that flags have set."""
     settings = getattr(args, "settings", {})
     return [key for key in keys if key in settings]
 
 
 def shown(value: Any, name: str) -> str:
-    """A value as the help shows it, with the unit that its name ends with."""
+    """Format a value for the help, with the unit at the end of its name."""
     unit = unit_of(name)
     if value is None:
         return "none"
@@ -155,7 +155,7 @@ def shown(value: Any, name: str) -> str:
 
 
 def _without_none(kind: Any) -> Any:
-    """A type without None."""
+    """Return a type without its alternative None."""
     if get_origin(kind) in (Union, UnionType):
         kinds = [one for one in get_args(kind) if one is not type(None)]
         return kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]  # noqa: UP007
@@ -163,7 +163,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def metavar_of(action: argparse.Action) -> str:
-    """Name of an option's value in the help: its unit, or what it is."""
+    """Return the name of an option's value in the help: its unit, type or destination."""
     name = action.key.rpartition(".")[2] if isinstance(action, KeyAction) else action.dest
     if unit_of(name):
         return name.rpartition("_")[2].upper()

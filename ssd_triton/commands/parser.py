@@ -1,4 +1,4 @@
-"""The parser of a verb: one-line usage errors, and a help with the defaults that are in force."""
+"""The parser of a verb, with one-line usage errors and a help that shows the defaults in force."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssd_triton.config.model import value_of
 
 
 class VerbModule(Protocol):
-    """What the module of a verb has."""
+    """The interface of a verb's module."""
 
     __doc__: str | None
     EXAMPLE: str
@@ -28,7 +28,7 @@ class VerbModule(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line; options cannot be abbreviated, so that new ones break no script."""
+    """A parser with one-line errors; options cannot be abbreviated, so that new options break no script."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}{hint}\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; an option that is unknown is named with the nearest known one."""
+        """Parse the arguments; the error for an unknown option suggests the nearest known one."""
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             known = [option for action in self._actions for option in action.option_strings]
@@ -66,7 +66,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def verb_module(name: str) -> VerbModule:
-    """The module of a verb."""
+    """Import and return the module of a verb."""
     return cast(VerbModule, import_module(VERBS[name].module))
 
 
@@ -75,16 +75,16 @@ def parse_verb(
 ) -> tuple[VerbModule, argparse.Namespace, Config]:
     """Parse the arguments of a verb, and merge them into the configuration.
 
-    Files and ``--set`` are read first, so that ``--help`` shows the defaults that are in force.
+    Configuration files and ``--set`` are read first, so that ``--help`` shows the defaults in force.
 
     Args:
         name: The verb.
         argv: Its arguments.
-        script: Path of the script that was typed instead of ``ssd-triton VERB``.
+        script: Path of the script that was run instead of ``ssd-triton VERB``; None without a script.
 
     Returns:
-        The module of the verb, its arguments (``config`` names the files, ``layers`` has all that differs from the
-        defaults), and the configuration in force.
+        The module of the verb, its arguments (``config`` lists the files, ``layers`` holds everything that differs from
+        the defaults), and the configuration in force.
 
     Raises:
         ConfigError: A configuration file cannot be used.
@@ -109,7 +109,7 @@ def parse_verb(
 
 
 def verb_parser(name: str, program: str, config: Config) -> Parser:
-    """The parser of a verb, with the defaults of a configuration."""
+    """Return the parser of a verb, with the defaults of a configuration."""
     module = verb_module(name)
     example = module.EXAMPLE.replace(f"ssd-triton {name}", _typed(program))
     parser = Parser(prog=program, description=module.__doc__, epilog=f"example:\n  {example}")
@@ -124,7 +124,7 @@ def add_verb_arguments(parser: argparse.ArgumentParser, name: str, config: Confi
 
 
 def _typed(program: str) -> str:
-    """What a user types to run a program."""
+    """Return the command that a user types to run a program."""
     return program if program.startswith("ssd-triton") else f"python {program}"
 
 
@@ -174,7 +174,7 @@ def _check_output(parser: Parser, args: argparse.Namespace, config: Config) -> N
 
 
 def _merged(parser: Parser, layers: list[Layer], layer: Layer) -> Config:
-    """Add a layer of the command line; what is wrong with it is wrong usage."""
+    """Add a layer from the command line; an error in it is a usage error."""
     if layer.values:
         layers.append(layer)
     try:

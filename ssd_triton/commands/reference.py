@@ -1,4 +1,4 @@
-"""The reference of all verbs, for the documentation."""
+"""Generates the reference of all verbs for the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH = 100
 
 
 def commands_reference() -> str:
-    """Every verb by group, in Markdown: what it does, its options with their defaults, an example."""
+    """Return all verbs by group, in Markdown: description, options with their defaults, and an example."""
     lines: list[str] = []
     group = ""
     for verb in VERBS.values():

@@ -1,4 +1,4 @@
-"""What every verb shares: exit codes, signals, where output goes.
+"""Runs verbs: exit codes, signals, and output streams.
 
 Results go to stdout; logs and progress bars to stderr. Exit 0: done; 1: failed, with one line on stderr; 2: wrong
 usage; 130: interrupted.
@@ -41,11 +41,11 @@ _EXTRAS = {
     "starlette": "view",
     "uvicorn": "view",
 }
-"""The extra that brings a module which not every verb needs."""
+"""The extra that installs a module, for modules that not every verb needs."""
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Run ``ssd-triton`` with arguments; the exit code."""
+    """Run ``ssd-triton`` with arguments, and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         return 0 if argv else 2
@@ -61,7 +61,7 @@ def run_command(argv: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """All verbs by group."""
+    """Return the overview of all verbs by group."""
     width = max(map(len, VERBS))
     lines = ["usage: ssd-triton VERB ...", "", "SSD300 object detection on NVIDIA's Triton Inference Server."]
     group = ""
@@ -74,12 +74,12 @@ def overview() -> str:
 
 
 def run_verb(name: str, argv: Sequence[str], *, script: str | None = None) -> int:
-    """Run a verb; the exit code.
+    """Run a verb, and return its exit code.
 
     Args:
         name: The verb.
         argv: Its arguments.
-        script: Path of the script that was typed instead of ``ssd-triton VERB``.
+        script: Path of the script that was run instead of ``ssd-triton VERB``; None without a script.
     """
 
     def parse_and_run() -> int:
@@ -92,10 +92,10 @@ def run_verb(name: str, argv: Sequence[str], *, script: str | None = None) -> in
 
 
 def exit_code(run: Callable[[], int], program: str) -> int:
-    """The exit code of a verb, or the one that the error it raises calls for.
+    """Run a verb, and return its exit code, or the code for the error that it raises.
 
     SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both. SIGINT stays
-    ignored where the caller ignores it, as shells do for what a script puts in the background: SIGTERM ends it there.
+    ignored if the caller ignores it, as shells do for background jobs of a script: there SIGTERM ends the verb.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -110,7 +110,7 @@ def exit_code(run: Callable[[], int], program: str) -> int:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe (`| head`) has gone: not a failure, but nothing more can be printed.
+        # The reader of a pipe (`| head`) has closed it: not a failure, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -126,10 +126,10 @@ def exit_code(run: Callable[[], int], program: str) -> int:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    """What to install for a module that is not there.
+    """Return a message that says what to install for a missing module.
 
     Raises:
-        ModuleNotFoundError: It is one of this package.
+        ModuleNotFoundError: The missing module belongs to this package.
     """
     module = (error.name or "").partition(".")[0]
     if module in ("", "ssd_triton"):

@@ -1,4 +1,4 @@
-"""Options that several verbs have: the server to ask, the data set, the criteria for rendered images."""
+"""Options that several verbs share: the server, the data set, the criteria for rendered images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ssd_triton.simulation.judging.visibility import Criteria
 
 _COCO_IMAGES, _COCO_ANNOTATIONS = Path("val2017"), Path("annotations/instances_val2017.json")
-"""Below ``coco.coco_data_path``, as COCO's own archives unpack."""
+"""Paths below ``coco.coco_data_path``, as COCO's own archives unpack."""
 
 DataSet = tuple[Path, Path, float | None]
 """Images, annotations and weight of a :class:`ssd_triton.training.examples.Source`."""
@@ -45,12 +45,12 @@ def add_fps_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_connection_options(parser: argparse.ArgumentParser, config: Config, *, in_flight: str | None = None) -> None:
-    """Add the options that say which server to ask, for :func:`ssd_triton.serving.connect.connect`.
+    """Add the options that choose the server, for :func:`ssd_triton.serving.connect.connect`.
 
     Args:
-        parser: Of the verb.
-        config: In force.
-        in_flight: Key of ``--in-flight``; None takes ``client.in_flight``.
+        parser: Parser of the verb.
+        config: The configuration in force.
+        in_flight: Key of the configuration for ``--in-flight``; None takes ``client.in_flight``.
     """
     group = parser.add_argument_group("server")
     server = group.add_mutually_exclusive_group()
@@ -77,12 +77,12 @@ def add_tls_options(group: argparse._ArgumentGroup, config: Config) -> None:
 
 
 def asks_a_server(args: argparse.Namespace) -> bool:
-    """Whether the command line asks for a server; an address in a file does not."""
+    """Whether an option of the command line chooses a server; an address in a configuration file does not count."""
     return args.serve is not None or bool(given(args, ["client.url"]))
 
 
 def add_dataset_options(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Add ``--images``, ``--annotations`` and what is chosen of them."""
+    """Add ``--images``, ``--annotations`` and the options that select images."""
     root = config.coco.coco_data_path
     group = parser.add_argument_group("dataset")
     group.add_argument("--images", type=Path, default=root and root / _COCO_IMAGES, help="folder of images")
@@ -99,11 +99,11 @@ def add_dataset_options(parser: argparse.ArgumentParser, config: Config) -> None
 
 
 def dataset_of(args: argparse.Namespace, config: Config) -> Dataset:
-    """The data set that the options of :func:`add_dataset_options` name, with all its images there.
+    """Return the data set that the options of :func:`add_dataset_options` name, after checking that it is complete.
 
     Raises:
-        EvaluationError: There is no such data set, it does not match the labels, or images are absent; or what the
-            evaluation needs is not installed.
+        EvaluationError: There is no such data set, it does not match the labels, images are missing, or a package that
+            the evaluation needs is not installed.
     """
     from ssd_triton.common.labels import load_labels
     from ssd_triton.evaluation.dataset import DatasetSource, load_dataset, only_present
@@ -121,7 +121,7 @@ def dataset_of(args: argparse.Namespace, config: Config) -> Dataset:
 
 
 def add_criteria_options(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Add what counts on rendered images."""
+    """Add the options that say which objects count in rendered images."""
     group = parser.add_argument_group("rendered images")
     add_option(group, config, "--score-thresh", "detect.score_thresh")
     group.add_argument("--match-iou-thresh", type=FRACTION, default=0.5, help="lowest IoU of a box with what it finds")
@@ -138,7 +138,7 @@ def add_criteria_options(parser: argparse.ArgumentParser, config: Config) -> Non
 
 
 def criteria_of(args: argparse.Namespace, config: Config) -> Criteria:
-    """What the options of :func:`add_criteria_options` say."""
+    """Return the criteria from the options of :func:`add_criteria_options`."""
     from ssd_triton.simulation.judging.visibility import Criteria
 
     return Criteria(
@@ -152,17 +152,17 @@ def criteria_of(args: argparse.Namespace, config: Config) -> Criteria:
 
 
 def add_set_option(parser: argparse.ArgumentParser, option: str, description: str, *, required: bool = False) -> None:
-    """Add an option that names data sets to train or validate on, and may be given several times."""
+    """Add an option for a data set to train or validate on, which may be given several times."""
     parser.add_argument(
         option, nargs="+", action="append", default=[], metavar=_SET, required=required, help=description
     )
 
 
 def sets_of(option: str, values: Sequence[Sequence[str]]) -> list[DataSet]:
-    """What was given with an option of :func:`add_set_option`.
+    """Return the data sets of an option of :func:`add_set_option`.
 
     Raises:
-        UserError: It is neither a folder, a file and perhaps a weight above 0, nor a folder that holds both.
+        UserError: A value is neither a folder, a file and optionally a weight above 0, nor a folder that holds both.
     """
     found: list[DataSet] = []
     for one in values:
@@ -171,7 +171,7 @@ def sets_of(option: str, values: Sequence[Sequence[str]]) -> list[DataSet]:
 
 
 def _sets_in(option: str, folder: Path) -> list[DataSet]:
-    """The set that is in a folder as ``images/`` and ``annotations.json``, or those in its folders."""
+    """Return the set in a folder with ``images/`` and ``annotations.json``, or the sets in its subfolders."""
     own = folder / _ANNOTATIONS
     files = [own] if own.is_file() else sorted(folder.glob(f"*/{_ANNOTATIONS}"))
     if not files:
@@ -210,7 +210,7 @@ def add_shift_option(parser: argparse.ArgumentParser) -> None:
 
 
 def shifts_of(args: argparse.Namespace, labels: Sequence[str]) -> dict[int, float]:
-    """Logits by class id.
+    """Return the logit shifts by class id.
 
     Raises:
         UserError: A class is unknown.

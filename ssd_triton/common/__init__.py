@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, detections, processes, progress."""
+"""Shared by all other subpackages: errors, files, detections, processes, progress."""

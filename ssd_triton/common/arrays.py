@@ -15,6 +15,6 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 def shortest(values: FloatArray) -> list[Any]:
-    """Convert FP32 values to the shortest decimals that give the same FP32 values again."""
+    """Convert FP32 values to the shortest decimals that parse back to the same FP32 values."""
     decimals: list[Any] = values.astype(str).astype(np.float64).tolist()
     return decimals

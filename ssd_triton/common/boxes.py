@@ -12,7 +12,7 @@ _Boxes = TypeVar("_Boxes", FloatArray, Float64Array)
 
 
 def iou_matrix(boxes_xyxy: _Boxes, others_xyxy: _Boxes) -> _Boxes:
-    """Intersection over union of every box with every other one.
+    """Compute the intersection over union (IoU) of each box of one set with each box of another.
 
     Args:
         boxes_xyxy: FP32 or FP64 [n, 4].

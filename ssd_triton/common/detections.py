@@ -1,4 +1,4 @@
-"""Detections of one image, as all rooms of the package exchange them."""
+"""Detections of one image, the type that all parts of the package exchange."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ssd_triton.common.errors import UserError, listing
 from ssd_triton.common.labels import class_name
 
 Index = int | np.integer[Any] | slice | Sequence[int] | AnyArray
-"""A number, a slice, numbers, or a mask with an entry for each detection."""
+"""An index, a slice, several indices, or a Boolean mask with an entry for each detection."""
 
 
 @dataclass(frozen=True, repr=False)
 class Detections:
     """Parallel arrays with an entry for each detection, highest score first.
 
-    ``detections[0]``, ``detections[:5]``, ``detections[detections.scores > 0.5]`` and ``detections[[0, 2]]`` are new
-    ``Detections``; nothing changes the old ones.
+    ``detections[0]``, ``detections[:5]``, ``detections[detections.scores > 0.5]`` and ``detections[[0, 2]]`` return new
+    ``Detections``; no method changes the original.
 
     Attributes:
         boxes_xyxy: FP32 [n, 4]; left, top, right, bottom in pixels of the original image, not clipped to it.
@@ -52,7 +52,7 @@ class Detections:
 
     @classmethod
     def empty(cls, labels: tuple[str, ...] | None = None) -> Detections:
-        """No detections."""
+        """Return an instance without detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), labels=labels)
 
     @classmethod
@@ -77,20 +77,20 @@ class Detections:
             yield box, float(score), int(class_id)
 
     def __getitem__(self, index: Index) -> Detections:
-        """Select detections by a number, a slice, numbers, or a mask; always ``Detections``, of one for a number.
+        """Select detections by an index, a slice, several indices, or a mask; a single index gives a set of one.
 
         Raises:
             IndexError: There is no such detection, or a mask has another length.
         """
         chosen: Any = index if isinstance(index, slice) else np.atleast_1d(index)
         if not isinstance(chosen, slice) and not chosen.size and chosen.dtype != np.bool_:
-            chosen = chosen.astype(np.intp)  # NumPy takes an empty list for floats
+            chosen = chosen.astype(np.intp)  # NumPy makes an empty list an array of floats
         return replace(
             self, boxes_xyxy=self.boxes_xyxy[chosen], scores=self.scores[chosen], class_ids=self.class_ids[chosen]
         )
 
     def __repr__(self) -> str:
-        """One line: how many, and the best ones with class and score."""
+        """Return one line with the number of detections, and class and score of the best ones."""
         names = dict(enumerate(self.labels or ()))
         best = [f"{names.get(class_id, f'class {class_id}')} {score:.2f}" for _, score, class_id in self]
         return f"Detections({len(self)}{': ' if best else ''}{listing(best)})"
@@ -109,24 +109,24 @@ class Detections:
         return tuple(class_name(labels, class_id) for class_id in self.class_ids.tolist())
 
     def with_labels(self, labels: tuple[str, ...]) -> Detections:
-        """Return the same detections with class names, by id and the background first."""
+        """Return the same detections with class names, indexed by class id, the background first."""
         return replace(self, labels=labels)
 
     def filter(self, *, score_thresh: float = 0.0, class_ids: Collection[int] | None = None) -> Detections:
-        """Keep detections with ``score > score_thresh`` and, where given, one of the classes."""
+        """Keep detections with ``score > score_thresh`` and, if ``class_ids`` is given, one of these classes."""
         keep = self.scores > score_thresh
         if class_ids is not None:
             keep &= np.isin(self.class_ids, list(class_ids))
         return self[keep]
 
     def clipped(self, size_px: tuple[int, int]) -> Detections:
-        """Clip boxes to an image of a width and height in pixels, and drop those of which nothing is left."""
+        """Clip boxes to an image of a width and height in pixels, and drop boxes without any area left."""
         boxes_xyxy: FloatArray = np.clip(self.boxes_xyxy, 0, np.array([*size_px, *size_px], np.float32))
         keep = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1)
         return replace(self, boxes_xyxy=boxes_xyxy)[keep]
 
     def to_json(self) -> list[dict[str, object]]:
-        """A dictionary for each detection: ``box_xyxy`` in pixels, ``score``, ``class_id``, ``class_name`` if known.
+        """Convert to dictionaries with ``box_xyxy`` in pixels, ``score``, ``class_id``, and ``class_name`` if known.
 
         Raises:
             ConfigError: A class has no label.
@@ -142,11 +142,11 @@ class Detections:
         ]
 
     def to_coco(self, image_id: int, category_ids: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Convert to COCO's results: ``image_id``, ``category_id``, ``bbox``, ``score``.
+        """Convert to COCO's format of results: ``image_id``, ``category_id``, ``bbox``, ``score``.
 
         Args:
-            image_id: Of the image.
-            category_ids: By class id; detections of other classes are dropped.
+            image_id: Id of the image in the data set.
+            category_ids: Category ids by class id; detections of other classes are dropped.
 
         Returns:
             A dictionary for each detection; ``bbox`` is left, top, width, height to 1/1000 pixel.
@@ -163,7 +163,8 @@ class Detections:
     def to_yolo(self, size_px: tuple[int, int]) -> str:
         """Convert to a YOLO label file: lines of class, centre x, centre y, width, height, without the scores.
 
-        Classes count from 0 without the background. Boxes are clipped to the image and are parts of its sides.
+        Classes count from 0, without the background. Boxes are clipped to the image, with coordinates relative to its
+        width and height.
 
         Args:
             size_px: Width and height of the image.
@@ -177,7 +178,7 @@ class Detections:
         )
 
     def to_supervision(self) -> Any:
-        """Convert to ``supervision.Detections``: the same boxes, scores and class ids, names as ``data["class_name"]``.
+        """Convert to ``supervision.Detections``: same boxes, scores and class ids; names in ``data["class_name"]``.
 
         Raises:
             UserError: The package supervision is not installed.

@@ -1,6 +1,6 @@
 """Errors that a user can correct, as opposed to bugs.
 
-The message is one line: what was got, what was expected, and the next command. Commands print it without a traceback
+The message is one line: what was found, what was expected, and what to do next. Commands print it without a traceback
 and exit with 1; every other exception is a bug and keeps its traceback.
 """
 
@@ -13,7 +13,7 @@ _LISTED = 6
 
 
 class UserError(Exception):
-    """Something the user gave or left out; the message says what, and how to correct it."""
+    """A mistake that the user can correct; the message says what is wrong and how to correct it."""
 
 
 class ConfigError(UserError):
@@ -41,6 +41,6 @@ class VideoError(UserError):
 
 
 def listing(names: Sequence[str]) -> str:
-    """The first names, and how many more there are, for a message."""
+    """Join the first names for a message, followed by the number of the remaining ones."""
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + rest

@@ -19,24 +19,24 @@ _IN_WHEEL = _PACKAGE / "_data"
 
 
 def _user_folder() -> Path:
-    """A folder of this version below the user's data folder, as the XDG Base Directory Specification places it."""
+    """Return this version's folder below the user's data folder, as in the XDG Base Directory Specification."""
     base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return base / "ssd-triton" / __version__
 
 
 SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent
-"""The folders that the project ships (``model_repository/``, ``backends/``, ...), only to be read: the top of a clone,
-or the copy that a wheel carries."""
+"""Parent of the folders that the project ships (``model_repository/``, ``backends/``, ...), read-only: the top of a
+clone, or the copy inside a wheel."""
 ROOT = _user_folder() if _IN_WHEEL.is_dir() else _PACKAGE.parent
-"""The same folders where commands may write to them: the top of a clone; for a package installed from a wheel, a folder
-of the user's, once :func:`fill_root` has run."""
+"""Parent of the same folders where commands may write: the top of a clone; for a package installed from a wheel, a
+folder in the user's data folder, which :func:`fill_root` fills."""
 PART = ".*.part*"
-"""Matches what :func:`atomic_output` writes to until it is whole; only a killed process leaves it behind."""
+"""Matches the temporary files of :func:`atomic_output`; only a killed process leaves one behind."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def fill_root() -> None:
-    """Copy the shipped folders to :data:`ROOT` unless they are there; does nothing in a clone.
+    """Copy the shipped folders to :data:`ROOT` unless they are there already; does nothing in a clone.
 
     Raises:
         UserError: The folder cannot be written.
@@ -47,7 +47,7 @@ def fill_root() -> None:
         ROOT.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=ROOT.parent) as folder:
             copy = Path(folder) / ROOT.name
-            # File by file: copytree keeps the modes, and what is shipped may be read-only.
+            # File by file: copytree would keep the modes, and shipped files may be read-only.
             for source in (path for path in SHIPPED.rglob("*") if path.is_file()):
                 target = copy / source.relative_to(SHIPPED)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +68,8 @@ def atomic_output(path: Path, *, durable: bool = False) -> Iterator[Path]:
     there was one, is still in place and nothing else is left behind.
 
     Args:
-        path: The file.
-        durable: Whether it is on the disk when the block ends, and survives a loss of power.
+        path: The final path of the file.
+        durable: Whether the file is on the disk when the block ends, so that it survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -85,7 +85,7 @@ def atomic_output(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, written to the disk."""
+    """Flush the content of a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -94,7 +94,7 @@ def _sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -103,7 +103,7 @@ def sha256_of(path: Path) -> str:
 
 
 def relative_to_cwd(path: Path) -> str:
-    """The shorter of the absolute path and the one relative to the current folder, printable, for messages."""
+    """Return a printable path for messages: absolute or relative to the current folder, whichever is shorter."""
     try:
         return printable_name(str(path.resolve().relative_to(Path.cwd())))
     except ValueError:
@@ -111,12 +111,12 @@ def relative_to_cwd(path: Path) -> str:
 
 
 def printable_address(address: str) -> str:
-    """An address without user name and password, printable."""
+    """Return an address in printable form, without user name and password."""
     return _CREDENTIALS.sub("", printable_name(address))
 
 
 def printable_name(name: str) -> str:
-    r"""A file name with what a terminal cannot show, or would obey, as ``\xNN``: bytes that are not UTF-8, escapes."""
+    r"""Return a file name safe for a terminal: bytes that are not UTF-8 and control characters become ``\xNN``."""
     return "".join(
         letter if letter.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter)) for letter in name
     )

@@ -1,4 +1,4 @@
-"""Several requests in flight, with their answers in order."""
+"""Keeps several requests in flight and returns their answers in order."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Result = TypeVar("Result")
 def submit_ahead(
     items: Iterable[Item], submit: Callable[[Item], Future[Result]], in_flight: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield items with their futures in order, while the next ``in_flight`` - 1 items are submitted already.
+    """Yield items with their futures in order, keeping the next ``in_flight`` - 1 items submitted ahead.
 
     When the iteration ends early, futures that were not yet yielded are cancelled.
 
     Args:
-        items: Taken one by one, only as they are submitted.
+        items: Items, taken one by one as they are submitted.
         submit: Starts the work on an item.
-        in_flight: Futures at once, the yielded one included; at least 1.
+        in_flight: Number of futures at once, the yielded one included; at least 1.
     """
     submitted: deque[tuple[Item, Future[Result]]] = deque()
     try:

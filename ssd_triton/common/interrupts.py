@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at moments that must not be cut short."""
+"""Handling of Ctrl-C and SIGTERM around steps that must not be cut short."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def interrupt_once() -> None:
-    """From now on the first Ctrl-C or SIGTERM interrupts, and further ones are ignored: what it starts is finished.
+    """Let the first Ctrl-C or SIGTERM interrupt, and ignore further ones, so that the clean-up always completes.
 
-    For a command whose end takes a bounded time. A signal that is ignored already stays so.
+    For a command whose clean-up takes a bounded time. A signal that is already ignored stays ignored.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -29,11 +29,12 @@ def interrupt_once() -> None:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block is done; then they do what they would have done at once.
+    """Defer Ctrl-C and SIGTERM until the block is done; then they take their usual effect.
 
     Python raises KeyboardInterrupt between any two steps of the main thread, even between a call and the use of its
-    result. Steps that belong together need this: keep them short. In other threads it does nothing, since they
-    are never interrupted. A signal that is ignored, or that ends the process without Python, stays so.
+    result. Use this around steps that belong together, and keep them short. In other threads it does nothing, since
+    Python never interrupts them. A signal that is ignored, or that ends the process by the system's default action, is
+    not deferred.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,7 +55,8 @@ def interrupts_deferred() -> Iterator[None]:
             signal.signal(number, handle)
         yield
     finally:
-        # A signal from here on may end the loop below early; what it leaves in place then passes signals on.
+        # From here on a signal may end the loop below early. A handler that the loop then leaves installed passes
+        # signals on.
         deferring = False
         for number, handler in handlers.items():
             signal.signal(number, handler)

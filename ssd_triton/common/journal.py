@@ -1,7 +1,7 @@
-"""Results of long work, kept as they come: a killed run resumes where it was, without a loss or a duplicate.
+"""Keeps the results of a long run as they arrive: a killed run resumes where it stopped, without gaps or duplicates.
 
-A journal is a file of JSON lines that is only appended to: a header with the fingerprint of what the results depend
-on, then a record for each result. A last line that a killed process left torn is dropped.
+A journal is a file of JSON lines that is only appended to: a header with a fingerprint of everything that the results
+depend on, then a record for each result. An incomplete last line, left by a killed process, is dropped.
 
     with open_journal(path, {"model": "ssd"}) as journal:
         done = {record["image_id"] for record in journal.records()}
@@ -26,23 +26,23 @@ Record = dict[str, Any]
 _FORMAT = 1
 _SHOWN_DIFFERENCES = 4
 _LONGEST_VALUE = 48
-"""Longer values are shown by their ends alone, in a message."""
+"""Longer values are cut in the middle in messages, characters."""
 _BLOCK_BYTES = 1 << 16
 
 
 class JournalError(UserError):
-    """A journal belongs to something else, is damaged or in use, or cannot be written."""
+    """A journal belongs to another run, is damaged or in use, or cannot be written."""
 
 
 class Journal:
-    """An open journal, which no other process can open; use it as a context manager.
+    """An open journal, locked against other processes; use it as a context manager.
 
     Attributes:
         path: The file.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        """Take over an open file; :func:`open_journal` makes one."""
+        """Take over an open file; use :func:`open_journal` to create a journal."""
         self.path = path
         self._file = file
 
@@ -63,7 +63,7 @@ class Journal:
         return read_records(self.path)
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Keep a record; it is there for good when this returns, even if the process is killed.
+        """Append a record; once this returns, the record survives a kill of the process.
 
         Raises:
             JournalError: It cannot be written; the records before it are kept.
@@ -87,11 +87,11 @@ def open_journal(path: Path, fingerprint: Mapping[str, object], *, restart: bool
     Args:
         path: The file.
         fingerprint: JSON values that the results depend on.
-        restart: Drop what the file holds, whatever it is.
+        restart: Whether to drop the content of the file, whatever it is.
 
     Raises:
-        JournalError: Its results are of something else, it is no journal, another process has it open, or it cannot be
-            written.
+        JournalError: Its results have another fingerprint, it is not a journal, another process has it open, or it
+            cannot be written.
     """
     name = relative_to_cwd(path)
     try:
@@ -119,10 +119,10 @@ def open_journal(path: Path, fingerprint: Mapping[str, object], *, restart: bool
 
 
 def read_fingerprint(path: Path) -> Record:
-    """The fingerprint of a journal that need not be open.
+    """Return the fingerprint of a journal that need not be open.
 
     Raises:
-        JournalError: It is no journal of this version.
+        JournalError: The file is not a journal of this version.
     """
     try:
         with path.open("rb") as file:
@@ -138,10 +138,10 @@ def read_fingerprint(path: Path) -> Record:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a journal that need not be open, without a torn last line.
+    """Yield the records of a journal that need not be open; an incomplete last line is skipped.
 
     Raises:
-        JournalError: It is no journal of this version, or a line is damaged.
+        JournalError: The file is not a journal of this version, or a line is damaged.
     """
     read_fingerprint(path)
     with path.open("rb") as file:
@@ -158,12 +158,12 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def damaged(path: Path, number: int, error: Exception) -> JournalError:
-    """The error for a line whose record cannot be used."""
+    """Return the error for a line whose record cannot be used."""
     return JournalError(f"{relative_to_cwd(path)}:{number} is damaged ({error!r}); --restart drops all results")
 
 
 def differences(before: object, now: object, place: str = "") -> list[str]:
-    """What differs between two fingerprints, as ``place: was ..., is ...``."""
+    """List the differences between two fingerprints, as ``place: was ..., is ...``."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = [*before, *(key for key in now if key not in before)]
         return [
@@ -175,7 +175,7 @@ def differences(before: object, now: object, place: str = "") -> list[str]:
 
 
 def _drop_torn_line(file: BinaryIO, *, restart: bool) -> None:
-    """Cut off what follows the last line break, and leave the file at its end."""
+    """Cut off an incomplete last line, and leave the file position at the end."""
     end = 0 if restart else file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _BLOCK_BYTES)

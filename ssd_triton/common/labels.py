@@ -1,4 +1,4 @@
-"""Names of the classes that the network tells apart."""
+"""Names of the network's classes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ssd_triton.common.files import relative_to_cwd
 
 BACKGROUND = "background"
 _IRREGULAR = {"knife": "knives", "mouse": "mice", "sheep": "sheep", "scissors": "scissors", "skis": "skis"}
-"""Plurals of COCO's classes that follow no rule."""
+"""Irregular plurals of COCO's classes."""
 
 
 def class_name(labels: Sequence[str], class_id: int) -> str:
-    """The name of a class.
+    """Return the name of a class.
 
     Raises:
-        ConfigError: There are fewer labels: they are another model's.
+        ConfigError: There are fewer labels than classes, so the labels belong to another model.
     """
     if class_id >= len(labels):
         raise ConfigError(
@@ -76,7 +76,7 @@ def class_ids_of(names: Iterable[str], labels: Sequence[str]) -> frozenset[int]:
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return how many there are of each class, the most frequent first: ``2 persons, 1 car``."""
+    """Format the number of each class, the most frequent first, as in ``2 persons, 1 car``."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for name, count in ordered)
 

@@ -1,4 +1,4 @@
-"""The machine: processor, memory, GPUs; and what figures belong to: machine, versions, time and command line."""
+"""Facts about the machine (processor, memory, GPUs) and about a measurement (versions, time, command line)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Gpu:
     """A GPU that CUDA offers.
 
     Attributes:
-        name: For people.
-        compute_capability: Such as ``8.6``.
-        cuda_version: The newest CUDA that its driver runs, such as ``13.0``.
-        memory_mib: All of it, MiB.
+        name: Product name.
+        compute_capability: Compute capability, such as ``8.6``.
+        cuda_version: Newest CUDA version that its driver supports, such as ``13.0``.
+        memory_mib: Total memory, MiB.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Gpu:
 
 @lru_cache(maxsize=1)
 def find_gpus() -> tuple[Gpu, ...]:
-    """Ask the CUDA driver, without PyTorch, for its GPUs in its order; ``CUDA_VISIBLE_DEVICES`` counts.
+    """List the GPUs in the order of the CUDA driver, without PyTorch; ``CUDA_VISIBLE_DEVICES`` applies.
 
-    The driver reads that variable once in a process, and so does this function.
+    The driver reads that variable only once in a process, so the result is cached.
     """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
@@ -58,12 +58,12 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def find_gpu() -> Gpu | None:
-    """The first of :func:`find_gpus`; None without any."""
+    """Return the first GPU of :func:`find_gpus`; None without a GPU."""
     return next(iter(find_gpus()), None)
 
 
 def environment() -> dict[str, str]:
-    """Processor, cores, GPUs if there are any, versions, the time in UTC and the command line, by name."""
+    """Return processor, cores, GPUs if any, versions, the time in UTC and the command line, by name."""
     gpus = find_gpus()
     return {
         "processor": processor(),
@@ -78,7 +78,7 @@ def environment() -> dict[str, str]:
 
 
 def describe_machine(facts: dict[str, str]) -> str:
-    """Processor, cores, GPU, Python and day of an :func:`environment`, in a line."""
+    """Format processor, cores, GPU, Python and day of an :func:`environment` as one line."""
     parts = [facts.get("processor", "unknown processor"), f"{facts.get('cores', '?')} cores"]
     parts += [facts["gpu"]] if "gpu" in facts else []
     parts += [f"Python {facts['python']}"] if "python" in facts else []
@@ -87,21 +87,21 @@ def describe_machine(facts: dict[str, str]) -> str:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
 def available_memory_bytes() -> int:
-    """What the kernel estimates that programs can still take without swapping (``MemAvailable``)."""
+    """Return the kernel's estimate of the memory that programs can still take without swapping (``MemAvailable``)."""
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     [kib] = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return kib * 1024
 
 
 def _describe(cuda: ctypes.CDLL, index: int, cuda_version: str) -> Iterator[Gpu]:
-    """One GPU; nothing where the driver does not answer."""
+    """Yield one GPU, or nothing if the driver does not answer."""
     device, name, memory_bytes = ctypes.c_int(), ctypes.create_string_buffer(_MAX_NAME_BYTES), ctypes.c_size_t()
     if cuda.cuDeviceGet(ctypes.byref(device), index) or cuda.cuDeviceGetName(name, len(name), device):
         return

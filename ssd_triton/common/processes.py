@@ -1,4 +1,4 @@
-"""Processes that end with their parent's work."""
+"""Child processes that do not outlive the work of their parent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 
 @contextmanager
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes start at once and ignore Ctrl-C; at the end, work that has not begun is cancelled.
+    """Give a pool whose processes start at once and ignore Ctrl-C; at the end, pending work is cancelled.
 
     Args:
         workers: Number of processes.
@@ -26,10 +26,10 @@ def process_pool(workers: int, initializer: Callable[[], None] | None = None) ->
     # Spawned, not forked: neither CUDA nor threads survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer)
     try:
-        # Started by the first process otherwise, and then unblocks the signal that is blocked below.
+        # Otherwise it starts with the first child, and then unblocks the signal that is blocked below.
         resource_tracker.ensure_running()
-        # Ctrl-C reaches the whole process group, but only the parent shall react. Processes inherit a blocked signal;
-        # the parent gets it afterwards.
+        # Ctrl-C reaches the whole process group, but only the parent must react. Children inherit the blocked signal;
+        # the parent receives it afterwards.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for _ in range(workers):
@@ -42,18 +42,18 @@ def process_pool(workers: int, initializer: Callable[[], None] | None = None) ->
 
 
 def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.Signals = signal.SIGTERM) -> None:
-    """End a process that leads a group, and all that is left of the group: politely, then not.
+    """End a process that leads a group by a signal, then kill whatever is left of the group.
 
-    An interrupt ends the wait, not the cleanup: a second Ctrl-C kills the group at once.
+    An interrupt ends the wait, not the clean-up: a second Ctrl-C kills the group at once.
 
     Args:
-        process: Started with ``start_new_session=True``.
-        timeout_s: From the signal until the group is killed.
+        process: A process that was started with ``start_new_session=True``.
+        timeout_s: Time from the signal until the group is killed.
         number: The signal that asks the process to end.
     """
     try:
         process.send_signal(number)
-        # Reads what the process still prints, which would otherwise wait for a reader.
+        # Reads the remaining output: the process would block on a full pipe.
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=timeout_s)
     finally:
@@ -63,14 +63,14 @@ def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.S
 
 
 def end_children() -> None:
-    """End all descendants of this process, for work that must not be finished."""
+    """Terminate all descendants of this process, to abort work that must not be finished."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             process.terminate()
 
 
 def tree_cpu_s(pid: int) -> float:
-    """Give the time of cores that a process and its descendants have taken, without those that have ended."""
+    """Return the CPU time of a process and its live descendants, seconds."""
     parent = psutil.Process(pid)
     total_s = 0.0
     for process in (parent, *parent.children(recursive=True)):

@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], *, total: int | None, description: str, unit: str) -> Iterator[Item]:
-    """Iterate with a progress bar on stderr; without a terminal there is no bar."""
+    """Iterate with a progress bar on stderr, which is shown only on a terminal."""
     bar: tqdm[Item] = tqdm(items, total=total, desc=description, unit=f" {unit}", disable=None, smoothing=0.1)
     yield from bar
 

@@ -1,4 +1,4 @@
-"""The kit that every report is made of: tables, pages in Markdown and HTML, pictures and figures, in one style.
+"""Building blocks of all reports: tables, pages in Markdown and HTML, plots, and data files, in one style.
 
     report = ReportFolder(Path("reports/speed"))
     speeds = Table(["variant", "images/s"], [["`onnx_int8`", "18.2"]])
@@ -7,7 +7,7 @@
     report.text("speed.html", html_page("Speed", "On one machine.", Picture("speed.png", "Speed"), speeds))
     print(report.written)
 
-Pictures need matplotlib; without it there are none, and a line in the log says so.
+Plots need matplotlib; without it they are left out, and a line in the log says so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Told apart with any colour vision: Okabe and Ito, "Color universal design", 2008."""
+"""Distinct for all kinds of colour vision: Okabe and Ito, "Color universal design", 2008."""
 BLUE, ORANGE, GREEN, PURPLE, RED = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3], COLOURS[5]
 _WIDTH_INCH, _HEIGHT_INCH, _PANEL_WIDTH_INCH, _PANEL_HEIGHT_INCH = 8.0, 4.8, 4.8, 3.6
 _DPI = 110
@@ -52,7 +52,7 @@ pre { overflow-x: auto; background: #f3f5f8; padding: 1rem; font-size: 12px; }
 """
 
 Draw = Callable[["Figure"], object]
-"""Draws into an empty figure; one that gets no axes has nothing to show."""
+"""Draws into an empty figure; a figure that gets no axes is not written."""
 
 
 class ReportError(UserError):
@@ -61,19 +61,19 @@ class ReportError(UserError):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts, under its title if it has one."""
+    """A table of texts, with an optional title above it."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
 
     def markdown(self) -> str:
-        """Markdown, the title as a heading of the third level."""
+        """Return Markdown, with the title as a third-level heading."""
         lines = [_markdown_row(self.header), "|---" * len(self.header) + "|", *map(_markdown_row, self.rows)]
         return "\n".join([*([f"### {self.title}", ""] if self.title else []), *lines])
 
     def html(self) -> str:
-        """HTML, numbers on the right."""
+        """Return HTML, with numbers aligned to the right."""
         title = f"<h3>{_inline_html(self.title)}</h3>" if self.title else ""
         head = "".join(f"<th>{_inline_html(name)}</th>" for name in self.header)
         body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in self.rows)
@@ -120,14 +120,14 @@ class Picture:
     caption: str
 
     def html(self) -> str:
-        """HTML, loaded once it is scrolled to."""
+        """Return HTML that loads the picture only when it is scrolled into view."""
         image = f"<img src='{escape(self.path)}' alt='' loading='lazy'>"
         return f"<figure>{image}<figcaption>{escape(self.caption)}</figcaption></figure>"
 
 
 @dataclass(frozen=True)
 class Json:
-    """Facts that figures belong to, as they are."""
+    """The facts behind a report's figures, shown as JSON."""
 
     value: object
 
@@ -137,17 +137,17 @@ class Json:
 
 
 Block = str | Table | Heading | Bullets
-"""A part of a page in Markdown or HTML; text is a paragraph, with ```code``` and ``**bold**`` as in Markdown."""
+"""A part of a page in Markdown or HTML; a text is a paragraph, with ```code``` and ``**bold**`` as in Markdown."""
 
 
 def markdown(*blocks: Block) -> str:
-    """A page in Markdown; empty texts and lists leave no gap."""
+    """Return a page in Markdown; empty texts and lists leave no gap."""
     texts = [block if isinstance(block, str) else block.markdown() for block in blocks]
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def html_page(title: str, *blocks: Block | Picture | Json) -> str:
-    """A page in HTML that needs no file but its pictures; markup in the texts is shown, not followed."""
+    """Return an HTML page that needs no other file except its pictures; markup in texts is escaped."""
     body = [f"<p>{_inline_html(block)}</p>" if isinstance(block, str) else block.html() for block in blocks if block]
     head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
     return "\n".join([head, f"<style>{_STYLE}</style>", f"<h1>{escape(title)}</h1>", *body, "</html>", ""])
@@ -157,21 +157,21 @@ class ReportFolder:
     """Writes the files of a report, each whole or not at all.
 
     Attributes:
-        folder: The folder; made with the first file.
-        written: The files so far.
+        folder: The folder; created with the first file.
+        written: The files written so far.
 
     Raises:
-        ReportError: From every method: a file cannot be written.
+        ReportError: By any method: a file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Write nothing yet."""
+        """Prepare; nothing is written yet."""
         self.folder = folder
         self.written: list[Path] = []
         self._has_warned = False
 
     def text(self, name: str, content: str) -> None:
-        """Write a text as it is."""
+        """Write a text unchanged."""
         with self._writing(name) as path:
             path.write_text(content, encoding="utf-8")
 
@@ -179,12 +179,12 @@ class ReportFolder:
         """Write JSON.
 
         Raises:
-            ValueError: There is a NaN or an infinity, unknown to JSON.
+            ValueError: The value holds a NaN or an infinity, which JSON cannot express.
         """
         self.text(name, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
     def csv(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write rows by the names of their columns; numbers have six digits."""
+        """Write rows as CSV, with the keys as column names and numbers to six digits."""
         columns = dict.fromkeys(key for row in rows for key in row)
         with self._writing(name) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(columns))
@@ -204,9 +204,9 @@ class ReportFolder:
         Args:
             name: File name; its suffix chooses the format.
             draw: Adds axes to the figure and draws into them.
-            rows: Axes below one another, for the size.
-            columns: Axes beside one another, for the size.
-            height_inch: Height of the whole picture; None leaves it to ``rows``.
+            rows: Rows of axes, which set the height.
+            columns: Columns of axes, which set the width.
+            height_inch: Height of the whole picture; None derives it from ``rows``.
 
         Returns:
             Whether it was written.
@@ -231,7 +231,7 @@ class ReportFolder:
             "legend.fontsize": 8,
         }
         with mpl.rc_context(style):
-            # Without pyplot: no window, no state that is shared, nothing to close.
+            # pyplot would open windows, share state and need closing.
             figure = Figure((width_inch, height_inch), layout="constrained")
             draw(figure)
             if not figure.axes:
@@ -266,7 +266,7 @@ def log2_axis(axes: Axes, values: Sequence[int]) -> None:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    """A row in which a cell cannot end the cell or the line."""
+    """Return a table row whose texts cannot end a cell or the line."""
     return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 KMH_PER_MPS = 3.6
-"""Kilometres per hour in a metre per second."""
+"""One metre per second in kilometres per hour."""

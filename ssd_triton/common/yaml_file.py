@@ -22,12 +22,12 @@ def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], ne
 
     Args:
         path: The file.
-        model: What it holds; its own settings say whether unknown keys are refused.
-        error_type: Raised for everything that is wrong with the file.
+        model: The pydantic model; its own settings decide whether unknown keys are refused.
+        error_type: Type of all errors about the file.
         next_step: What to do when the file cannot be read, for the message.
 
     Raises:
-        UserError: The file is missing or no YAML, or a key is unknown, repeated, missing or out of range; the
+        UserError: The file is missing or not YAML, or a key is unknown, repeated, missing or out of range; the
             message names the file, the key and, for an unknown key, the nearest known one.
     """
     values = read_mapping(path, error_type=error_type, next_step=next_step)
@@ -35,16 +35,16 @@ def read_yaml(path: Path, model: type[Model], *, error_type: type[UserError], ne
 
 
 def read_mapping(path: Path, *, error_type: type[UserError], next_step: str, empty: bool = False) -> dict[str, object]:
-    """Read a YAML file of keys and values, unchecked.
+    """Read a YAML file as a mapping, without checking its keys and values.
 
     Args:
         path: The file.
-        error_type: Raised for everything that is wrong with the file.
+        error_type: Type of all errors about the file.
         next_step: What to do when the file cannot be read, for the message.
         empty: Whether a file without any key is allowed.
 
     Raises:
-        UserError: The file is missing or no YAML, holds something else, or repeats a key.
+        UserError: The file is missing or not YAML, does not hold a mapping, or repeats a key.
     """
     name = relative_to_cwd(path)
     try:
@@ -60,15 +60,15 @@ def read_mapping(path: Path, *, error_type: type[UserError], next_step: str, emp
 
 
 def parse_yaml(text: str, *, name: str, error_type: type[UserError]) -> Any:
-    """Parse YAML from a user: plain values, without aliases, repeated keys, or more than 100 levels.
+    """Parse YAML from a user, and refuse aliases, repeated keys, and more than 100 levels.
 
     Args:
         text: The YAML.
-        name: What it is, for the message.
-        error_type: Raised for everything that is wrong with it.
+        name: Name of the source, for the message.
+        error_type: Type of all errors about the text.
 
     Raises:
-        UserError: It is no such YAML.
+        UserError: The text is not YAML, or has something that is refused.
     """
     try:
         # The loader below is a SafeLoader: it builds plain values only.
@@ -81,13 +81,13 @@ def validated(values: Mapping[str, object], model: type[Model], *, name: str, er
     """Check values against a pydantic model.
 
     Args:
-        values: By key.
-        model: What they are checked against.
-        name: Of the file, for the message.
-        error_type: Raised for everything that is wrong with them.
+        values: Values by key.
+        model: The pydantic model.
+        name: Name of the file, for the message.
+        error_type: Type of all errors about the values.
 
     Raises:
-        UserError: As of :func:`read_yaml`.
+        UserError: A key is unknown, missing or out of range; see :func:`read_yaml`.
     """
     try:
         return model.model_validate(values)
@@ -97,7 +97,7 @@ def validated(values: Mapping[str, object], model: type[Model], *, name: str, er
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without what makes a small file large, or a value other than it looks."""
+    """A loader that refuses YAML that expands to far more than its size, or whose values are not what they seem."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -125,7 +125,7 @@ class _StrictLoader(yaml.SafeLoader):
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a repeated key, of which PyYAML would silently keep the last, and a key that is no plain value."""
+        """Refuse a repeated key, of which PyYAML would silently keep the last, and a key that is not a plain value."""
         seen: set[object] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -138,7 +138,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def describe(problem: Any) -> str:
-    """One problem of pydantic as 'key: what is wrong'."""
+    """Format one problem that pydantic reports as 'key: what is wrong'."""
     key = ".".join(str(part) for part in problem["loc"])
     got = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
     text = problem["msg"].removeprefix("Value error, ")
@@ -146,7 +146,7 @@ def describe(problem: Any) -> str:
 
 
 def _describe(problem: Any, model: type[BaseModel]) -> str:
-    """The same with the nearest known key."""
+    """Format a problem as :func:`describe` does, with the nearest known key for an unknown one."""
     if problem["type"] != "extra_forbidden":
         return describe(problem)
     location = [str(part) for part in problem["loc"]]

@@ -1,1 +1,1 @@
-"""Load on a server or a detector, and reports of it."""
+"""Measures servers and detectors under load, and writes reports."""

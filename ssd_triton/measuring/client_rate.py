@@ -1,4 +1,4 @@
-"""Throughput of the evaluation's client against that of ``perf_analyzer``, measured in turns."""
+"""Compares the throughput of the evaluation's client with that of ``perf_analyzer``, in turns."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 MODEL = "ssd"
 TARGET = 0.9
-"""Share of ``perf_analyzer``'s images a second that the client is to reach."""
+"""Share of ``perf_analyzer``'s images a second that the client must reach."""
 
 
 @dataclass
 class Rates:
-    """Images a second of every round."""
+    """Images a second of both, by round."""
 
     client: list[float] = field(default_factory=list)
     perf_analyzer: list[float] = field(default_factory=list)
@@ -41,21 +41,21 @@ class Rates:
 def measure_client_rate(url: str, dataset: Dataset, concurrency: int, *, rounds: int, timeout_s: float) -> Rates:
     """Let the evaluation's client and ``perf_analyzer`` send the same images, one a request, in turns.
 
-    The client works as in an evaluation: files are read, answers are written to a file of results.
+    The client works as in an evaluation: it reads files, and writes answers to a file of results.
 
     Args:
         url: gRPC address of a ready server.
         dataset: The images.
         concurrency: Requests in flight at once.
         rounds: Turns of each.
-        timeout_s: Limit for one measurement of ``perf_analyzer``, and for one request of the client.
+        timeout_s: Deadline of one measurement of ``perf_analyzer``, and of one request of the client.
 
     Raises:
         ClientError: The server fails.
         PerfAnalyzerError: ``perf_analyzer`` is missing or cannot measure.
     """
     elements = [{"IMAGE": bytes_element(dataset.read(image))} for image in dataset.images]
-    # Three windows are measured: together they send as many images as the client does, or more.
+    # Three windows are measured, which together send at least as many images as the client does.
     load = Load(MODEL, url, elements, concurrency, max(len(elements) // 3 + 1, 8 * concurrency))
     rates = Rates()
     with DetectorClient(url, timeout_s=timeout_s, in_flight=concurrency) as client:
@@ -87,7 +87,7 @@ def _cells(client: float, perf_analyzer: float) -> list[str]:
 
 
 def _draw(figure: Figure, rates: Rates) -> None:
-    """Both rates by round."""
+    """Draw both rates by round."""
     axes = figure.subplots()
     numbers = range(1, len(rates.client) + 1)
     axes.plot(numbers, rates.client, marker="o", label="evaluation's client")

@@ -1,4 +1,4 @@
-"""Images a second that a machine's cores decode and resize: the limit of preprocessing."""
+"""Measures how many images a second a machine's cores decode and resize: the limit of the preprocessing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _QUALITY = 90
-"""JPEG quality of the files that are encoded again, as cameras have it."""
+"""JPEG quality of the files that are encoded again, typical of cameras."""
 _LARGE_PX = 1280
 """Longer side of the large files: 720p."""
 _START_TIMEOUT_S = 120.0
@@ -49,12 +49,12 @@ LARGE, LARGE_HALF = (
 
 @dataclass(frozen=True)
 class DecodeRate:
-    """Throughput for one kind of files and number of processes.
+    """Throughput for one kind of files and one number of processes.
 
     Attributes:
         kind: Kind of files.
-        processes: Processes side by side, of one thread each.
-        images_per_s: Throughput of all of them, median over the turns.
+        processes: Number of parallel processes, with one thread each.
+        images_per_s: Throughput of all processes together, median over the turns.
     """
 
     kind: str
@@ -63,19 +63,19 @@ class DecodeRate:
 
     @property
     def core_ms(self) -> float:
-        """Time of a process for an image, milliseconds."""
+        """Time that one process takes for an image, milliseconds."""
         return 1000 * self.processes / self.images_per_s
 
 
 def kinds_of(folder: Path | None, count: int) -> dict[str, list[bytes]]:
-    """Encode the same images in the kinds of files that are compared.
+    """Encode the same images as each of the kinds of files that are compared.
 
     Args:
         folder: Folder of images; None takes a photograph that matplotlib carries.
         count: Number of images, the first by name.
 
     Raises:
-        UserError: There are fewer, or one cannot be read.
+        UserError: There are fewer images, or one cannot be read.
     """
     if folder is None:
         files = {"sample": sample_photograph()}
@@ -134,7 +134,7 @@ def write_report(folder: Path, rates: Sequence[DecodeRate]) -> str:
 
 
 def _draw(figure: Figure, rates: Sequence[DecodeRate], title: str) -> None:
-    """Images a second of each kind."""
+    """Draw images a second of each kind."""
     kinds = list(dict.fromkeys(rate.kind for rate in rates))
     counts = sorted({rate.processes for rate in rates})
     axes = figure.subplots()
@@ -151,7 +151,7 @@ def _draw(figure: Figure, rates: Sequence[DecodeRate], title: str) -> None:
 
 
 def _turn(pool: ProcessPoolExecutor, processes: int, files: Sequence[bytes], reduced: bool, seconds: float) -> float:
-    """Images a second of all processes together."""
+    """Decode in all processes at once, and return their images a second together."""
     futures = [pool.submit(_decode_for, files, reduced, seconds) for _ in range(processes)]
     try:
         return sum(future.result(timeout=_START_TIMEOUT_S + 2 * seconds) for future in futures)
@@ -166,12 +166,12 @@ _barrier: Barrier | None = None
 
 
 def _set_barrier(barrier: Barrier) -> None:
-    global _barrier  # noqa: PLW0603 - the only way into a process that a pool has started
+    global _barrier  # noqa: PLW0603 - the only way to pass it to a process of a pool
     _barrier = barrier
 
 
 def _decode_for(files: Sequence[bytes], reduced: bool, seconds: float) -> float:
-    """Images a second of this process, once all processes are ready."""
+    """Decode once all processes are ready, and return the images a second of this process."""
     decode: Callable[[bytes], object] = _preprocess_reduced if reduced else preprocess
     decode(files[0])
     if _barrier is not None:

@@ -1,4 +1,4 @@
-"""Cost of the demo: frames a second of the demo and of the detector alone on the same clip, in turns."""
+"""Measures the cost of the demo: the demo and the detector alone process the same clip, in turns."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ssd_triton.driving.demo.summary import DemoSummary
 from ssd_triton.media.video import VideoSource
 
 TARGET = 0.15
-"""Largest addition to the detector's own time a frame, relative to it."""
+"""Largest time a frame that the demo may add, relative to the detector's own."""
 
 
 @dataclass
 class DemoRates:
-    """Frames a second of every round."""
+    """Frames a second of both, by round."""
 
     detector: list[float] = field(default_factory=list)
     demo: list[float] = field(default_factory=list)
 
     @property
     def added(self) -> float:
-        """Addition to the detector's own time a frame, relative to it: the median of the rounds."""
+        """Time a frame that the demo adds, relative to the detector's own; median of the rounds."""
         return median(alone / demo for alone, demo in zip(self.detector, self.demo, strict=True)) - 1
 
     def table(self) -> Table:
-        """Every round, and the median."""
+        """Return a table with every round and the median."""
         rounds = enumerate(zip(self.detector, self.demo, strict=True), start=1)
         rows = [
             [str(number), f"{alone:.2f}", f"{demo:.2f}", f"{alone / demo - 1:.0%}"] for number, (alone, demo) in rounds
@@ -46,14 +46,14 @@ def measure_demo_rate(
     run: Callable[[VideoSource], DemoSummary],
     rounds: int,
 ) -> DemoRates:
-    """Let the detector alone and the demo take the same clip, in turns.
+    """Run the detector alone and the whole demo on the same clip, in turns.
 
-    The detector alone reads frames, sends them ahead and waits for the answers in order, as the demo does.
+    The run without the demo reads frames, sends several ahead and waits for the answers in order, as the demo does.
 
     Args:
-        client: Of a ready server.
-        open_clip: Opens the clip from its beginning.
-        run: Makes the whole demo of it.
+        client: A client of a ready server.
+        open_clip: Opens the clip at its beginning.
+        run: Runs the whole demo on the clip.
         rounds: Turns of each, after one turn of the detector that does not count.
     """
     rates = DemoRates()

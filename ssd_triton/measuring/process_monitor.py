@@ -1,4 +1,4 @@
-"""Memory, file descriptors and shared memory of a server's processes over time."""
+"""Samples memory, file descriptors and shared memory of a server's processes over time."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ssd_triton.serving.server.backend_processes import backend_processes
 SERVER = "tritonserver"
 _MIB = 2**20
 _EDGE_FRACTION = 0.1
-"""Part of the samples after warm-up, at either end, whose medians growth is between."""
+"""Fraction of the samples after warm-up at each end: growth is the change between the medians of both ends."""
 _MIN_EDGE_SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class ProcessSample:
-    """One look at the server.
+    """One sample of the server.
 
     Attributes:
         time_s: Time since the traffic began.
-        rss_mib: Resident memory by process; stubs are named by the instance of their model.
+        rss_mib: Resident memory by process; stubs are named by their model instance.
         descriptors: Open file descriptors by process.
-        shared_memory_files: Regions of the server and of this process' clients.
+        shared_memory_files: Number of regions of the server and of the clients in this process.
         shared_memory_mib: Size of the regions.
         requests: Requests answered so far.
-        p50_ms: Median latency since the sample before, by kind; NaN without requests.
+        p50_ms: Median latency since the previous sample, by kind; NaN without requests.
         p95_ms: 95th percentile of the same.
     """
 
@@ -72,7 +72,7 @@ class ProcessMonitor:
 
         Args:
             requests: Requests answered so far.
-            latencies_ms: Latencies since the sample before, by kind.
+            latencies_ms: Latencies since the previous sample, by kind.
 
         Raises:
             ServerError: A process of the server has died.
@@ -102,16 +102,16 @@ class Growth:
 
     @property
     def share(self) -> float:
-        """Relative growth; negative when it has shrunk."""
+        """Relative growth; negative when memory has shrunk."""
         return self.after_mib / self.before_mib - 1
 
 
 def growth(samples: Sequence[ProcessSample], warm_up_fraction: float) -> dict[str, Growth]:
-    """Growth of each process after warm-up, and of all together ("all").
+    """Compute the growth of each process after warm-up, and of all together ("all").
 
     Args:
         samples: Samples in order, at least one.
-        warm_up_fraction: Part of the run's time that does not count.
+        warm_up_fraction: Fraction of the run's time that does not count.
     """
     begin_s = samples[-1].time_s * warm_up_fraction
     counted = [sample for sample in samples if sample.time_s >= begin_s]
@@ -130,5 +130,5 @@ def growth(samples: Sequence[ProcessSample], warm_up_fraction: float) -> dict[st
 
 
 def percentile(values_ms: Sequence[float], percent: float) -> float:
-    """A percentile; NaN without values."""
+    """Return a percentile; NaN without values."""
     return float(np.percentile(values_ms, percent)) if values_ms else float("nan")

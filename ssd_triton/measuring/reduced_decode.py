@@ -1,4 +1,4 @@
-"""AP lost and time saved by decoding large JPEG files at a reduced scale, through the served ensemble."""
+"""Measures the AP lost and the time saved by decoding large JPEG files at a reduced scale, through the ensemble."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _QUALITY = 92
-"""JPEG quality of the enlarged files, as cameras have it."""
+"""JPEG quality of the enlarged files, typical of cameras."""
 _TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
 class DecodeCost:
-    """One size of images, decoded whole and at half of it.
+    """Accuracy and time for one size of images, decoded in full and at half the size.
 
     Attributes:
-        ratio: Smaller side after decoding at half the size, over the side of the network's input.
+        ratio: Smaller side after decoding at half the size, divided by the side of the network's input.
         side_px: Smaller side of the files.
-        ap_whole: AP of files decoded whole, in [0, 1].
+        ap_whole: AP of files decoded in full, in [0, 1].
         ap_reduced: AP of files decoded at half the size.
-        whole_ms: Mean time of the preprocessing an image, as the server counts it, decoded whole.
+        whole_ms: Mean preprocessing time of an image by the server's counters, decoded in full.
         reduced_ms: The same, decoded at half the size.
     """
 
@@ -62,7 +62,7 @@ class DecodeCost:
 def measure_reduced_decode(config: Config, variant: str, dataset: Dataset, ratios: Sequence[float]) -> list[DecodeCost]:
     """Enlarge the images of a dataset until decoding at half the size just applies, and evaluate both ways.
 
-    That is the worst case of each ratio: larger files keep more pixels.
+    This is the worst case of each ratio, since larger files keep more pixels.
 
     Args:
         config: The project's configuration.
@@ -86,7 +86,7 @@ def _measure(config: Config, variant: str, dataset: Dataset, ratio: float) -> De
 
 
 def _evaluate(config: Config, variant: str, dataset: Dataset, side_px: int, ratio: str) -> tuple[float, float]:
-    """AP, and milliseconds of preprocessing an image."""
+    """Return the AP, and the milliseconds of preprocessing an image."""
     settings = config.server.for_one_run()
     tuning = {PREPROCESS: ModelTuning(parameters={"reduced_decode_ratio": ratio})}
     results: list[CocoResult] = []
@@ -117,7 +117,7 @@ def _evaluate(config: Config, variant: str, dataset: Dataset, side_px: int, rati
 
 
 def enlarged(encoded: bytes, side_px: int) -> tuple[bytes, float]:
-    """A JPEG file of the same image with the given smaller side, and how many times as large it is."""
+    """Return the image as a JPEG file with the given smaller side, and its scale relative to the original."""
     image = open_rgb(encoded)
     scale = side_px / min(image.size)
     buffer = io.BytesIO()
@@ -149,7 +149,7 @@ def write_report(folder: Path, subject: str, costs: Sequence[DecodeCost]) -> str
 
 
 def _draw(figure: Figure, costs: Sequence[DecodeCost]) -> None:
-    """AP and time, both ways."""
+    """Draw AP and time of both ways of decoding."""
     positions = np.arange(len(costs))
     whole = ([cost.ap_whole for cost in costs], [cost.whole_ms for cost in costs])
     reduced = ([cost.ap_reduced for cost in costs], [cost.reduced_ms for cost in costs])

@@ -1,4 +1,4 @@
-"""Images that a server must answer, and what it must refuse, with the reason."""
+"""Test cases: images that a server must answer, and inputs that it must refuse for a given reason."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.detector.export.samples import sample_photograph
 
 SMALL_PX = (160, 120)
-"""Width and height of the images for the preprocessing alone: quick to decode, so that many pass in little time."""
+"""Size of the images for the preprocessing alone: quick to decode, so that many can be sent in little time."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An input, and what must become of it.
+    """An input, and the expected outcome.
 
     Attributes:
-        name: For messages.
-        image: Encoded, or UINT8 [H, W, 3] RGB.
-        reason: Words that the refusal must hold; None where the input is to be answered.
+        name: Name for messages.
+        image: An encoded image, or a frame UINT8 [H, W, 3] RGB.
+        reason: Words that the refusal must contain; None if the input must be answered.
     """
 
     name: str
@@ -47,19 +47,19 @@ class Case:
 
 
 def photograph() -> Image.Image:
-    """A person, 512 x 600 px, RGB."""
+    """Return a photograph of a person, 512 x 600 px, RGB."""
     return Image.open(io.BytesIO(sample_photograph())).convert("RGB")
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """A file of one of PIL's formats."""
+    """Encode an image in one of PIL's formats."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def bomb(width_px: int, height_px: int) -> bytes:
-    """A PNG of a few kilobytes that would decode to so many pixels."""
+    """Return a PNG of a few kilobytes that would decode to an image of the given size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -70,21 +70,21 @@ def bomb(width_px: int, height_px: int) -> bytes:
 
 
 def views() -> list[Case]:
-    """Crops of the photograph of different sizes, each with the person elsewhere: a mix-up of answers shows."""
+    """Return crops of the photograph with the person at different positions, so that mixed-up answers show."""
     picture = photograph()
     crops = [picture.crop((left, top, 512, 600)) for left, top in ((0, 0), (30, 0), (0, 40), (40, 20))]
     return [Case(f"view {index}", encode(crop, "JPEG", quality=90)) for index, crop in enumerate(crops)]
 
 
 def frames() -> list[Case]:
-    """The same as raw frames, smaller ones."""
+    """Return such crops as smaller raw frames."""
     picture = photograph()
     crops = [picture.crop((left, 0, 512, 600)).resize((384 - left, 450)) for left in (0, 20, 40)]
     return [Case(f"frame {index}", np.array(crop)) for index, crop in enumerate(crops)]
 
 
 def small_images() -> list[Case]:
-    """Every kind of file that the preprocessing converts, each of another picture."""
+    """Return every kind of file that the preprocessing converts, each with a different picture."""
     picture = photograph().resize(SMALL_PX)
     turned = [Image.fromarray(np.roll(np.asarray(picture), 9 * shift, axis=1)) for shift in range(10)]
     grey = np.asarray(turned[6].convert("L"))
@@ -103,7 +103,7 @@ def small_images() -> list[Case]:
 
 
 def refused_images() -> list[Case]:
-    """What is no image, is damaged, or is beyond the limits."""
+    """Return inputs that are not images, are damaged, or exceed the limits."""
     picture = photograph().resize(SMALL_PX)
     jpeg, png = encode(picture, "JPEG"), encode(picture, "PNG")
     animation = encode(picture, "GIF", save_all=True, append_images=[picture.rotate(90)])
@@ -120,7 +120,7 @@ def refused_images() -> list[Case]:
 
 
 def refused_frames() -> list[Case]:
-    """Frames beyond the limits, which a client can send all the same."""
+    """Return frames that exceed the server's limits, but that a client sends."""
     thin, tiny = np.zeros((4, 200, 3), np.uint8), np.zeros((1, 1, 3), np.uint8)
     return [
         Case("thin frame", thin, "got 200 x 4 px, expected sides of 8 px or more"),

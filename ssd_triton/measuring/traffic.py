@@ -1,4 +1,4 @@
-"""Requests by several threads at once; every answer is checked."""
+"""Sends requests from several threads at once, and checks every answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREPROCESS_OUTPUTS = ("image", "original_size")
 _KEPT_PROBLEMS = 20
 _SCORE_THRESH = 0.5
 _SCORE_TOLERANCE = 0.05
-"""Largest difference in score: answers of other batches differ by rounding."""
+"""Largest difference in score: answers from other batches differ by rounding."""
 _BOX_TOLERANCE_PX = 4.0
 """Largest difference in each side of a box; other pictures differ by more."""
 _PAUSE_AFTER_PROBLEM_S = 0.5
@@ -34,7 +34,7 @@ Agree = Callable[[Any, Any], bool]
 
 
 class TrafficError(UserError):
-    """The run could not begin: the server does not answer what it must."""
+    """The run could not begin, since the server did not answer a good request."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class RequestStream:
 
     Attributes:
         name: Name of the kind.
-        good: Cases to be answered as at the beginning.
-        bad: Cases to be refused with their reason.
-        ask: Sends a case and gives the answer, or raises ClientError.
-        agree: Whether an answer is the expected one.
-        workers: Threads, each with one request in flight.
-        requests_per_s: Limit for all its threads together; None sends the next as soon as one is answered.
+        good: Cases that must get the same answer as at the beginning.
+        bad: Cases that must be refused for their reason.
+        ask: Sends a case and returns the answer, or raises ClientError.
+        agree: Whether an answer equals the expected one.
+        workers: Number of threads, each with one request in flight.
+        requests_per_s: Rate limit for all its threads together; None sends the next request after each answer.
     """
 
     name: str
@@ -62,7 +62,7 @@ class RequestStream:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with the answer to a request, or why there is none (``lost``)."""
+    """The problem with an answer or, if ``lost``, the reason why there is none."""
 
     text: str
     lost: bool = False
@@ -76,24 +76,24 @@ class Tally:
     refused: int = 0
     wrong: int = 0
     lost: int = 0
-    """Requests without an answer, after all retries of the client."""
+    """Requests without an answer after all retries of the client."""
     latencies_ms: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Problems of the first wrong answers and lost requests."""
 
     @property
     def requests(self) -> int:
-        """Requests so far, whatever became of them."""
+        """Requests so far, whatever their outcome."""
         return self.answered + self.refused + self.wrong + self.lost
 
 
 def image_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
-    """Encoded images through the ensemble ``ssd``."""
+    """Return a stream of encoded images through the ensemble ``ssd``."""
     return RequestStream("ssd", good, bad, lambda case: client.detect(case.encoded), same_detections, workers)
 
 
 def frame_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Case], workers: int) -> RequestStream:
-    """Raw frames through the ensemble ``ssd_frames``, in shared memory where the server is on this machine."""
+    """Return a stream of raw frames through ``ssd_frames``, in shared memory if the server is on this machine."""
     return RequestStream(
         "ssd_frames", good, bad, lambda case: client.detect_frame(case.frame), same_detections, workers
     )
@@ -102,7 +102,7 @@ def frame_stream(client: DetectorClient, good: Sequence[Case], bad: Sequence[Cas
 def preprocess_stream(
     transport: Transport, name: str, good: Sequence[Case], bad: Sequence[Case], requests_per_s: float
 ) -> RequestStream:
-    """Encoded images straight to ``ssd_preprocess``; answers must agree to the bit."""
+    """Return a stream of encoded images straight to ``ssd_preprocess``, whose answers must agree to the bit."""
 
     def ask(case: Case) -> Outputs:
         image = np.array([[case.encoded]], np.object_)
@@ -117,7 +117,7 @@ def same_tensors(got: Outputs, expected: Outputs) -> bool:
 
 
 def same_detections(got: Detections, expected: Detections) -> bool:
-    """Whether every clear detection of either has a match in the other, up to rounding."""
+    """Whether every clear detection in each of the two has a match in the other, up to rounding."""
     return _covers(got, expected) and _covers(expected, got)
 
 
@@ -134,11 +134,11 @@ def _covers(one: Detections, other: Detections) -> bool:
 
 
 class CheckedTraffic:
-    """The streams' threads; a context manager that ends them.
+    """Runs the threads of all streams during its block; use it as a context manager.
 
     Args:
         streams: Kinds of requests.
-        bad_fraction: Part of the requests that are to be refused, 0 to 1.
+        bad_fraction: Fraction of the requests that must be refused, 0 to 1.
         seed: Seed of the order of the cases.
 
     Raises:
@@ -180,14 +180,14 @@ class CheckedTraffic:
             return sum(tally.requests for tally in self.tallies.values())
 
     def latencies_since(self, counts: dict[str, int]) -> dict[str, list[float]]:
-        """Latencies in milliseconds beyond the first ``counts`` of each stream; updates ``counts``."""
+        """Return the latencies after the first ``counts`` of each stream, milliseconds, and update ``counts``."""
         with self._counting:
             new = {name: tally.latencies_ms[counts.get(name, 0) :] for name, tally in self.tallies.items()}
             counts.update({name: len(tally.latencies_ms) for name, tally in self.tallies.items()})
         return new
 
     def _warm_up(self) -> None:
-        """Send all good cases at once: larger batches allocate their memory before it is monitored."""
+        """Send all good cases at once, so that large batches allocate their memory before it is monitored."""
         asked = [(stream, case) for stream in self._streams for case in stream.good] * _WARM_UP_ROUNDS
         with ThreadPoolExecutor(len(asked)) as pool:
             list(pool.map(lambda one: _first_answer(*one), asked))
@@ -220,7 +220,7 @@ class CheckedTraffic:
 
 
 def _problem_with(stream: RequestStream, case: Case, expected: dict[str, Any]) -> Problem | None:
-    """The problem with the answer to a case; None when it is right."""
+    """Return the problem with the answer to a case; None if the answer is right."""
     try:
         answer = stream.ask(case)
     except RequestRefusedError as error:

@@ -1,1 +1,1 @@
-"""Pictures and videos: read, written, drawn on."""
+"""Pictures and videos: reading, writing and drawing."""

@@ -1,4 +1,4 @@
-"""Encoded images -> pixels, within a server's limits and as a server decodes them. Needs Pillow."""
+"""Decodes images to the same pixels as a server, within the server's limits. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ssd_triton.media.untrusted import (
 MIN_SIDE_PX = 8
 MAX_PIXELS = 50_000_000
 MAX_WORK_PX = 100_000_000
-"""Limits of one image, as in ``model_repository/ssd_preprocess/config.pbtxt``."""
+"""Limits for one image, the same as in ``model_repository/ssd_preprocess/config.pbtxt``."""
 _PLUGINS = {"AVIF": ("AVIF", "avif"), "JPEG 2000": ("JPEG2000", "jpg_2000")}
 """Pillow's names of a format and of its decoder."""
 _HOW_TO_DECODE = {
@@ -52,7 +52,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""By EXIF's orientation (CIPA DC-008)."""
+"""Transposition by EXIF orientation (CIPA DC-008)."""
 
 
 def decode_rgb(encoded: bytes, name: str = "image") -> UInt8Array:
@@ -65,24 +65,24 @@ def decode_rgb(encoded: bytes, name: str = "image") -> UInt8Array:
 
 
 def open_rgb(encoded: bytes, name: str = "image") -> Image.Image:
-    """Decode an image whole, to the pixels that a server sees.
+    """Decode all pixels of an image, as a server sees them.
 
-    EXIF's orientation is not applied, as in the evaluation protocol. HEIC and AVIF have an orientation of their own,
-    which is.
+    EXIF orientation is not applied, as in the evaluation protocol. The orientation that HEIC and AVIF store outside
+    EXIF is applied.
 
     Args:
         encoded: Content of an image file.
         name: The file's name, for messages.
 
     Raises:
-        ImageError: It is no image within the limits, is damaged, or nothing installed decodes its format.
+        ImageError: It is not an image, exceeds the limits, is damaged, or no installed package decodes its format.
     """
     with _errors_named(name):
         return _open(encoded, name)
 
 
 def image_size_px(encoded: bytes, name: str = "image") -> tuple[int, int]:
-    """Return width and height of an image as :func:`open_rgb` gives it; only the header is decoded where that suffices.
+    """Return width and height of the image that :func:`open_rgb` returns, from the header alone where that suffices.
 
     Raises:
         ImageError: See :func:`open_rgb`.
@@ -94,7 +94,7 @@ def image_size_px(encoded: bytes, name: str = "image") -> tuple[int, int]:
 
 
 def as_png(encoded: bytes, name: str) -> bytes:
-    """Decode an image and return it as PNG, without loss.
+    """Decode an image and encode it as PNG, without loss.
 
     Raises:
         ImageError: See :func:`open_rgb`.
@@ -106,7 +106,7 @@ def as_png(encoded: bytes, name: str) -> bytes:
 
 @contextlib.contextmanager
 def _errors_named(name: str) -> Iterator[None]:
-    """Turn what decoders raise into an :class:`ImageError` with the file's name."""
+    """Convert exceptions of decoders to an :class:`ImageError` with the file's name."""
     try:
         yield
     except RefusedInputError as error:
@@ -140,7 +140,7 @@ def _open(encoded: bytes, name: str) -> Image.Image:
 
 
 def _open_served(encoded: bytes, name: str) -> tuple[Image.Image, int]:
-    """Open an image of a format that a server decodes, and give its work in pixels."""
+    """Open an image of a format that a server decodes; return it with its decoding work in pixels."""
     refuse_foreign(encoded, name)
     return _open_within_limits(encoded, FORMATS)
 
@@ -159,12 +159,12 @@ def _open_heic(encoded: bytes, name: str) -> Image.Image:
     file = pillow_heif.open_heif(encoded)
     image = file[file.primary_index]
     check_size(*image.size, min_side_px=MIN_SIDE_PX, max_pixels=MAX_PIXELS)
-    # Through an array: its own conversion to Pillow parses EXIF.
+    # Through an array, since the library's own conversion to Pillow parses EXIF.
     return to_rgb(Image.fromarray(np.asarray(image)))
 
 
 def _check_exif(encoded: bytes) -> None:
-    """Refuse an AVIF whose EXIF has entries that overlap: Pillow reads all of them when it opens the file."""
+    """Refuse an AVIF with overlapping EXIF entries, all of which Pillow would read when it opens the file."""
     for found in re.finditer(rb"II\*\0|MM\0\*", encoded):
         order = "<" if found[0].startswith(b"I") else ">"
         try:

@@ -1,6 +1,6 @@
-"""The door for pictures: what a file holds, the images of a folder, and their bytes as a server takes them.
+"""Image files: recognises formats, lists folders, and reads files in a form that a server takes.
 
-What a file is, its content decides. Pixels come from :mod:`ssd_triton.media.decoding`.
+The content of a file decides its format, not its name. For pixels see :mod:`ssd_triton.media.decoding`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ssd_triton.common.errors import ImageError, listing
 from ssd_triton.common.files import printable_address, printable_name, relative_to_cwd
 
 MAX_FILE_BYTES = 64 << 20
-"""Bytes that an image file may have, as in ``model_repository/ssd_preprocess/config.pbtxt``."""
+"""Largest size of an image file, the same as in ``model_repository/ssd_preprocess/config.pbtxt``."""
 SERVED_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WebP", "PPM")
 """Formats that a server decodes."""
 LOCAL_FORMATS = ("AVIF", "HEIC", "JPEG 2000")
-"""Formats that only this side decodes; a server gets them as PNG."""
+"""Formats that only the client decodes; a server gets such images as PNG."""
 EXPECTED = ", ".join((*SERVED_FORMATS, *LOCAL_FORMATS))
-"""For messages."""
+"""All formats, for messages."""
 FETCH_S = 60.0
-"""Longest time for an image from a network."""
+"""Time limit for fetching an image over a network."""
 _ANSWER_S = 10.0
-"""Longest wait for its next bytes."""
+"""Longest wait for the next bytes of an answer."""
 HEAD_BYTES = 64
-"""What tells the format of an image."""
+"""Bytes at the beginning of a file that suffice to recognise its format."""
 _MAGIC = (
     (rb"\xff\xd8\xff", "JPEG"),  # JFIF and MPO too
     (rb"\x89PNG\r\n\x1a\n", "PNG"),
     (rb"GIF8[79]a", "GIF"),
-    # The sizes that a bitmap's second header has tell it from text that begins with BM.
+    # The size of the second header distinguishes a bitmap from text that begins with BM.
     (rb"BM.{4}.{8}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
     (rb"II[*+]\0|MM\0[*+]", "TIFF"),
     (rb"RIFF.{4}WEBP", "WebP"),
@@ -48,7 +48,7 @@ _MAGIC = (
     (rb".{4}ftyp(avif|avis|(mif1|msf1).{4}(.{4})*?avif)", "AVIF"),
     (rb".{4}ftyp(he[iv][cmsx]|mif1|msf1)", "HEIC"),
 )
-"""How image files begin, from the formats' own specifications; the first that matches counts."""
+"""First bytes of image files, from the specifications of the formats; the first match counts."""
 _FOREIGN = (
     (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (rb"8BPS", "Photoshop"),
@@ -58,15 +58,15 @@ _FOREIGN = (
     (rb"\s*<svg|\s*<\?xml", "SVG or other XML"),
     (rb"%PDF", "PDF"),
 )
-"""What people take for images, and nothing here reads."""
+"""Formats that people take for images, but that nothing here reads."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
-"""RFC 1740: what macOS writes beside a file on other systems' disks."""
+"""First bytes of the AppleDouble file (RFC 1740) that macOS writes beside a file on a foreign file system."""
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k"),
 )
 _EXIF = re.compile(rb"(?:Exif\0\0|eXIf|EXIF.{4})(?=II\*\0|MM\0\*)", re.DOTALL)
-"""What precedes EXIF in a JPEG, a PNG and a WebP."""
+"""Marker in front of EXIF in a JPEG, a PNG and a WebP."""
 _ORIENTATION_TAG = 0x0112
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class ImageFolder:
 
     Attributes:
         folder: The folder.
-        paths: Its images, numbers in their names in the order of their values: 1, 2, 10.
-        skipped: Name and reason of everything else that could be taken for an image.
+        paths: Its images in natural order: 1, 2, 10.
+        skipped: Name and reason for every other entry that could be taken for an image.
     """
 
     folder: Path
@@ -97,7 +97,7 @@ class ImageFolder:
             )
 
     def nothing_found(self) -> str:
-        """Got and expected, for the refusal of a folder without images."""
+        """Return what was found and expected, for the refusal of a folder without images."""
         skipped = f" but {listing(self.skipped)}" if self.skipped else ""
         return f"{relative_to_cwd(self.folder)}: got no image{skipped}, expected {EXPECTED}"
 
@@ -110,21 +110,21 @@ def image_format(head: bytes) -> str | None:
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its content.
 
-    A file with an image's suffix and unknown content is taken for a damaged image, not for something else.
+    A file with an image's suffix and unknown content counts as a damaged image.
     """
     return path.is_file() and _reason_to_skip(path) is None
 
 
 def natural_key(name: str) -> tuple[object, ...]:
-    """Sort key by which 2 comes before 10."""
+    """Return a sort key that puts 2 before 10."""
     return (*(int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)), name)
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> ImageFolder:
     """Find the images of a folder by their content; none if the folder is missing.
 
-    Hidden files are not looked into. A file with an image's suffix and unknown content is listed as well: it is a
-    damaged image, and in a series it keeps its place.
+    Hidden files are ignored. A file with an image's suffix and unknown content is listed as well: it counts as a
+    damaged image, and keeps its place in a series.
 
     Args:
         folder: The folder.
@@ -146,7 +146,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _tree(folder: Path) -> Iterator[Path]:
-    """Yield what lies in a folder and below, entry by entry in natural order."""
+    """Yield all entries in and below a folder, in natural order."""
     for path in _entries(folder):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield from _tree(path)
@@ -161,7 +161,7 @@ def read_image(path: Path) -> bytes:
         ImageError: It cannot be read or is too large.
     """
     try:
-        # Opened without waiting: a pipe would block for ever.
+        # Non-blocking, since opening a pipe would otherwise wait for a writer for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -176,10 +176,10 @@ def read_image(path: Path) -> bytes:
 
 
 def read_served(path: Path) -> bytes:
-    """Return an image file as a server takes it; see :func:`as_served`.
+    """Return the content of an image file in a form that a server takes; see :func:`as_served`.
 
     Raises:
-        ImageError: It cannot be read, is too large, of a format that nothing reads, or nothing installed decodes it.
+        ImageError: It cannot be read, is too large, or is of a format that no installed package decodes.
     """
     name, encoded = relative_to_cwd(path), read_image(path)
     refuse_foreign(encoded, name)
@@ -187,7 +187,7 @@ def read_served(path: Path) -> bytes:
 
 
 def fetch(address: str, limit_bytes: int) -> bytes:
-    """Return what an http(s) address serves, up to a limit, within :data:`FETCH_S`.
+    """Fetch the content at an http(s) address, up to a limit, within :data:`FETCH_S`.
 
     Raises:
         ImageError: Nothing answers there, or the answer is an error or takes too long.
@@ -206,15 +206,15 @@ def fetch(address: str, limit_bytes: int) -> bytes:
 
 
 def is_web_address(text: str) -> bool:
-    """Whether a text is an address of http or https."""
+    """Whether a text is an http or https address."""
     return re.match(r"https?://", text, re.IGNORECASE) is not None
 
 
 def read_web(address: str) -> bytes:
-    """Return the image at an http(s) address as a server takes it; see :func:`as_served`.
+    """Fetch the image at an http(s) address in a form that a server takes; see :func:`as_served`.
 
     Raises:
-        ImageError: It cannot be fetched, is too large or none.
+        ImageError: It cannot be fetched, is too large, or is not an image.
     """
     name, encoded = printable_address(address), fetch(address, MAX_FILE_BYTES + 1)
     if len(encoded) > MAX_FILE_BYTES:
@@ -224,10 +224,10 @@ def read_web(address: str) -> bytes:
 
 
 def refuse_foreign(encoded: bytes, name: str) -> None:
-    """Refuse what people take for an image and nothing reads, such as JPEG XL.
+    """Refuse formats that people take for images but that nothing here reads, such as JPEG XL.
 
     Raises:
-        ImageError: It is of such a format.
+        ImageError: The content is of one of these formats.
     """
     foreign = _match(_FOREIGN, encoded[:HEAD_BYTES])
     if foreign:
@@ -235,10 +235,10 @@ def refuse_foreign(encoded: bytes, name: str) -> None:
 
 
 def as_served(encoded: bytes, name: str) -> bytes:
-    """Return an encoded image as a server takes it: unchanged, or as PNG where only this side decodes its format.
+    """Return an image in a form that a server takes: unchanged, or as PNG if only the client decodes its format.
 
     Raises:
-        ImageError: Nothing installed decodes its format, or it is damaged.
+        ImageError: No installed package decodes its format, or it is damaged.
     """
     if image_format(encoded[:HEAD_BYTES]) in LOCAL_FORMATS:
         from ssd_triton.media.decoding import as_png
@@ -248,7 +248,7 @@ def as_served(encoded: bytes, name: str) -> bytes:
 
 
 def exif_orientation(encoded: bytes) -> int:
-    """Return the orientation in an image's EXIF, 1 to 8; 1, upright, without any. Nothing else of EXIF is parsed."""
+    """Return the orientation in an image's EXIF, 1 to 8; 1 (upright) without EXIF. The rest of EXIF is not parsed."""
     found = _EXIF.search(encoded)
     if found is None:
         return 1
@@ -267,7 +267,7 @@ def exif_orientation(encoded: bytes) -> int:
 
 
 def _reason_to_skip(path: Path) -> str | None:
-    """Why a folder's entry is no image; empty where nobody would take it for one; None for an image."""
+    """Return why an entry of a folder is not an image: empty if it does not look like one, None for an image."""
     if path.is_dir():
         return "a folder" if path.suffix.lower() in _SUFFIXES else ""
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Pictures of what was found: annotated images, and a crop of each detection. Needs Pillow and OpenCV."""
+"""Writes annotated images, and a crop of each detection. Needs Pillow and OpenCV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssd_triton.common.files import atomic_output
 from ssd_triton.media.drawing import draw_detections
 
 _QUALITY = 92
-"""Of JPEG: text and thin lines stay clean."""
+"""JPEG quality that keeps text and thin lines clean."""
 
 
 def write_annotated(path: Path, image_rgb: UInt8Array, found: Detections, labels: tuple[str, ...]) -> None:
@@ -28,10 +28,10 @@ def write_crops(folder: Path, stem: str, image_rgb: UInt8Array, found: Detection
     Boxes are clipped to the image and widened to whole pixels.
 
     Args:
-        folder: For all crops.
-        stem: Of the image; it may begin with folders.
+        folder: Folder for all crops.
+        stem: Name of the image without suffix; it may begin with folders.
         image_rgb: UINT8 [H, W, 3] RGB.
-        found: With class names.
+        found: Detections with class names.
     """
     found = found.clipped((image_rgb.shape[1], image_rgb.shape[0]))
     for number, ((box_xyxy, _, _), name) in enumerate(zip(found, found.class_names, strict=True), 1):

@@ -1,4 +1,4 @@
-"""A client of the server that the configuration names, or of one that is started for it."""
+"""Connects a client to the server that the configuration names, or to one that is started for it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def connect(
     """Give a client of a ready server.
 
     Args:
-        config: ``client`` says how to reach the server.
-        serve: Variant of the detector for a server that is started for the block; None: a server that runs already.
+        config: The configuration, whose section ``client`` says how to reach the server.
+        serve: Variant of the detector for a server that is started for the block; None uses a running server.
         model: The ensemble for encoded images.
         in_flight: Requests in flight at once; None takes ``client.in_flight``.
-        retry_s: See :class:`DetectorClient`; not with a server that is started here, which does not come back.
+        retry_s: See :class:`DetectorClient`; ignored for a server that is started here, which is never restarted.
 
     Raises:
         ServerUnreachableError: No server answers.
@@ -65,7 +65,7 @@ def connect(
 
 
 def configured_tls(config: Config) -> Tls | None:
-    """What ``client.tls`` asks for; one of the files is enough to ask for TLS.
+    """Return the TLS settings of ``client.tls``, None without TLS; naming one of its files is enough to switch it on.
 
     Raises:
         TlsError: A file is missing or unusable.
@@ -76,13 +76,13 @@ def configured_tls(config: Config) -> Tls | None:
 
 
 def default_url(config: Config) -> str:
-    """``client.url``, or where the configuration has a server listen."""
+    """Return ``client.url``, or else the address on which a server of this configuration listens."""
     port = config.server.grpc_port if config.client.protocol == "grpc" else config.server.http_port
     return config.client.url or host_port(config.server.host, port)
 
 
 def default_metrics_url(config: Config) -> str | None:
-    """Where the metrics of the server at :func:`default_url` should be; None for an address of several replicas."""
+    """Return the expected address of the metrics of the server at :func:`default_url`; None for several replicas."""
     tls = configured_tls(config)
     hosts = parse_endpoint(default_url(config), config.client.protocol, tls=tls is not None).hosts
     return f"http://{host_port(hosts[0], config.server.metrics_port)}/metrics" if hosts else None
@@ -90,7 +90,7 @@ def default_metrics_url(config: Config) -> str | None:
 
 @contextmanager
 def serve_for_one_run(config: Config, variant: str) -> Iterator[EmbeddedServer]:
-    """Build what is missing, and serve a variant on free ports, so that no other server is in the way.
+    """Build what is missing, and serve a variant on free ports, which cannot clash with another server.
 
     Raises:
         ServerError: The server could not be started, or has died.

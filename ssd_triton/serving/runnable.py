@@ -1,4 +1,4 @@
-"""Each variant of the detector as a function that runs one batch without a server, for comparisons and timing."""
+"""Runs each variant of the detector on a batch without a server, for comparisons and timing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ssd_triton.serving.repository.repository import ModelRepository
 
 Run = Callable[[AnyArray], tuple[AnyArray, AnyArray]]
 WARM_UP_RUNS = 3
-"""Before a CUDA graph is captured: cuDNN chooses its algorithms in the first runs."""
+"""Runs before a CUDA graph is captured: cuDNN chooses its algorithms in the first runs."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class RunnableVariant:
     """A variant that runs on the chosen device.
 
     Attributes:
-        name: The variant's name, with a remark where it runs otherwise than when served.
-        precision: The precision it runs in on this device.
-        prepare: Takes input sets, each UINT8 [N, 300, 300, 3], and gives what runs one of them.
-        run: Runs one batch and gives ``loc`` and ``conf`` as FP32 arrays, for comparisons.
+        name: The variant's name, with a remark if it runs differently than when served.
+        precision: The precision that it runs in on this device.
+        prepare: Takes input sets, each UINT8 [N, 300, 300, 3], and returns a function that runs one of them.
+        run: Runs one batch and returns ``loc`` and ``conf`` as FP32 arrays, for comparisons.
     """
 
     name: str
@@ -46,10 +46,10 @@ class RunnableVariant:
 
 
 def runnable_variants(config: Config, detector: ServedDetector, device: torch.device) -> list[RunnableVariant]:
-    """Give every variant that runs on a device: PyTorch from the weights, ONNX and TensorRT from what is built.
+    """Return every variant that runs on a device: PyTorch from the weights, ONNX and TensorRT from built files.
 
     Raises:
-        EngineError: There is an engine in the repository that does not fit the GPU or the library here.
+        EngineError: An engine in the repository does not fit this machine's GPU or library.
     """
     found = torch_variants(detector, device)
     repository = ModelRepository(config.model_repository)
@@ -61,11 +61,11 @@ def runnable_variants(config: Config, detector: ServedDetector, device: torch.de
 
 
 def runnable_variant(config: Config, name: str, device: torch.device) -> RunnableVariant:
-    """Give one variant, as it is served on a device.
+    """Return one variant, as it is served on a device.
 
     Raises:
         ConfigError: There is no such variant, or it does not run on the device.
-        EngineError: Its engine does not fit the GPU or the library here.
+        EngineError: Its engine does not fit this machine's GPU or library.
         WeightsError: The weights cannot be read.
     """
     variant = find_variant(name)
@@ -81,10 +81,10 @@ def runnable_variant(config: Config, name: str, device: torch.device) -> Runnabl
 
 
 def torch_variants(detector: ServedDetector, device: torch.device) -> list[RunnableVariant]:
-    """Give the PyTorch variants; on a CPU, one that is the same there as another is left out.
+    """Return the PyTorch variants; on a CPU, variants that would be identical there appear once.
 
-    The plain ones run as PyTorch does by itself. On a GPU, FP16 is measured a second time with cuDNN's autotuner, a
-    switch that PyTorch leaves off, and the fused variant both with CUDA graphs and without.
+    The plain variants run with PyTorch's default settings. On a GPU there are more entries to compare: FP16 with
+    cuDNN's autotuner, which PyTorch leaves off by default, and the fused variant with CUDA graphs and without.
     """
     fp32 = _torch_variant("pytorch_fp32", "fp32", _eager_module(detector, "fp32", device), device)
     fused = _fused(detector, device)
@@ -110,7 +110,7 @@ def _eager_module(detector: ServedDetector, precision: Precision, device: torch.
 
 
 def _fused(detector: ServedDetector, device: torch.device) -> Any:
-    # In FP32 on a CPU, weights included: what is compared is then the fusing alone.
+    # In FP32 on a CPU, weights included, so that a comparison shows the effect of fusing alone.
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     return torch.jit.script(FusedDetector(detector, dtype)).to(device)
 
@@ -122,7 +122,7 @@ def _from_file(config: Config, repository: ModelRepository, variant: Variant, de
 
 
 def onnx_variant(variant: Variant, path: Path) -> RunnableVariant:
-    """Give a variant for ONNX Runtime on the CPU.
+    """Return a variant that runs in ONNX Runtime on the CPU.
 
     Args:
         variant: The variant.
@@ -130,7 +130,7 @@ def onnx_variant(variant: Variant, path: Path) -> RunnableVariant:
     """
     import onnxruntime
 
-    # Only OpenVINO knows the option, and only it has other devices.
+    # Only OpenVINO has the option device_type, since only OpenVINO has other devices.
     is_openvino = variant.execution_provider == "OpenVINOExecutionProvider"
     options: dict[str, str] = {"device_type": "CPU"} if is_openvino else {}
     session = onnxruntime.InferenceSession(path, providers=[(variant.execution_provider, options)])
@@ -148,7 +148,7 @@ def onnx_variant(variant: Variant, path: Path) -> RunnableVariant:
 def _engine_variant(
     config: Config, repository: ModelRepository, variant: Variant, device: torch.device
 ) -> RunnableVariant:
-    """Give a variant for TensorRT; the batch sizes that its configuration names run as CUDA graphs."""
+    """Return a variant that runs in TensorRT; the batch sizes named in its configuration run as CUDA graphs."""
     engine = repository.engine(variant.name, config.tensorrt)
     runner = EngineRunner(
         engine.path,
@@ -172,7 +172,7 @@ def _torch_variant(
     name: str, precision: Precision, module: Any, device: torch.device, *, autotune: bool = False, graph: bool = False
 ) -> RunnableVariant:
     def model(image: Tensor) -> Any:
-        # TF32, on by default for convolutions, would make FP32 another precision.
+        # TF32, on by default for convolutions, would lower the precision of FP32.
         with torch.backends.cudnn.flags(enabled=True, benchmark=autotune, allow_tf32=False):
             return module(image)
 
@@ -197,7 +197,7 @@ def _eager(model: Any, inputs: list[Tensor]) -> Launch:
 
 
 def _capture(model: Any, inputs: list[Tensor]) -> Launch:
-    """Capture a CUDA graph; copying the input into its place is part of every run, as it is when served."""
+    """Capture a CUDA graph; every run includes copying the input into the graph's buffer, as when served."""
     static = torch.empty_like(inputs[0])
     side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side_stream.wait_stream(torch.cuda.current_stream())
@@ -218,6 +218,6 @@ def _capture(model: Any, inputs: list[Tensor]) -> Launch:
 
 
 def random_images(batch: int, sets: int) -> list[AnyArray]:
-    """Make input sets of random pixels, UINT8 [batch, 300, 300, 3]: some kernels run faster on constant ones."""
+    """Make input sets of random pixels, UINT8 [batch, 300, 300, 3]: some kernels run faster on constant inputs."""
     random = np.random.default_rng(batch)
     return [random.integers(0, 256, (batch, 300, 300, 3), np.uint8) for _ in range(sets)]

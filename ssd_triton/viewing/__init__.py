@@ -1,1 +1,1 @@
-"""The live page: pictures, a camera, drives and the server's state in a browser, through the project's own client."""
+"""The live page: shows pictures, a camera, drives and the server's state in a browser, using the project's client."""

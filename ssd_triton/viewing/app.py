@@ -1,4 +1,4 @@
-"""The page's server: files of the page, and what the page asks for."""
+"""The web application behind the page: its static files and its API."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ _STATUSES: dict[type[UserError], HTTPStatus] = {
     ServerOverloadedError: HTTPStatus.SERVICE_UNAVAILABLE,
     ClientError: HTTPStatus.BAD_GATEWAY,
 }
-"""The first that fits counts."""
+"""The first entry that matches applies."""
 
 
 def make_app(
     pictures: Pictures, drives: Drives, monitor: Monitor, *, score_thresh: float, labels: tuple[str, ...]
 ) -> Starlette:
-    """Put the page together.
+    """Assemble the web application.
 
     Args:
-        pictures: Answers for pictures.
-        drives: Answers for drives; entered while the page runs.
-        monitor: The server's state; runs while the page does.
-        score_thresh: Where the page's slider begins.
+        pictures: Handles requests for pictures.
+        drives: Handles requests for drives; entered while the page runs.
+        monitor: Watches the server's state while the page runs.
+        score_thresh: Initial value of the page's score slider.
         labels: Class names by id, the background first.
     """
     settings = {
@@ -103,7 +103,7 @@ def make_app(
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """A user's error in words, in the answer and in the log."""
+    """Answer with a user's error, and log it."""
     if isinstance(error, RefusedError):
         status = error.status
     else:
@@ -120,5 +120,5 @@ async def _no_page(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """A fault of the page; Starlette logs it with its traceback."""
+    """Answer after a fault of the page itself, which Starlette logs with its traceback."""
     return JSONResponse({"error": "a fault of the page itself: see its log"}, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,4 +1,4 @@
-"""A Triton server that is built and started while the page answers already."""
+"""Builds the models and starts a Triton server in the background, while the page already answers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ssd_triton.viewing.child import Child
 
 
 class BackgroundServer:
-    """A context manager: the server starts once the block has begun, and has ended after it.
+    """A Triton server that starts in the background during a block; use it as a context manager.
 
     Args:
-        config: In force.
-        variant: Of the detector.
+        config: The configuration in force.
+        variant: Variant of the detector.
 
     Attributes:
-        server: Its addresses are known before it runs.
-        failure: Why it could not be started; None as long as it may be.
+        server: The server, whose addresses are known before it runs.
+        failure: Why the server could not be started; None if it has not failed.
 
     Raises:
         ConfigError: There is no such variant.
@@ -50,7 +50,7 @@ class BackgroundServer:
         self._thread.join()
 
     def call_on_failure(self, end_page: Callable[[], None]) -> None:
-        """Have a function called when the server could not be started, at once if that is known."""
+        """Register a function to call when the server fails to start; it is called at once after a failure."""
         self._on_failure = end_page
         if self.failure is not None:
             end_page()

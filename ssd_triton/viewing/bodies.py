@@ -1,4 +1,4 @@
-"""Bodies of requests, read within limits."""
+"""Reads request bodies within limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RefusedError(UserError):
     """A request that the page's server refuses.
 
     Attributes:
-        status: Of the answer.
+        status: HTTP status of the answer.
     """
 
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
@@ -30,12 +30,12 @@ async def parts_of(request: Request, limit_bytes: int, what: str) -> AsyncIterat
     """Yield the parts of a body as they arrive.
 
     Args:
-        request: Whose body is read.
-        limit_bytes: Bytes that it may have.
-        what: It is, for the message.
+        request: The request whose body is read.
+        limit_bytes: Largest size of the body.
+        what: What the body is, for the message.
 
     Raises:
-        RefusedError: It is larger, or it stops arriving.
+        RefusedError: The body is larger, or stops arriving.
     """
     too_large = RefusedError(
         f"got {what} of more than {limit_bytes >> 20} MiB, expected a smaller one", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -60,5 +60,5 @@ async def parts_of(request: Request, limit_bytes: int, what: str) -> AsyncIterat
 
 
 async def read_body(request: Request, limit_bytes: int, what: str) -> bytes:
-    """Read a body whole; see :func:`parts_of`."""
+    """Read a whole body; see :func:`parts_of`."""
     return b"".join([part async for part in parts_of(request, limit_bytes, what)])

@@ -1,4 +1,4 @@
-"""Long work in a process of its own: the page keeps answering meanwhile, and can end the work."""
+"""Runs long work in a child process, so that the page keeps answering and can abort the work."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ssd_triton.common.errors import UserError
 
 
 class Child:
-    """Runs one function at a time; threads may share it.
+    """Runs one function at a time in a child process; threads may share it.
 
     Args:
-        what: Is done, for the message when it fails.
+        what: What the work is, for the message when it fails.
     """
 
     def __init__(self, what: str) -> None:
@@ -28,10 +28,10 @@ class Child:
         self._closed = False
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call a function of a module with what can be pickled, and wait for its end; after :meth:`close` do nothing.
+        """Call a module-level function with picklable arguments, and wait for its end; do nothing after :meth:`close`.
 
         Raises:
-            UserError: It failed; the log says why.
+            UserError: The function failed; the log says why.
         """
         with self._working:
             if self._closed:
@@ -44,7 +44,7 @@ class Child:
                 raise UserError(f"{self._what} failed: see the log")
 
     def close(self) -> None:
-        """End the work; files that it writes appear whole or not at all."""
+        """Abort the work; the files that it writes appear whole or not at all."""
         self._closed = True
         process = self._process
         if process is not None and process.pid is not None and process.is_alive():

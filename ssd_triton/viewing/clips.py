@@ -1,6 +1,6 @@
-"""Clips to drive through: the rendered one, those of a folder, and uploads.
+"""The clips of the Drive page: the rendered drive, those of a folder, and uploads.
 
-A browser names a clip by an id that is looked up here; a name is shown, and never part of a path.
+A browser refers to a clip by an id that is looked up here. The name of a clip is only shown, and never part of a path.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ssd_triton.viewing.bodies import RefusedError
 RENDERED = "rendered"
 """Id of the drive that the project renders."""
 _SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
-"""Of the videos that a folder's list shows."""
+"""Suffixes of the videos that are listed from a folder."""
 _CONTAINERS = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)
-"""How MP4 and MOV (ISO 14496-12), Matroska and WebM, and AVI begin. FFmpeg also reads playlists, which can name other
-files of this machine: uploads of any other kind are refused."""
+"""First bytes of MP4 and MOV (ISO 14496-12), Matroska and WebM, and AVI. Uploads of any other kind are refused, since
+FFmpeg also reads playlists, which can name other files of this machine."""
 _HEAD_BYTES = 12
 _ROOM_LEFT_BYTES = 1 << 30
-"""Left free on the disk."""
+"""Space that uploads leave free on the disk."""
 
 
 def is_clip(head: bytes) -> bool:
-    """Whether a file that begins so is taken as a clip."""
+    """Whether a file with these first bytes is accepted as a clip."""
     return _CONTAINERS.match(head) is not None
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to choose.
+    """A clip that a user can choose.
 
     Attributes:
-        clip_id: What a browser calls it.
-        name: What a person reads.
+        clip_id: Id by which a browser refers to it.
+        name: Name that is shown.
         path: The video; None for the rendered drive.
     """
 
@@ -54,12 +54,12 @@ class Clip:
 
 
 class Clips:
-    """All clips; a context manager, whose end removes the uploads.
+    """All clips; a context manager that removes the uploads at its end.
 
     Args:
-        folder: A folder of videos; None: none.
-        upload_bytes: Room for all uploads together.
-        is_watched: Whether a clip is in use; such an upload stays.
+        folder: Folder of videos; None lists none.
+        upload_bytes: Largest size of all uploads together.
+        is_watched: Whether the clip with an id is being watched; such an upload is not removed to make room.
 
     Raises:
         UserError: There is no such folder.
@@ -78,7 +78,7 @@ class Clips:
             for number, path in enumerate(sorted(videos, key=lambda path: natural_key(path.name))):
                 clip_id = f"listed-{number}"
                 self._listed[clip_id] = Clip(clip_id, printable_name(path.name), path)
-        # Last: a page plays the first clip by itself.
+        # Comes last, since the page plays the first clip automatically.
         self._listed[RENDERED] = Clip(RENDERED, "a rendered drive, whose car brakes", None)
 
     def __enter__(self) -> Clips:
@@ -88,15 +88,15 @@ class Clips:
         self._temporary.cleanup()
 
     def to_json(self) -> list[dict[str, str]]:
-        """Id and name of each."""
+        """Return id and name of each clip."""
         clips = (*self._listed.values(), *(clip for clip, _ in self._uploads.values()))
         return [{"id": clip.clip_id, "name": clip.name} for clip in clips]
 
     def find(self, clip_id: str) -> Clip:
-        """Give a clip by its id.
+        """Return the clip with an id.
 
         Raises:
-            RefusedError: There is none, or no longer.
+            RefusedError: There is no such clip, or it was removed.
         """
         clip = self._listed.get(clip_id) or self._uploads.get(clip_id, (None, None))[0]
         if clip is None:
@@ -104,14 +104,14 @@ class Clips:
         return clip
 
     async def upload(self, name: str, parts: AsyncIterator[bytes]) -> Clip:
-        """Keep a clip.
+        """Store an uploaded clip.
 
         Args:
-            name: To show.
-            parts: Of its content.
+            name: Name to show.
+            parts: Parts of its content, in order.
 
         Raises:
-            RefusedError: It is no video, or there is no room.
+            RefusedError: It is not a video, or there is no room for it.
         """
         clip_id = f"upload-{secrets.token_hex(8)}"
         path = Path(self._temporary.name) / f"{clip_id}.video"
@@ -143,7 +143,7 @@ class Clips:
             raise RefusedError(f"got no video of a kind that can be uploaded, expected {kinds}: convert it")
 
     def _make_room(self, size_bytes: int) -> None:
-        """Remove the oldest uploads that nobody watches until there is room for another one."""
+        """Remove the oldest unwatched uploads until there is room for another one."""
         sizes = {clip_id: path.stat().st_size for clip_id, (_, path) in self._uploads.items()}
         for clip_id in [clip_id for clip_id in self._uploads if not self._is_watched(clip_id)]:
             if sum(sizes.values()) + size_bytes <= self._upload_bytes:

@@ -1,7 +1,7 @@
-"""A drive that browsers watch: one thread detects and decides, and every browser takes the newest frame when it can.
+"""A drive that browsers watch: one thread detects and decides, and each browser takes the newest frame when ready.
 
-A frame is made into a picture only when a browser asks for one. So a slow browser gets fewer frames, and slows neither
-the drive nor another browser.
+A frame is encoded as JPEG only when a browser asks for it. A slow browser therefore gets fewer frames, and slows down
+neither the drive nor another browser.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from ssd_triton.viewing.player import Player
 from ssd_triton.viewing.road import road_record
 
 _LONGEST_TIMELINE = 6000
-"""Points of the timeline that a browser gets when it joins: five minutes at 20 frames a second."""
+"""Most points of the timeline that a browser gets when it joins: five minutes at 20 frames a second."""
 _WIDEST_PX = 1280
-"""Wider frames are made smaller for the browser; boxes stay in pixels of the frame."""
+"""Wider frames are scaled down for the browser; boxes stay in pixels of the original frame."""
 _JPEG_QUALITY = 80
 
 Opener = Callable[[], tuple[VideoSource, DemoSettings]]
-"""Opens the clip anew, with the settings of its drive."""
+"""Opens the clip from its beginning, with the settings of its drive."""
 
 
 class Run:
     """The timeline of one run through the clip.
 
     Attributes:
-        number: Rises with each run.
+        number: Number of the run, which rises with each run.
         points: Points of the timeline so far, in order.
     """
 
@@ -63,12 +63,12 @@ class Run:
 
 
 class Shown:
-    """What is shown at a moment: a frame, or words alone.
+    """What browsers currently show: a frame, or only a message.
 
     Args:
-        run: To which it belongs, with the points up to here.
-        header: Makes what JSON can hold.
-        image_rgb: The frame, UINT8 [H, W, 3] RGB; None for words.
+        run: The run that it belongs to, with the points of the timeline so far.
+        header: Makes the header, as JSON values.
+        image_rgb: The frame, UINT8 [H, W, 3] RGB; None for a message.
     """
 
     def __init__(self, run: Run, header: Callable[[], dict[str, Any]], image_rgb: UInt8Array | None) -> None:
@@ -81,15 +81,15 @@ class Shown:
         self._making = threading.Lock()
 
     def message(self, run: int, points: int, about: dict[str, Any]) -> bytes:
-        """Write it for a browser; takes some milliseconds the first time, so call it in a thread.
+        """Serialize it for a browser; call it in a thread, since it takes some milliseconds the first time.
 
         Args:
             run: Number of the run that the browser has.
-            points: Points of the timeline that it has of that run.
-            about: What may change without another frame.
+            points: Number of points of that run's timeline that the browser has.
+            about: Values that may change without a new frame.
 
         Returns:
-            The length of the header in 4 bytes, the header as JSON, the same of the news, and the JPEG.
+            The header as JSON after its length in 4 bytes, the news (new points and ``about``) likewise, and the JPEG.
         """
         with self._making:
             if self._made is None:
@@ -104,12 +104,12 @@ class Shown:
 
 
 class _Decider:
-    """Decides on the frames of one run, as the demo does on those of a file.
+    """Makes decisions for the frames of one run, as the demo does for those of a file.
 
     Attributes:
-        settings: Of the drive.
-        camera: The best one so far.
-        trails: Of the tracked objects.
+        settings: Settings of the drive.
+        camera: The best calibration of the camera so far.
+        trails: Trails of the tracked objects.
     """
 
     def __init__(self, settings: DemoSettings) -> None:
@@ -124,11 +124,11 @@ class _Decider:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """In force on the last frame."""
+        """Notices in force on the last frame."""
         return self._board.in_force
 
     def decide(self, frame: Frame, detections: Detections | None) -> FrameDecision:
-        """Decide on the next frame; a rendered car hears of it."""
+        """Make the decision for the next frame, and pass it to the car of a rendered drive."""
         self._pace.add(frame.time_s, has_data=detections is not None)
         self._board.put("DEGRADED", self._pace.doubt, self._pace.figures)
         ego = self.settings.ego.at(frame.time_s)
@@ -140,7 +140,7 @@ class _Decider:
         return decision
 
     def _look(self, watch: PictureWatch, frame: Frame, ego: EgoMotion) -> None:
-        """Watch the picture: a cut, a better calibration, a speed that cannot be."""
+        """Watch the picture for a cut, a better calibration, or a motion that contradicts the given speed."""
         is_cut = watch.look(frame.time_s, frame.image_rgb, ego)
         if is_cut:
             self._pipeline.reset()
@@ -153,16 +153,16 @@ class _Decider:
 
 
 class Drive:
-    """One drive through a clip, as often as browsers want it.
+    """A drive through one clip, which browsers can restart.
 
     Args:
         open_clip: See :data:`Opener`.
-        client: Of the server that detects.
-        loop: Of the browsers' connections.
+        client: Client of the server that detects.
+        loop: Event loop of the connections to the browsers.
 
     Attributes:
-        thread: Ends some time after :meth:`close`.
-        watching: How many browsers watch.
+        thread: The drive's thread, which ends some time after :meth:`close`.
+        watching: Number of browsers that watch.
     """
 
     def __init__(self, open_clip: Opener, client: DetectorClient, loop: asyncio.AbstractEventLoop) -> None:
@@ -179,21 +179,21 @@ class Drive:
         self.thread.start()
 
     def control(self, command: dict[str, Any]) -> None:
-        """Obey a browser; see :meth:`Player.control`. All browsers hear of it, even between two frames."""
+        """Execute a browser's command, see :meth:`Player.control`, and notify all browsers, even between two frames."""
         self._player.control(command)
         if self._latest is not None:
             self._change_to(self._latest)
 
     def news(self) -> dict[str, Any]:
-        """What may change without another frame."""
+        """Return the values that may change without a new frame."""
         return {"paused": self._player.paused, "speed": self._player.speed, "watching": self.watching}
 
     def close(self) -> None:
-        """End the thread; it may wait for an answer of the server before."""
+        """Ask the thread to end, which may first wait for an answer of the server."""
         self._player.close()
 
     async def newer_than(self, number: int) -> Shown:
-        """Wait for the newest frame, unless it is one that the browser has."""
+        """Return the newest frame, once it is newer than the one that the browser has."""
         while self._latest is None or self._latest.number <= number:
             changed = self._changed
             await changed.wait()
@@ -219,7 +219,7 @@ class Drive:
                 return
 
     def _play(self) -> str:
-        """Play the clip once, and wait at its end; what is to be done then."""
+        """Play the clip once, wait at its end, and return what to do next."""
         source, settings = self._open_clip()
         with source:
             if self._player.closed:
@@ -280,7 +280,7 @@ class Drive:
             self._loop.call_soon_threadsafe(self._change_to, shown)
 
     def _change_to(self, shown: Shown) -> None:
-        """Wake the browsers that wait; runs in the loop."""
+        """Publish the newest frame to the waiting browsers; runs in the event loop."""
         self._latest = shown
         shown.number = next(self._numbers)
         changed, self._changed = self._changed, asyncio.Event()

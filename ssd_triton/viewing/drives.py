@@ -1,4 +1,4 @@
-"""The requests of the page for drives: its clips, uploads, and a WebSocket for each browser that watches."""
+"""Handles the page's requests for drives: the list of clips, uploads, and a WebSocket for each browser that watches."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from ssd_triton.viewing.clips import Clip, Clips
 from ssd_triton.viewing.drive import Drive
 
 _END_S = 10.0
-"""Time for the threads of the drives to end, once the client waits for nothing any longer."""
+"""Time for the drives' threads to end after their client was closed."""
 
 
 class Drives:
-    """All drives that are watched; a context manager, whose end ends them.
+    """All drives that are being watched; a context manager that ends them at its end.
 
     Args:
-        config: In force.
+        config: The configuration in force.
         labels: Class names by id, the background first.
-        client: Of the server that detects.
+        client: Client of the server that detects.
     """
 
     def __init__(self, config: Config, labels: tuple[str, ...], client: DetectorClient) -> None:
@@ -69,7 +69,7 @@ class Drives:
             thread.join(_END_S)
 
     def routes(self) -> list[BaseRoute]:
-        """Where they answer."""
+        """Return the routes of these requests."""
         return [
             Route("/api/clips", self._list, methods=["GET"]),
             Route("/api/clips", self._upload, methods=["POST"]),
@@ -80,16 +80,16 @@ class Drives:
         return JSONResponse(self._clips.to_json())
 
     async def _upload(self, request: Request) -> Response:
-        """Keep the clip that is the body until the page ends."""
+        """Store the clip in the request body until the page ends."""
         name = unquote(request.headers.get("x-clip-name", ""), errors="replace")
         parts = parts_of(request, self._upload_bytes, "a clip")
         clip = await self._clips.upload(name, parts)
         return JSONResponse({"id": clip.clip_id, "name": clip.name}, HTTPStatus.CREATED)
 
     async def _watch(self, socket: WebSocket) -> None:
-        """Show a drive to one browser, and let it control the drive.
+        """Show a drive to one browser, and let the browser control it.
 
-        The browser sends ``{"run": number, "points": number}`` when it has drawn a frame and wants the next.
+        The browser sends ``{"run": number, "points": number}`` when it has drawn a frame and wants the next one.
         """
         await socket.accept()
         try:
@@ -112,10 +112,10 @@ class Drives:
                 drive.close()
 
     def _join(self, clip: Clip) -> Drive:
-        """The drive that others watch, or a new one.
+        """Return the drive through this clip that others watch, or a new one.
 
         Raises:
-            RefusedError: There are as many as may run.
+            RefusedError: The largest number of drives is already running.
         """
         if clip.clip_id not in self._drives:
             limit = self._config.view.max_drives
@@ -128,7 +128,7 @@ class Drives:
 
     @staticmethod
     async def _listen(socket: WebSocket, drive: Drive, wanted: asyncio.Queue[tuple[int, int]]) -> None:
-        """Take what a browser sends, until it leaves."""
+        """Receive commands and requests for frames from a browser until it leaves."""
         with suppress(WebSocketDisconnect):
             while True:
                 try:
@@ -154,10 +154,10 @@ class Drives:
                 await socket.send_bytes(message)
 
     def _open(self, clip: Clip) -> tuple[VideoSource, DemoSettings]:
-        """Open a clip with the camera and the speed that the configuration gives it.
+        """Open a clip with the camera and speed that the configuration gives for it.
 
         Raises:
-            UserError: It cannot be read, or the camera does not fit.
+            UserError: The clip cannot be read, or the camera does not fit it.
         """
         config = self._config
         shared: dict[str, Any] = {

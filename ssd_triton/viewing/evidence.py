@@ -1,4 +1,4 @@
-"""A frame of a drive as the page draws it: boxes, state, and the evidence for the decision."""
+"""Makes the data that the page draws for a frame of a drive: boxes, state, and the evidence for the decision."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def frame_record(
     camera: Camera,
     ranges: TriggerRanges | None,
 ) -> dict[str, Any]:
-    """Everything that is drawn of a decision.
+    """Return everything that the page draws for a decision.
 
     Args:
-        decision: On the frame.
-        detections: Those to draw without a track; None for a frame without data.
-        notices: In force.
-        camera: Of the frame.
+        decision: Decision for the frame.
+        detections: Detections, of which those without a track are drawn too; None for a frame without data.
+        notices: Notices in force.
+        camera: Camera of the frame.
         ranges: Trigger ranges for a stationary object; None when the speed is unknown.
 
     Returns:
-        What JSON can hold: boxes and edges in pixels of the frame.
+        JSON values, with boxes and edges in pixels of the frame.
     """
     reported = reported_object(decision)
     far_m = min(reach_m(ranges), math.inf if decision.obstacle is None else decision.obstacle.range_m)
@@ -56,7 +56,11 @@ def frame_record(
 
 
 def timeline_record(decision: FrameDecision) -> list[float | str | None]:
-    """A point of the timeline: time, state, range, its deviation, own and closing speed, both times, deceleration."""
+    """Return a point of the timeline.
+
+    Its values are time, state, range, standard deviation of the range, own speed, closing speed, time to collision by
+    range, time to collision by scale, and required deceleration.
+    """
     item, ego_mps = reported_object(decision), decision.ego.speed_mps
     ego_kmh = None if ego_mps is None else ego_mps * KMH_PER_MPS
     of_item: tuple[float | None, ...] = (None,) * 5
@@ -80,7 +84,7 @@ def _object(item: TrackedObject, *, is_reported: bool) -> dict[str, Any]:
 
 
 def _corridor_px(decision: FrameDecision, camera: Camera, far_m: float) -> list[list[float]]:
-    """The corridor's outline in the frame, from the lower edge to a range; empty where it cannot be seen."""
+    """Return the corridor's outline in the frame, from the lower edge to a range; empty if it is not visible."""
     lower_edge = camera.road_point(camera.width_px / 2, camera.height_px)
     if lower_edge is None or lower_edge.forward_m >= far_m:
         return []
@@ -93,7 +97,7 @@ def _corridor_px(decision: FrameDecision, camera: Camera, far_m: float) -> list[
 
 
 def _evidence(decision: FrameDecision) -> list[list[str]]:
-    """Names and figures, as text with units."""
+    """Return names and values of the evidence, as texts with units."""
     rows = [
         ("own speed", _text(decision.ego.speed_mps, "km/h", KMH_PER_MPS)),
         ("deceleration needed", _demand(decision.required_deceleration_mps2)),

@@ -1,7 +1,7 @@
-"""Who may use the page: its own origin, and beyond loopback whoever has the token.
+"""Access control of the page: only its own origin may use it and, beyond loopback, only browsers with the token.
 
-A browser sends requests for any site that is open in it. What another site asks for is refused by ``Origin`` and
-``Sec-Fetch-Site``; a name that was made to point here (DNS rebinding) by ``Host``.
+A browser sends requests on behalf of any site that is open in it. Requests of other sites are refused by ``Origin`` and
+``Sec-Fetch-Site``, and foreign names that resolve to this machine (DNS rebinding) by ``Host``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-"""Names of this machine in ``Host``; a forwarded port may have another number."""
+"""Names of this machine in ``Host``; the port is not compared, since a forwarded port may have another number."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -29,17 +29,17 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-"""Of every answer: nothing is loaded from elsewhere, nothing inline runs, and no other site shows the page."""
+"""Headers of every answer: nothing loads from elsewhere, no inline code runs, and no other site can frame the page."""
 
 
 class Guard:
-    """Lets through what the page itself asks, and gives every answer :data:`HEADERS`.
+    """ASGI middleware that passes only requests of the page itself, and adds :data:`HEADERS` to every answer.
 
     Args:
-        app: What is guarded.
+        app: The application to guard.
         scheme: ``http`` or ``https``, as browsers see the page.
-        hosts: Names by which the page may be asked; None: any, where the token protects.
-        token: What a browser must have shown once as ``/?token=...``; None: nothing.
+        hosts: Host names under which the page may be requested; None allows any, since the token protects the page.
+        token: Token that a browser must have presented once as ``/?token=...``; None requires none.
         port: Part of the cookie's name, since browsers share cookies between the ports of a machine.
     """
 
@@ -53,7 +53,7 @@ class Guard:
         self._cookie = f"ssd-view-{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request or hand it on."""
+        """Answer a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -75,7 +75,7 @@ class Guard:
             await answer(scope, receive, send_with_headers)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """A refusal, or the way from the address with the token to the one without; None for what may pass."""
+        """Return a refusal, a redirect from the address with the token to the one without, or None to pass on."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host

@@ -1,4 +1,4 @@
-"""The server's state over the last minutes, as the page draws it."""
+"""Records the server's state over the last minutes for the page."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ssd_triton.serving.status.collect import ServerStatus, collect
 from ssd_triton.serving.status.table import to_json
 
 INTERVAL_S = 2.0
-"""Time between two looks; one takes some 10 ms."""
+"""Time between two samples; each takes some 10 ms."""
 _LOOKS = 150
-"""Looks that are kept: five minutes."""
+"""Number of samples that are kept: five minutes."""
 _TIMEOUT_S = 5.0
 _STARTING = "the server is starting; the first time its models are built, which takes a minute or two"
 
 
 class Monitor:
-    """Looks at a server again and again, while the page runs.
+    """Samples the state of a server at intervals while the page runs.
 
     Args:
-        transport: Its own connection to the server.
+        transport: A connection to the server, for the monitor alone.
         url: The server's address.
         metrics_url: The address of its metrics; None leaves them out.
-        starts: Whether it is started with the page, so that it is no wonder when it does not answer yet.
+        starts: Whether the server is started with the page, so that at first it is not expected to answer.
     """
 
     def __init__(self, transport: Transport, url: str, metrics_url: str | None, *, starts: bool = False) -> None:
@@ -43,21 +43,21 @@ class Monitor:
         self._history: deque[dict[str, Any]] = deque(maxlen=_LOOKS)
 
     def state(self, since: int) -> dict[str, Any]:
-        """The last look, and the looks after one.
+        """Return the last sample, and the history after a given sample.
 
         Args:
-            since: Number of the last look that the page has; 0 for none.
+            since: Number of the last sample that the page has; 0 for none.
 
         Returns:
-            ``problem`` in words when the server does not answer, else what ``ssd-triton status --json`` prints; and
-            ``history``, rates and mean times between two looks.
+            ``problem``, a message, if the server does not answer, else the output of ``ssd-triton status --json``; and
+            ``history``, with rates and mean times between two samples.
         """
-        # A page that outlived a restart of its server has numbers that this one has not reached.
+        # A page that was open before this process started has numbers that this process has not reached.
         first = since if self._history and since <= self._history[-1]["number"] else 0
         return {**self._latest, "history": [look for look in self._history if look["number"] > first]}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Take samples until cancelled."""
         number = 0
         while True:
             number += 1

@@ -1,4 +1,4 @@
-"""Pictures that a browser sends: what is in them, how they look, and their results as files."""
+"""Handles pictures that a browser sends: detections, previews, and results as files."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from ssd_triton.viewing.clips import is_clip
 from ssd_triton.viewing.stages import timed
 
 MAX_PICTURES = 100
-"""Pictures on one page; a browser decodes and keeps them all."""
+"""Most pictures on one page, since a browser decodes and keeps them all."""
 MAX_RESULTS_BYTES = 16 << 20
-"""Results of :data:`MAX_PICTURES` pictures with 200 detections each, three times over."""
+"""Largest body with results: three times that of :data:`MAX_PICTURES` pictures with 200 detections each."""
 _BODIES = 16
-"""Pictures in memory at once."""
+"""Most pictures in memory at once."""
 _PREVIEW_QUALITY = 90
 
 _MEDIA_TYPES: dict[ResultFormat, str] = {
@@ -44,11 +44,11 @@ _MEDIA_TYPES: dict[ResultFormat, str] = {
     "csv": "text/csv; charset=utf-8",
     "coco": "application/json",
 }
-"""Formats of the results that a page downloads."""
+"""Formats in which a page can download results."""
 
 
 class _Found(BaseModel):
-    """A detection, as the page got it."""
+    """A detection, as the page received it."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -58,7 +58,7 @@ class _Found(BaseModel):
 
 
 class _Shown(BaseModel):
-    """A picture and what is shown of it; ``file`` is a name to print, never a path."""
+    """A picture and its shown detections; ``file`` is a name to print, never a path."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,11 +72,11 @@ _SHOWN = TypeAdapter(list[_Shown])
 
 
 class Pictures:
-    """The requests of the pages for pictures and for the browser's camera.
+    """Handles requests of the pages for pictures and for the browser's camera.
 
     Args:
-        client: Of the server that detects.
-        transport: A connection to its counters.
+        client: Client of the server that detects.
+        transport: A connection for reading the server's counters.
         labels: Class names by id, the background first.
     """
 
@@ -90,7 +90,7 @@ class Pictures:
         self._requests = 0
 
     def routes(self) -> list[Route]:
-        """Where they answer."""
+        """Return the routes of these requests."""
         return [
             Route("/api/sample", self._sample),
             Route("/api/detect", self._detect, methods=["POST"]),
@@ -99,11 +99,11 @@ class Pictures:
         ]
 
     async def _sample(self, request: Request) -> Response:
-        """A photograph that is always there, so that the page has found something before anybody drops a picture."""
+        """Return a bundled photograph, so that the page shows detections before the user adds a picture."""
         return Response(await anyio.to_thread.run_sync(sample_photograph), media_type="image/jpeg")
 
     async def _detect(self, request: Request) -> Response:
-        """Detections in the picture that is the body; with ``?stages=1`` the times of the stages too."""
+        """Return the detections in the picture in the body; with ``?stages=1`` also the times of the stages."""
         start_s = time.perf_counter()
         self._requests += 1
         request_id = f"page-{self._page}-{self._requests}"
@@ -132,21 +132,21 @@ class Pictures:
             "detections": found.with_labels(self._labels).to_json(),
             "size_px": image_size_px(file),
             "format": kind,
-            # HEIC and AVIF are turned when they are decoded.
+            # HEIC and AVIF are already turned when they are decoded.
             "turned": kind not in ("HEIC", "AVIF") and exif_orientation(file) != 1,
             "times_ms": {"request": round(request_ms, 2)},
             "stages": stages,
         }
 
     async def _preview(self, request: Request) -> Response:
-        """The picture that is the body as JPEG, as the detector sees it."""
+        """Return the picture in the body as JPEG, in the pixels that the detector sees."""
         async with self._bodies:
             file = await read_body(request, MAX_FILE_BYTES, "a picture")
             jpeg = await anyio.to_thread.run_sync(_as_jpeg, file, limiter=self._threads)
         return Response(jpeg, media_type="image/jpeg")
 
     async def _results(self, request: Request) -> Response:
-        """The results that are the body as the file that ``ssd-triton detect --format`` writes."""
+        """Return the results in the body as the file that ``ssd-triton detect --format`` would write."""
         kind = cast(ResultFormat, request.query_params.get("format", ""))
         if kind not in _MEDIA_TYPES:
             raise RefusedError(f"got the format {kind[:20]!r}, expected one of {', '.join(_MEDIA_TYPES)}")

@@ -1,4 +1,4 @@
-"""When the next frame of a drive is due: pause, step, speed."""
+"""Controls the playback of a drive: when the next frame is due, pause, step, speed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Literal
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 0.0)
 """Speeds to choose from; 0 is as fast as the detector answers."""
 _LATE_S = 0.25
-"""A drive that is later than this is not hurried to catch up."""
+"""A drive that is later than this does not catch up: its clock is set back."""
 
 Next = Literal["frame", "restart", "close"]
 
 
 class Player:
-    """Controls of one drive; threads may share it.
+    """Playback controls of one drive; threads may share it.
 
     Attributes:
-        paused: Whether it waits for a step.
-        speed: Of :data:`SPEEDS`.
-        closed: Whether the drive is to end.
+        paused: Whether the drive is paused, and waits for a step.
+        speed: Speed, one of :data:`SPEEDS`.
+        closed: Whether the drive must end.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Player:
         self._changed = threading.Condition()
 
     def control(self, command: dict[str, Any]) -> None:
-        """Obey a command of a browser, and ignore what is none.
+        """Execute a command from a browser; unknown commands are ignored.
 
         Args:
             command: ``{"do": "pause" | "play" | "step" | "restart"}`` or ``{"do": "speed", "speed": 0.5}``.
@@ -59,13 +59,13 @@ class Player:
             self._changed.notify_all()
 
     def wait(self, time_s: float) -> Next:
-        """Wait until the frame of a time is due.
+        """Wait until a frame is due, or a command arrives.
 
         Args:
-            time_s: Of the frame in its clip; infinite after the last one.
+            time_s: Time of the frame in its clip; infinite after the last one.
 
         Returns:
-            What is to be done.
+            What to do next.
         """
         with self._changed:
             while True:
@@ -81,7 +81,7 @@ class Player:
                 self._changed.wait(patience_s)
 
     def _patience_s(self, time_s: float) -> float | None:
-        """Seconds until the frame is due; None: not before a command."""
+        """Return the seconds until the frame is due; None waits for a command."""
         now_s = time.monotonic()
         if time_s == float("inf"):
             return None

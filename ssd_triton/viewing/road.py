@@ -1,4 +1,4 @@
-"""The road from above as the page draws it, in metres: what the demo's view from above shows, from the same marks."""
+"""Makes the data for the page's road from above, in metres; the marks are those of the demo's view from above."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssd_triton.driving.drawing.state_colours import reported_object
 from ssd_triton.driving.drawing.trigger_ranges import TriggerRanges
 
 _NEAREST_M = 0.1
-"""Where the corridor begins."""
+"""Range at which the corridor begins."""
 
 
 def road_record(
@@ -29,17 +29,17 @@ def road_record(
     trails: Mapping[int, Sequence[RoadPoint]],
     view_range_m: float,
 ) -> dict[str, Any]:
-    """Everything on the road.
+    """Return everything that is drawn on the road.
 
     Args:
-        decision: On the frame.
+        decision: Decision for the frame.
         ranges: Trigger ranges for a stationary object; None when the speed is unknown.
-        trails: Of what is in the corridor, by track.
-        view_range_m: Range at the upper edge.
+        trails: Trails of the objects in the corridor, by track.
+        view_range_m: Range at the upper edge of the view.
 
     Returns:
-        What JSON can hold. Points are forward and lateral positions. Objects come farthest first, so that near ones
-        are drawn over them.
+        JSON values. Points are forward and lateral positions. The farthest objects come first, so that near ones are
+        drawn over them.
     """
     far_m = min(reach_m(ranges), view_range_m)
     left, right = corridor_edges_m(decision.corridor, _NEAREST_M, far_m)
@@ -58,7 +58,7 @@ def road_record(
 
 
 def _mark(item: TrackedObject, trail: Sequence[RoadPoint], *, is_reported: bool) -> dict[str, Any]:
-    """An object; in the corridor with its name, uncertainty, motion and trail."""
+    """Return the mark of an object; in the corridor it has a name, uncertainty, motion and trail."""
     mark: dict[str, Any] = {
         "at": _points([item.position])[0],
         "size": [item.width_m, drawn_length_m(item)],

@@ -1,4 +1,4 @@
-"""Running the page: the address, TLS and the token, the connections to the server, and the browser."""
+"""Runs the page: address, TLS and token, the connections to the server, and the browser."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from ssd_triton.viewing.pictures import Pictures
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,}")
 _STATUS_TIMEOUT_S = 5.0
 _LARGEST_COMMAND_BYTES = 4096
-"""Of what a browser sends over the WebSocket."""
+"""Largest message that a browser may send over the WebSocket."""
 _CONNECTIONS = 500
-"""At once; further ones are refused with 503."""
+"""Most connections at once; further ones are refused with 503."""
 _END_S = 2
 """Time for answers to finish at the end."""
 
@@ -50,14 +50,14 @@ def run_page(
     """Serve the page until Ctrl-C.
 
     Args:
-        config: In force.
-        serve: Variant of the detector for a server that is started for the page; None: a server that runs already,
-            and may be away for a while.
-        metrics_url: Of the server's metrics; None: where they should be.
-        report_ready: Called with the address of the page, with its token, once it answers.
+        config: The configuration in force.
+        serve: Variant of the detector for a server that is started for the page; None uses a running server, which may
+            be away for a while.
+        metrics_url: Address of the server's metrics; None derives it from the server's address.
+        report_ready: Called with the page's address, including its token, once the page answers.
 
     Raises:
-        ConfigError: The page would be reachable from other machines without TLS, or a file of it cannot be used.
+        ConfigError: The page would be reachable from other machines without TLS, or a TLS file cannot be used.
         ServerError: The port is taken, or the embedded server could not be started.
         UserError: The models could not be built.
     """
@@ -86,21 +86,21 @@ def run_page(
 
 
 def open_browser(address: str) -> None:
-    """Show the page, where there is a screen."""
+    """Open the page in a browser, if there is a screen."""
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(address)
 
 
 def host_name(host: str) -> str:
-    """The host as browsers write it in ``Host``."""
+    """Return a host as browsers write it in ``Host``."""
     return f"[{host}]" if ":" in host else host.lower()
 
 
 def _token(settings: ViewConfig) -> str | None:
-    """The token that browsers need; None on loopback, unless there is a file.
+    """Return the token that browsers need; None on loopback, unless a token file is configured.
 
     Raises:
-        ConfigError: The file holds none.
+        ConfigError: The file holds no token.
     """
     if settings.token_file is None:
         return None if is_loopback(settings.host) else secrets.token_urlsafe(32)
@@ -118,7 +118,7 @@ def _token(settings: ViewConfig) -> str | None:
 
 
 def _checked_tls(settings: ViewConfig) -> tuple[Path, Path] | None:
-    """The certificate and the key.
+    """Return certificate and key of the page; None without TLS.
 
     Raises:
         ConfigError: They cannot be used, or are missing beyond loopback.
@@ -140,7 +140,7 @@ def _checked_tls(settings: ViewConfig) -> tuple[Path, Path] | None:
 
 
 class _Served(NamedTuple):
-    """Where the server listens, and its TLS."""
+    """Addresses and TLS settings of the Triton server."""
 
     url: str
     metrics_url: str | None
@@ -148,7 +148,7 @@ class _Served(NamedTuple):
 
 
 def _app(config: Config, served: _Served, stack: ExitStack, *, starts: bool) -> Starlette:
-    """The page's application with its connections to the server, which ``stack`` closes."""
+    """Make the page's application, with connections to the server that ``stack`` closes."""
     protocol, labels = config.client.protocol, load_labels(config.labels_path)
 
     def client(retry_s: float | None) -> DetectorClient:
@@ -164,7 +164,7 @@ def _app(config: Config, served: _Served, stack: ExitStack, *, starts: bool) -> 
             )
         )
 
-    # Drives wait for a server that comes back, as the demo does; a person with a picture is told at once.
+    # Drives wait for a server that comes back, as the demo does; for pictures the error is shown at once.
     for_pictures = client(None)
     after_client = stack.enter_context(ExitStack())
     for_drives = client(config.demo.server_deadline_s)
@@ -181,7 +181,7 @@ def _app(config: Config, served: _Served, stack: ExitStack, *, starts: bool) -> 
 
 
 class _Server(uvicorn.Server):
-    """Reports when it answers."""
+    """A uvicorn server that reports when it is ready."""
 
     def __init__(self, config: uvicorn.Config, report: Callable[[], None]) -> None:
         super().__init__(config)
@@ -192,7 +192,7 @@ class _Server(uvicorn.Server):
         self._report()
 
     def end(self) -> None:
-        """Have :meth:`run` return soon; from any thread."""
+        """Ask :meth:`run` to return soon; may be called from any thread."""
         self.should_exit = True
 
 

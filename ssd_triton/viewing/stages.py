@@ -1,4 +1,4 @@
-"""Where the time of a request goes, by Triton's own counters before and after it."""
+"""Measures the stages of a request, with Triton's own counters before and after it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ssd_triton.common.model_names import DETECTOR, POSTPROCESS, PREPROCESS
 Result = TypeVar("Result")
 
 _MEMBERS = {"preprocess": PREPROCESS, "detect": DETECTOR, "postprocess": POSTPROCESS}
-"""Members of the ensemble, by what the page calls them."""
+"""Members of the ensemble, by the page's names for them."""
 _LOOKS = 4
 _PAUSE_S = 0.005
-"""Triton counts a request a moment after it has been answered: so many looks, so far apart."""
+"""Number of readings, and the pause between them: Triton counts a request a moment after it has answered it."""
 
 Counters = dict[str, tuple[int, int, int]]
 """Requests, nanoseconds in the queue and nanoseconds of work, by member."""
 
 
 def timed(transport: Transport, call: Callable[[], Result]) -> tuple[Result, dict[str, dict[str, float]]]:
-    """Make one request, and give the mean times of each member's requests meanwhile.
+    """Make one request, and return the mean times of each member's requests in that period.
 
     Returns:
-        The result; and by stage ``queue_ms``, ``work_ms`` and the number of ``requests`` of which they are the mean:
-        1 on a server that nobody else uses. A stage that Triton has not counted is left out.
+        The result; and for each stage ``queue_ms``, ``work_ms`` and the number of ``requests`` that these are the mean
+        of, which is 1 on a server without other clients. A stage that Triton has not counted is left out.
     """
     before = _counters(transport)
     result = call()

@@ -1,7 +1,8 @@
-"""All verbs: their groups, one line on each, and the module with the rest.
+"""All verbs, by group, each with a one-line summary and a module.
 
-A module has ``EXAMPLE``, ``add_arguments(parser, config)`` and ``run(args, config)``, and its docstring is the
-description. It imports nothing heavy: ``--help`` answers at once, and without optional dependencies.
+The module of a verb has ``EXAMPLE``, ``add_arguments(parser, config)`` and ``run(args, config)``; its docstring is the
+description in the help. It imports nothing heavy at the top, so that ``--help`` answers at once and without optional
+dependencies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ class Verb:
     """One verb of ``ssd-triton``.
 
     Attributes:
-        name: As it is typed.
+        name: Name on the command line.
         group: Heading in the overview.
         summary: One line.
     """
@@ -25,7 +26,7 @@ class Verb:
 
     @property
     def module(self) -> str:
-        """Name of its module."""
+        """Name of the verb's module."""
         return f"{__name__}.{self.name.replace('-', '_')}"
 
 
@@ -84,4 +85,4 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
 }
 VERBS = {name: Verb(name, group, summary) for group, verbs in _GROUPS.items() for name, summary in verbs.items()}
-"""By name, in the order of the overview."""
+"""All verbs by name, in the order of the overview."""

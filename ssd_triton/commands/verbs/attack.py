@@ -1,9 +1,9 @@
-"""Send hostile requests of all kinds to a server of this machine, beside good ones whose answers are checked.
+"""Send hostile requests of all kinds to a server on this machine, beside good ones whose answers are checked.
 
-The server must listen on loopback; --serve runs 'ssd-triton serve' for it. Images that cost much, shapes that wrap,
-compressed bodies, broken requests, cancelled calls, idle connections and mutated images come by turns, after a calm
-phase. Writes attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request got a wrong
-answer or none, or the server broke a limit of latency, CPU time, memory or restarts.
+The server must listen on loopback; --serve runs 'ssd-triton serve' for the attack. After a calm phase come expensive
+images, shapes whose size overflows, compressed bodies, broken requests, cancelled calls, idle connections and mutated
+images, in random order. Writes attack.md, attack.csv and attack.png, also after Ctrl-C. Exit code 1 when a good request
+got a wrong answer or none, or the server exceeded a limit of latency, CPU time, memory or restarts.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from ssd_triton.measuring.attack.sending import AttackedServer
 
 _READY = re.compile(r"ready: .* gRPC \S+:(?P<grpc>\d+), HTTP \S+:(?P<http>\d+),")
-"""What 'ssd-triton serve' prints once all models are ready."""
+"""Line that 'ssd-triton serve' prints once all models are ready."""
 EXAMPLE = "ssd-triton attack --serve --minutes 30 --min-requests 20000"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--minutes", type=POSITIVE_NUMBER, default=5.0, help="duration of the attack, minutes")
     parser.add_argument(
         "--calm-fraction",
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Attack and report; exit code 1 when a check failed, 130 when Ctrl-C ended it."""
+    """Attack and report; return 1 when a check failed, 130 when Ctrl-C ended the attack."""
     from ssd_triton.measuring.attack.kinds import all_kinds
     from ssd_triton.measuring.attack.report import write_report
     from ssd_triton.measuring.attack.result import AttackSettings
@@ -99,10 +99,10 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 @contextmanager
 def _served(config: Config, output: Path) -> Iterator[tuple[AttackedServer, int]]:
-    """Run 'ssd-triton serve' on free ports of loopback, and give its address and process.
+    """Run 'ssd-triton serve' on free loopback ports, and give its address and process id.
 
     Raises:
-        ServerError: It did not start.
+        ServerError: The server did not start.
     """
     from ssd_triton.common.interrupts import interrupts_deferred
     from ssd_triton.common.processes import end_group
@@ -116,7 +116,7 @@ def _served(config: Config, output: Path) -> Iterator[tuple[AttackedServer, int]
         path.write_text(json.dumps(values) + "\n", encoding="utf-8")
     program = "import sys; sys.argv[0] = 'ssd-triton'; from ssd_triton.commands import main; main()"
     options = ["--config", str(output / "served.yml"), "--log", str(log)]
-    # An interrupt before the block would leave the server to itself.
+    # An interrupt before the block would leave an orphaned server.
     with interrupts_deferred():
         process = subprocess.Popen(
             [sys.executable, "-c", program, "serve", *options],

@@ -1,7 +1,7 @@
-"""Measure every variant of the detector that runs here, without a server: latency and images a second over batch size.
+"""Measure latency and images a second over batch size, for every variant that runs here, without a server.
 
-Variants take turns; a GPU is timed by CUDA events. Writes CSV, JSON and two plots: images a second with the machine's
-physical limit, and acceleration relative to the baseline.
+Variants take turns; a GPU is timed with CUDA events. Writes CSV, JSON and two plots: images a second with the machine's
+physical limit, and the speed-up over the baseline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXAMPLE = "ssd-triton benchmark --device cpu --batch 1 4"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_device_option(parser)
     parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 4, 8, 16, 32, 64], help="batch sizes")
     parser.add_argument("--turns", type=POSITIVE, default=5, help="turns of each variant at each batch size")

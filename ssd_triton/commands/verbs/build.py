@@ -1,4 +1,4 @@
-"""Build every artefact that the model repository needs, and only what is out of date."""
+"""Build the artefacts of the model repository that are missing or out of date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLE = "ssd-triton build --weights-path weights/mine.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--model-repository", "model_repository")
     add_option(
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Build, one line an artefact."""
+    """Build, and print a line for each artefact."""
     from ssd_triton.serving.repository.build import ensure_built
 
     ensure_built(

@@ -1,8 +1,8 @@
-"""Find out how a camera is mounted, and write a camera file and a picture of the road's metres as it sees them.
+"""Find out how a camera is mounted, and write a camera file and a picture with a grid of metres on the road.
 
-Three methods: 'points' solves height, pitch and yaw from four or more road points measured with a tape; 'horizon' takes
-the height and the horizon's row; 'clip' takes the height and finds where the lane lines of a straight road meet.
-The focal length comes from a camera file (OpenCV's calibration, say) or from the field of view.
+Three methods: 'points' solves height, pitch and yaw from four or more measured points on the road; 'horizon' takes the
+height and the row of the horizon; 'clip' takes the height, and finds where the lane lines of a straight road meet. The
+focal length comes from a camera file (for example from OpenCV's calibration) or from the field of view.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Calibrate, write, and print what was found."""
+    """Calibrate, write the files, and print the result."""
     from ssd_triton.driving.camera.calibrate import check_output, write_calibration
     from ssd_triton.media.video import open_source
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 def _add_method(
     methods: argparse._SubParsersAction[argparse.ArgumentParser], config: Config, name: str, text: str
 ) -> argparse.ArgumentParser:
-    """Add a sub-command with what all of them take."""
+    """Add a sub-command with the options that all sub-commands share."""
     method = methods.add_parser(name, help=text, description=text)
     method.add_argument(
         "--video", required=True, metavar="VIDEO", help="image, video file, folder of images, or index of a camera"
@@ -108,7 +108,7 @@ def _add_method(
 
 
 def _intrinsics(args: argparse.Namespace, config: Config, size_px: tuple[int, int]) -> Camera:
-    """The camera before its mounting is found; at most its height counts."""
+    """Return the camera before calibration; of its mounting, at most the height is used."""
     from ssd_triton.driving.camera import configured_camera
 
     settings = config.camera

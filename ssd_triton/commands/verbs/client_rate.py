@@ -1,7 +1,7 @@
-"""Measure the images a second of the COCO evaluation's client against perf_analyzer, on a server started for it.
+"""Compare the images a second of the COCO evaluation's client with perf_analyzer, on a server started for this.
 
-Both send the same images with as many requests in flight, in turns; the table gives each round and the medians. Exit
-code 1 when the client reaches less than nine tenths of perf_analyzer's rate.
+Both send the same images with the same number of requests in flight, in turns; the table gives each round and the
+medians. Exit code 1 when the client reaches less than 90 % of perf_analyzer's rate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXAMPLE = """ssd-triton client-rate --images coco/val2017 --limit 60 \\
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--variant", "variant")
     parser.add_argument("--concurrency", type=POSITIVE, default=4, help="requests in flight at once")

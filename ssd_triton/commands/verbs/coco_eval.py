@@ -1,6 +1,6 @@
-"""Evaluate what a Triton server serves on COCO: real images through the ensemble, pycocotools' twelve figures out.
+"""Evaluate a served model on COCO: send real images through the ensemble, and compute COCO's twelve figures.
 
-Any annotation file in COCO's format works. Answers are kept as they come: after an interruption, the same command
+Any annotation file in COCO's format works. Every answer is kept at once: after an interruption, the same command
 resumes. Writes detections.json (COCO results), metrics.json and report.html.
 """
 
@@ -19,7 +19,7 @@ EXAMPLE = """ssd-triton coco-eval --images coco/val2017 --annotations coco/annot
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--batch", "coco.batch")
     parser.add_argument("--model", default="ssd", help="ensemble to evaluate")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Evaluate; exit code 1 when the server refused an image."""
+    """Evaluate; return 1 when the server refused an image."""
     dataset = dataset_of(args, config)
     from ssd_triton.common.labels import load_labels
     from ssd_triton.evaluation.evaluate import Settings, evaluate_served

@@ -1,8 +1,8 @@
-"""Compare the COCO AP of every variant that runs here with PyTorch FP32: same images, through a server each, in turn.
+"""Compare the COCO AP of every variant that runs here with PyTorch FP32, on the same images.
 
-Prints a Markdown table; writes it, a plot of accuracy over speed, and the report of each variant. Exit code 1 when a
-variant differs from PyTorch FP32 by more than 'accuracy' in the configuration allows. After an interruption, the same
-command resumes.
+A server is started for one variant after another. Prints and writes a Markdown table, and writes a plot of accuracy
+over speed and a report for each variant. Exit code 1 when a variant differs from PyTorch FP32 by more than 'accuracy'
+in the configuration allows. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton compare-accuracy --images coco/val2017 --annotations coco/
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     parser.add_argument(
         "--variant",

@@ -1,4 +1,4 @@
-"""Print a completion script: verbs, options, choices and files are completed in the shell that reads it."""
+"""Print a script that adds completion of verbs, options, choices and files to a shell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHELLS = ("bash", "zsh", "tcsh")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("shell", choices=_SHELLS, help="shell")
 
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def _whole_parser(config: Config) -> argparse.ArgumentParser:
-    """One parser with every verb as a sub-command."""
+    """Return one parser with every verb as a sub-command."""
     from ssd_triton.commands.parser import Parser, add_verb_arguments
 
     parser = Parser(prog="ssd-triton", description="SSD300 object detection on NVIDIA's Triton Inference Server.")

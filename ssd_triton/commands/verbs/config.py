@@ -1,6 +1,6 @@
 """Print the configuration in force, and where each value comes from.
 
-Defaults, then config.yml of the project, then --config files, then --set, then a command's flags: later ones win.
+The order is defaults, the project's config.yml, --config files, --set, and a command's flags; later values win.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXAMPLE = """ssd-triton config server client --set client.timeout_s=5
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "keys", nargs="*", metavar="KEY", help="keys or sections, such as braking or server.tls; by default all of them"
     )
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Print one of the three."""
+    """Print the values, the schema or the reference."""
     if args.schema or args.reference:
         from ssd_triton.config.reference import json_schema, reference
 
@@ -56,7 +56,7 @@ def _within(key: str, section: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A value as YAML: JSON is a part of it."""
+    """Format a value as YAML, using that all JSON is valid YAML."""
     if isinstance(value, Path):
         return str(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

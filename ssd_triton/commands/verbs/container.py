@@ -1,8 +1,8 @@
-"""Start Triton in a container: build the engine that this GPU needs, if the cache has none, and become tritonserver.
+"""Start Triton in a container: build the engine for this GPU, unless the cache has it, then become tritonserver.
 
-Engines are kept in a cache that containers may share: one of them builds, the others wait for it. A variant without an
-engine, on a CPU for example, starts at once. Signals reach tritonserver itself: SIGTERM lets requests in flight finish.
-What follows -- is passed to tritonserver.
+Containers may share the cache of engines: one of them builds, the others wait for it. A variant without an engine, such
+as one for the CPU, starts at once. Signals reach tritonserver directly: on SIGTERM it finishes the requests in flight.
+Arguments after -- are passed to tritonserver.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton container --variant onnx_int8 -- --log-verbose=1"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--variant", "container.variant")
     add_option(parser, config, "--model-repository", "model_repository")
     add_option(parser, config, "--engine-cache", "container.engine_cache")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Prepare, then never return unless only the cache should be filled."""
+    """Prepare, then become the server; return only with ``--build-only``."""
     from ssd_triton.serving.container.entry_point import exec_server, prepare
 
     prepared = prepare(config, logging.info, compute_capability=args.compute_capability)

@@ -1,7 +1,7 @@
-"""Measure how many images a second this machine's cores decode and resize, without a server: preprocessing's ceiling.
+"""Measure how many images a second this machine's cores decode and resize: the upper limit of the preprocessing.
 
-Kinds of files take turns: as given, baseline and progressive JPEG of the same pixels, and large ones, decoded whole and
-at half their size. Each process has one thread and decodes from memory.
+Needs no server. Kinds of files take turns: the files as given, baseline and progressive JPEG of the same pixels, and
+large ones, decoded in full and at half their size. Each process has one thread and decodes from memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXAMPLE = "ssd-triton decode-rate --images coco/val2017"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--images", type=Path, help="folder of photographs; by default a bundled one")
     parser.add_argument("--num-images", type=POSITIVE, default=32, help="number of photographs")
     parser.add_argument(

@@ -1,10 +1,11 @@
-"""Make weights that see photographs and rendered traffic alike, in one go.
+"""Make weights that work on photographs as well as on rendered traffic, in one run.
 
-Trains on photographs, from a checkpoint or an ImageNet backbone, while rendered traffic is drawn; fine-tunes the result
-on rendered traffic with itself as the teacher on photographs; averages both networks with several shares, and keeps the
-best average that is as good on photographs. With --compare-backbone-weights or --compare-checkpoint, a second training
-on photographs starts there, and the better of both goes on. Everything lies in --output; --output/chosen has the best
-weights with their model card, figures and pictures. After an interruption, the same command resumes.
+Trains on photographs, from a checkpoint or an ImageNet backbone, while rendered traffic is drawn in parallel. Then
+fine-tunes the result on rendered traffic, with the trained network as its own teacher on photographs. Finally averages
+both networks with several shares, and keeps the best average that is as good on photographs. With
+--compare-backbone-weights or --compare-checkpoint, a second training on photographs starts there, and the better of
+the two is used. All files are in --output; --output/chosen has the best weights with their model card, figures and
+pictures. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ EXAMPLE = """ssd-triton default-weights --photographs coco/train coco/instances_
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_set_option(
         parser,
         "--photographs",
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def _recipe(args: argparse.Namespace, option: str) -> TrainingConfig:
-    """The settings of a training; its recipe overrides configuration files, and flags override the recipe."""
+    """Return the settings of a training; its recipe overrides configuration files, and flags override the recipe."""
     flags = {"training.steps": getattr(args, f"{option}_steps"), "training.batch": args.batch}
     given = dotted_layer("flags", ((key, value) for key, value in flags.items() if value is not None))
     return merge([*with_file(args.layers, getattr(args, f"{option}_recipe")), given]).training

@@ -1,9 +1,10 @@
-"""Annotate a drive: where road users are, how fast they come nearer, and whether to warn or to brake.
+"""Annotate a drive: where road users are, how fast they approach, and whether to warn or to brake.
 
-Detections come from a Triton server. Written are a video with the state and its reason, the road from above and the
-times of all stages; a plot of range, speed, time to collision and state over time; and every decision with its evidence
-as JSON lines. Without --video, the drive is a rendered scenario whose car reacts to the decisions. Without --camera and
---pitch-deg, the drive itself calibrates the camera. The road is taken to be flat: a demonstration, not a safety system.
+Detections come from a Triton server. Writes a video with the state and its reason, the road from above and the times of
+all stages; a plot of range, speed, time to collision and state over time; and every decision with its evidence as JSON
+lines. Without --video, the drive is a rendered scenario whose car reacts to the decisions. Without --camera and
+--pitch-deg, the camera is calibrated from the drive itself. The road is assumed to be flat: this is a demonstration,
+not a safety system.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _BRAKING = ("ego_speed_kmh", "reaction_time_s", "deceleration_mps2", "warning_le
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--video", "demo.video", metavar="VIDEO")
     add_option(parser, config, "--output", "demo.output")
     add_option(parser, config, "--score-thresh", "demo.score_thresh")
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Make the video; exit code 130 when Ctrl-C ended it early, 1 when the server or the source did."""
+    """Make the video; return 130 when Ctrl-C ended it early, 1 when the server or the source did."""
     from ssd_triton.common.labels import load_labels
     from ssd_triton.driving.braking.ego import RecordedEgo
     from ssd_triton.driving.camera.file import assumed
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.serving.connect import connect
 
     mounting, labels, ego = camera_settings(args, config), load_labels(config.labels_path), ego_source(args, config)
-    # All that can be wrong with the arguments shows here, before a server is asked for or started.
+    # Errors in the arguments show here, before a server is contacted or started.
     with _open_drive(mounting, config, real_time=args.real_time) as (source, camera, car):
         if car is not None and not args.no_ego_speed:
             ego = car
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
                 "calibrate'",
                 settings.assumed,
             )
-        # A recorded drive can wait for a server that comes back; what happens now cannot.
+        # A recorded drive can wait for a server that comes back, a live one cannot.
         waits = not (args.real_time or source.is_live)
         retry_s = config.demo.server_deadline_s if waits else None
         with connect(config, serve=args.serve, retry_s=retry_s) as client:
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def camera_settings(args: argparse.Namespace, config: Config) -> CameraConfig:
-    """The settings of the camera in force.
+    """Return the camera settings in force.
 
     Raises:
         UserError: There is a camera file, and flags contradict it.
@@ -141,11 +142,11 @@ def camera_settings(args: argparse.Namespace, config: Config) -> CameraConfig:
 
 
 def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
-    """How the own car moves.
+    """Return the source of the own car's motion.
 
     Raises:
         EgoMotionError: The file of speeds cannot be used.
-        UserError: There are speeds, and no drive that they could belong to.
+        UserError: Speeds are given without a drive that they belong to.
     """
     from ssd_triton.driving.braking.ego import ConstantEgo, EgoMotion, load_ego_csv
 
@@ -164,7 +165,7 @@ def ego_source(args: argparse.Namespace, config: Config) -> EgoSource:
 def _open_drive(
     mounting: CameraConfig, config: Config, *, real_time: bool
 ) -> Iterator[tuple[VideoSource, Camera, RenderedDrive | None]]:
-    """The source of the frames, its camera, and the car where the drive is rendered."""
+    """Give the source of the frames, its camera, and the simulated car if the drive is rendered."""
     from ssd_triton.driving.camera import configured_camera
     from ssd_triton.driving.camera.self_calibration import presumed
     from ssd_triton.driving.demo.output import open_demo_source

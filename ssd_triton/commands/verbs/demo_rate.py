@@ -1,7 +1,7 @@
-"""Measure what the braking demo adds to the detector's own time a frame, on a server started for it.
+"""Measure how much time a frame the braking demo adds to the detector, on a server started for this.
 
-The detector alone and the whole demo take the same clip in turns; the table gives each round and the median. Exit code
-1 when the demo adds more than 15 %.
+The detector alone and the whole demo process the same clip in turns; the table gives each round and the median. Exit
+code 1 when the demo adds more than 15 %.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLE = "ssd-triton demo-rate clip.mp4"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of images")
     add_option(parser, config, "--variant", "variant")
     parser.add_argument("--rounds", type=POSITIVE, default=5, help="turns of each")

@@ -1,8 +1,8 @@
 """Detect objects in images and videos, through a Triton server.
 
-Inputs are images, folders of images, patterns in quotes ('photos/**/*.jpg'), - for an image on standard input, videos,
-addresses (images and videos by http and https, streams by rtsp), and indices of cameras, which Ctrl-C ends. Images and
-videos are recognised by their content. EXIF is not applied: boxes are in the stored pixels.
+Inputs are images, folders of images, quoted patterns ('photos/**/*.jpg'), - for an image on standard input, videos,
+addresses (images and videos by http and https, streams by rtsp), and camera indices. Ctrl-C ends a camera or a stream.
+Images and videos are recognised by their content. EXIF is not applied: boxes are in the stored pixels.
 
 Writes detections.json, or another format, and annotated pictures and videos. Prints a line for each input.
 """
@@ -23,7 +23,7 @@ EXAMPLE = "ssd-triton detect street.jpg --serve --output reports/street"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "inputs",
         nargs="*",
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Detect; exit code 1 when an input was refused or a frame could not be decoded."""
+    """Detect; return 1 when an input was refused or a frame could not be decoded."""
     if args.manifest is None and not args.inputs:
         raise UserError("got no input, expected images or videos, or --manifest with a list of images")
     from ssd_triton.client.detect import DetectOptions, detect
@@ -75,6 +75,6 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def _names(given: Iterable[str], labels: Sequence[str]) -> Iterator[str]:
-    """Split lists of class names at commas; a name may itself have one."""
+    """Split lists of class names at commas, except in names that contain a comma."""
     for names in given:
         yield from [names] if names in labels else map(str.strip, names.split(","))

@@ -1,8 +1,8 @@
-"""Take one of two replicas away while requests come without a pause, and count the requests that fail.
+"""Take one of two replicas away under constant traffic, and count the requests that fail.
 
 Two servers are started on this machine. With --way proxy, HAProxy (which must be installed) checks their gRPC health,
-balances over them and drains one before it is stopped; with --way client, the client balances over both, and one is
-stopped at once. Exit code 1 when a request has failed.
+balances over them and drains one before it is stopped. With --way client, the client balances over both, and one is
+stopped at once. Exit code 1 when a request failed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WAYS = ("proxy", "client")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--way", choices=_WAYS, nargs="+", default=list(_WAYS), help="what balances over the replicas")
     add_option(parser, config, "--variant", "variant")
     add_option(parser, config, "--in-flight", "client.in_flight")

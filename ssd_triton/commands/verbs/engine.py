@@ -1,9 +1,9 @@
-"""Build a TensorRT engine of the detector, and print what is in it.
+"""Build a TensorRT engine of the detector, and print its layers.
 
 TensorRT builds for the GPU of this machine; --runtime tensorrt-rtx can also build for a compute capability without any
-GPU. FP16 is cast from the FP32 file, INT8 needs a quantised file. Beside the plan goes a JSON file with what it was
-built from and for; a plan that does not fit is refused when it is loaded. A build that fails or is interrupted leaves
-the old engine in place.
+GPU. FP16 is cast from the FP32 file; INT8 needs a quantised file. A JSON file beside the plan records its sources and
+its target; a plan that does not fit is refused when it is loaded. A build that fails or is interrupted leaves the old
+engine in place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp16", help="precision of the engine")
     add_option(parser, config, "--runtime", "tensorrt.runtime")
     parser.add_argument(

@@ -1,10 +1,9 @@
 """Drive the scenarios of UN R152 and Euro NCAP with braking in the loop, and print the results as a Markdown table.
 
-Detections are the ground truth with the noise of simulation.noise in the configuration. With --serve or --url the full
-stack is driven: each frame is rendered and goes through the server. Those runs come one after the other, at about 0.2 s
-a frame on a CPU: choose some with --scenario, and a lower --fps. Exit code 1 when a row fails, or when more
-drives than simulation.false_warnings allows have a warning where nobody may brake; rows that are 'reported' are not
-judged.
+Detections are the ground truth plus the noise of simulation.noise in the configuration. With --serve or --url, the full
+stack is tested: each frame is rendered and goes through the server. Such drives run one after the other, at about 0.2 s
+a frame on a CPU: select a few with --scenario, and lower --fps. Exit code 1 when a row fails, or when more drives than
+simulation.false_warnings allows have a warning where nobody may brake. Rows marked 'reported' are not judged.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ EXAMPLE = """ssd-triton evaluate-braking --seeds 50
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "--scenario",
         nargs="+",

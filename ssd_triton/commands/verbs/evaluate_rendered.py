@@ -1,7 +1,7 @@
 """Report how much of rendered traffic a detector sees: recall by kind and range, and false boxes a frame.
 
-The images are a folder of 'ssd-triton render-dataset', or a clip of 'ssd-triton render-scenario --annotations'. They go
-through the server, or with --weights-path, through PyTorch in FP32. Writes a table, figures, a plot and pictures of the
+The images come from 'ssd-triton render-dataset', or from a clip of 'ssd-triton render-scenario --annotations'. They go
+through the server or, with --weights-path, through PyTorch in FP32. Writes a table, figures, a plot and pictures of the
 worst frames.
 """
 
@@ -20,7 +20,7 @@ EXAMPLE = """ssd-triton render-dataset reports/rendered --count 200 --seed 900
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or MP4 clip")
     parser.add_argument("annotations", type=Path, metavar="JSON", help="annotations of the images")
     parser.add_argument("--weights-path", type=Path, help="weights to judge in PyTorch, without a server")

@@ -1,8 +1,8 @@
-"""Export a checkpoint to ONNX: the detector, or with --postprocess the post-processing graph.
+"""Export the detector of a checkpoint to ONNX, or with --postprocess the post-processing graph.
 
-The detector is compared with PyTorch on identical real images (names, dtypes, dynamic axes, values), the
-post-processing with its NumPy reference (ties and images without objects included). A file that fails its check is not
-written. 'ssd-triton build' does both, into the model repository.
+The detector is compared with PyTorch on the same real images (names, dtypes, dynamic axes, values), the post-processing
+with its NumPy reference (including ties and images without objects). A file that fails its check is not written.
+'ssd-triton build' exports both into the model repository.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXAMPLE = "ssd-triton export detector.onnx --images path/to/images"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("output", type=Path, metavar="ONNX", help="file to write")
     add_option(parser, config, "--weights-path", "weights_path")
     add_option(parser, config, "--backbone", "backbone")

@@ -1,7 +1,7 @@
 """Download NVIDIA's published SSD300-ResNet50 checkpoint (about 90 MB) from NGC, without an account.
 
-NVIDIA publishes no digest: the SHA-256 of the first download is recorded beside the file and required from then on;
---sha256 requires a given one. The same file has a second address:
+NVIDIA publishes no digest. The SHA-256 of the first download is therefore recorded beside the file and required from
+then on; --sha256 requires a given one. The same file has a second address:
 https://api.ngc.nvidia.com/v2/models/nvidia/dle/ssd__pyt_ckpt/versions/20.06.0_amp/files/nvidia_ssdpyt_amp_200703.pt
 (https://github.com/NVIDIA/DeepLearningExamples/issues/1211).
 """
@@ -24,7 +24,7 @@ EXAMPLE = "ssd-triton fetch-weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     from ssd_triton.detector.weights.fetch import NVIDIA_URL
 
     output = ROOT / "weights" / "downloads" / NVIDIA_URL.rpartition("/")[2]

@@ -1,8 +1,8 @@
 """Fuzz the preprocessing with mutated images of every format that it takes.
 
-The code of ssd_preprocess runs in a process of its own: a crash, a hang, an exception, a large peak or growth of memory
-is a finding, and its input is kept. With --url or --serve the inputs go to a real server instead, which may answer each
-with an image or a refusal and nothing else. The same --seed makes the same inputs. Exit code 1 when there is a finding.
+The code of ssd_preprocess runs in its own process. A crash, a hang, an exception, or a large peak or growth of memory
+is a finding, and its input is kept. With --url or --serve the inputs go to a real server instead, whose only valid
+answers are an image or a refusal. The same --seed makes the same inputs. Exit code 1 when there is a finding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXAMPLE = "ssd-triton fuzz --inputs 200000"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--inputs", type=POSITIVE, default=20_000, help="number of inputs")
     parser.add_argument("--seed", type=COUNT, default=0, help="seed of the mutations")
     parser.add_argument("--hang-s", type=SECONDS, default=5.0, help="time for an input beyond which it is a finding")

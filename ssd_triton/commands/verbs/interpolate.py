@@ -1,7 +1,7 @@
-"""Average two networks of one origin, and keep the average that is best on all sets.
+"""Average the weights of a network and of one fine-tuned from it, and keep the average that is best on all sets.
 
-A is a checkpoint whose accuracy on photographs should be kept, B was fine-tuned from it. Averages with several shares
-of B are evaluated. Into --output-folder go weights.safetensors (FP16, for weights_path) and MODEL_CARD.md of the best
+A is a checkpoint whose accuracy on photographs should be kept; B was fine-tuned from A. Averages with several shares of
+B are evaluated. Writes into --output-folder: weights.safetensors (FP16, for weights_path) and MODEL_CARD.md of the best
 average that keeps A's accuracy, and interpolation.md, interpolation.json and interpolation.png.
 """
 
@@ -30,7 +30,7 @@ EXAMPLE = """ssd-triton interpolate weights/ssd300_resnet50_demo.safetensors rep
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("first", type=Path, metavar="A", help="weights whose accuracy on photographs should be kept")
     parser.add_argument("second", type=Path, metavar="B", help="weights that were fine-tuned from A")
     parser.add_argument("--output-folder", type=Path, required=True, help="folder for everything that is written")

@@ -1,8 +1,8 @@
 """Label photographs with a detector, as annotations in COCO's format to train on.
 
-The detector is a TorchScript or ONNX model that a small file describes (--detector), or the model that a server serves.
-Certain boxes become objects; uncertain ones are iscrowd: 1, which training ignores. --complete FILE keeps the
-annotations of FILE as they are, and adds the classes that it does not annotate (all but its annotated_category_ids).
+The detector is a TorchScript or ONNX model, described by a small file (--detector), or the model of a server. Confident
+boxes become objects; uncertain boxes get iscrowd: 1, which training ignores. --complete FILE keeps the annotations of
+FILE unchanged, and adds the classes that FILE does not annotate (all but its annotated_category_ids).
 
 Writes annotations.json, label.md, label.json and labels.jpg, a contact sheet. After an interruption, the same command
 resumes.
@@ -23,7 +23,7 @@ EXAMPLE = "ssd-triton label photos/ --detector picodet.yml --not-in coco/val --o
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of photographs")
     parser.add_argument("--detector", type=Path, metavar="FILE", help="description of a TorchScript or ONNX model")
     parser.add_argument("--complete", type=Path, metavar="FILE", help="annotations of these images, to complete")

@@ -1,8 +1,8 @@
-"""Offer a server several times the load that saturates it: what is refused, how long the rest takes, how it recovers.
+"""Offer a server several times the load that saturates it, and measure refusals, latency and recovery.
 
-The server is started for it. Requests come at even distances and are never sent twice. Writes overload.md and
-overload.png. Exit code 1 when requests failed, refusals were slow, answers took longer than the queue's limit explains,
-or fewer were given than without overload.
+The server is started for this. Requests are sent at even intervals and are never retried. Writes overload.md and
+overload.png. Exit code 1 when requests failed, none was refused, refusals were slow, answers took longer than the
+queue's limit explains, or the rate of answers fell below 80 % of the saturated rate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton overload --factor 4 --offer-s 60"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(
         "--factor", type=POSITIVE_NUMBER, default=4.0, help="offered load, in multiples of the saturated rate"

@@ -1,6 +1,6 @@
-"""Compare every variant that runs here with PyTorch FP32 on identical real images: raw outputs and final detections.
+"""Compare raw outputs and final detections of every variant that runs here with PyTorch FP32, on the same images.
 
-Exit code 1 when one of them is beyond the tolerances of 'parity' in the configuration.
+Exit code 1 when a variant exceeds the tolerances of 'parity' in the configuration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXAMPLE = "ssd-triton parity --images path/to/images"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_device_option(parser)
     parser.add_argument("--images", type=Path, help="folder of images; by default views of a bundled photograph")
     parser.add_argument("--num-images", type=POSITIVE, default=8, help="number of images")

@@ -1,9 +1,9 @@
-"""Time the post-processing of the GPU variants by itself, on a GPU or a CPU, beside the ONNX graph on the CPU.
+"""Time the post-processing of the GPU variants alone, on a GPU or a CPU, beside the ONNX graph on the CPU.
 
-It runs the artefact that is served, on predictions that the detector makes of real images, and on crowded ones, with
-more candidates in every class of every image than enter suppression; CUDA events time it, launches and waiting
-included. What a GPU gives is compared with the same module on the CPU. Needs no Triton client: PyTorch, NumPy, Pillow,
-Matplotlib, safetensors and what reads the configuration are enough, and ONNX Runtime is used where it is installed.
+The served artefact runs on the detector's predictions for real images, and on crowded predictions, which have more
+candidates in every class of every image than enter suppression. CUDA events time it, launches and waiting included. The
+detections of a GPU are compared with those of the same module on the CPU. Needs no Triton client, only PyTorch, NumPy,
+Pillow, Matplotlib, safetensors and the packages that read the configuration; uses ONNX Runtime if it is installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXAMPLE = "ssd-triton postprocess-rate --batch 1 8 64 --images coco/val2017"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     folder = config.model_repository / POSTPROCESS / "1"
     add_device_option(parser)
     parser.add_argument("--batch", type=POSITIVE, nargs="+", default=[1, 8, 64], help="batch sizes")

@@ -1,9 +1,10 @@
-"""Quantise the detector to INT8 (Q/DQ), and measure what that needs.
+"""Quantise the detector to INT8 (Q/DQ), and make the measurements for it.
 
-Three steps, any of them alone. --calibrate measures the ranges of activations on training images. --sensitivity prints
-what quantising each layer costs, and chooses the layers that stay in FP32: those that alone move the outputs by more
-than --max-layer-error, and as many of the next ones as the accuracy gate (COCO AP) asks for. Both write the ranges
-file. --output builds an INT8 file from it; 'ssd-triton build' does that in the model repository.
+There are three steps, each of which can run alone. --calibrate measures the ranges of activations on training images.
+--sensitivity prints the error that quantising each layer causes, and chooses the layers that stay in FP32: those whose
+quantisation alone changes the outputs by more than --max-layer-error, and then as many of the next ones as the accuracy
+gate (COCO AP) requires. Both steps write the ranges file. --output builds an INT8 file from it; 'ssd-triton build' does
+that in the model repository.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _PROVIDERS = ("OpenVINOExecutionProvider", "CPUExecutionProvider")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("--calibrate", action="store_true", help="measure the ranges and write them")
     parser.add_argument("--sensitivity", action="store_true", help="print the table, choose and write the exclusion")
     parser.add_argument("--output", type=Path, help="INT8 .onnx file to write")
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Do what was asked for, in the order in which one step needs the other."""
+    """Run the chosen steps in the order of their dependencies."""
     if not (args.calibrate or args.sensitivity or args.output):
         raise UserError("nothing to do: give --calibrate, --sensitivity or --output FILE")
     settings = config.quantization
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 
 def _check(args: argparse.Namespace, config: Config, ranges_file: Path) -> None:
-    """Refuse before the first minute of work what would fail after it."""
+    """Check everything that a step needs before the first one starts its long work."""
     from ssd_triton.detector.quantization.ranges import load_ranges
     from ssd_triton.detector.weights.file import WeightsFile
 
@@ -122,7 +123,7 @@ def _evaluation_images(settings: QuantizationConfig) -> EvaluationImages:
 
 
 def _export_fp32(config: Config, folder: Path) -> Path:
-    """Export anew: ranges and layers are those of these weights, whatever the model repository holds."""
+    """Export the weights again, since the file in the model repository may be of other weights."""
     from ssd_triton.common.labels import load_labels
     from ssd_triton.detector.export.onnx_export import export_detector
     from ssd_triton.detector.export.samples import photographs

@@ -1,7 +1,7 @@
-"""Measure what decoding large JPEG files at a reduced scale costs in AP and saves in time, through the ensemble ssd.
+"""Measure the AP lost and the time saved by decoding large JPEG files at a reduced scale, through the ensemble ssd.
 
-Images are enlarged until decoding at half their size just applies: the worst case of each ratio. Decides the parameter
-reduced_decode_ratio in model_repository/ssd_preprocess/config.pbtxt.
+Images are enlarged until decoding at half their size just applies, which is the worst case of each ratio. The result
+helps to choose reduced_decode_ratio in model_repository/ssd_preprocess/config.pbtxt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton reduced-decode --images coco/val2017 --annotations coco/an
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_dataset_options(parser, config)
     add_option(parser, config, "--variant", "variant")
     parser.add_argument(

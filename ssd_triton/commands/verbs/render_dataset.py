@@ -13,7 +13,7 @@ EXAMPLE = "ssd-triton render-dataset reports/rendered --count 1000 --seed 1"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder for images/ and annotations.json")
     parser.add_argument("--count", type=POSITIVE, default=100, help="number of images")
     parser.add_argument("--seed", type=COUNT, default=0, help="seed of the scenes")

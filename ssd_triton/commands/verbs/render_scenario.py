@@ -1,6 +1,6 @@
 """Draw a scenario of the simulated world as a dash-cam clip, with its ground truth.
 
-Beside the clip lies a CSV file with range, closing speed and time to collision of every target in every frame. Without
+Also writes a CSV file with range, closing speed and time to collision of every target in every frame. Without
 --closed-loop the car does not brake.
 """
 
@@ -18,7 +18,7 @@ _WEATHERS = ("sunny", "overcast", "dusk", "rain")
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("scenario", nargs="?", default="town", metavar="NAME", help="scenario, one of --list")
     parser.add_argument("--list", action="store_true", help="print the scenarios and what each must fulfil, and end")
     parser.add_argument("--output", type=Path, default=Path("reports/scenario.mp4"), help="clip to write")

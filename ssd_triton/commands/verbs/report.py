@@ -1,7 +1,7 @@
-"""Report a sweep again, with figures from elsewhere, or compare it with an earlier one.
+"""Write the report of a sweep again, optionally with other measurements, or compare it with an earlier sweep.
 
-Without --baseline: writes a table, plots, a page and a summary. With it: writes what changed beyond noise, and exits
-with 1 when something became worse.
+Without --baseline, writes a table, plots, a page and a summary. With --baseline, writes the changes beyond noise, and
+exits with 1 when something became worse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXAMPLE = """ssd-triton report reports/sweeps/cpu --accuracy reports/compare_acc
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("results", type=Path, metavar="FOLDER", help="folder that 'ssd-triton sweep' has written")
     parser.add_argument("--baseline", type=Path, help="earlier sweep to compare with")
     parser.add_argument("--benchmark", type=Path, help="benchmark.csv of 'ssd-triton benchmark': the detector alone")

@@ -1,12 +1,12 @@
 """Serve the model repository with a Triton server on this machine, until Ctrl-C.
 
-Uses tritonserver from PATH with its native backends where there is one, and the server of the wheel otherwise.
-Artefacts that are missing or out of date are built first. A server that dies is restarted, up to server.max_restarts
-times in ten minutes; clients that retry lose only seconds.
+Uses tritonserver from PATH with its native backends if there is one, otherwise the server of the wheel. Artefacts that
+are missing or out of date are built first. A server that dies is restarted, up to server.max_restarts times in ten
+minutes; clients that retry lose only seconds.
 
-Without --expose all models of the repository are loaded; ssd_frames, ssd_preprocess_frames and the members of the
-ensembles are then open to every client, and a malformed shape of a raw frame ends the server. Where strangers reach
-it, use --expose: it loads 'ssd' and its members alone.
+Without --expose all models of the repository are loaded: ssd_frames, ssd_preprocess_frames and the members of the
+ensembles are then open to every client, and a raw frame with a malformed shape ends the server. If strangers can reach
+the server, use --expose, which loads only 'ssd' and its members.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXAMPLE = "ssd-triton serve --variant onnx_fp32 --grpc-port 0"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--model-repository", "model_repository")
     add_option(parser, config, "--variant", "variant")
     for name in ("host", "grpc_port", "http_port", "metrics_port", "startup_timeout_s", "cuda_memory_pool_mib"):

@@ -1,9 +1,9 @@
 """Send good and bad requests to a server for a while, check every answer, and watch the memory of its processes.
 
-The server is started for it. Images go through the ensembles ssd and, as frames in shared memory, ssd_frames, one after
-another as quickly as they are answered; many more go straight to ssd_preprocess, over gRPC and HTTP. A tenth of all
-should be refused. Writes soak.md, soak.csv and soak.png. Exit code 1 when an answer was wrong, a process died, or
-resident memory grew after warm-up.
+The server is started for this. Images go through the ensemble ssd, and as frames in shared memory through ssd_frames,
+each as soon as the previous one is answered; many more go straight to ssd_preprocess, over gRPC and HTTP. By default a
+tenth of all requests must be refused. Writes soak.md, soak.csv and soak.png. Exit code 1 when an answer was wrong, a
+process died, or resident memory grew after warm-up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXAMPLE = "ssd-triton soak --minutes 30"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument(
         "--minutes", type=POSITIVE_NUMBER, default=30.0, help="time for which requests are sent, minutes"
     )
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Run and report; exit code 1 when something was wrong, 130 when Ctrl-C ended it."""
+    """Run and report; return 1 when a check failed, 130 when Ctrl-C ended the run."""
     from ssd_triton.measuring.soak.report import soak_markdown, write_report
     from ssd_triton.measuring.soak.run import SoakSettings, soak
     from ssd_triton.serving.connect import serve_for_one_run

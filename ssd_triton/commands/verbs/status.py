@@ -1,7 +1,7 @@
 """Print the state of a running server: models, variant, queues, latency by member of the ensembles, memory.
 
-Mean times come from Triton's own counters: since the models were loaded, and with --watch between two looks. Exit code
-1 when the server or one of its models is not ready.
+Mean times come from Triton's own counters. They cover the time since the models were loaded or, with --watch, since the
+previous output. Exit code 1 when the server or one of its models is not ready.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLEAR = "\x1b[2J\x1b[H"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_option(parser, config, "--url", "client.url")
     add_option(parser, config, "--protocol", "client.protocol")
     parser.add_argument(
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Look once, or until Ctrl-C."""
+    """Print the state once, or repeatedly until Ctrl-C."""
     if args.log is not None:
         return _print_events(args.log)
     from ssd_triton.client.transport import make_transport

@@ -1,6 +1,6 @@
-"""Measure images a second and latency of a server, as a sweep file says, with Triton's perf_analyzer.
+"""Measure images a second and latency of a server with Triton's perf_analyzer, as described by a sweep file.
 
-Starts a server for each variant and setting, or uses one that runs (--url). Every measurement is kept at once: after an
+Starts a server for each variant and setting, or uses a running one (--url). Every measurement is kept at once: after an
 interruption, the same command resumes. Writes a table, plots, a page and a summary at the end. Exit code 1 when a
 measurement failed.
 """
@@ -17,7 +17,7 @@ EXAMPLE = "ssd-triton sweep perf/sweeps/cpu.yml"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     parser.add_argument("sweep", type=Path, metavar="FILE", help="sweep file, such as those in perf/sweeps/")
     parser.add_argument("--url", help="host:port of a running server, gRPC; by default servers are started")
     parser.add_argument("--http-url", help="host:port of that server for loads over HTTP")

@@ -1,6 +1,6 @@
 """Train or fine-tune SSD300 on data sets in COCO's format.
 
-Begins with an ImageNet backbone or a checkpoint, and writes into --output: weights.safetensors (FP16, for
+Starts from an ImageNet backbone or a checkpoint, and writes into --output: weights.safetensors (FP16, for
 weights_path), MODEL_CARD.md, labels.txt, log.csv, validations.csv, curves.png, augmented.png, and last.pt for
 --resume. The recipe is the section 'training' of the configuration; recipes/ has others, for --config.
 """
@@ -25,7 +25,7 @@ EXAMPLE = """ssd-triton train --data coco/train2017 coco/annotations/instances_t
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     add_set_option(
         parser,
         "--data",

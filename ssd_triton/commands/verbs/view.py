@@ -1,8 +1,8 @@
-"""Show in a browser what the server sees: pictures, a camera, drives, and the server's own state.
+"""Show in a browser what the detector finds in pictures, a camera and drives, and the state of the server.
 
-A small web server on loopback, which talks to the Triton server by the project's client; nothing is loaded from
-elsewhere, and nothing is stored. Beyond loopback it takes TLS, and every browser needs the token of the address that is
-printed. Without --serve it shows a server that runs already, and waits for one that is away.
+Runs a small web server on loopback, which talks to the Triton server through the project's client. The page loads
+nothing from elsewhere and stores nothing. Beyond loopback it requires TLS, and every browser needs the token in the
+printed address. Without --serve it uses a running server, and waits for one that is away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXAMPLE = "ssd-triton view --serve --clips drives/"
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
-    """Options of this verb."""
+    """Add the options of this verb."""
     for name in ("host", "port", "clips", "upload_mib", "max_drives"):
         add_option(parser, config, f"--{name.replace('_', '-')}", f"view.{name}")
     add_option(parser, config, "--page-certificate", "view.certificate")

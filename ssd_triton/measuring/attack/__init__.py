@@ -1,1 +1,1 @@
-"""Hostile requests of all kinds against a running server, beside good ones whose answers are checked."""
+"""Sends hostile requests of all kinds to a running server, beside good ones whose answers are checked."""

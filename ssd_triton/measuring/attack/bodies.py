@@ -1,4 +1,4 @@
-"""Bodies and tensors that lie about themselves: shapes that wrap, lengths that differ, JSON without an end."""
+"""Malformed bodies and tensors: shapes whose size overflows, wrong lengths, JSON without an end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DEPTHS = (100, 1000, 5000)
 
 
 def wrapping_shapes() -> list[list[int]]:
-    """Shapes of so many elements that their number is 0 in 64 bits."""
+    """Return shapes whose number of elements overflows to 0 in 64 bits."""
     return [[1, 2**32, 2**32, 3], [1, 2**33, 2**31, 3], [2**32, 2**32, 1, 3], [1, 2**62, 4, 3]]
 
 
 def wrong_shapes() -> list[list[int]]:
-    """Shapes with negative or huge sides, too many or too few of them, or none at all."""
+    """Return shapes with negative or huge dimensions, with too many or too few of them, or with none."""
     return [
         [2**32, 2**32],
         [2**62, 4],
@@ -45,7 +45,7 @@ def wrong_shapes() -> list[list[int]]:
 
 @cache
 def broken_requests() -> tuple[Any, ...]:
-    """Requests of gRPC whose tensors are not what they say: lengths, counts, types, names."""
+    """Return gRPC requests whose tensors contradict their declared lengths, counts, types or names."""
     one = struct.pack("<I", 4) + b"none"
     payloads = (
         b"",
@@ -80,12 +80,12 @@ def broken_requests() -> tuple[Any, ...]:
 
 @cache
 def compressed_body(encoding: str, size_bytes: int) -> bytes:
-    """Zeros, a thousandth of their size, as ``gzip`` or ``deflate``."""
+    """Return zeros, compressed to a thousandth of their size with ``gzip`` or ``deflate``."""
     return gzip.compress(bytes(size_bytes)) if encoding == "gzip" else zlib.compress(bytes(size_bytes))
 
 
 def nested_json(rng: random.Random) -> bytes:
-    """A request whose tensor is a list of lists of lists, with an end or without."""
+    """Return a request whose tensor is a deeply nested list, complete or cut off."""
     depth = rng.choice(_DEPTHS)
     begin = b'{"inputs":[{"name":"IMAGE","shape":[1,1],"datatype":"BYTES","data":'
     end = b"]" * depth + b"}]}" if rng.random() < 0.5 else b""

@@ -1,4 +1,4 @@
-"""Images that are made to harm: small files that cost a careless decoder seconds or gigabytes."""
+"""Hostile images: small files that cost a careless decoder seconds or gigabytes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
 
 @dataclass(frozen=True)
 class HostileFile:
-    """A file, and what must become of it.
+    """A hostile file, and the expected outcome.
 
     Attributes:
-        make: Makes the file, always the same.
-        reason: Words that the refusal must hold; empty where the file is harmless and is decoded.
+        make: Makes the file, always with the same content.
+        reason: Words that the refusal must contain; empty if the file is harmless and must be decoded.
     """
 
     make: Callable[[], bytes]
@@ -31,7 +31,7 @@ class HostileFile:
 
 
 def noise() -> Image.Image:
-    """A picture of 16 x 16 px."""
+    """Return a picture of 16 x 16 px."""
     return Image.effect_noise((16, 16), 50).convert("RGB")
 
 
@@ -44,7 +44,7 @@ def _png_of_many_chunks() -> bytes:
 
 
 def _png_of_inflating_text() -> bytes:
-    """A comment of 100 kB that would inflate to 100 MB."""
+    """Return a PNG with a comment of 100 kB that would inflate to 100 MB."""
     plain, body = encode(noise(), "PNG"), b"zTXta\0\0" + zlib.compress(bytes(100_000_000), 9)
     return plain[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + plain[33:]
 
@@ -64,7 +64,7 @@ def _gif_of_many_frames() -> bytes:
 
 
 def _tiff(tags: list[tuple[int, int, int, int | None]], content: bytes) -> bytes:
-    """A TIFF of one directory, whose tags without a value (None) are all the same content."""
+    """Return a TIFF of one directory, in which all tags without a value (None) share the same content."""
     at = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", *tag[:3], at if tag[3] is None else tag[3]) for tag in sorted(tags))
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content
@@ -99,12 +99,12 @@ def _jpeg_of_overlapping_exif() -> bytes:
     exif, plain = _tiff_of_overlapping_tags(20_000, 300_000), encode(noise(), "JPEG")
     parts = [exif[at : at + 65_000] for at in range(0, len(exif), 65_000)]
     segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part for part in parts)
-    # Without JFIF's own segment, PIL looks for the resolution in the EXIF.
+    # Without a JFIF segment, PIL looks for the resolution in EXIF.
     return plain[:2] + segments + plain[20:]
 
 
 def _tiff_of_overlapping_parts(parts: int, *, tiles: bool) -> bytes:
-    """Every strip or tile is the same LZW data, which libtiff would decode again for each."""
+    """Return a TIFF whose strips or tiles all share the same LZW data, which libtiff would decode for each again."""
     data = b"\x80" * 10_000
     fixed = {256: 8, 257: parts, 258: 8, 259: 5, 262: 1, 277: 1}
     fixed |= {256: 16, 257: 16 * parts, 322: 16, 323: 16} if tiles else {278: 1}
@@ -120,7 +120,7 @@ def _tiff_of_overlapping_parts(parts: int, *, tiles: bool) -> bytes:
 
 
 def _jpeg_of_many_scans(scans: int, side_px: int, frame_marker: int = _PROGRESSIVE) -> bytes:
-    """A grey JPEG whose scans are empty: 16 bytes each, and in a progressive one a pass over all of its pixels."""
+    """Return a grey JPEG of empty scans: 16 bytes each, but in a progressive file a pass over all pixels."""
 
     def segment(marker: int, body: bytes) -> bytes:
         return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
@@ -155,7 +155,7 @@ def _run_length_bmp(width_px: int, height_px: int) -> bytes:
 
 
 def empty_picture(kind: str, width_px: int, height_px: int) -> bytes:
-    """A file of one colour: 34 bytes as lossless WebP, some kilobytes as PNG or GIF."""
+    """Return an image of one colour: 34 bytes as lossless WebP, some kilobytes as PNG or GIF."""
     if kind == "WEBP":
         return encode(Image.new("RGBA", (width_px, height_px)), kind, lossless=True, quality=0, method=0)
     return encode(Image.new("P" if kind == "GIF" else "L", (width_px, height_px)), kind)
@@ -194,4 +194,4 @@ HOSTILE_FILES: dict[str, HostileFile] = {
     "run-length BMP": HostileFile(lambda: _run_length_bmp(7000, 7000), "rare encoding of BMP"),
     "more bytes than allowed": HostileFile(lambda: bytes(67_108_865), "got 67108865 bytes, expected at most 67108864"),
 }
-"""By name, for messages and reports."""
+"""All hostile files by name, for messages and reports."""

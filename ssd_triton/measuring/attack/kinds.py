@@ -1,4 +1,4 @@
-"""The kinds of hostile requests, as a table: how each is made and sent, and what must become of it."""
+"""The kinds of hostile requests: how each is made and sent, and which outcomes are right."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ _REFUSED = frozenset({Outcome.REFUSED})
 _SERVED = frozenset({Outcome.ANSWERED, Outcome.REFUSED})
 _REFUSED_OR_CLOSED = frozenset({Outcome.REFUSED, Outcome.CLOSED})
 _TOLD = frozenset({Outcome.REFUSED, Outcome.CLOSED, Outcome.FAILED})
-"""Triton calls what it cannot parse an error of its own (500, INTERNAL)."""
+"""Outcomes for input that cannot be parsed, which Triton may report as its own error (500, INTERNAL)."""
 _UNFINISHED = frozenset({*_TOLD, Outcome.LEFT})
 _BODY_BYTES = 20_000_000
 _LARGE_FRAME_PX = 5000
-"""Side of a frame of the largest legal kind: half of ``max_pixels``."""
+"""Side of a large legal frame, which has half of ``max_pixels``."""
 _IDLE_CONNECTIONS, _IDLE_S = 200, 1.0
 _CANCELLING_THREADS, _CANCELLED_CALLS, _CANCELLING_S = 8, 5000, 5.0
-"""Threads, most calls of each, and most seconds, in one burst."""
+"""Limits of one burst of cancelled calls: threads, calls of each thread, and seconds."""
 _OPEN_STREAMS = 20
 _RESTART_APART_S = 300.0
-"""Between two of a kind that may end the server: more than five restarts in ten minutes are its limit."""
+"""Time between two requests of a kind that may end the server: ``serve`` allows five restarts in ten minutes."""
 _DRIP_S = 1.0
 
 Send = Callable[[AttackedServer, random.Random], AttackAnswer]
-"""Sends one request, made of nothing but the random numbers, and gives its outcome."""
+"""Sends one request, which depends only on the random numbers, and returns its outcome."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class Kind:
     """One kind of hostile request.
 
     Attributes:
-        name: For reports.
-        protocol: ``gRPC``, ``HTTP``, or both by turns.
-        send: Sends one.
+        name: Name for reports.
+        protocol: ``gRPC``, ``HTTP``, or both in turns.
+        send: Sends one request.
         right: Outcomes that are right.
-        reason: Words that a refusal must hold.
-        weight: How often it is sent, against the others; a mutated image has 100.
-        apart_s: Least time between two of them: what takes memory or a restart must not be all there is.
-        may_restart: Whether the server may die of it: nothing in front of it can refuse this.
-        model: Sent only where this model is served; None: always.
-        prepare: Makes what all requests of the kind share, before the attack.
+        reason: Words that a refusal must contain.
+        weight: Relative frequency; mutated images have 100.
+        apart_s: Least time between two requests, so that kinds that take much memory or a restart do not dominate.
+        may_restart: Whether the server may die of it, since no proxy or option can refuse such requests.
+        model: Model without which the kind is skipped; None always sends it.
+        prepare: Called before the attack, to make what all requests of the kind share.
     """
 
     name: str
@@ -89,13 +89,13 @@ class Kind:
     prepare: Callable[[], object] = bool
 
     def is_right(self, answer: AttackAnswer) -> bool:
-        """Whether this outcome is right for the kind."""
+        """Whether an outcome is right for the kind."""
         words = answer.outcome is not Outcome.REFUSED or self.reason in answer.reason
         return answer.outcome in self.right and words
 
 
 def all_kinds() -> list[Kind]:
-    """Every kind of the battery."""
+    """Return all kinds of hostile requests."""
     return [*_image_kinds(), *_batch_kinds(), *_shape_kinds(), *_body_kinds(), *_call_kinds(), *_connection_kinds()]
 
 
@@ -114,13 +114,13 @@ def _image_kinds() -> Iterator[Kind]:
 def _file_kind(
     name: str, make: Callable[[], bytes], *, count: int = 1, right: frozenset[Outcome] = _REFUSED, reason: str
 ) -> Kind:
-    """A kind that sends one file so many times in a request."""
+    """Return a kind that sends ``count`` copies of one file in each request."""
     file = cache(make)
     return Kind(name, "both", _images(lambda rng: [file()] * count), right, reason, prepare=file)
 
 
 def _images(make: Callable[[random.Random], list[bytes]]) -> Send:
-    """Send what ``make`` gives to the ensemble, over either protocol."""
+    """Return a function that sends images from ``make`` to the ensemble, over either protocol."""
 
     def send(target: AttackedServer, rng: random.Random) -> AttackAnswer:
         ask = target.grpc_images if rng.random() < 0.5 else target.http_images
@@ -155,7 +155,7 @@ def _shape_kinds() -> Iterator[Kind]:
     frames = ((FRAMES, "FRAME", "UINT8"), (PREPROCESS_FRAMES, "FRAME", "UINT8"))
     yield Kind("wrong shape", "both", _shapes(images, wrong_shapes()), _TOLD, weight=5)
     yield Kind("wrapping shape", "both", _shapes(images, wrapping_shapes()), _TOLD, weight=5)
-    # Triton refuses none of these for a model with open dims, and dies of some.
+    # Triton refuses none of these for a model with open dimensions, and some of them crash it.
     yield Kind(
         "wrapping shape of a frame",
         "both",
@@ -302,7 +302,7 @@ def _large_frame(target: AttackedServer, rng: random.Random) -> AttackAnswer:
 
 
 def _cancelled(target: AttackedServer, rng: random.Random) -> AttackAnswer:
-    """A burst of calls by several threads, each cancelled as soon as it is sent."""
+    """Send a burst of calls from several threads, and cancel each as soon as it is sent."""
     request = infer_request(IMAGES, "IMAGE", "BYTES", [1, 1], b"\4\0\0\0none")
     end_s = time.monotonic() + _CANCELLING_S
 
@@ -318,7 +318,7 @@ def _cancelled(target: AttackedServer, rng: random.Random) -> AttackAnswer:
 
 
 def _streams(target: AttackedServer, rng: random.Random) -> AttackAnswer:
-    """Streams on which nothing, or half of a request, is ever sent."""
+    """Open streams on which nothing, or only half of a request, is ever sent."""
 
     def wait() -> Iterator[object]:
         time.sleep(1.0)
@@ -347,7 +347,7 @@ def _connection_kinds() -> Iterator[Kind]:
 
 
 def _idle(protocol: Protocol) -> Send:
-    """Connections on which nothing is sent; a request beside them must still be answered."""
+    """Return a function that opens idle connections, and checks that a request beside them is still answered."""
 
     def send(target: AttackedServer, rng: random.Random) -> AttackAnswer:
         with ExitStack() as stack:

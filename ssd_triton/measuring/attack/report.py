@@ -1,4 +1,4 @@
-"""The report of an attack: its verdict, a table of the kinds, and curves of memory and latency."""
+"""Writes the report of an attack: its verdict, a table of the kinds, and curves of memory and latency."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_report(folder: Path, result: AttackResult) -> list[Path]:
 
 
 def attack_markdown(result: AttackResult) -> str:
-    """Markdown: the verdict, the kinds with their outcomes, restarts, and problems."""
+    """Return the report as Markdown: the verdict, the kinds with their outcomes, restarts, and problems."""
     facts = environment()
     machine = ", ".join(f"{name} {facts[name]}" for name in ("processor", "cores", "system", "python", "date"))
     minutes = (result.end_s - result.begin_s) / 60
@@ -103,7 +103,7 @@ def _restarts(result: AttackResult) -> str | Table:
 
 
 def _problems(result: AttackResult) -> list[str]:
-    """The first unexpected outcomes, one for each kind and outcome, and the first problems of good requests."""
+    """List the first unexpected outcomes, one for each kind and outcome, and the first problems of good requests."""
     found: dict[tuple[str, str], str] = {}
     for one in result.requests:
         if not result.is_right(one):
@@ -119,7 +119,7 @@ def _problems(result: AttackResult) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """A text of the server without control characters and markup."""
+    """Return a text from the server without control characters and markup."""
     return "".join(letter if letter.isprintable() else "?" for letter in text).replace("<", "‹").replace("`", "'")
 
 

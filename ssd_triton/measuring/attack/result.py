@@ -12,15 +12,15 @@ from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.traffic import Tally
 
 _DYING_S = 3.0
-"""From the moment when a crashing server answers nobody, and prints its stack, until it is seen to be gone."""
+"""Time from the moment when a crashing server stops answering, and prints its stack, until its death is noticed."""
 
 
 @dataclass(frozen=True)
 class AttackLimits:
-    """What a server must keep to.
+    """Upper limits that a server must stay within.
 
     Attributes:
-        max_p99_ratio: p99 of good requests under attack, in calm p99.
+        max_p99_ratio: p99 of good requests under attack, as a multiple of the p99 in the calm phase.
         max_cpu_s: CPU time of one hostile request.
         max_resident_mib: Resident memory of server and stubs at the end, shared pages counted once.
         max_growth: Relative growth of resident memory over the second half.
@@ -44,10 +44,10 @@ class AttackSettings:
         attackers: Hostile requests in flight.
         good_per_s: Good requests a second, at most.
         min_requests: Least number of hostile requests.
-        kinds: Patterns of the names of the kinds, as for files.
-        without: Patterns of the names of kinds that are left out.
+        kinds: Shell patterns for the names of the kinds to send.
+        without: Shell patterns for the names of kinds to leave out.
         seed: Seed of all random numbers.
-        limits: What the server must keep to.
+        limits: Limits that the server must stay within.
     """
 
     seconds: float
@@ -67,11 +67,11 @@ class HostileRequest:
 
     Attributes:
         kind: Its kind.
-        number: Its number: kind, number and seed make the same request again.
+        number: Its number; the same kind, number and seed make the same request.
         begin_s: Time when it was sent, on the monotonic clock.
         took_s: Time until its outcome.
         answer: Its outcome.
-        cpu_s: Largest CPU time that the server can have spent on it.
+        cpu_s: Upper bound of the CPU time that the server spent on it.
     """
 
     kind: Kind
@@ -87,9 +87,9 @@ class Check:
     """One line of the verdict.
 
     Attributes:
-        name: What is checked, with its limit.
-        found: What was found.
-        passed: Whether that keeps to the limit.
+        name: What is checked, with the limit.
+        found: The measured value.
+        passed: Whether the value is within the limit.
     """
 
     name: str
@@ -103,19 +103,19 @@ class AttackResult:
 
     Attributes:
         settings: Duration, load, kinds and limits.
-        kinds: Kinds that the server was to get.
+        kinds: Kinds that were to be sent.
         begin_s: Beginning of the attack, on the monotonic clock.
         end_s: End of the attack.
-        settled_s: Time when the server had been left alone with the good requests for a moment.
+        settled_s: End of a short phase after the attack, with good requests only.
         requests: Hostile requests.
         good: Counts of the good requests, by protocol.
         calm_ms: Latencies of good requests before the attack.
         attacked_ms: Latencies of good requests under attack.
-        curve: Times and p99 of good requests since the point before.
+        curve: Points of time and p99 of good requests since the previous point.
         samples: Memory and CPU over time.
         restarts: Deaths of the server.
-        measured_alone: Hostile requests that were sent again, alone, for their CPU time.
-        ending: Why the attack ended early, if it did.
+        measured_alone: Hostile requests that were sent again, alone, to measure their CPU time.
+        ending: Reason why the attack ended early; None if it did not.
     """
 
     settings: AttackSettings
@@ -134,7 +134,7 @@ class AttackResult:
     ending: str | None
 
     def of(self, kind: Kind) -> list[HostileRequest]:
-        """Hostile requests of a kind."""
+        """Return the hostile requests of a kind."""
         return [one for one in self.requests if one.kind is kind]
 
     def is_right(self, request: HostileRequest) -> bool:
@@ -146,21 +146,21 @@ class AttackResult:
         )
 
     def attack_samples(self) -> list[ServerSample]:
-        """Samples of the attack, without the calm before and what was measured after it."""
+        """Samples of the attack, without those before and after it."""
         return [one for one in self.samples if self.begin_s <= one.time_s <= self.end_s] or list(self.samples[-1:])
 
     @property
     def end_resident_mib(self) -> float:
-        """Resident memory at the end, once the last hostile request has its outcome."""
+        """Resident memory at the end, after the outcome of the last hostile request."""
         return next((one.resident_mib for one in reversed(self.samples) if one.time_s <= self.settled_s), 0.0)
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed, and the attack was not ended early."""
+        """Whether every check passed and the attack did not end early."""
         return self.ending is None and all(check.passed for check in self.checks())
 
     def checks(self) -> list[Check]:
-        """The verdict, line by line."""
+        """Return the verdict, one line for each check."""
         limits = self.settings.limits
         p99_ms, calm_ms = percentile(self.attacked_ms, 99), percentile(self.calm_ms, 99)
         cpu_s = max((one.cpu_s for one in self.requests if not one.kind.may_restart), default=0.0)

@@ -1,4 +1,4 @@
-"""An attack from beginning to end: a calm phase, hostile requests beside the good ones, and what was busy, alone."""
+"""Runs an attack: a calm phase, then hostile requests beside good ones, then expensive requests again, one by one."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from ssd_triton.measuring.request_cases import Case, views
 from ssd_triton.measuring.traffic import CheckedTraffic, RequestStream, same_detections
 
 _TRY_S, _RETRY_S = 10.0, 60.0
-"""Seconds for one try of a good request, and for all of them."""
+"""Seconds for one try of a good request, and for all its tries."""
 _TICK_S = 0.5
 _POINTS = 100
 """Points of the curve of latencies."""
 _MOST_RESIDENT_MIB = 6144.0
-"""Resident memory at which an attack ends: the machine must outlive it."""
+"""Resident memory at which an attack ends, to protect the machine."""
 _RETURN_S = 60.0
-"""Longest wait for a server that died."""
+"""Longest wait for a server that died to come back."""
 _SETTLE_S = 3.0
 _RECENT, _JUST_NOW_S, _LINGERING_S = 2000, 1.0, 10.0
-"""Requests that may have ended a server, and how long before: a busy one works off a burst of cancelled calls later."""
+"""Requests that may have caused a server's death: how many of the latest, and how long before it. The longer time is
+for bursts of cancelled calls, which a busy server works off with a delay."""
 _ALONE_S = 300.0
-"""Time for sending again, alone, what may have kept the server busy for too long."""
+"""Time for sending suspects again, one by one: requests that may have kept the server busy for too long."""
 
 
 def attack(target: AttackedServer, settings: AttackSettings, pid: int | None = None) -> AttackResult:
@@ -43,12 +44,12 @@ def attack(target: AttackedServer, settings: AttackSettings, pid: int | None = N
     Ctrl-C ends it early, with the result so far.
 
     Args:
-        target: A running server of this machine.
+        target: A running server on this machine.
         settings: Duration, load, kinds and limits.
-        pid: The server's process, or one that starts it again; None: whoever listens at the target.
+        pid: The server's process, or a parent that restarts it; None finds the process that listens at the target.
 
     Raises:
-        AttackError: The server is not one of this machine, or not ready; no kind has such a name.
+        AttackError: The server is not on this machine or not ready, or no kind matches the patterns.
         TrafficError: A good request is not answered at the beginning.
     """
     kinds = _chosen(target, settings)
@@ -68,7 +69,7 @@ def attack(target: AttackedServer, settings: AttackSettings, pid: int | None = N
 
 
 def _chosen(target: AttackedServer, settings: AttackSettings) -> list[Kind]:
-    """The kinds whose names match, of those whose models are served."""
+    """Return the kinds whose names match and whose models are served."""
 
     def matches(kind: Kind, patterns: Sequence[str]) -> bool:
         return any(fnmatchcase(kind.name, pattern) for pattern in patterns)
@@ -89,7 +90,7 @@ def _chosen(target: AttackedServer, settings: AttackSettings) -> list[Kind]:
 
 
 def _good_streams(target: AttackedServer, settings: AttackSettings, stack: ExitStack) -> list[RequestStream]:
-    """Photographs over either protocol, with retries: what a client loses then is lost."""
+    """Return streams of good requests, photographs over either protocol, from clients that retry."""
     streams = []
     for protocol in PROTOCOLS:
         client = stack.enter_context(
@@ -105,7 +106,7 @@ def _good_streams(target: AttackedServer, settings: AttackSettings, stack: ExitS
 
 
 class _Run:
-    """What is measured, phase after phase."""
+    """Runs the phases of an attack, and collects their measurements."""
 
     def __init__(self, settings: AttackSettings, watch: ServerWatch, attackers: _Attackers) -> None:
         self.ending: str | None = None
@@ -122,7 +123,7 @@ class _Run:
         self._alone_s: dict[HostileRequest, float] = {}
 
     def phases(self, streams: Sequence[RequestStream]) -> None:
-        """Good requests alone, then beside hostile ones."""
+        """Send good requests alone, then beside hostile ones."""
         self._traffic = CheckedTraffic(streams, bad_fraction=0.0, seed=self._settings.seed)
         with self._traffic:
             self._begin_s = time.monotonic()
@@ -133,7 +134,7 @@ class _Run:
                 while self._attackers.unsent and not self._must_end():
                     self._wait(_TICK_S, "attack", self._attacked_ms)
             self._end_s = time.monotonic()
-            # Memory in use for the last requests is given back; what is left then has been kept.
+            # The server frees the memory of the last requests meanwhile; what remains is memory that it keeps.
             self._wait(_SETTLE_S, "settling", [])
             self._settled_s = time.monotonic()
 
@@ -174,9 +175,12 @@ class _Run:
         return self.ending is not None
 
     def measure_suspects(self) -> None:
-        """Send again, alone, what may have kept the server busy for too long: two at a time share their bound."""
+        """Send again, one by one, requests that may have kept the server busy for too long.
+
+        During the attack several requests were in flight, and each bound includes the CPU time of the others.
+        """
         limit_s = self._settings.limits.max_cpu_s
-        # What may end the server is a burst, not a request, and would only end it once more.
+        # Kinds that may end the server are left out: they are bursts, and would only end it again.
         suspects = [one for one in self._bounded() if one.cpu_s > limit_s and not one.kind.may_restart]
         suspects.sort(key=lambda one: one.cpu_s, reverse=True)
         deadline_s = time.monotonic() + _ALONE_S
@@ -191,13 +195,13 @@ class _Run:
             self._alone_s[one] = self._watch.largest_cpu_s([(begin_s, end_s)])[0]
 
     def _bounded(self) -> list[HostileRequest]:
-        """All hostile requests, each with the largest CPU time that it can have taken."""
+        """Return all hostile requests, each with an upper bound of its CPU time."""
         requests = list(self._attackers.requests)
         bounds = self._watch.largest_cpu_s([(one.begin_s, one.begin_s + one.took_s) for one in requests])
         return [replace(one, cpu_s=bound) for one, bound in zip(requests, bounds, strict=True)]
 
     def result(self, kinds: Sequence[Kind]) -> AttackResult:
-        """The result so far."""
+        """Return the result so far."""
         requests = [replace(one, cpu_s=self._alone_s.get(one, one.cpu_s)) for one in self._bounded()]
         return AttackResult(
             settings=self._settings,
@@ -218,7 +222,7 @@ class _Run:
 
 
 class _Attackers:
-    """Threads that send hostile requests, one after another each.
+    """Threads that each send one hostile request after another.
 
     Attributes:
         requests: Requests so far, with their outcomes.
@@ -229,7 +233,7 @@ class _Attackers:
         self._target = target
         self._seed = seed
         self._order = random.Random(seed)  # noqa: S311 - to be repeated, not to be unguessable
-        # Every kind once, those that may end the server last; then at random.
+        # First every kind once, with those that may end the server last; then at random.
         self._first = sorted(kinds, key=lambda kind: (not kind.may_restart, self._order.random()))
         self._kinds = kinds
         self._last_s: dict[str, float] = {}
@@ -240,7 +244,7 @@ class _Attackers:
         self._workers: list[Future[None]] = []
 
     def in_flight(self) -> frozenset[str]:
-        """Kinds of the requests in flight, of those that ended just now or may have left work behind."""
+        """Return the kinds of requests that are in flight, ended just now, or may have left work behind."""
         now_s = time.monotonic()
         recent = [
             one.kind.name
@@ -252,7 +256,7 @@ class _Attackers:
 
     @contextmanager
     def running(self, threads: int, watch: ServerWatch) -> Iterator[None]:
-        """Let so many threads work for the block; all that they sent has its outcome after it."""
+        """Run ``threads`` attackers during the block; after it, every request that they sent has its outcome."""
         with ThreadPoolExecutor(threads, thread_name_prefix="attack") as pool:
             try:
                 self._workers = [pool.submit(self._work, watch) for _ in range(threads)]
@@ -263,17 +267,17 @@ class _Attackers:
 
     @property
     def unsent(self) -> int:
-        """Kinds that were not sent yet."""
+        """Return the number of kinds that were not sent yet."""
         return len(self._first)
 
     def check(self) -> None:
-        """Raise what a thread has raised: a fault of the attack itself."""
+        """Raise the exception of a thread, which is a fault of the attack itself."""
         for worker in self._workers:
             if worker.done():
                 worker.result()
 
     def send(self, kind: Kind, number: int) -> HostileRequest:
-        """Send the request of this kind and number: always the same one."""
+        """Send the request of a kind and number, which is always the same for the same seed."""
         rng = random.Random(f"{self._seed} {kind.name} {number}")  # noqa: S311 - as above
         begin_s = time.monotonic()
         answer = kind.send(self._target, rng)
@@ -300,7 +304,7 @@ class _Attackers:
             self.requests.append(request)
 
     def _next(self) -> tuple[Kind, int] | None:
-        """A kind and the number of its request; None where each of few kinds was sent too short a time ago."""
+        """Choose the next kind, with a new number; None if every kind was sent too recently."""
         now_s = time.monotonic()
         due = [kind for kind in self._kinds if now_s - self._last_s.get(kind.name, -1e9) >= kind.apart_s]
         if not (self._first or due):

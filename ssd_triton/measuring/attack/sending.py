@@ -1,4 +1,4 @@
-"""Ways to send a request that no client library would send, and the outcome of each."""
+"""Sends requests that no client library would send, and classifies their outcomes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssd_triton.common.errors import UserError
 
 Protocol = Literal["grpc", "http"]
 TIMEOUT_S = 20.0
-"""Longest wait for the outcome of one request; the decoder's own limit is 2 s, and good requests are served beside."""
+"""Longest wait for the outcome of one request: the decoder's own limit is 2 s, but good requests take time as well."""
 _MAX_REASON_CHARACTERS = 300
 _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -34,7 +34,7 @@ _REFUSALS = {
     grpc.StatusCode.UNIMPLEMENTED,
 }
 _BROKEN = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY", "failed to connect", "Connection refused")
-"""Words of gRPC's UNAVAILABLE where the connection is gone; a full queue is UNAVAILABLE too."""
+"""Words in gRPC's UNAVAILABLE that show a lost connection; a full queue is UNAVAILABLE too."""
 
 
 class AttackError(UserError):
@@ -49,16 +49,16 @@ class Outcome(str, Enum):
     CLOSED = "closed"
     """The connection was closed without an answer."""
     LEFT = "left"
-    """The client left without an answer, as it meant to."""
+    """The client left without waiting for an answer, as intended."""
     LATE = "late"
     """No answer within :data:`TIMEOUT_S`."""
     FAILED = "failed"
-    """The server reports an error of its own."""
+    """The server reported a fault on its side."""
 
 
 @dataclass(frozen=True)
 class AttackAnswer:
-    """Outcome of a hostile request, and the words that came with it."""
+    """Outcome of a hostile request, with the server's message."""
 
     outcome: Outcome
     reason: str = ""
@@ -66,7 +66,7 @@ class AttackAnswer:
 
 @dataclass(frozen=True)
 class AttackedServer:
-    """A server of this machine.
+    """A server on this machine.
 
     Attributes:
         host: A loopback address, IPv6 without brackets.
@@ -74,7 +74,7 @@ class AttackedServer:
         http_port: Port of HTTP.
 
     Raises:
-        AttackError: The address is not loopback's.
+        AttackError: The address is not a loopback address.
     """
 
     host: str
@@ -89,12 +89,12 @@ class AttackedServer:
             )
 
     def url(self, protocol: Protocol) -> str:
-        """``host:port`` of gRPC or HTTP."""
+        """Return ``host:port`` of gRPC or HTTP."""
         return host_port(self.host, self.grpc_port if protocol == "grpc" else self.http_port)
 
     @cached_property
     def channel(self) -> grpc.Channel:
-        """A channel of gRPC for messages of any size, which :meth:`close` closes."""
+        """A gRPC channel for messages of any size, which :meth:`close` closes."""
         options = [
             *((f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")),
             *((f"grpc.{name}_reconnect_backoff_ms", 200) for name in ("initial", "max")),
@@ -103,7 +103,7 @@ class AttackedServer:
 
     @cached_property
     def stub(self) -> Any:
-        """Triton's calls over the channel."""
+        """The stub with Triton's calls over the channel."""
         return service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def close(self) -> None:
@@ -111,24 +111,24 @@ class AttackedServer:
         self.channel.close()
 
     def connect(self, protocol: Protocol) -> socket.socket:
-        """Open a bare connection."""
+        """Open a plain TCP connection."""
         port = self.grpc_port if protocol == "grpc" else self.http_port
         return socket.create_connection((self.host, port), timeout=TIMEOUT_S)
 
     def is_model_ready(self, model: str) -> bool:
-        """Whether a model is served; False too where nothing answers."""
+        """Whether a model is served; False if nothing answers."""
         return self.http("GET", f"/v2/models/{model}/ready").outcome is Outcome.ANSWERED
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
 
     def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> AttackAnswer:
-        """Send one request over HTTP, on a connection of its own.
+        """Send one HTTP request on a new connection.
 
         Args:
-            method: Such as ``POST``.
-            path: Sent as it is.
-            body: Sent as it is.
-            headers: Besides ``Content-Length``.
+            method: Method, such as ``POST``.
+            path: Path, sent unchanged.
+            body: Body, sent unchanged.
+            headers: Headers in addition to ``Content-Length``.
         """
         connection = http.client.HTTPConnection(self.host, self.http_port, timeout=TIMEOUT_S)
 
@@ -142,11 +142,11 @@ class AttackedServer:
             return of_connection(ask)
 
     def http_json(self, model: str, request: object) -> AttackAnswer:
-        """Send a request for inference as JSON."""
+        """Send an inference request as JSON."""
         return self.http_infer(model, json.dumps(request).encode())
 
     def http_infer(self, model: str, header: bytes, binary: bytes = b"", **headers: str) -> AttackAnswer:
-        """Send a header of JSON and what follows it to a model."""
+        """Send an inference request with a JSON header and binary data to a model."""
         length = {"Inference-Header-Content-Length": str(len(header))}
         return self.http("POST", f"/v2/models/{model}/infer", header + binary, {**length, **headers})
 
@@ -164,7 +164,7 @@ class AttackedServer:
     # --- gRPC ---------------------------------------------------------------------------------------------------------
 
     def grpc(self, request: Any, *, compression: grpc.Compression | None = None) -> AttackAnswer:
-        """Send one request for inference over gRPC."""
+        """Send one inference request over gRPC."""
         return of_call(lambda: self.stub.ModelInfer(request, timeout=TIMEOUT_S, compression=compression))
 
     def grpc_images(self, model: str, images: Sequence[bytes]) -> AttackAnswer:
@@ -173,7 +173,7 @@ class AttackedServer:
 
 
 def infer_request(model: str, name: str, datatype: str, shape: Sequence[int], raw: bytes | None) -> Any:
-    """A request for inference with one input; None sends no content at all."""
+    """Return an inference request with one input; ``raw`` None leaves out its content."""
     request = service_pb2.ModelInferRequest(model_name=model)
     request.inputs.add(name=name, datatype=datatype).shape.extend(shape)
     if raw is not None:
@@ -182,7 +182,7 @@ def infer_request(model: str, name: str, datatype: str, shape: Sequence[int], ra
 
 
 def of_call(call: Callable[[], Any]) -> AttackAnswer:
-    """The outcome of a call of gRPC."""
+    """Make a gRPC call, and return its outcome."""
     try:
         call()
     except grpc.RpcError as error:
@@ -198,7 +198,7 @@ def of_call(call: Callable[[], Any]) -> AttackAnswer:
 
 
 def half_sent(target: AttackedServer, protocol: Protocol, begin: bytes) -> AttackAnswer:
-    """Send the beginning of a request, close the sending side, and wait for what the server does."""
+    """Send the beginning of a request, close the sending side, and wait for the server's reaction."""
 
     def ask() -> AttackAnswer:
         with target.connect(protocol) as connection:
@@ -219,7 +219,7 @@ def half_sent(target: AttackedServer, protocol: Protocol, begin: bytes) -> Attac
 def dripped(
     target: AttackedServer, protocol: Protocol, begin: bytes, *, seconds: float, every_s: float = 0.1
 ) -> AttackAnswer:
-    """Send the beginning of a request and then a byte at a time, until the time is over or the server closes."""
+    """Send the beginning of a request, then one byte at a time until the time is over or the server closes."""
 
     def ask() -> AttackAnswer:
         with target.connect(protocol) as connection:
@@ -234,7 +234,7 @@ def dripped(
 
 
 def of_connection(call: Callable[[], AttackAnswer]) -> AttackAnswer:
-    """The answer of a call that uses a connection, or how the connection broke."""
+    """Make a call that uses a connection, and return its answer, or how the connection broke."""
     try:
         return call()
     except TimeoutError as error:

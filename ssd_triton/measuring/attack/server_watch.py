@@ -1,4 +1,4 @@
-"""The processes of the server under attack over time: memory, seconds of CPU, deaths and returns."""
+"""Watches the processes of a server under attack: memory, CPU time, deaths and returns."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from ssd_triton.serving.server.backend_processes import backend_processes, is_al
 
 SAMPLE_S = 0.2
 _MEMORY_APART_S = 1.0
-"""Between two looks at the memory: the kernel walks all pages of a process to count what it shares."""
+"""Time between two measurements of memory: to count shared pages, the kernel walks all pages of a process."""
 _MIB = 2**20
 _READY_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class ServerSample:
-    """One look at the server.
+    """One sample of the server.
 
     Attributes:
         time_s: Time on the monotonic clock.
-        resident_mib: Resident memory of the server and all its descendants, pages that they share counted once, at
-            most a second old; 0 while it is away.
-        cpu_s: CPU time so far of all that a hostile request can keep busy: everything but detector and
-            post-processing, which work for good requests alone.
+        resident_mib: Resident memory of the server and all its descendants, shared pages counted once, measured at
+            most a second earlier; 0 while the server is away.
+        cpu_s: CPU time so far of all processes except detector and post-processing, which good requests keep busy.
     """
 
     time_s: float
@@ -45,8 +44,8 @@ class Restart:
     """A death of the server, or of a process of its models.
 
     Attributes:
-        died_s: Time when it was seen, on the monotonic clock.
-        away_s: Time until the server was ready again; None: it has not come back.
+        died_s: Time when the death was noticed, on the monotonic clock.
+        away_s: Time until the server was ready again; None if it has not come back.
         kinds: Kinds of hostile requests in flight at the time.
     """
 
@@ -56,7 +55,7 @@ class Restart:
 
 
 class ServerWatch:
-    """Samples a server from a thread of its own; a context manager that ends it.
+    """Samples a server in a thread, which ends with the block; use it as a context manager.
 
     Attributes:
         samples: Samples so far.
@@ -64,7 +63,7 @@ class ServerWatch:
         is_up: Set while the server is ready.
 
     Raises:
-        AttackError: On entry: no ``tritonserver`` of this machine belongs to the address, or it is not ready.
+        AttackError: On entry: no ``tritonserver`` on this machine listens at the address, or it is not ready.
     """
 
     def __init__(self, target: AttackedServer, pid: int | None, in_flight: Callable[[], frozenset[str]]) -> None:
@@ -72,8 +71,8 @@ class ServerWatch:
 
         Args:
             target: Where the server listens.
-            pid: The server's process, or one that starts it again when it dies; None: whoever listens there.
-            in_flight: Gives the kinds of the hostile requests in flight.
+            pid: The server's process, or a parent that restarts it; None finds the process that listens there.
+            in_flight: Returns the kinds of the hostile requests in flight.
         """
         self.samples: list[ServerSample] = []
         self.restarts: list[Restart] = []
@@ -106,7 +105,7 @@ class ServerWatch:
         self._thread.join()
 
     def largest_cpu_s(self, intervals: Sequence[tuple[float, float]]) -> list[float]:
-        """CPU time spent between pairs of times, with what the samples around them add."""
+        """Return upper bounds of the CPU time in intervals: from the sample before each to the sample after it."""
         samples = list(self.samples)
         times_s = [sample.time_s for sample in samples]
         found = []
@@ -144,7 +143,7 @@ class ServerWatch:
         processes, cpu_s = _tree(self._server), 0.0
         for process in processes:
             with suppress(psutil.Error):  # It may end at any moment.
-                # User, system, and both of children that have ended.
+                # User and system time, and those of children that have ended.
                 cpu_s += 0.0 if process.pid in served else sum(process.cpu_times()[:4])
         before_s = self.samples[-1].cpu_s if self.samples else 0.0
         cpu_s = max(self._cpu_before_s + cpu_s, before_s)
@@ -154,7 +153,7 @@ class ServerWatch:
         self.samples.append(ServerSample(now_s, self._resident_mib, cpu_s))
 
     def _await_return(self) -> None:
-        """Wait until a server is ready that has all its processes."""
+        """Wait until a new server is ready with all its processes."""
         died_s = time.monotonic()
         self.is_up.clear()
         self.restarts.append(Restart(died_s, None, self._in_flight()))
@@ -170,7 +169,7 @@ class ServerWatch:
 
 
 def steady_growth(samples: Sequence[ServerSample]) -> float:
-    """Relative growth of resident memory over the second half: the last tenth of it against its first."""
+    """Return the relative growth of resident memory over the second half: its last tenth against its first."""
     middle_s = (samples[0].time_s + samples[-1].time_s) / 2
     memory_mib = [sample.resident_mib for sample in samples if sample.time_s >= middle_s and sample.resident_mib]
     edge = max(len(memory_mib) // 10, 1)
@@ -179,7 +178,7 @@ def steady_growth(samples: Sequence[ServerSample]) -> float:
 
 
 def _resident_mib(processes: Sequence[psutil.Process]) -> float:
-    """Resident memory of all; of what several of them map, each has its part."""
+    """Return the resident memory of all processes, with shared pages counted once (proportional set size)."""
     total_bytes = 0
     for process in processes:
         with suppress(psutil.Error):
@@ -188,7 +187,7 @@ def _resident_mib(processes: Sequence[psutil.Process]) -> float:
 
 
 def _tree(process: psutil.Process) -> list[psutil.Process]:
-    """A process and all its descendants; none of these where it has ended."""
+    """Return a process and all its descendants; empty if it has ended."""
     try:
         return [process, *process.children(recursive=True)]
     except psutil.Error:
@@ -196,7 +195,7 @@ def _tree(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _listeners(port: int) -> set[int]:
-    """Processes of this user that listen on a port."""
+    """Return the ids of this user's processes that listen on a port."""
     connections = psutil.net_connections("tcp")
     return {
         one.pid for one in connections if one.pid and one.status == psutil.CONN_LISTEN and [*one.laddr][1:] == [port]

@@ -1,1 +1,1 @@
-"""The detector without a server: latency and throughput of every variant, measured in turns."""
+"""Measures latency and throughput of every variant without a server, in turns."""

@@ -1,6 +1,6 @@
-"""Time of the served post-processing alone, on predictions of the detector and on the worst possible ones.
+"""Times the served post-processing alone, on predictions of the detector and on crowded ones, the worst case.
 
-Needs PyTorch, NumPy, Pillow, Matplotlib and safetensors alone, so that it runs where Triton's client does not.
+Needs only PyTorch, NumPy, Pillow, Matplotlib and safetensors, so that it runs without Triton's client.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ TORCHSCRIPT, ONNX = "TorchScript", "ONNX Runtime on the CPU"
 PHOTOGRAPHS, CROWDED = "photographs", "crowded"
 _DETECTOR_BATCH = 8
 _CLASSES_A_BOX = 10
-"""Classes of a box in :func:`crowded`: each has a score of a tenth, twice the usual threshold."""
+"""Classes of each box in :func:`crowded`, each with a score of about 0.1, twice the usual threshold."""
 _COMPARED_IMAGES = 8
-"""A GPU is compared with the same module on a CPU, which is slow."""
+"""Images for the comparison with the same module on a CPU, which is slow."""
 
 Predictions = dict[str, Tensor]
 """``loc``, ``conf`` and ``original_size`` of a batch."""
@@ -50,9 +50,9 @@ class PostprocessTiming:
         timing: Its times.
         predictions: Kind of the predictions.
         form: TorchScript or ONNX.
-        candidates: Scores above the threshold, an image.
+        candidates: Mean number of scores above the threshold in an image.
         peak_mib: Peak of the GPU's memory beyond the inputs, MiB; None on a CPU.
-        equal: Detections of the first images that equal a CPU's, and the number of detections; None for ONNX.
+        equal: Number of detections in the first images that equal those of a CPU, and number of all; None for ONNX.
     """
 
     timing: Timing
@@ -64,10 +64,10 @@ class PostprocessTiming:
 
 
 def load_script(path: Path, device: torch.device) -> Any:
-    """The artefact of the model repository, on a device.
+    """Load the artefact of the model repository onto a device.
 
     Raises:
-        UserError: It is missing.
+        UserError: The file is missing.
     """
     if not path.is_file():
         raise UserError(f"{relative_to_cwd(path)} is missing: build it with 'ssd-triton build'")
@@ -75,7 +75,7 @@ def load_script(path: Path, device: torch.device) -> Any:
 
 
 def photographs(detector: ServedDetector, images_rgb: UInt8Array, device: torch.device) -> Make:
-    """Predict on UINT8 images [n, 300, 300, 3] with the detector, FP32 on the device; larger batches repeat them."""
+    """Predict on UINT8 images [n, 300, 300, 3] with the detector in FP32; larger batches repeat the predictions."""
     with torch.inference_mode():
         outputs = [
             detector(torch.from_numpy(images_rgb[start : start + _DETECTOR_BATCH]).to(device))
@@ -91,7 +91,7 @@ def photographs(detector: ServedDetector, images_rgb: UInt8Array, device: torch.
 
 
 def crowded(num_labels: int, device: torch.device) -> Make:
-    """Make more candidates in every class than enter suppression, as an untrained network may."""
+    """Make predictions with more candidates in every class than enter suppression, as an untrained network may."""
 
     def make(batch: int) -> Predictions:
         random = torch.Generator(device).manual_seed(batch)
@@ -117,15 +117,15 @@ def measure_postprocess(
     device: torch.device,
     onnx: Path | None = None,
 ) -> list[PostprocessTiming]:
-    """Time the module on its device, and in turns with it the ONNX graph on the CPU.
+    """Time the module on its device and the ONNX graph on the CPU, in turns.
 
     Args:
         script: See :func:`load_script`.
-        kinds: Predictions by kind.
+        kinds: Functions that make predictions, by kind.
         batches: Batch sizes.
         turns: Turns of each form.
         device: Device of ``script``.
-        onnx: The ONNX graph; None leaves it out. It is not timed on :data:`CROWDED`.
+        onnx: The ONNX graph; None leaves it out. It is never timed on :data:`CROWDED`.
     """
     found = []
     for batch in batches:
@@ -172,7 +172,7 @@ def _peak_mib(launch: Launch, device: torch.device) -> float | None:
 
 
 def _equal_to_cpu(script: Any, predictions: Predictions) -> tuple[int, int]:
-    """Count the detections of the first images that equal a CPU's, and all of them."""
+    """Count the detections of the first images that equal those of a CPU, and all of them."""
     some = {name: value[:_COMPARED_IMAGES] for name, value in predictions.items()}
     with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         got = dict(zip(OUTPUTS, (value.cpu().numpy() for value in script(*some.values())), strict=True))
@@ -222,7 +222,7 @@ def _cells(one: PostprocessTiming) -> list[str]:
 
 
 def _draw(figure: Figure, timings: Sequence[PostprocessTiming], title: str) -> None:
-    """Milliseconds of a batch over its size, one line for each form and kind of predictions."""
+    """Draw milliseconds a batch over batch size, one line for each form and kind of predictions."""
     axes = figure.subplots()
     lines: dict[str, list[Timing]] = {}
     for one in timings:

@@ -1,4 +1,4 @@
-"""Tables and pictures of a benchmark."""
+"""Writes tables and plots of a benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Values = Mapping[tuple[str, int], float]
-"""By variant and batch size."""
+"""Values by variant and batch size."""
 
 
 def write_report(
@@ -26,9 +26,9 @@ def write_report(
     Args:
         folder: Folder of the report.
         timings: Times of every variant at every batch size.
-        limit: The most that the device could do.
+        limit: The physical limit of the device.
         environment: See :func:`ssd_triton.measuring.benchmark.timing.device_environment`.
-        baseline: The variant that acceleration is relative to.
+        baseline: Variant to which the speed-up is relative.
     """
     rows = [one.to_dict() for one in timings]
     report = ReportFolder(folder)
@@ -44,7 +44,7 @@ def write_report(
 
 
 def rates_table(timings: Sequence[Timing]) -> Table:
-    """Images a second of every variant over batch size."""
+    """Return a table of images a second, by variant and batch size."""
     batches = sorted({one.batch for one in timings})
     rates = {(one.variant, one.batch): one.images_per_s for one in timings}
     rows = [
@@ -55,7 +55,7 @@ def rates_table(timings: Sequence[Timing]) -> Table:
 
 
 def _draw_rates(figure: Figure, rates: Values, title: str, limit: Limit) -> None:
-    """Lines over batch size, one a variant, and the limits of the device."""
+    """Draw a line over batch size for each variant, and the limits of the device."""
     axes = figure.subplots()
     batches = _draw_lines(figure, rates)
     for precision, style in zip(limit.matrix_tera_per_s, ("k--", "k:"), strict=False):

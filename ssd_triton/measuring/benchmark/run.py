@@ -1,4 +1,4 @@
-"""Time variants at every batch size, and measure the limits of the machine."""
+"""Times variants at every batch size, and measures the limits of the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ssd_triton.serving.runnable import RunnableVariant, random_images
 _INPUT_SETS = 4
 _LIMIT_RUNS, _LIMIT_WARM_UP_RUNS = 13, 3
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Of a weight, by precision."""
+"""Bytes of a weight, by precision."""
 
 
 def benchmark(variants: list[RunnableVariant], batches: list[int], turns: int, device: torch.device) -> list[Timing]:
@@ -35,12 +35,12 @@ def benchmark(variants: list[RunnableVariant], batches: list[int], turns: int, d
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that a device could do with this network.
+    """The highest throughput that a device can physically reach with this network.
 
     Attributes:
-        gflop_per_image: Arithmetic of an image, 10⁹ operations.
+        gflop_per_image: Arithmetic for an image, 10⁹ operations.
         mbyte_per_image: Input and outputs of an image, 10⁶ bytes.
-        parameters_million: Weights, which are read once a batch.
+        parameters_million: Number of weights, which are read once a batch, millions.
         matrix_tera_per_s: Measured rate of matrix products, 10¹² operations a second, by precision.
         copy_gbyte_per_s: Measured bandwidth, 10⁹ bytes a second.
     """
@@ -52,14 +52,14 @@ class Limit:
     copy_gbyte_per_s: float
 
     def images_per_s(self, batch: int, precision: str) -> float:
-        """Images a second at a precision: the slower of arithmetic and memory traffic."""
+        """Return the limit in images a second at a precision, set by arithmetic or memory traffic."""
         weights_mbyte = self.parameters_million * _BYTES[precision]
         arithmetic_s = batch * self.gflop_per_image / self.matrix_tera_per_s[precision] / 1e3
         traffic_s = (batch * self.mbyte_per_image + weights_mbyte) / self.copy_gbyte_per_s / 1e3
         return batch / max(arithmetic_s, traffic_s)
 
     def describe(self, batch: int) -> str:
-        """Limits at a batch size and the figures behind them, in a line."""
+        """Return one line with the limits at a batch size and the figures behind them."""
         rates = self.matrix_tera_per_s
         limits = ", ".join(f"{self.images_per_s(batch, name):,.1f} images/s in {name}" for name in rates)
         measured = ", ".join(f"{rate:.3g} TOP/s in {name}" for name, rate in rates.items())
@@ -72,7 +72,7 @@ class Limit:
 def measure_limit(detector: ServedDetector, device: torch.device) -> Limit:
     """Count the network's arithmetic and bytes, and measure the device's matrix rates and copy bandwidth.
 
-    INT8 is measured on a CPU, where a variant has it; rates are those of the fastest run.
+    INT8 is measured on a CPU only, where a variant uses it. Rates are those of the fastest run.
     """
     precision, size = ("fp16", 8192) if device.type == "cuda" else ("fp32", 2048)
     counter = FlopCounterMode(display=False)
@@ -99,5 +99,5 @@ def measure_limit(detector: ServedDetector, device: torch.device) -> Limit:
 
 
 def _tera_per_s(launch: Launch, size: int, device: torch.device) -> float:
-    """Rate of a product of square matrices, a multiplication and an addition being two operations."""
+    """Measure the rate of a product of square matrices; a multiplication and an addition are two operations."""
     return 2 * size**3 / min(time_runs(launch, _LIMIT_RUNS, device)[_LIMIT_WARM_UP_RUNS:]) / 1e9

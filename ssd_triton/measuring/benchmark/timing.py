@@ -1,4 +1,4 @@
-"""Timing of functions in turns, on a GPU by CUDA events. Needs PyTorch alone, no Triton client and no config.yml."""
+"""Times functions in turns, on a GPU with CUDA events. Needs only PyTorch, no Triton client and no config.yml."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ssd_triton.detector.device import Launch
 
 _WARM_UP_RUNS = 5
 _SLICE_S = 0.25
-"""Time of a candidate before the next one gets its turn."""
+"""Duration of a function's turn."""
 _MIN_RUNS = 2
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One variant at one batch size: median, tails and mean of the times of its batches, over all turns."""
+    """One variant at one batch size: median, percentiles and mean of its batch times, over all turns."""
 
     variant: str
     batch: int
@@ -34,22 +34,22 @@ class Timing:
 
     @property
     def images_per_s(self) -> float:
-        """Images a second of the median batch."""
+        """Images a second, from the median batch time."""
         return self.batch / self.p50_ms * 1e3
 
     def to_dict(self) -> dict[str, object]:
-        """For CSV and JSON."""
+        """Return a dictionary for CSV and JSON."""
         return {**asdict(self), "images_per_s": round(self.images_per_s, 2)}
 
 
 def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device: torch.device) -> list[Timing]:
-    """Time functions that run a batch each, in turns, so that slow changes of the machine hit all alike.
+    """Time functions that run a batch each, in turns, so that slow changes of the machine affect all alike.
 
     Args:
         launches: Functions by name.
         batch: Images in a run.
         turns: Turns of each function.
-        device: Device that has to finish a run.
+        device: Device on which the functions run.
     """
     times_ms: dict[str, list[float]] = {name: [] for name in launches}
     for launch in launches.values():
@@ -67,7 +67,7 @@ def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device
 
 
 def time_runs(launch: Launch, runs: int, device: torch.device) -> list[float]:
-    """Time each run, milliseconds: by CUDA events between back-to-back runs, or by the clock on a CPU."""
+    """Time each run, milliseconds: with CUDA events between back-to-back runs, or with the clock on a CPU."""
     if device.type == "cpu":
         times_ms = []
         for index in range(runs):
@@ -86,7 +86,7 @@ def time_runs(launch: Launch, runs: int, device: torch.device) -> list[float]:
 
 
 def device_environment(device: torch.device) -> dict[str, str]:
-    """Machine and versions as :func:`ssd_triton.common.machine.environment`, and those of PyTorch's device."""
+    """Return the facts of :func:`ssd_triton.common.machine.environment`, and those of PyTorch's device."""
     facts = {**environment(), "threads": str(torch.get_num_threads())}
     if device.type == "cpu":
         return {**facts, "device": facts["processor"]}

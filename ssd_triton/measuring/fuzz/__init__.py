@@ -1,1 +1,1 @@
-"""Fuzzing of the preprocessing: real image files, mutated, against the code that decodes them."""
+"""Fuzzes the preprocessing: feeds mutated image files to the code that decodes them."""

@@ -1,4 +1,4 @@
-"""Small files of every format and kind that an image may come in, made by Pillow."""
+"""The corpus of the fuzzer: small images of every format and kind, most of them made by Pillow."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WIDTH_PX, _HEIGHT_PX = 40, 28
 
 
 def make_corpus() -> dict[str, bytes]:
-    """Encode one small picture in many ways; each name begins with the format, as in ``PNG grey``."""
+    """Encode one small picture in many ways; the name of each file begins with its format, as in ``PNG grey``."""
     return dict(_files(_picture_rgb()))
 
 
 def _picture_rgb() -> AnyArray:
-    """Slopes with a little noise: something to compress, and something left."""
+    """Return gradients with a little noise, so that the picture compresses, but not to nothing."""
     rows, columns = np.mgrid[0:_HEIGHT_PX, 0:_WIDTH_PX]
     slopes = np.stack([columns * 6, rows * 9, (rows + columns) * 3], axis=-1)
     noise = np.random.default_rng(0).integers(0, 20, slopes.shape)
@@ -98,7 +98,10 @@ def _exif() -> Image.Exif:
 
 
 def _run_length_bmp() -> bytes:
-    """8 x 8 px, which Pillow reads and does not write: runs, literal pixels, an end of line and an end of file."""
+    """Return a run-length coded BMP of 8 x 8 px, which Pillow reads but cannot write.
+
+    It has runs, literal pixels, an end of line and an end of file.
+    """
     rows = b"\x08\x05\x00\x00" * 4 + b"\x00\x08\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00" * 4 + b"\x00\x01"
     plain = bytearray(encode(Image.new("L", (8, 8)), "BMP"))
     begin = int.from_bytes(plain[10:14], "little")

@@ -1,4 +1,4 @@
-"""The decoder under test, in a process of its own that may crash or hang."""
+"""Runs the decoder under test in its own process, which may crash or hang."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class DecodeResult:
     """Outcome of one input.
 
     Attributes:
-        outcome: ``decoded`` and ``refused`` are right, the others are findings.
-        reason: Reason of every outcome but ``decoded``.
+        outcome: Outcome; ``decoded`` and ``refused`` are right, all others are findings.
+        reason: Reason for every outcome except ``decoded``.
         time_s: Time taken.
         resident_bytes: Resident memory of the process afterwards.
         peak_bytes: Highest resident memory of the process so far.
@@ -45,14 +45,14 @@ class DecodeResult:
 
 
 class DecoderProcess:
-    """``ssd_preprocess`` in a process, started again after each crash and hang."""
+    """A process that runs the code of ``ssd_preprocess``, and is restarted after each crash or hang."""
 
     def __init__(self, model_folder: Path, timeout_s: float) -> None:
-        """Start nothing yet.
+        """Prepare; nothing is started yet.
 
         Args:
-            model_folder: ``ssd_preprocess`` of a model repository.
-            timeout_s: Limit for an input.
+            model_folder: Folder ``ssd_preprocess`` of a model repository.
+            timeout_s: Time limit for an input.
         """
         self._model_folder = model_folder
         self._timeout_s = timeout_s
@@ -66,7 +66,7 @@ class DecoderProcess:
         self._stop()
 
     def decode(self, data: bytes) -> DecodeResult:
-        """Have one input decoded, and wait for the outcome."""
+        """Send one input to the process, and wait for the outcome."""
         connection = self._connection or self._start()
         start_s = time.monotonic()
         try:
@@ -82,7 +82,7 @@ class DecoderProcess:
         return DecodeResult(problem, reason, time.monotonic() - start_s, 0, 0)
 
     def _start(self) -> multiprocessing.connection.Connection[Any, Any]:
-        # A fresh interpreter: the parent's libraries and threads are none of the decoder's business.
+        # A fresh interpreter, free of the parent's libraries and threads.
         context = multiprocessing.get_context("spawn")
         near, far = context.Pipe()
         process = context.Process(target=_serve, args=(far, str(self._model_folder)), daemon=True)
@@ -111,7 +111,7 @@ class DecoderProcess:
 
 
 def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str) -> None:
-    """Decode inputs until the other side is gone."""
+    """Decode inputs until the other side closes the connection."""
     sys.path.insert(0, str(Path(model_folder) / "1"))
     decoding = importlib.import_module("decoding")
     parameters = load_model_config(Path(model_folder) / "config.pbtxt").parameters
@@ -127,7 +127,7 @@ def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_fo
         start_s = time.perf_counter()
         outcome, reason = _decode(lambda data: decoding.decode(data, limits), decoding.RefusedInputError, data)
         answer = (outcome, reason, time.perf_counter() - start_s, *_memory_bytes())
-        # JSON: the parent unpickles nothing of a process that has seen such inputs.
+        # JSON, since the parent must not unpickle data from a process that has seen hostile inputs.
         connection.send_bytes(json.dumps(answer).encode())
 
 
@@ -147,7 +147,10 @@ def _decode(decode: Callable[[bytes], Any], refusal: type[Exception], data: byte
 
 
 def _memory_bytes() -> tuple[int, int]:
-    """Resident memory now and at its highest; getrusage's maximum would begin with that of the process that forked."""
+    """Return the resident memory of this process and its peak.
+
+    The peak of getrusage would include that of the parent process.
+    """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
     now, highest = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return now, highest

@@ -1,8 +1,8 @@
-"""Mutations of files: what a fuzzer without knowledge of the program under test does, and a little about formats.
+"""Mutates files as a black-box fuzzer does, with a little knowledge of image formats.
 
-The operations are those that AFL and libFuzzer have made usual: bits, interesting integers, blocks taken away, repeated
-and taken from elsewhere, words of a dictionary. PNG's checksums are put right afterwards most of the time, since a
-decoder would look no further otherwise.
+The operations are the usual ones of AFL and libFuzzer: flipped bits, interesting integers, blocks that are deleted,
+repeated or copied from other files, and words from a dictionary. The checksums of a PNG are usually corrected
+afterwards, since a decoder would otherwise reject the file at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 
 _HEADER_BYTES = 96
-"""Where most formats keep sizes, depths and offsets."""
+"""Bytes at the beginning of a file, where most formats keep sizes, depths and offsets."""
 _MAX_OPERATIONS = 4
 _MAX_INSERTED_BYTES = 4096
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,10 +39,10 @@ Operation = Callable[[random.Random, bytearray, list[bytes]], None]
 
 
 def mutate(seed: int, index: int, corpus: Mapping[str, bytes]) -> tuple[str, bytes]:
-    """The input of this number: always the same one for the same seed and corpus.
+    """Make the input of a number, which is always the same for the same seed and corpus.
 
     Returns:
-        The name of the file it was made of, and its bytes.
+        The name of the file that was mutated, and the bytes of the input.
     """
     rng = random.Random(f"{seed}:{index}")  # noqa: S311 - to be repeated, not to be unguessable
     name = rng.choice(list(corpus))
@@ -101,7 +101,7 @@ def _insert_random(rng: random.Random, data: bytearray, others: list[bytes]) -> 
 
 
 def _splice(rng: random.Random, data: bytearray, others: list[bytes]) -> None:
-    """Go on in the middle of another file."""
+    """Replace the end of the file by the end of another one."""
     other = rng.choice(others)
     data[rng.randrange(len(data) + 1) :] = other[rng.randrange(len(other)) :]
 
@@ -134,7 +134,7 @@ _OPERATIONS: tuple[Operation, ...] = (
 
 
 def _with_checksums(data: bytearray) -> bytearray:
-    """A PNG with the checksums that its chunks call for, as far as their lengths lead."""
+    """Return a PNG with corrected checksums, as far as the lengths of its chunks are valid."""
     result, at = bytearray(data), len(_PNG)
     while at + 12 <= len(result):
         size = int.from_bytes(result[at : at + 4], "big")

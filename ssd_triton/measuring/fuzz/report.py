@@ -1,4 +1,4 @@
-"""The report of a run of the fuzzer: a table, a record and a picture."""
+"""Writes the report of a fuzzing run: a table, a record and a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fuzz_markdown(result: FuzzResult) -> str:
-    """Markdown: inputs by format and outcome, then times and memory."""
+    """Return the report as Markdown: inputs by format and outcome, then times and memory."""
     outcomes = list(dict.fromkeys(outcome for _, outcome in sorted(result.outcomes)))
     formats = sorted({name for name, _ in result.outcomes})
     rows = [[name, *(f"{result.outcomes[name, outcome]:,}" for outcome in outcomes)] for name in formats]
@@ -33,7 +33,7 @@ def fuzz_markdown(result: FuzzResult) -> str:
 
 
 def write_report(result: FuzzResult, folder: Path, *, seed: int) -> list[Path]:
-    """Write ``report.md``, ``report.json`` and, where time and memory were measured, ``fuzz.png``."""
+    """Write ``report.md``, ``report.json`` and, if time and memory were measured, ``fuzz.png``."""
     record = {
         "seed": seed,
         "inputs": result.inputs,

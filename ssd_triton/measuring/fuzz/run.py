@@ -1,4 +1,4 @@
-"""A run of the fuzzer: inputs, outcomes, and the inputs of findings."""
+"""Runs the fuzzer, counts outcomes, and keeps the inputs of findings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ssd_triton.measuring.fuzz.decoder import DecodeResult, DecoderProcess
 from ssd_triton.measuring.fuzz.mutation import mutate
 
 MAX_GROWTH_FRACTION = 0.05
-"""Largest growth of resident memory, from the second tenth of a run to the last one."""
+"""Largest relative growth of resident memory, from the second tenth of a run to the last one."""
 MAX_GROWTH_BYTES = 16 << 20
-"""Growth below is no finding: allocators keep some memory."""
+"""Growth below this is not a finding, since allocators keep some memory."""
 MAX_PEAK_BYTES = 2 << 30
-"""An image of max_pixels takes about 1 GB in PIL's widest modes."""
+"""Largest peak memory: an image of max_pixels takes about 1 GB in PIL's widest modes."""
 _SAMPLES = 2000
 
 
@@ -37,7 +37,7 @@ class FuzzResult:
         times_s: Time of each input.
         resident_bytes: Samples of resident memory, spread over the run.
         peak_bytes: Highest resident memory.
-        findings: One line each; their inputs are kept.
+        findings: Findings, one line each; their inputs are kept.
     """
 
     inputs: int = 0
@@ -49,7 +49,7 @@ class FuzzResult:
     findings: list[str] = field(default_factory=list)
 
     def growth_bytes(self) -> int:
-        """How much more memory is resident in the last tenth of the run than in the second one."""
+        """Growth of resident memory from the second tenth of the run to the last one."""
         tenth = len(self.resident_bytes) // 10
         if tenth == 0:
             return 0
@@ -66,15 +66,15 @@ def fuzz_decoder(
     timeout_s: float,
     input_of: Callable[[int], tuple[str, bytes]] | None = None,
 ) -> FuzzResult:
-    """Decode mutated images in a process of its own.
+    """Decode mutated images in a separate process.
 
     Args:
-        model_folder: ``ssd_preprocess`` of a model repository.
+        model_folder: Folder ``ssd_preprocess`` of a model repository.
         output: Folder for the inputs of findings.
         inputs: Number of inputs.
         seed: Seed of the mutations.
-        timeout_s: Limit for an input.
-        input_of: Gives the file's name and the bytes of an input by its number; None takes mutations of the corpus.
+        timeout_s: Time limit for an input.
+        input_of: Returns file name and bytes of an input by its number; None takes mutations of the corpus.
 
     Raises:
         ServerError: Triton's python backend is not installed.
@@ -104,7 +104,7 @@ def fuzz_server(client: DetectorClient, output: Path, *, inputs: int, seed: int)
     """Send mutated images to a real server's ``ssd_preprocess``; every answer must be an image or a refusal.
 
     Args:
-        client: Of a server that is ready.
+        client: A client of a ready server.
         output: Folder for the inputs of findings.
         inputs: Number of inputs.
         seed: Seed of the mutations.

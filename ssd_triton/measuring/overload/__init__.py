@@ -1,1 +1,1 @@
-"""More requests than a server can answer: what it refuses, and how long the rest takes."""
+"""Overloads a server: measures what it refuses, and how long the rest takes."""

@@ -1,4 +1,4 @@
-"""Table and picture of an overload."""
+"""Writes table and plot of an overload."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_report(folder: Path, result: OverloadResult) -> str:
 
 
 def overload_markdown(result: OverloadResult) -> str:
-    """Markdown: requests by outcome with their times, rates, memory and recovery."""
+    """Return the report as Markdown: requests by outcome with their times, rates, memory and recovery."""
     offered = len(result.requests)
     seconds = result.requests[-1].sent_s - result.requests[0].sent_s
     before, most = result.samples[0].total_rss_mib, max(sample.total_rss_mib for sample in result.samples)
@@ -60,7 +60,7 @@ def overload_markdown(result: OverloadResult) -> str:
 
 
 def _draw(figure: Figure, result: OverloadResult) -> None:
-    """Latency of each request over the time when it was sent, and memory."""
+    """Draw the latency of each request over the time when it was sent, and memory."""
     latency, memory = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [2, 1]})
     for outcome, colour in _COLOURS.items():
         chosen = [one for one in result.requests if one.outcome is outcome]

@@ -1,6 +1,6 @@
-"""More requests than a server can answer: does it refuse the excess at once and answer the rest in bounded time?
+"""Checks that an overloaded server refuses the excess at once, and answers the rest in bounded time.
 
-Requests are sent when they are due, however many are unanswered, as independent clients would.
+Requests are sent when they are due, however many are unanswered, as independent clients would send them (open loop).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ssd_triton.serving.server import EmbeddedServer
 
 MODEL = "ssd"
 TARGET_GOODPUT = 0.8
-"""Least part of the saturated rate to be answered under overload."""
+"""Least share of the saturated rate that must be answered under overload."""
 TARGET_REFUSAL_S = 1.0
 """Largest median time of a refusal."""
 _THREADS = 512
 _PROBES = 5
 _LEAST_QUEUES = 6
-"""Least number of requests offered, in lengths of the detector's queue."""
+"""Least number of requests offered, as a multiple of the length of the detector's queue."""
 _SAMPLE_S = 1.0
 
 
@@ -52,7 +52,7 @@ class TimedRequest:
     """One request and its outcome.
 
     Attributes:
-        sent_s: When it was sent, since the measurement began.
+        sent_s: Time when it was sent, since the measurement began.
         latency_s: Time until its answer or refusal.
         outcome: Its outcome.
         problem: The error's text.
@@ -69,10 +69,10 @@ class OverloadSettings:
     """Load and duration of an overload.
 
     Attributes:
-        factor: Requests offered, in saturated rates.
-        saturate_s: Seconds to find the saturated rate.
-        offer_s: Seconds of overload; longer where these would not fill the queue.
-        in_flight: Requests in flight while the saturated rate is found.
+        factor: Offered load, as a multiple of the saturated rate.
+        saturate_s: Duration of measuring the saturated rate.
+        offer_s: Duration of the overload; it lasts longer if that would not fill the queue.
+        in_flight: Requests in flight while the saturated rate is measured.
         timeout_s: Deadline of every request.
     """
 
@@ -91,12 +91,12 @@ class OverloadResult:
         settings: Load and duration.
         variant: Variant of the detector.
         max_queue_size: Limit of the detector's queue, requests.
-        largest_batch: Largest batch that the detector makes of its queue.
-        unloaded_s: Latencies of single requests before.
+        largest_batch: Largest batch that the detector forms from its queue.
+        unloaded_s: Latencies of single requests before the overload.
         saturated_per_s: Images a second at the saturated rate.
         requests: Requests of the overload, in the order in which they were sent.
         first_answer_s: Time from the end of the overload to the first answer of a request sent after it.
-        recovered_s: Latencies of the single requests after that.
+        recovered_s: Latencies of single requests after that.
         samples: Memory over time.
     """
 
@@ -112,22 +112,22 @@ class OverloadResult:
     samples: Sequence[ProcessSample]
 
     def latencies_s(self, outcome: RequestOutcome) -> list[float]:
-        """Latencies of the overload's requests with this outcome."""
+        """Return the latencies of the overload's requests with an outcome."""
         return [one.latency_s for one in self.requests if one.outcome is outcome]
 
     @property
     def bound_s(self) -> float:
-        """Longest wait to expect: the largest batch has just begun, the queue behind it is full, the rate low."""
+        """Longest expected wait: the largest batch has just begun, the queue behind it is full, the rate is low."""
         return (self.max_queue_size + self.largest_batch) / (TARGET_GOODPUT * self.saturated_per_s)
 
     @property
     def goodput_per_s(self) -> float:
-        """Answers a second, from the first request of the overload until the last answer."""
+        """Answers a second, from the first request of the overload to the last answer."""
         ends_s = [one.sent_s + one.latency_s for one in self.requests if one.outcome is RequestOutcome.ANSWERED]
         return len(ends_s) / (max(ends_s) - self.requests[0].sent_s) if ends_s else 0.0
 
     def failures(self) -> list[str]:
-        """Why the server has not stood the overload, a line each."""
+        """Return the reasons why the server failed the test, one line each."""
         found = []
         accepted_s, refused_s = self.latencies_s(RequestOutcome.ANSWERED), self.latencies_s(RequestOutcome.REFUSED)
         failed = [one for one in self.requests if one.outcome is RequestOutcome.FAILED]
@@ -149,12 +149,12 @@ class OverloadResult:
 
 
 def measure_overload(server: EmbeddedServer, image: bytes, settings: OverloadSettings) -> OverloadResult:
-    """Find the rate at which a server is saturated, offer several times as much, and see how it recovers.
+    """Find the rate at which a server is saturated, offer several times that rate, and measure how it recovers.
 
     Args:
-        server: A running one, on this machine, asked for nothing else.
-        image: Encoded; every request holds it.
-        settings: How much and how long.
+        server: A running server on this machine, without other clients.
+        image: An encoded image, which every request sends.
+        settings: Load and duration.
 
     Raises:
         OverloadError: A single request is not answered.
@@ -231,7 +231,7 @@ class _Load:
         return request
 
     def saturate(self, settings: OverloadSettings) -> float:
-        """Measure the images a second with ``in_flight`` requests always in flight."""
+        """Measure the images a second while ``in_flight`` requests are always in flight."""
         over = threading.Event()
         start_s = self.now_s()
 
@@ -248,7 +248,7 @@ class _Load:
         return sum(worker.result() for worker in workers) / (self.now_s() - start_s)
 
     def offer(self, count: int, requests_per_s: float, monitor: ProcessMonitor) -> list[Future[TimedRequest]]:
-        """Send requests at even intervals, and take samples meanwhile."""
+        """Send requests at even intervals, and sample the processes meanwhile."""
         start_s, futures = self.now_s(), []
         sampled_s = -_SAMPLE_S
         for number in progress(range(count), total=count, description="overload", unit="requests"):

@@ -1,1 +1,1 @@
-"""Several replicas of the server: a proxy in front of them, traffic, and taking one away."""
+"""Runs replicas of the server behind a proxy or a balancing client, and takes one away under traffic."""

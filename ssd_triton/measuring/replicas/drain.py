@@ -1,4 +1,4 @@
-"""Taking one of two replicas away while requests come without a pause, and counting what fails."""
+"""Takes one of two replicas away under constant traffic, and counts what fails."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Way = Literal["proxy", "client"]
 WAYS: tuple[Way, ...] = ("proxy", "client")
 _MODEL = "ssd"
 _PATIENCE_S = 60.0
-"""Limit on a busy machine for the first answers of both replicas, and for the last ones of the drained one."""
+"""Time limit for the first answers of both replicas, and for the last answers of the drained one, on a busy machine."""
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class DrainReport:
-    """One replica taken away under load.
+    """The outcome of taking one replica away under load.
 
     Attributes:
         way: ``proxy``: HAProxy balances, and drains the replica before it is stopped; ``client``: the gRPC client
@@ -42,11 +42,11 @@ class DrainReport:
         answered: Requests answered.
         failed: Requests failed, by error.
         retries: Requests that the client sent again.
-        before: Requests answered by each replica before the first was taken away.
+        before: Requests answered by each replica before one was taken away.
         drain_s: Seconds until the replica had no request left; None without a proxy.
         stop_s: Seconds until its process was gone.
-        taken_away_at_s: When draining began, seconds since the traffic began.
-        gone_at_s: When the process was gone.
+        taken_away_at_s: Time when draining began, seconds since the traffic began.
+        gone_at_s: Time when the process was gone, seconds since the traffic began.
         answered_at_s: Time of each answer.
         latencies_s: Latency of each answer.
     """
@@ -64,7 +64,7 @@ class DrainReport:
     latencies_s: list[float]
 
     def line(self) -> str:
-        """One line of text."""
+        """Return a summary in one line."""
         failed = "; ".join(f"{count} x {error}" for error, count in self.failed.items()) or "none"
         drained = "" if self.drain_s is None else f"drained in {self.drain_s:.2f} s, "
         return (
@@ -84,10 +84,10 @@ def drain_under_load(
         replicas: Two ready servers; the first is stopped.
         image: An encoded image.
         in_flight: Requests in flight at once.
-        part_s: Seconds of traffic before, and again after.
+        part_s: Seconds of traffic before the replica is taken away, and again after it.
 
     Raises:
-        ServerError: HAProxy is not installed, or a replica does not take part.
+        ServerError: HAProxy is not installed, or a replica answers no requests.
     """
     urls = [server.url("grpc") for server in replicas]
     with ExitStack() as stack:
@@ -130,7 +130,7 @@ def write_report(folder: Path, variant: str, reports: Sequence[DrainReport]) -> 
 
 
 def _draw(figure: Figure, reports: Sequence[DrainReport]) -> None:
-    """Answers a second over time, a panel for each way, with the time at which the replica was taken away."""
+    """Draw answers a second over time, one panel for each way, with the time when the replica was taken away."""
     for axes, one in zip(figure.subplots(len(reports), squeeze=False)[:, 0], reports, strict=True):
         axes.hist(one.answered_at_s, bins=range(int(max(one.answered_at_s)) + 2), color=BLUE, alpha=0.7)
         axes.axvspan(one.taken_away_at_s, one.gone_at_s, color=ORANGE, alpha=0.3, label="draining, stopping")
@@ -140,7 +140,7 @@ def _draw(figure: Figure, reports: Sequence[DrainReport]) -> None:
 
 
 def _wait_for_both(urls: list[str], traffic: ConstantTraffic, part_s: float) -> dict[str, int]:
-    """Let traffic run for its time and until both replicas have answered; return the requests of each."""
+    """Let traffic run for ``part_s`` and until both replicas have answered; return the requests of each."""
     start = [_answered(url) for url in urls]
     while True:
         before = [_answered(url) - count for url, count in zip(urls, start, strict=True)]
@@ -152,7 +152,7 @@ def _wait_for_both(urls: list[str], traffic: ConstantTraffic, part_s: float) -> 
 
 
 def _answered(url: str) -> int:
-    """Count the requests that a server has answered with success."""
+    """Return the number of requests that a server has answered successfully."""
     with closing(grpc_client.InferenceServerClient(url)) as client:
         statistics = client.get_inference_statistics(_MODEL, as_json=True)
     success = statistics["model_stats"][0]["inference_stats"]["success"]

@@ -1,4 +1,4 @@
-"""HAProxy with the configuration of ``deploy/proxy``, as a child process in front of two replicas on this machine."""
+"""Runs HAProxy with the configuration in ``deploy/proxy``, in front of two replicas on this machine."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
 
 
 def find_haproxy() -> Path | None:
-    """The binary, also where only root has its folder on PATH; None if it is not installed."""
+    """Find HAProxy's binary, also in folders that are only on root's PATH; None if it is not installed."""
     found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}")
     return Path(found) if found else None
 
 
 def replica_statistics(admin_socket: Path) -> list[dict[str, str]]:
-    """HAProxy's statistics of each replica of each protocol, by the names of their columns.
+    """Return HAProxy's statistics of each replica for each protocol, by column name.
 
     Raises:
         OSError: HAProxy does not listen on the socket.
@@ -58,7 +58,7 @@ class Proxy:
     Use it as a context manager: the block begins once both replicas have passed their health check.
 
     Raises:
-        ServerError: On entry: HAProxy is not installed, does not start, or a replica is not healthy in time.
+        ServerError: On entry: HAProxy is not installed or does not start, or a replica is not healthy in time.
     """
 
     def __init__(self, listen: str, replicas: Sequence[str], *, startup_timeout_s: float = 30.0) -> None:
@@ -66,8 +66,8 @@ class Proxy:
 
         Args:
             listen: ``host:port`` for gRPC.
-            replicas: ``host:port`` of each replica's gRPC, as many as :data:`REPLICAS`.
-            startup_timeout_s: Time for both replicas to become healthy.
+            replicas: ``host:port`` of each replica's gRPC endpoint, in the order of :data:`REPLICAS`.
+            startup_timeout_s: Time limit for both replicas to become healthy.
         """
         self.listen = listen
         self._replicas = dict(zip(REPLICAS, replicas, strict=True))
@@ -104,15 +104,15 @@ class Proxy:
         self._stop()
 
     def check_result(self, replica: str) -> str:
-        """Result of the last health check, in HAProxy's words: ``L7OK``, ``L7TOUT``, ``L4CON``, ..."""
+        """Return the result of the last health check in HAProxy's codes: ``L7OK``, ``L7TOUT``, ``L4CON``, ..."""
         return self._statistics()[replica]["check_status"].removeprefix("* ")
 
     def in_flight(self, replica: str) -> int:
-        """Requests that a replica has not answered yet."""
+        """Return the number of requests that a replica has not answered yet."""
         return int(self._statistics()[replica]["scur"])
 
     def drain(self, replica: str, *, timeout_s: float) -> None:
-        """Give a replica no more requests, and wait until it has answered those that it has.
+        """Send a replica no more requests, and wait until it has answered those in flight.
 
         Raises:
             ServerError: It still has some after ``timeout_s``.

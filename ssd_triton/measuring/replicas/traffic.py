@@ -1,4 +1,4 @@
-"""Requests without a pause, with the outcome of each."""
+"""Sends requests without a pause, and records the outcome of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Outcomes:
     Attributes:
         answered_at_s: Time of each answer, seconds since the traffic began.
         latencies_s: Time from sending to each answer.
-        failed: Number of failures by the error's class and text.
+        failed: Number of failures, by class and text of the error.
     """
 
     answered_at_s: list[float] = field(default_factory=list)
@@ -29,19 +29,19 @@ class Outcomes:
 
 
 class ConstantTraffic:
-    """Sends one image again and again on a thread of its own, with as many requests in flight as the client allows.
+    """Sends one image repeatedly in a thread, with as many requests in flight as the client allows.
 
-    Use it as a context manager: after the block every request has been answered or has failed. It ends by itself after
-    ``limit_s``.
+    Use it as a context manager: after the block every request has been answered or has failed. The traffic ends by
+    itself after ``limit_s``.
     """
 
     def __init__(self, client: DetectorClient, image: bytes, *, limit_s: float) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
-            client: Of a ready server.
+            client: A client of a ready server.
             image: An encoded image.
-            limit_s: The longest time, in seconds.
+            limit_s: Longest duration of the traffic, seconds.
         """
         self.outcomes = Outcomes()
         self._client = client
@@ -62,7 +62,7 @@ class ConstantTraffic:
         self.finish()
 
     def finish(self) -> None:
-        """Send no more, and wait until every request has been answered or has failed."""
+        """Send no more requests, and wait until every one has been answered or has failed."""
         self._stop.set()
         self._thread.join()
 
@@ -74,7 +74,7 @@ class ConstantTraffic:
         in_flight: list[Future[Detections]] = []
         while not self._stop.is_set() and self.elapsed_s() < self._limit_s:
             future = self._client.submit(self._image)
-            sent_s = self.elapsed_s()  # now: submitting waits until fewer requests are in flight
+            sent_s = self.elapsed_s()  # after submit, which waits until fewer requests are in flight
             future.add_done_callback(lambda done, sent_s=sent_s: self._record(done, sent_s))  # type: ignore[misc]
             in_flight = [other for other in in_flight if not other.done()] + [future]
         for future in in_flight:

@@ -1,1 +1,1 @@
-"""A long run of good and bad requests against a real server, every answer of which is checked."""
+"""Soak test: a long run of good and bad requests against a real server, with every answer checked."""

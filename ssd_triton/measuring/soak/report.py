@@ -1,4 +1,4 @@
-"""The report of a soak: its verdict, the samples as a table, and their curves."""
+"""Writes the report of a soak test: its verdict, the samples as a table, and their curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ROWS = 400
-"""Most samples in the table; longer runs have every second, third, ... one."""
+"""Most samples in the table; of longer runs it has every second, third, ... sample."""
 
 
 def write_report(folder: Path, result: SoakResult) -> list[Path]:
@@ -29,7 +29,7 @@ def write_report(folder: Path, result: SoakResult) -> list[Path]:
 
 
 def soak_markdown(result: SoakResult) -> str:
-    """Markdown: the verdict, requests by kind, and what the processes held."""
+    """Return the report as Markdown: the verdict, requests by kind, and the resources of the processes."""
     failures, samples = result.failures(), result.samples
     end = ", ended early by Ctrl-C" if result.interrupted else ""
     first, last = _after_warm_up(result), samples[-1]

@@ -1,4 +1,4 @@
-"""A soak from beginning to end."""
+"""Runs a soak test."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PROTOCOLS: tuple[Literal["grpc", "http"], ...] = ("grpc", "http")
 
 @dataclass(frozen=True)
 class SoakSettings:
-    """Duration, load and limits of a soak.
+    """Duration, load and limits of a soak test.
 
     Attributes:
         seconds: Duration.
         preprocess_per_s: Requests a second straight to the preprocessing, at most.
-        bad_fraction: Part of the requests that are to be refused, 0 to 1.
+        bad_fraction: Fraction of the requests that must be refused, 0 to 1.
         sample_s: Seconds between samples.
-        warm_up_fraction: Part of the time in which memory may grow.
+        warm_up_fraction: Fraction of the time in which memory may grow.
         max_growth: Largest relative growth of resident memory after that.
         seed: Seed of the order of the requests.
     """
@@ -53,7 +53,7 @@ class SoakSettings:
 
 @dataclass(frozen=True)
 class SoakResult:
-    """The outcome of a soak.
+    """The outcome of a soak test.
 
     Attributes:
         settings: Duration, load and limits.
@@ -63,7 +63,7 @@ class SoakResult:
         growth: Growth of resident memory, by process and of "all".
         retries: Requests that a client sent again.
         left_behind: Regions of shared memory that the clients left behind.
-        death: Which process died, if one did.
+        death: Message about a process that died; None if none did.
         interrupted: Whether Ctrl-C ended the run.
     """
 
@@ -83,7 +83,7 @@ class SoakResult:
         return sum(tally.requests for tally in self.tallies.values())
 
     def failures(self) -> list[str]:
-        """Reasons why the run failed, a line each."""
+        """Return the reasons why the run failed, one line each."""
         found = [self.death] if self.death else []
         for kind, tally in self.tallies.items():
             if tally.wrong or tally.lost:

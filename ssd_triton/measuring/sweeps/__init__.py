@@ -1,1 +1,1 @@
-"""Measuring a served model with Triton's own load generator."""
+"""Measures a served model with Triton's own load generator."""

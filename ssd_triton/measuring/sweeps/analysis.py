@@ -1,4 +1,4 @@
-"""Conclusions from a sweep: best loads, what the server costs, and which model limits an ensemble."""
+"""Draws conclusions from a sweep: best loads, cost of the server, and the model that limits an ensemble."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MEMBERS = (PREPROCESS, DETECTOR, POSTPROCESS)
 
 @dataclass(frozen=True)
 class Member:
-    """A model on a request's way.
+    """A model that a request passes through.
 
     Attributes:
         stage: Its times.
-        busy: Instances at work, on average over time.
+        busy: Mean number of busy instances.
     """
 
     stage: Stage
@@ -30,22 +30,22 @@ class Member:
 
     @property
     def share(self) -> float | None:
-        """Part of its instances at work, in [0, 1]; None where their number is unknown."""
+        """Fraction of its instances that are busy, in [0, 1]; None if their number is unknown."""
         return self.busy / self.stage.instances if self.stage.instances else None
 
     @property
     def instances(self) -> str:
-        """Instances at work of all there are."""
+        """Text with the mean number of busy instances, and of all if known."""
         return f"{self.busy:.2f} of {self.stage.instances}" if self.stage.instances else f"{self.busy:.2f}"
 
 
 def as_configured(summaries: Sequence[PointSummary]) -> list[PointSummary]:
-    """Leave out settings that are only compared."""
+    """Return the summaries of the repository as it is, without other server settings."""
     return [summary for summary in summaries if summary.point.setting == DEFAULT_SETTING]
 
 
 def best_by_batch(summaries: Sequence[PointSummary], model: str) -> dict[str, dict[int, PointSummary]]:
-    """Choose the load with the most images a second, by variant and batch size."""
+    """Return the load with the most images a second, by variant and batch size."""
     best: dict[str, dict[int, PointSummary]] = {}
     for summary in as_configured(summaries):
         point = summary.point
@@ -57,23 +57,23 @@ def best_by_batch(summaries: Sequence[PointSummary], model: str) -> dict[str, di
 
 
 def saturated(summaries: Sequence[PointSummary]) -> list[PointSummary]:
-    """The ensemble at its best load, by variant, with one image a request."""
+    """Return the best load of the ensemble with one image a request, for each variant."""
     return [of_variant[1] for of_variant in best_by_batch(summaries, ENSEMBLE).values() if 1 in of_variant]
 
 
 def baseline_of(best: Mapping[str, Mapping[int, PointSummary]]) -> str | None:
-    """Give the variant that acceleration is relative to: the first baseline that was measured."""
+    """Return the variant that speed-ups are relative to: the first baseline that was measured; None without one."""
     return next((name for name in (BASELINE["gpu"], BASELINE["cpu"]) if name in best), None)
 
 
 def rates_of(summaries: Sequence[PointSummary], model: str) -> dict[tuple[str, int], float]:
-    """Images a second of a model at its best load, by variant and batch size."""
+    """Return the images a second of a model at its best load, by variant and batch size."""
     best = best_by_batch(summaries, model)
     return {(name, batch): one.images_per_s for name, of in best.items() for batch, one in of.items()}
 
 
 def members(summary: PointSummary) -> list[Member]:
-    """The models of an ensemble, or the model itself, in the order of their work."""
+    """Return the models of an ensemble, or the model itself, in the order of processing."""
     found = [stage for stage in summary.stages if stage.model not in _ENSEMBLES]
     found.sort(key=lambda stage: _MEMBERS.index(stage.model) if stage.model in _MEMBERS else len(_MEMBERS))
     requests_per_s = summary.images_per_s / summary.point.batch
@@ -81,16 +81,16 @@ def members(summary: PointSummary) -> list[Member]:
 
 
 def network_ms(summary: PointSummary) -> float:
-    """Latency outside the server: client, network, serialization."""
+    """Return the latency outside the server: client, network, serialization."""
     served = [stage for stage in summary.stages if stage.model == summary.point.model]
     return max(0.0, summary.figures["mean_ms"].value - served[0].total_ms) if served else 0.0
 
 
 def bottlenecks(summaries: Sequence[PointSummary]) -> list[str]:
-    """A sentence for every variant: which member of the ensemble limits it.
+    """Return a sentence for every variant that names the member of the ensemble that limits it.
 
-    That is the member with the largest part of its instances at work, however many it has. Where their number is
-    unknown, the sentence says which member works most.
+    That is the member with the largest fraction of busy instances. If the number of instances is unknown, it is the
+    member with the most working time.
     """
     sentences = []
     for summary in saturated(summaries):

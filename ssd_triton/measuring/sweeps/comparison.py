@@ -1,4 +1,4 @@
-"""Comparison of two sweeps: differences beyond their noise."""
+"""Compares two sweeps, and reports differences beyond their noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ssd_triton.measuring.sweeps.point_summary import PointSummary
 from ssd_triton.measuring.sweeps.sweep_file import Point
 
 COMPARED = ("images_per_s", "p50_ms", "p95_ms")
-"""Higher is better for the first one, lower for the others; p99 of a short window is one request."""
+"""Compared metrics: higher is better for the first one, lower for the others. The p99 of a short window depends on a
+single request, and is left out."""
 Verdict = Literal["same", "better", "worse"]
 
 
@@ -26,7 +27,7 @@ class Change:
         metric: One of :data:`COMPARED`.
         before: Median of the first set.
         after: Median of the second set.
-        noise: Relative difference that chance explains, from the bands of both.
+        noise: Relative difference that chance can explain, from the bands of both sets.
     """
 
     point: Point
@@ -37,12 +38,12 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """After over before."""
+        """``after`` divided by ``before``."""
         return self.after / self.before
 
     @property
     def verdict(self) -> Verdict:
-        """``same`` inside the noise."""
+        """``better`` or ``worse`` beyond the noise, else ``same``."""
         if abs(math.log(self.ratio)) <= self.noise:
             return "same"
         return "better" if (self.ratio > 1) == (self.metric == "images_per_s") else "worse"
@@ -52,7 +53,7 @@ def compare(before: Sequence[PointSummary], after: Sequence[PointSummary]) -> li
     """Compare the measurements that two sets share.
 
     Raises:
-        SweepError: They have nothing in common, or a set of a single round, which has no bands.
+        SweepError: They have nothing in common, or a set has a single round and therefore no bands.
     """
     earlier = {summary.point: summary for summary in before if summary.figures}
     changes = []
@@ -82,7 +83,7 @@ def verdict(changes: Sequence[Change]) -> str:
 
 
 def change_table(changes: Sequence[Change]) -> Table:
-    """Every figure, the largest changes against their noise first."""
+    """Return a table of all figures, with the largest changes relative to their noise first."""
     ordered = sorted(changes, key=lambda change: -abs(math.log(change.ratio)) / change.noise)
     rows = [
         [

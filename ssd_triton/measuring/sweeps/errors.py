@@ -1,4 +1,4 @@
-"""What a user can mend about a sweep or its report."""
+"""The error of sweeps and their reports that a user can correct."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ssd_triton.common.errors import UserError
 
 
 class SweepError(UserError):
-    """A sweep's file, its variants or its results are not what they should be."""
+    """A sweep's file, its variants or its results are invalid."""

@@ -1,4 +1,4 @@
-"""Measurements of a sweep: kept in a journal as they come, and read again to resume or to report."""
+"""Keeps the measurements of a sweep in a journal, and reads them to resume or to report."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Status = Literal["ok", "unstable", "failed"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement of one round. Figures are 0 where ``status`` is not ``ok``.
+    """One measurement in one round. Figures are 0 unless ``status`` is ``ok``.
 
     Attributes:
         point: What was measured.
         round: Number of the round, from 1.
-        status: ``unstable``: the windows never agreed; ``failed``: no figure, retried when the sweep resumes.
-        note: Why it is not ``ok``.
+        status: ``ok``; ``unstable``: the windows never agreed; ``failed``: no figure, retried when the sweep resumes.
+        note: Reason why it is not ``ok``.
         request_rate: Requests sent a second, for a load at even intervals.
         images_per_s: Throughput.
-        mean_ms: Mean latency that the client sees; its percentiles are ``p50_ms``, ``p95_ms``, ``p99_ms``.
-        cpu_ms: Time of a core that the server's processes took for an image, where the sweep started the server.
-        gpu_utilization: In [0, 1], where there is a GPU.
+        mean_ms: Mean latency seen by the client; its percentiles are ``p50_ms``, ``p95_ms``, ``p99_ms``.
+        cpu_ms: CPU time of the server's processes for an image; only if the sweep started the server.
+        gpu_utilization: Utilisation of the GPU in [0, 1], if there is one.
         gpu_memory_mib: Memory in use on the GPU.
         stages: Times by model, from the server's counters.
     """
@@ -59,11 +59,11 @@ class SweepFolder:
     """The folder of one sweep's results; use it as a context manager.
 
     Attributes:
-        measurements: All that have a figure or were unstable; failed ones are to be retried.
+        measurements: All measurements that have a figure or were unstable; failed ones will be retried.
 
     Raises:
-        JournalError: On entry: the folder holds results of another sweep, machine or model. When adding: the disk is
-            full, for one.
+        JournalError: On entry: the folder holds results of another sweep, machine or model. When adding: the file
+            cannot be written, for example on a full disk.
     """
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any], *, restart: bool = False) -> None:
@@ -72,7 +72,7 @@ class SweepFolder:
         Args:
             folder: Folder of the results.
             fingerprint: JSON values that all results have in common.
-            restart: Drop the results that are there.
+            restart: Whether to drop existing results.
         """
         self._folder, self._fingerprint, self._restart = folder, fingerprint, restart
         self.measurements: list[Measurement] = []
@@ -95,23 +95,23 @@ class SweepFolder:
         self._journal.__exit__(kind, error, traceback)
 
     def add(self, measurement: Measurement) -> None:
-        """Keep a measurement."""
+        """Append a measurement to the journal."""
         self._journal.append(asdict(measurement))
         self.measurements.append(measurement)
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
-        """Keep what the figures belong to, beside the facts that are there."""
+        """Write facts about the figures (sweep, machine, versions), in addition to existing ones."""
         self._facts.update(facts)
         write_facts(self._folder, self._facts)
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Keep what the results of a folder belong to."""
+    """Write the facts about the results of a folder."""
     ReportFolder(folder).json(FACTS, facts)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Facts that the results of a folder belong to.
+    """Read the facts about the results of a folder.
 
     Raises:
         SweepError: The folder has no results.
@@ -124,7 +124,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_measurements(folder: Path) -> list[Measurement]:
-    """The measurements of a folder, in the order in which they were made first.
+    """Read the measurements of a folder, in the order in which they were first made.
 
     Raises:
         SweepError: There are none.
@@ -137,7 +137,7 @@ def read_measurements(folder: Path) -> list[Measurement]:
 
 
 def _latest(path: Path, records: Iterable[Record]) -> list[Measurement]:
-    """The last measurement of each point and round: a failed one may have been retried."""
+    """Return the last measurement of each point and round, since a failed one may have been retried."""
     latest: dict[tuple[Point, int], Measurement] = {}
     for number, record in enumerate(records, start=2):
         try:

@@ -1,4 +1,4 @@
-"""What the models are sent: real images, in the form that each of them takes."""
+"""Makes the inputs for the models: real images, in the form that each model takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssd_triton.media.decoding import open_rgb
 from ssd_triton.media.images import list_images, read_served
 
 _MAX_FRAMES = 4
-"""Different frames: each is megabytes, which ``perf_analyzer`` reads as text."""
+"""Most different frames, since each has megabytes, which ``perf_analyzer`` reads as text."""
 _DETECTIONS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 OUTPUTS = {"ssd": _DETECTIONS, "ssd_frames": _DETECTIONS, "ssd_detector": ("loc", "conf")}
 """Output names by model."""
@@ -25,14 +25,14 @@ OUTPUTS = {"ssd": _DETECTIONS, "ssd_frames": _DETECTIONS, "ssd_detector": ("loc"
 
 @dataclass(frozen=True)
 class Inputs:
-    """Batch elements for one model, as :class:`ssd_triton.measuring.sweeps.perf_analyzer.Load` takes them."""
+    """Batch elements and shapes for one model, for :class:`ssd_triton.measuring.sweeps.perf_analyzer.Load`."""
 
     elements: Sequence[Mapping[str, bytes]]
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def read_images(folder: Path | None, count: int) -> list[bytes]:
-    """Encoded images: the first of a folder by name, or the bundled photograph without one.
+    """Return encoded images: the first of a folder by name or, without a folder, the bundled photograph.
 
     Raises:
         SweepError: The folder holds fewer images.
@@ -51,13 +51,13 @@ def read_images(folder: Path | None, count: int) -> list[bytes]:
 
 
 def make_inputs(model: str, images: Sequence[bytes], frame_size_px: tuple[int, int]) -> Inputs:
-    """The images as inputs of a model.
+    """Convert images to inputs of a model.
 
     Args:
-        model: ``ssd`` takes the files, ``ssd_detector`` what its preprocessing makes of them, ``ssd_frames`` their
-            pixels, enlarged or shrunk to the size of a camera's frames.
-        images: Encoded.
-        frame_size_px: Width and height of those frames.
+        model: ``ssd`` takes the files, ``ssd_detector`` preprocessed images, ``ssd_frames`` pixels that are resized to
+            the size of a camera's frames.
+        images: Encoded images.
+        frame_size_px: Width and height of the frames.
     """
     if model == "ssd":
         return Inputs([{"IMAGE": bytes_element(image)} for image in images])

@@ -1,7 +1,7 @@
-"""Running the real ``perf_analyzer``, and reading what it measured.
+"""Runs the real ``perf_analyzer``, and reads its figures.
 
-The wheel ``tritonclient[all]`` carries the program. It links to ``libb64.so.0d`` and ``libcudart.so.12``, which the
-wheel ``nvidia-pytriton`` brings under names of its own: a folder of links makes it run without system packages.
+The wheel ``tritonclient[all]`` contains the program. It links to ``libb64.so.0d`` and ``libcudart.so.12``, which the
+wheel ``nvidia-pytriton`` contains under other names: a folder of links makes it run without system packages.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.
 _MICROSECONDS_PER_MS = 1000.0
 _BYTES_PER_MIB = 2.0**20
 STABILITY_PERCENT = 30
-"""How far three windows may lie apart. Wide, for shared machines: what is compared must be measured in turns."""
+"""How far three windows may differ. Wide enough for shared machines, so compare only what was measured in turns."""
 _UNSTABLE = "Failed to obtain stable measurement"
 _PARTS_OF_LATENCY = (
     "Client Send",
@@ -46,10 +46,10 @@ _PARTS_OF_LATENCY = (
     "Server Compute Output",
     "Client Recv",
 )
-"""Columns of the verbose report whose sum is the mean latency."""
+"""Columns of the verbose report that add up to the mean latency."""
 _SHM = Path("/dev/shm")  # noqa: S108 - where system shared memory is, not a temporary file
 _END_S = 5.0
-"""How long an interrupted ``perf_analyzer`` may wait for its last answers and free its shared memory."""
+"""Time for an interrupted ``perf_analyzer`` to receive its last answers and free its shared memory."""
 
 
 class PerfAnalyzerError(UserError):
@@ -57,7 +57,7 @@ class PerfAnalyzerError(UserError):
 
 
 class UnstableError(PerfAnalyzerError):
-    """Three windows in a row never agreed: there is no figure."""
+    """No three windows in a row agreed, so there is no figure."""
 
 
 @dataclass(frozen=True)
@@ -71,38 +71,38 @@ class Load:
     concurrency: int
     """Requests in flight at once; with ``request_rate``, at most."""
     requests: int
-    """Requests in a measurement window; the figures are those of the last three windows, once they agree."""
+    """Requests in a measurement window; the figures cover the last three windows, once they agree."""
     window_s: float | None = None
     """Length of a measurement window, instead of ``requests``."""
     batch: int = 1
     """Images in a request."""
     protocol: Protocol = "grpc"
-    """What ``url`` speaks."""
+    """Protocol of ``url``."""
     shared_memory: SharedMemory = "none"
-    """Where tensors are handed over; ``none`` sends them."""
+    """Kind of shared memory for tensors; ``none`` sends them over the connection."""
     request_rate: float | None = None
-    """Requests a second at even intervals, as long as no more than ``concurrency`` wait for their answers."""
+    """Requests a second at even intervals, while at most ``concurrency`` of them are unanswered."""
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Shapes of the inputs whose configuration leaves them open, without the batch."""
+    """Shapes, without the batch, of inputs with open dimensions."""
     outputs: Sequence[str] = ()
-    """Names of the outputs: what shared memory is called, should ``perf_analyzer`` have to be killed."""
+    """Names of the outputs, by which shared memory is found if ``perf_analyzer`` must be killed."""
     metrics_url: str | None = None
-    """``host:port/metrics`` of the server, for the figures of a GPU."""
+    """``host:port/metrics`` of the server, for figures of the GPU."""
     stability_percent: float = STABILITY_PERCENT
     max_trials: int = 8
-    """Windows until a load counts as unstable."""
+    """Number of windows after which a load counts as unstable."""
 
 
 @dataclass(frozen=True)
 class LoadFigures:
-    """Figures of one load, of the stable windows."""
+    """Figures of one load, from its stable windows."""
 
     images_per_s: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
     mean_ms: float
-    """Mean latency that the client sees."""
+    """Mean latency seen by the client."""
     gpu_utilization: float | None = None
     """In [0, 1], of the busiest GPU; None where the server reports none."""
     gpu_memory_mib: float | None = None
@@ -110,7 +110,7 @@ class LoadFigures:
 
 
 def bytes_element(content: bytes) -> bytes:
-    """One element of a BYTES tensor as Triton sends it: its length, 32 bits little-endian, and its content."""
+    """Serialize one element of a BYTES tensor: its length, 32 bits little-endian, and its content."""
     return struct.pack("<I", len(content)) + content
 
 
@@ -118,13 +118,13 @@ def measure(load: Load, *, timeout_s: float, keep: Path | None = None) -> LoadFi
     """Send a load until three windows agree within ``stability_percent``.
 
     Args:
-        load: What to send.
-        timeout_s: For the whole measurement, seconds.
-        keep: A folder that gets ``report.csv``, what the program printed, and the command line.
+        load: The load to send.
+        timeout_s: Time limit of the whole measurement, seconds.
+        keep: Folder for ``report.csv``, the program's output, and the command line; None keeps nothing.
 
     Raises:
         UnstableError: The windows never agreed.
-        PerfAnalyzerError: The program is missing or failed (with its own reason), or the time was not enough.
+        PerfAnalyzerError: The program is missing, failed (with its own reason), or exceeded the time limit.
     """
     with tempfile.TemporaryDirectory(prefix="perf-analyzer-") as folder, _program() as (binary, environment):
         data, report = Path(folder) / "data.json", Path(folder) / "report.csv"
@@ -156,7 +156,7 @@ def _encoded(load: Load, element: Mapping[str, bytes]) -> dict[str, dict[str, ob
 
 def _options(load: Load, data: Path, report: Path) -> list[str]:
     rate = load.request_rate
-    # Each thread waits for its answer before it sends again, and left to itself the program starts four.
+    # A thread sends its next request only after an answer, and by default the program starts just four threads.
     pace = (
         ("--concurrency-range", str(load.concurrency))
         if rate is None
@@ -180,8 +180,8 @@ def _options(load: Load, data: Path, report: Path) -> list[str]:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], load: Load, timeout_s: float) -> tuple[int, str]:
-    """Exit code and all that was printed; the program and its shared memory end with this call in any case."""
-    # A session of its own: Ctrl-C reaches this process only, which then ends the program in order.
+    """Run the program; return its exit code and output. It never outlives this call, nor does its shared memory."""
+    # A new session: Ctrl-C reaches only this process, which then ends the program in order.
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -226,14 +226,14 @@ def _read(report: Path) -> LoadFigures:
 
 
 def _largest(figures: str | None) -> float | None:
-    """The largest of ``GPU-uuid:value;GPU-uuid:value;``, None where there is none."""
+    """Return the largest value in ``GPU-uuid:value;GPU-uuid:value;``; None if there is none."""
     values = [float(part.rsplit(":", 1)[1]) for part in (figures or "").split(";") if ":" in part]
     return max(values, default=None)
 
 
 @contextmanager
 def _program() -> Iterator[tuple[Path, dict[str, str]]]:
-    """The program, and an environment in which it finds its libraries."""
+    """Give the path of the program, and an environment in which it finds its libraries."""
     beside_python = Path(sys.executable).parent / "perf_analyzer"
     found = beside_python if beside_python.is_file() else shutil.which("perf_analyzer")
     if found is None:
@@ -250,6 +250,6 @@ def _program() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def check_installed() -> None:
-    """Raise PerfAnalyzerError, with how to get it, where there is no ``perf_analyzer``."""
+    """Raise PerfAnalyzerError, which says how to install it, if there is no ``perf_analyzer``."""
     with _program():
         pass

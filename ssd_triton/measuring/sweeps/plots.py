@@ -1,4 +1,4 @@
-"""Pictures of a sweep; a drawing without anything to show adds no axes."""
+"""Plots of a sweep; a function without anything to show adds no axes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 _TITLES = {DETECTOR: "detector through Triton", ENSEMBLE: "ensemble ssd, files in", BARE: "detector without a server"}
 _PARTS = ("queue", "compute")
 _SERVER_COST_TARGET = 0.85
-"""Share of the bare detector's images a second that the server is to reach."""
+"""Share of the bare detector's images a second that the server should reach."""
 Drawing = tuple[Callable[["Figure"], None], int]
-"""Draws a picture; and how many columns of axes it has."""
+"""A function that draws a picture, and the number of its columns of axes."""
 
 
 def all_pictures(
     summaries: Sequence[PointSummary], bare: Mapping[tuple[str, int], float], accuracy: Mapping[str, float]
 ) -> dict[str, Drawing]:
-    """Drawings by file name.
+    """Return the drawings by file name.
 
     Args:
         summaries: Points of the sweep that have figures.
@@ -62,7 +62,7 @@ def all_pictures(
 
 
 def draw_changes(figure: Figure, changes: Sequence[Change]) -> None:
-    """Every figure of the second set relative to the first, with the noise of both."""
+    """Draw every figure of the second set relative to the first, with the noise of both."""
     colours = {"same": "0.5", "better": GREEN, "worse": RED}
     axes = figure.subplots()
     for index, change in enumerate(changes):
@@ -76,7 +76,7 @@ def draw_changes(figure: Figure, changes: Sequence[Change]) -> None:
 
 
 def _draw_batches(summaries: Sequence[PointSummary], models: Sequence[str], figure: Figure) -> None:
-    """Images a second over batch size: the detector without a server, through it, and the ensemble."""
+    """Draw images a second over batch size: the detector without and with a server, and the ensemble."""
     if not models:
         return
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
@@ -95,7 +95,7 @@ def _draw_batches(summaries: Sequence[PointSummary], models: Sequence[str], figu
 
 
 def _draw_acceleration(summaries: Sequence[PointSummary], figure: Figure) -> None:
-    """Images a second of every variant relative to the baseline, at equal batch size."""
+    """Draw images a second of every variant relative to the baseline, at equal batch size."""
     best = best_by_batch(summaries, DETECTOR) or best_by_batch(summaries, ENSEMBLE)
     baseline = baseline_of(best)
     if baseline is None or len(best) < 2:
@@ -113,7 +113,7 @@ def _draw_acceleration(summaries: Sequence[PointSummary], figure: Figure) -> Non
 
 
 def _draw_latencies(summaries: Mapping[str, Sequence[PointSummary]], figure: Figure) -> None:
-    """Latency percentiles over throughput, one image a request; loads at even intervals are hollow."""
+    """Draw latency percentiles over throughput for one image a request; loads at even intervals have hollow markers."""
     for axes, (variant, mine) in _panels(figure, summaries):
         for protocol in dict.fromkeys(one.point.protocol for one in mine):
             closed = [one for one in mine if one.point.protocol == protocol and one.point.rate_share is None]
@@ -138,7 +138,7 @@ def _draw_closed_loop(axes: Axes, protocol: str, summaries: Sequence[PointSummar
 
 
 def _draw_times(summaries: Mapping[str, Sequence[PointSummary]], figure: Figure) -> None:
-    """Where the time of a request to the ensemble goes, over the load."""
+    """Draw how the time of a request to the ensemble is spent, over the load."""
     for axes, (variant, unordered) in _panels(figure, summaries):
         mine = sorted(unordered, key=lambda one: one.point.concurrency)
         positions, bottoms = range(len(mine)), [0.0] * len(mine)
@@ -151,7 +151,7 @@ def _draw_times(summaries: Mapping[str, Sequence[PointSummary]], figure: Figure)
 
 
 def _time_parts(summaries: Sequence[PointSummary]) -> dict[str, list[float]]:
-    """Milliseconds by part, one value a point."""
+    """Return the milliseconds of each part, with one value for each point."""
     parts: dict[str, list[float]] = {}
     for index, summary in enumerate(summaries):
         named = {
@@ -165,7 +165,7 @@ def _time_parts(summaries: Sequence[PointSummary]) -> dict[str, list[float]]:
 
 
 def _draw_overhead(summaries: Sequence[PointSummary], bare: Mapping[tuple[str, int], float], figure: Figure) -> None:
-    """Images a second of the served detector and the ensemble, as shares of the bare detector's."""
+    """Draw images a second of the served detector and the ensemble, as shares of the bare detector's."""
     curves: dict[str, dict[int, float]] = {}
     for model in (DETECTOR, ENSEMBLE):
         for variant, by_batch in best_by_batch(summaries, model).items():
@@ -187,7 +187,7 @@ def _draw_overhead(summaries: Sequence[PointSummary], bare: Mapping[tuple[str, i
 
 
 def _draw_accuracy(summaries: Sequence[PointSummary], accuracy: Mapping[str, float], figure: Figure) -> None:
-    """COCO AP over images a second of the ensemble."""
+    """Draw COCO AP over images a second of the ensemble."""
     best = {summary.point.variant: summary for summary in saturated(summaries)}
     shared = [variant for variant in best if variant in accuracy]
     if not shared:
@@ -203,7 +203,7 @@ def _draw_accuracy(summaries: Sequence[PointSummary], accuracy: Mapping[str, flo
 
 
 def _draw_settings(summaries: Sequence[PointSummary], figure: Figure) -> None:
-    """Images a second and p95 of every setting, by load."""
+    """Draw images a second and p95 of every setting, by load."""
     settings = list(dict.fromkeys(one.point.setting for one in summaries))
     if len(settings) < 2:
         return
@@ -236,12 +236,12 @@ def _by_variant(summaries: Any) -> dict[str, list[PointSummary]]:
 
 
 def _panels(figure: Figure, by_variant: Mapping[str, Sequence[PointSummary]]) -> Any:
-    """Axes beside one another, one a variant."""
+    """Return axes beside one another, one for each variant."""
     if not by_variant:
         return ()
     return zip(figure.subplots(1, len(by_variant), squeeze=False)[0], by_variant.items(), strict=True)
 
 
 def _errors(medians: Sequence[Median]) -> list[list[float]]:
-    """Distances to the lower and upper ends of the bands."""
+    """Return the distances of the medians to the lower and upper ends of their bands."""
     return [[one.value - one.low for one in medians], [one.high - one.value for one in medians]]

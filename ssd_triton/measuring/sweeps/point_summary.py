@@ -1,4 +1,4 @@
-"""From the rounds of a sweep to one median a point, with the band of its noise."""
+"""Summarizes the rounds of a sweep as one median for each point, with a band for its noise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ssd_triton.measuring.sweeps.sweep_file import Point
 METRICS = ("images_per_s", "mean_ms", "p50_ms", "p95_ms", "p99_ms")
 _STANDARD_ERRORS = 3.0
 _MEDIAN_OVER_MEAN = math.sqrt(math.pi / 2)
-"""How much more the median of normal values varies than their mean, for many of them."""
+"""Ratio of the standard errors of median and mean, for many normally distributed values."""
 _MIN_RATE_SHARE = 0.8
-"""Of the rate asked for: a load that falls further behind is not one at even intervals."""
+"""Least share of the requested rate: a load that falls further behind is not sent at even intervals."""
 BAND = (
     "Bands are three standard errors of the median over the rounds. The deviation of a round is taken as the larger of "
     "the point's own and the root mean square of all points': few rounds alone are not enough."
@@ -25,7 +25,7 @@ BAND = (
 
 @dataclass(frozen=True)
 class Median:
-    """A median over rounds; its band is relative to it, and None after a single round, which shows no noise."""
+    """A median over rounds, with a band relative to it, or None after a single round, which shows no noise."""
 
     value: float
     band: float | None
@@ -47,13 +47,13 @@ class PointSummary:
 
     Attributes:
         point: What was measured.
-        stable_rounds: Number of rounds with figures; the others do not count.
-        rounds: Number of rounds.
-        note: Reason of the last round without a figure.
+        stable_rounds: Number of rounds with figures; only these count.
+        rounds: Number of all rounds.
+        note: Reason why the last round without a figure has none; empty if all rounds have one.
         request_rate: Requests sent a second, for loads at even intervals.
         figures: Medians by metric, see :data:`METRICS`; empty without a stable round.
         stages: Times by model, means over the stable rounds.
-        cpu_ms: Time of a core that the server took for an image, the median.
+        cpu_ms: CPU time of the server for an image, median.
     """
 
     point: Point
@@ -72,7 +72,7 @@ class PointSummary:
 
 
 def summarize(rows: Sequence[Measurement]) -> list[PointSummary]:
-    """Summarize the rounds of each point, in the order in which the points were measured first."""
+    """Summarize the rounds of each point, in the order in which the points were first measured."""
     by_point: dict[Point, list[Measurement]] = {}
     for row in map(_judged, rows):
         by_point.setdefault(row.point, []).append(row)
@@ -98,7 +98,7 @@ def summarize(rows: Sequence[Measurement]) -> list[PointSummary]:
 
 
 def _judged(row: Measurement) -> Measurement:
-    """Take the figure from a measurement whose requests were not sent at the rate asked for."""
+    """Discard the figure of a measurement whose requests were not sent at the requested rate."""
     asked = (row.request_rate or 0.0) * row.point.batch
     if row.status != "ok" or row.images_per_s >= _MIN_RATE_SHARE * asked:
         return row
@@ -106,7 +106,7 @@ def _judged(row: Measurement) -> Measurement:
 
 
 def with_figures(summaries: Iterable[PointSummary]) -> list[PointSummary]:
-    """Keep those that have any; the report names the others and leaves them out of its pictures."""
+    """Return the summaries with figures; the report names the others, but leaves them out of its pictures."""
     return [summary for summary in summaries if summary.figures]
 
 
@@ -125,7 +125,7 @@ def _typical_deviation(groups: Iterable[Sequence[Measurement]], metric: str) -> 
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    """Relative standard deviation of a round: that of logarithms, so that a ratio and its inverse weigh the same."""
+    """Return the relative standard deviation of a round, in logarithms: a ratio and its inverse then weigh the same."""
     return stdev(math.log(value) for value in values) if len(values) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""The report of a sweep: a table of medians as CSV, pictures, a page and a summary in Markdown."""
+"""Writes the report of a sweep: a table of medians as CSV, plots, a page and a summary in Markdown."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def write_report(
     bare: BareRates | None = None,
     accuracy: Mapping[str, float] | None = None,
 ) -> str:
-    """Write ``table.csv``, the pictures, ``report.html`` and ``summary.md`` of a sweep.
+    """Write ``table.csv``, the plots, ``report.html`` and ``summary.md`` of a sweep.
 
     Args:
         folder: Folder of the results.
         output: Folder of the report; None writes it beside the results, and keeps ``bare`` and ``accuracy`` there for
             the next report.
-        bare: See :func:`read_benchmark`; the sweep's own turns without a server count more. None takes those of the
-            report before.
-        accuracy: COCO AP by variant, see :func:`read_accuracy`. None takes those of the report before.
+        bare: Rates from :func:`read_benchmark`; the sweep's own turns without a server take precedence. None takes
+            those of the previous report.
+        accuracy: COCO AP by variant from :func:`read_accuracy`; None takes those of the previous report.
 
     Returns:
         The text of ``summary.md``.
@@ -99,7 +99,7 @@ def read_benchmark(path: Path) -> dict[tuple[str, int], float]:
     """Read images a second by variant and batch size from ``benchmark.csv`` of ``ssd-triton benchmark``.
 
     Raises:
-        SweepError: It is missing or something else.
+        SweepError: The file is missing, or is not a benchmark.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -114,7 +114,7 @@ def read_accuracy(folder: Path) -> dict[str, float]:
     """Read COCO AP by variant from the folder of ``ssd-triton compare-accuracy``.
 
     Raises:
-        SweepError: It holds no figures.
+        SweepError: The folder holds no figures.
     """
     found = {}
     for path in sorted(folder.glob("*/metrics.json")):

@@ -1,4 +1,4 @@
-"""Tables of a sweep: throughput, latency, overhead, settings, and where the time of a request goes."""
+"""Tables of a sweep: throughput, latency, overhead, settings, and the parts of a request's time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ssd_triton.measuring.sweeps.point_summary import Median, PointSummary
 from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING
 
 _ANY_BATCH = 65
-"""Key for the best of all batch sizes, sorted behind them: dynamic batching makes its own."""
+"""Key for the best rate over all batch sizes, sorted after them; dynamic batching forms its own batches."""
 _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 _PERCENTILE_HEADER = ("p50 ms", "p95 ms", "p99 ms")
 
 
 def throughput_table(summaries: Sequence[PointSummary], model: str) -> Table:
-    """Images a second by variant and batch size, at the best load of each."""
+    """Return a table of images a second by variant and batch size, at the best load of each."""
     best = best_by_batch(summaries, model)
     batches = sorted({batch for of_variant in best.values() for batch in of_variant})
     rows = [
@@ -33,7 +33,7 @@ def throughput_table(summaries: Sequence[PointSummary], model: str) -> Table:
 
 
 def latency_table(summaries: Sequence[PointSummary]) -> Table:
-    """Every load, with latencies."""
+    """Return a table of all loads with their latencies."""
     rows = []
     for summary in summaries:
         point = summary.point
@@ -56,7 +56,7 @@ def latency_table(summaries: Sequence[PointSummary]) -> Table:
 
 
 def overhead_table(summaries: Sequence[PointSummary], bare: Mapping[tuple[str, int], float]) -> Table:
-    """Images a second of the served detector and of the ensemble, as shares of those without a server.
+    """Return a table of images a second of the served detector and the ensemble, as shares of those without a server.
 
     Args:
         summaries: Points of the sweep.
@@ -83,7 +83,7 @@ def overhead_table(summaries: Sequence[PointSummary], bare: Mapping[tuple[str, i
 
 
 def time_table(summaries: Sequence[PointSummary]) -> Table:
-    """Where a request's time goes in the ensemble, and how busy each member is."""
+    """Return a table of the parts of a request's time in the ensemble, and of how busy each member is."""
     rows = []
     for summary in saturated(summaries):
         load = [f"`{summary.point.variant}`", str(summary.point.concurrency)]
@@ -97,7 +97,7 @@ def time_table(summaries: Sequence[PointSummary]) -> Table:
 
 
 def settings_table(summaries: Sequence[PointSummary]) -> Table:
-    """Every setting relative to the first one, load by load."""
+    """Return a table of every setting relative to the first one, for each load."""
     first = next((one.point.setting for one in summaries if one.point.setting != DEFAULT_SETTING), DEFAULT_SETTING)
     base = {one.point: one for one in summaries if one.point.setting == first}
     rows = []

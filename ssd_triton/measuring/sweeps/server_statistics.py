@@ -1,4 +1,4 @@
-"""Time that a server spends in each model, from Triton's own counters."""
+"""Reads the time that a server spends in each model from Triton's own counters."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ssd_triton.client.causes import from_grpc_error
 
 _NS_PER_MS = 1e6
 Counters = Mapping[str, Any]
-"""Statistics of every model by name, as Triton's message has them."""
+"""Statistics of every model by name, as in Triton's message."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One model on a request's way: means over a measurement, milliseconds a request.
+    """One model that a request passes through: means over a measurement, in milliseconds for a request.
 
     Attributes:
         model: Its name.
-        requests: Requests that succeeded, those of unstable windows included.
+        requests: Requests that succeeded, including those of unstable windows.
         batch: Mean number of images that ran together.
-        total_ms: From arrival to answer.
+        total_ms: Time from arrival to answer.
         queue_ms: Time in the queue.
-        input_ms: Time to gather tensors.
-        infer_ms: Time of the whole batch that a request is part of, not its share.
-        output_ms: Time to hand tensors on.
-        work_ms: Working time of all instances over the number of requests: a batch counts once.
+        input_ms: Time for gathering input tensors.
+        infer_ms: Time of the whole batch that a request belongs to, not its share.
+        output_ms: Time for handing out output tensors.
+        work_ms: Working time of all instances divided by the number of requests: a batch counts once.
         instances: Instances of the model on the server; 0 where unknown.
     """
 
@@ -58,7 +58,7 @@ class ServerStatistics:
 
         Args:
             url: gRPC address.
-            timeout_s: For an answer.
+            timeout_s: Deadline of a call.
         """
         self._url, self._timeout_s = url, timeout_s
         self._client = grpc_client.InferenceServerClient(url)
@@ -81,7 +81,7 @@ class ServerStatistics:
 
 
 def stages(before: Counters, after: Counters, instances: Mapping[str, int] | None = None) -> tuple[Stage, ...]:
-    """What every model did between two readings, without models that had no requests.
+    """Compute what every model did between two readings, without models that had no requests.
 
     Args:
         before: The first reading.
@@ -119,7 +119,7 @@ def stages(before: Counters, after: Counters, instances: Mapping[str, int] | Non
 
 
 def count_instances(config: Mapping[str, Any]) -> int:
-    """Instances of a model by its configuration as the server loaded it; an ensemble has none."""
+    """Count the instances of a model by the configuration that the server loaded; an ensemble has none."""
     groups = config.get("instance_group", ())
     return sum(int(group["count"]) * max(1, len(group.get("gpus", ()))) for group in groups)
 
@@ -129,7 +129,7 @@ def _difference(now: Any, then: Any, counter: str) -> int:
 
 
 def _work_ns(statistics: Any) -> int:
-    """Time of all executions, whatever their batch."""
+    """Return the time of all executions, whatever their batch size."""
     return sum(one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns for one in statistics.batch_stats)
 
 

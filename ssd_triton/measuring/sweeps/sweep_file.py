@@ -1,4 +1,4 @@
-"""Sweeps as files: what is measured, typed, and expanded into single measurements."""
+"""Reads and checks sweep files, and expands them into single measurements."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Batch = Annotated[int, Field(ge=1, le=64)]
 Share = Annotated[float, Field(gt=0, le=2)]
 ModelName = Literal["ssd", "ssd_frames", "ssd_detector"]
 BARE = "bare"
-"""Stands for a model's name: the detector in this process, without a server."""
+"""Used as the model name for the detector in this process, without a server."""
 DEFAULT_SETTING = "as configured"
-"""The model repository as it is."""
+"""Name of the setting that leaves the model repository unchanged."""
 
 
 class _Section(BaseModel):
@@ -28,15 +28,15 @@ class _Section(BaseModel):
 
 
 class ModelTuning(_Section):
-    """What a setting changes in a model's configuration; None leaves it.
+    """Changes of a setting to a model's configuration; None leaves a value unchanged.
 
     Attributes:
-        ensemble: Whether it is the ensemble of ``config.pbtxt`` for every variant.
+        ensemble: Whether the model is the ensemble of its ``config.pbtxt`` for every variant.
         instances: Count of every instance group.
-        dynamic_batching: Whether waiting requests run together.
-        max_queue_delay_us: Delay of dynamic batching, microseconds.
-        preferred_batch_sizes: Preferred sizes of dynamic batching.
-        parameters: Values of parameters that the configuration has.
+        dynamic_batching: Whether waiting requests are batched.
+        max_queue_delay_us: Queue delay of dynamic batching, microseconds.
+        preferred_batch_sizes: Preferred batch sizes of dynamic batching.
+        parameters: New values of existing parameters.
         accelerator_parameters: Parameters of the CPU execution accelerator, such as OpenVINO's ``num_of_threads``.
     """
 
@@ -50,15 +50,15 @@ class ModelTuning(_Section):
 
 
 class LoadGrid(_Section):
-    """Every combination of its lists is a measurement.
+    """Lists of load settings; every combination is a measurement.
 
     Attributes:
         model: Name of the model.
         batch: Images in a request.
         concurrency: Requests in flight at once.
         rate_share: Shares of the images a second at the highest ``concurrency``, sent at even intervals.
-        protocol: ``grpc``, ``http``.
-        shared_memory: Where tensors are handed over: ``none``, ``system``, ``cuda``.
+        protocol: Protocols: ``grpc``, ``http``.
+        shared_memory: Kinds of shared memory for tensors: ``none``, ``system``, ``cuda``.
     """
 
     model: ModelName
@@ -70,15 +70,15 @@ class LoadGrid(_Section):
 
 
 class MeasurementWindow(_Section):
-    """End of a measurement: three windows in a row agree.
+    """Measurement windows; a measurement ends when three windows in a row agree.
 
     Attributes:
-        images: Images in a window; ``requests_per_slot`` may ask for more. Leave it out for windows by time.
-        requests_per_slot: Least requests in a window for each request in flight.
+        images: Images in a window; ``requests_per_slot`` may raise the number. Leave it out for windows by time.
+        requests_per_slot: Least number of requests in a window for each request in flight.
         seconds: Length of a window. Leave it out for windows by count.
-        stability_percent: Largest spread of the three.
-        max_trials: Windows until the measurement counts as unstable.
-        timeout_s: Limit of the whole measurement.
+        stability_percent: Largest difference between the three windows.
+        max_trials: Number of windows after which the measurement counts as unstable.
+        timeout_s: Time limit of the whole measurement.
     """
 
     images: Count | None = None
@@ -96,20 +96,20 @@ class MeasurementWindow(_Section):
 
 
 class Sweep(_Section):
-    """A sweep's file.
+    """The content of a sweep file.
 
     Attributes:
         description: Purpose, for the report.
         target: Device that the server must have.
-        variants: Of the detector; None takes all that run on the machine.
-        rounds: How often everything is measured, in turns: noise is what differs between them.
-        window: End of a measurement.
+        variants: Variants of the detector; None takes all that run on the machine.
+        rounds: How often everything is measured, in turns; the differences between rounds show the noise.
+        window: Measurement windows.
         images: A folder of images; None takes the bundled photograph. Relative to the working folder.
         num_images: Number of images.
         frame_size_px: Width and height of the frames for ``ssd_frames``.
         loads: Loads to measure.
-        bare_batch: Batch sizes at which the detector is measured without a server, too.
-        settings: Server settings to compare, by name; none measures the repository as it is.
+        bare_batch: Batch sizes at which the detector is also measured without a server.
+        settings: Server settings to compare, by name; without any, the repository is measured as it is.
     """
 
     description: str
@@ -127,7 +127,7 @@ class Sweep(_Section):
 
 @dataclass(frozen=True)
 class Point:
-    """One combination: what its rounds have in common."""
+    """One combination of variant, setting and load, which is measured in every round."""
 
     variant: str
     setting: str
@@ -149,7 +149,7 @@ def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep's file.
 
     Raises:
-        SweepError: The file is missing or no YAML, or a key is unknown, missing or out of range; the message names it.
+        SweepError: The file is missing or not YAML, or a key is unknown, missing or out of range; the message names it.
     """
     sweep = read_yaml(path, Sweep, error_type=SweepError, next_step="see perf/sweeps/ for those that there are")
     on_gpu_only = any("cuda" in load.shared_memory for load in sweep.loads)
@@ -159,7 +159,7 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def points(sweep: Sweep, variant: str) -> list[Point]:
-    """The measurements of one round for a variant, by setting; shares of a rate after the load that they refer to."""
+    """Return the points of one round for a variant, by setting; a rate share comes after the load that it refers to."""
     found: list[Point] = []
     for setting in sweep.settings or (DEFAULT_SETTING,):
         for load in sweep.loads:

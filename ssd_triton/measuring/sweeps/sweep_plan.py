@@ -1,4 +1,4 @@
-"""Plan of a sweep: everything that is checked before a server starts."""
+"""Plans a sweep: checks everything before a server starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Endpoints:
     Attributes:
         grpc: ``host:port``, for loads and statistics.
         http: ``host:port``, for loads over HTTP.
-        metrics: ``host:port/metrics``, for the figures of a GPU.
+        metrics: ``host:port/metrics``, for figures of the GPU.
     """
 
     grpc: str
@@ -48,10 +48,10 @@ class SweepPlan:
     """A sweep that can be run.
 
     Attributes:
-        sweep: The file.
+        sweep: The content of the sweep file.
         points: Points of one round, in the order in which they are measured.
         inputs: Inputs by model.
-        skipped: Reasons by variant that does not run here.
+        skipped: Reasons for variants that do not run here, by variant.
         fingerprint: JSON values that all results have in common.
     """
 
@@ -66,14 +66,14 @@ def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) 
     """Check that a sweep can be run here, and build the artefacts that are out of date.
 
     Args:
-        sweep: The file.
+        sweep: The content of the sweep file.
         config: The project's configuration.
         endpoints: Addresses of a running server; None starts one for each variant and setting.
 
     Raises:
         SweepError: A variant cannot run here, a model or parameter of a setting does not exist, there is no GPU for a
-            sweep that needs one, or the running server does not serve what the sweep asks for.
-        PerfAnalyzerError: There is no ``perf_analyzer``.
+            sweep that needs one, or the running server does not serve the variant or model of the sweep.
+        PerfAnalyzerError: ``perf_analyzer`` is not installed.
     """
     check_installed()
     images = read_images(sweep.images, sweep.num_images)
@@ -104,7 +104,7 @@ def make_plan(sweep: Sweep, config: Config, endpoints: Endpoints | None = None) 
 
 @contextmanager
 def serving(config: Config, point: Point, sweep: Sweep, log_path: Path) -> Iterator[EmbeddedServer]:
-    """A server for a point's variant and setting, on free ports."""
+    """Start a server for a point's variant and setting, on free ports."""
     with tempfile.TemporaryDirectory(prefix="ssd-triton-sweep-") as folder:
         repository = config.model_repository
         if point.setting != DEFAULT_SETTING:
@@ -121,7 +121,7 @@ def _variants_here(sweep: Sweep, config: Config) -> tuple[list[str], dict[str, s
             "server with --url"
         )
     known = ModelRepository(config.model_repository).variants
-    # On a CPU, those that do not run in another precision than on a GPU.
+    # On a CPU, only variants that run in their own precision there.
     on_cpu = [one.name for one in VARIANTS.values() if one.precisions.get("cpu") == one.precision]
     chosen = list(sweep.variants or (known if sweep.target == "gpu" else on_cpu))
     unknown = [variant for variant in chosen if variant not in known]

@@ -1,4 +1,4 @@
-"""Run a sweep: servers one after the other, ``perf_analyzer`` for every load, results kept as they come."""
+"""Runs a sweep: one server after another, ``perf_analyzer`` for every load, and every result is kept at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BARE_TURNS = 4
 _MS_PER_S = 1e3
 _STATISTICS_TIMEOUT_S = 10.0
 RAW = "raw"
-"""Folder for what ``perf_analyzer`` wrote and printed, and for the servers' logs."""
+"""Folder for the output of ``perf_analyzer`` and the logs of the servers."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class _Target:
 
     Attributes:
         endpoints: Its addresses.
-        check: Raises ServerError when it has died.
+        check: Raises ServerError when the server has died.
         statistics: Its counters.
-        instances: Instances of its models.
-        pid: Its process, where this sweep started it.
+        instances: Number of instances by model.
+        pid: Its process id, if this sweep started it.
     """
 
     endpoints: Endpoints
@@ -52,29 +52,29 @@ class _Target:
     pid: int | None
 
     def cpu_s(self) -> float:
-        """Time of cores that its processes have taken so far; 0 where they are unknown."""
+        """Return the CPU time of its processes so far; 0 if they are unknown."""
         return 0.0 if self.pid is None else tree_cpu_s(self.pid)
 
 
 def run_sweep(
     plan: SweepPlan, config: Config, folder: Path, *, endpoints: Endpoints | None = None, restart: bool = False
 ) -> list[Measurement]:
-    """Measure what the folder lacks; rounds are outermost, so that everything is measured in turns.
+    """Measure what the folder lacks; the loop over rounds is outermost, so that everything is measured in turns.
 
     Args:
         plan: What to measure.
         config: The project's configuration.
         folder: Folder of the results, and of the output of ``perf_analyzer``.
         endpoints: Addresses of a running server; None starts one for each variant and setting.
-        restart: Drop the results that are there.
+        restart: Whether to drop existing results.
 
     Returns:
-        All measurements, those of earlier runs included.
+        All measurements, including those of earlier runs.
 
     Raises:
-        ServerError: A server does not start or dies; the measurements before are kept.
-        ClientError: A running server no longer answers.
-        JournalError: The folder holds results of something else, or cannot be written to.
+        ServerError: A server does not start or dies; earlier measurements are kept.
+        ClientError: A running server has stopped answering.
+        JournalError: The folder holds results of another sweep, or cannot be written to.
     """
     with SweepFolder(folder, plan.fingerprint, restart=restart) as results:
         done = {(one.round, one.point) for one in results.measurements}
@@ -153,7 +153,7 @@ class _ServerTurn:
         except UnstableError as error:
             found = replace(found, status="unstable", note=str(error))
         except PerfAnalyzerError as error:
-            # A dead server is the reason to report.
+            # If the server is dead, that is the reason to report: these calls raise it.
             target.check()
             target.statistics.counters()
             found = replace(found, status="failed", note=str(error))
@@ -187,7 +187,7 @@ class _ServerTurn:
         )
 
     def _rate(self, point: Point) -> float | None:
-        """Requests a second: the rate of the first round, so that all rounds have the same."""
+        """Return the requests a second: the rate of the first round, so that it is the same in all rounds."""
         kept = self._results.measurements
         earlier = [one.request_rate for one in kept if one.point == point and one.request_rate]
         if earlier:
@@ -209,7 +209,7 @@ class _ServerTurn:
         return Measurement(
             point,
             number,
-            # perf_analyzer's figure is the mean of a window, too.
+            # From the mean, since perf_analyzer's figure is the mean of a window, too.
             images_per_s=point.batch / found.mean_ms * 1e3,
             mean_ms=found.mean_ms,
             p50_ms=found.p50_ms,

@@ -1,4 +1,4 @@
-"""A model repository with other settings: copies of its configurations beside links to its artefacts."""
+"""Makes a model repository with other settings: changed configurations beside links to the artefacts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ssd_triton.serving.repository.model_config import ModelConfig, load_model_c
 
 
 def tuned_repository(repository: Path, setting: Mapping[str, ModelTuning], folder: Path) -> Path:
-    """Make a model repository that differs from another one in some models' configurations.
+    """Make a model repository that differs from another one in the configurations of some models.
 
     Args:
-        repository: The one to start from; its artefacts are linked to.
-        setting: By model.
-        folder: Where it goes; must not exist.
+        repository: The repository to start from; its artefacts are linked.
+        setting: Changes by model.
+        folder: Folder of the new repository; it must not exist.
 
     Raises:
-        SweepError: There is no such model, or its configuration lacks what is to be changed.
+        SweepError: There is no such model, or its configuration lacks a value that the setting changes.
     """
     unknown = [name for name in setting if not (repository / name / "config.pbtxt").is_file()]
     if unknown:
@@ -46,7 +46,7 @@ def tuned_repository(repository: Path, setting: Mapping[str, ModelTuning], folde
 def apply_tuning(config: ModelConfig, tuning: ModelTuning) -> None:
     """Change a model's configuration in place.
 
-    What only some variants have, such as an execution accelerator, is changed in those.
+    A value that only some variants have, such as an execution accelerator, is changed only in those.
 
     Raises:
         SweepError: The model has no such parameter.

@@ -1,4 +1,4 @@
-"""Drawing of detections, and of text, lines and shapes in general. Images are UINT8 [H, W, 3], RGB."""
+"""Draws detections, text, lines and shapes into images, UINT8 [H, W, 3] RGB."""
 
 from ssd_triton.media.drawing.detections import draw_detections
 

@@ -1,4 +1,4 @@
-"""Boxes in an image, and their labels."""
+"""Draws boxes and their labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 
 
 def visible_part(box_xyxy: Sequence[float], canvas: UInt8Array) -> Box | None:
-    """The part of a box inside the image; None if there is none."""
+    """Return the part of a box inside the image; None if the box lies outside."""
     height, width = canvas.shape[:2]
     left, right = (min(max(float(side), 0.0), float(width)) for side in (box_xyxy[0], box_xyxy[2]))
     top, bottom = (min(max(float(side), 0.0), float(height)) for side in (box_xyxy[1], box_xyxy[3]))
@@ -44,7 +44,7 @@ def draw_box(canvas: UInt8Array, box: Box, colour: Colour, *, emphasised: bool) 
 
 
 def place_label(box: Box, text: str, size_px: int, room: Rectangle, taken: Sequence[Rectangle]) -> Rectangle | None:
-    """Find room for a label above a box, inside it, below or beside it; None if all are taken or outside the room."""
+    """Find a place for a label above, inside, below or beside a box, within ``room``; None if all places are taken."""
     width, height = _label_extent_px(text, size_px)
     left = max(room.left, min(round(box[0]), room.right - width))
     upper, lower = max(round(box[1]), room.top), round(box[3])
@@ -58,7 +58,7 @@ def place_label(box: Box, text: str, size_px: int, room: Rectangle, taken: Seque
 
 
 def inside(box: Box, text: str, size_px: int) -> Rectangle:
-    """Place of a label in the upper left corner of a box, even if it is taken."""
+    """Return the place for a label in the upper left corner of a box, whether or not it is taken."""
     width, height = _label_extent_px(text, size_px)
     left, top = max(round(box[0]), 0), max(round(box[1]), 0)
     return Rectangle(left, top, left + width, top + height)

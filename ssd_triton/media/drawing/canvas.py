@@ -1,4 +1,4 @@
-"""Anti-aliased text, lines and filled shapes, drawn into an RGB image in place and clipped to it."""
+"""Draws anti-aliased text, lines and filled shapes into an RGB image in place, clipped to the image."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _QUARTERS = [
     [(math.cos(angle), math.sin(angle)) for angle in np.linspace(number * math.pi / 2, (number + 1) * math.pi / 2, 7)]
     for number in range(4)
 ]
-"""Points of a unit circle by quarters, clockwise from the lower right one."""
+"""Points on a unit circle, by quarter, clockwise from the lower right quarter."""
 
 _COORDINATE_LIMIT_PX = 1e5
 """Limit of coordinates: far outside any image, and within 32-bit integers of 1/16 pixel."""
@@ -66,7 +66,7 @@ class Rectangle:
         )
 
     def within(self, other: Rectangle) -> bool:
-        """Whether it lies entirely inside the other."""
+        """Whether this rectangle lies entirely inside the other."""
         return (
             other.left <= self.left
             and other.top <= self.top
@@ -76,22 +76,22 @@ class Rectangle:
 
 
 def class_colour(class_id: int) -> Colour:
-    """Colour of a class; neighbouring classes have different ones."""
+    """Return the colour of a class; classes with consecutive ids differ."""
     return _CLASS_COLOURS[class_id % len(_CLASS_COLOURS)]
 
 
 def text_size_px(image_height_px: int) -> int:
-    """Size of ordinary text: about 45 lines to the image, and never too small to read."""
+    """Return the size of ordinary text: about 45 lines in the height of the image, but never too small to read."""
     return max(11, round(image_height_px / 45))
 
 
 def line_width_px(image_height_px: int) -> int:
-    """Width of ordinary lines."""
+    """Return the width of ordinary lines."""
     return max(1, round(image_height_px / 360))
 
 
 def text_extent_px(text: str, size_px: int, *, bold: bool = False) -> tuple[int, int]:
-    """Width and height of a line of text, with room for ascenders and descenders."""
+    """Return width and height of a line of text, including ascenders and descenders."""
     return text_width_px(text, size_px, bold=bold), round(size_px * LINE_HEIGHT)
 
 
@@ -124,7 +124,7 @@ def line(canvas: UInt8Array, start: Point, end: Point, colour: Colour, width_px:
 
 
 def outline(canvas: UInt8Array, points: Sequence[Point], colour: Colour, width_px: int, *, closed: bool = True) -> None:
-    """Draw the edges of a polygon, or a line through the points unless ``closed``."""
+    """Draw the edges of a polygon or, if not ``closed``, a line through the points."""
     cv2.polylines(canvas, [_fixed_array(points)], closed, colour, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
@@ -153,7 +153,7 @@ def fill_rounded(canvas: UInt8Array, area: Rectangle, radius_px: float, colour: 
 
 
 def rounded_corners(left: float, top: float, right: float, bottom: float, radius_px: float) -> list[Point]:
-    """Polygon of a rectangle with rounded corners."""
+    """Return the polygon of a rectangle with rounded corners."""
     radius = max(0.0, min(radius_px, (right - left) / 2, (bottom - top) / 2))
     near_x, far_x, near_y, far_y = left + radius, right - radius, top + radius, bottom - radius
     centres = ((far_x, far_y), (near_x, far_y), (near_x, near_y), (far_x, near_y))
@@ -165,12 +165,12 @@ def rounded_corners(left: float, top: float, right: float, bottom: float, radius
 
 
 def rectangle_corners(left: float, top: float, right: float, bottom: float) -> list[Point]:
-    """Polygon of a rectangle."""
+    """Return the polygon of a rectangle."""
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _fixed(point: Point) -> tuple[int, int]:
-    """Coordinates for OpenCV, where integers are the centres of pixels and not their edges."""
+    """Convert a point to OpenCV's coordinates, where integers are centres of pixels, not edges."""
     x, y = (
         round((min(max(side, -_COORDINATE_LIMIT_PX), _COORDINATE_LIMIT_PX) - 0.5) * (1 << _SUBPIXEL_BITS))
         for side in point

@@ -1,4 +1,4 @@
-"""Drawing of detections: boxes with labels."""
+"""Draws detections as boxes with labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of text as masks, composed of cached glyphs: the text changes with every frame, its characters do not.
+"""Renders lines of text as masks from cached glyphs: texts change with every frame, their characters do not.
 
 The typeface is the one in Pillow (Aileron, CC0), so that text looks the same on every machine. It has few glyphs beyond
 ASCII; superscripts are made of its digits. There is no kerning.
@@ -15,18 +15,18 @@ from PIL import Image, ImageDraw, ImageFont
 from ssd_triton.common.arrays import FloatArray, UInt8Array
 
 _OVERSAMPLING = 4
-"""Text is set this many times larger than shown: at small sizes, rounded advances would swallow the spaces."""
+"""Text is rendered this many times larger than shown: at small sizes, rounded advances would swallow the spaces."""
 
 LINE_HEIGHT = 1.25
 """Height of a line relative to the text size, with room for ascenders and descenders."""
 
 _RAISED = {"²": "2", "³": "3"}
 _RAISED_SIZE = 0.62
-"""Size of superscripts relative to the text; 0.6 to 0.65 are usual in typography."""
+"""Size of superscripts relative to the text; 0.6 to 0.65 is usual in typography."""
 
 
 def text_width_px(text: str, size_px: int, *, bold: bool = False) -> int:
-    """Width of a line of text."""
+    """Return the width of a line of text."""
     return _width_px(sum(_glyph(character, size_px, bold)[1] for character in text))
 
 
@@ -48,7 +48,7 @@ def wrap_text(text: str, size_px: int, width_px: float, max_lines: int) -> list[
 
 
 def fitting_size_px(text: str, size_px: int, width_px: float, *, smallest_px: int = 8) -> int:
-    """Largest size up to ``size_px`` at which a text fits into a width."""
+    """Return the largest size, at most ``size_px``, at which a text fits into a width."""
     while size_px > smallest_px and text_width_px(text, size_px) > width_px:
         size_px -= 1
     return size_px
@@ -56,7 +56,7 @@ def fitting_size_px(text: str, size_px: int, width_px: float, *, smallest_px: in
 
 @lru_cache(maxsize=4096)
 def text_mask(text: str, size_px: int, bold: bool) -> FloatArray:
-    """Opacity of a line of text, FP32 [h, w] in [0, 1]; the typeface has one weight, so bold text is stroked."""
+    """Return the opacity of a line of text, FP32 [h, w] in [0, 1]; bold is stroked, since the font has one weight."""
     height_px = round(size_px * LINE_HEIGHT)
     width_px = text_width_px(text, size_px, bold=bold)
     line = np.zeros((height_px * _OVERSAMPLING, width_px * _OVERSAMPLING), np.uint8)
@@ -75,7 +75,7 @@ def _width_px(advance: float) -> int:
 
 @lru_cache(maxsize=2048)
 def _glyph(character: str, size_px: int, bold: bool) -> tuple[UInt8Array, float]:
-    """Mask of a character, UINT8 [h, w], and its advance, both oversampled."""
+    """Return the mask of a character, UINT8 [h, w], and its advance, both oversampled."""
     raised = character in _RAISED
     font = _font(round(size_px * _OVERSAMPLING * (_RAISED_SIZE if raised else 1.0)))
     stroke = size_px * _OVERSAMPLING / 40 if bold else 0.0

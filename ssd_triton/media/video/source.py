@@ -1,4 +1,4 @@
-"""The door for videos: frames with timestamps from a file, an address, a folder of images or a camera."""
+"""Reads frames with timestamps from a video file, an address, a folder of images or a camera."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ssd_triton.media.images import HEAD_BYTES, image_format, list_images, read_
 from ssd_triton.media.video.upright import Upright, pixel_aspect, upright_size_px
 
 _ADDRESS = re.compile(r"(https?|rtsps?)://", re.IGNORECASE)
-"""What FFmpeg reads from a network."""
+"""Addresses that FFmpeg reads over a network."""
 _NETWORK_TIMEOUT_S = (10.0, 10.0)
-"""Longest wait for a connection, and for data."""
+"""Longest wait for a connection, and for the next data."""
 
 _FALLBACK_FPS = 25.0
 """Nominal rate of a file without one (raw H.264): PAL's, and FFmpeg's own default."""
@@ -35,10 +35,10 @@ _CAMERA_FALLBACK_FPS = 30.0
 """Nominal rate of a camera whose driver reports none: the usual rate of USB cameras."""
 
 _MOST_CAMERA_DIGITS = 9
-"""OpenCV takes an index of 32 bits."""
+"""Keeps the index within OpenCV's 32 bits."""
 
 _SHORTEST_STEP_S = 1 / 90_000
-"""A tick of MPEG's 90 kHz clock: frames closer together have the same time in a video file."""
+"""A tick of MPEG's 90 kHz clock: frames closer together would get the same time in a video file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +57,17 @@ class Frame:
 
 
 class VideoSource(ABC):
-    """Frames of one size and with square pixels, in order of presentation; a context manager to be iterated once.
+    """Frames of one size with square pixels, in order of presentation; a context manager that is iterated once.
 
     Attributes:
         name: Name of the source, for messages.
         size_px: Width and height of every frame, in pixels.
         fps: Nominal frames per second; the frames' own timestamps can differ.
-        frame_count: Stated number of frames; None if unknown, as for a camera.
+        frame_count: Number of frames that the file states; None if unknown, as for a camera.
         is_live: Whether frames arrive in real time, as from a camera.
         undecodable_frames: Frames skipped so far because they could not be decoded without damage.
-        retimed_frames: Frames so far whose timestamp was missing or not rising; they were placed by the nominal rate.
-        skipped: Name and reason of what a folder holds beside its images.
+        retimed_frames: Frames so far whose timestamp was missing or did not rise; they follow at the nominal rate.
+        skipped: Name and reason for each other entry of a folder of images.
     """
 
     is_live = False
@@ -115,7 +115,7 @@ def is_address(spec: str) -> bool:
 def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
     """Open a video file, an address, a folder of images, an image, or a camera.
 
-    Opening decodes the first frame of a video, and reads the header of every image in a folder, so that most errors
+    Opening decodes the first frame of a video, or reads the header of every image in a folder, so that most errors
     appear before slow work begins.
 
     Args:
@@ -124,7 +124,7 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
         image_folder_fps: Frames per second of a folder of images, above 0.
 
     Raises:
-        VideoError: ``spec`` cannot be read as any of these.
+        VideoError: ``spec`` is none of these, or cannot be read.
     """
     if spec.isdecimal():
         if len(spec) > _MOST_CAMERA_DIGITS:
@@ -145,20 +145,20 @@ def open_source(spec: str, *, image_folder_fps: float) -> VideoSource:
             return _ImageSeries(name, (path,), image_folder_fps)
     except OSError as error:
         raise _refusal(name, f"cannot be read ({error.strerror})", "check its name and permissions") from error
-    # With FFmpeg's own scheme, since a name such as 12:30.mp4 would be taken for an address.
+    # With FFmpeg's file scheme, since it would take a name such as 12:30.mp4 for an address.
     return _VideoFile(f"file:{path}", name)
 
 
 class _VideoFile(VideoSource):
-    """A video file or a stream of a network, read by FFmpeg's libraries.
+    """A video file or a network stream, read by FFmpeg's libraries.
 
-    The best of several video streams is read: a cover picture is none. A display matrix (phones) and the pixels' aspect
-    are applied.
+    Of several video streams the best one is read, which a cover picture never is. The display matrix (rotation, as
+    phones store it) and the pixel aspect ratio are applied.
     """
 
     def __init__(self, url: str, name: str, timeout: tuple[float, float] | None = None) -> None:
         try:
-            # Broken metadata (titles in another encoding) does not affect the pictures.
+            # Broken metadata, such as titles in another encoding, must not prevent decoding.
             self._container = av.open(url, metadata_errors="replace", timeout=timeout)
         except (av.error.FFmpegError, OSError) as error:
             why = f"cannot be read as a video ({error.strerror})"
@@ -187,7 +187,7 @@ class _VideoFile(VideoSource):
             on_failure.pop_all()
 
     def _is_image(self) -> bool:
-        """FFmpeg reads images as videos of one frame, and of HEIC one tile."""
+        """Whether FFmpeg has opened an image: it reads images as videos of one frame, and only one tile of a HEIC."""
         brand = self._container.metadata.get("major_brand", "")
         return self._container.format.name.endswith("_pipe") or image_format(f"....ftyp{brand}".encode()) is not None
 
@@ -214,7 +214,7 @@ class _VideoFile(VideoSource):
             stated_s = picture.time
             if start_s is None:
                 start_s = stated_s or 0.0
-            # Raw streams have no timestamps, and concatenated recordings jump back: the nominal rate continues.
+            # Raw streams have no timestamps, and joined recordings jump back: such frames follow at the nominal rate.
             if stated_s is None or (index and stated_s - start_s < time_s + _SHORTEST_STEP_S):
                 time_s += 1 / self.fps
                 self.retimed_frames += 1
@@ -234,7 +234,7 @@ class _VideoFile(VideoSource):
                     self.undecodable_frames += 1
                     continue
                 for picture in pictures:
-                    # Decoders conceal the lost parts of a damaged picture.
+                    # Decoders fill in the lost parts of a damaged picture, and mark it.
                     if picture.is_corrupt:
                         self.undecodable_frames += 1
                     elif isinstance(picture, av.VideoFrame):
@@ -244,7 +244,7 @@ class _VideoFile(VideoSource):
             raise VideoError(f"{self.name}: {why}; make a new copy") from error
 
     def _note(self, packet: av.Packet[av.VideoStream]) -> None:
-        """Count the packets, and track their end time; the empty last packet only flushes the decoder."""
+        """Count the packets and track their end time; the empty last packet only flushes the decoder."""
         if packet.size:
             self._packets += 1
         if packet.pts is not None:
@@ -252,7 +252,7 @@ class _VideoFile(VideoSource):
             self._end_s = end_s if self._end_s is None else max(self._end_s, end_s)
 
     def _missing_at_end(self) -> int:
-        """Number of frames in the file's index that its data lacks, as in an interrupted copy or recording.
+        """Return how many frames of the file's index its data lacks, as in an interrupted copy or recording.
 
         An index may also list trimmed frames. Frames therefore count as missing only if the pictures end before the
         stated duration, and only as many as fit into the gap.
@@ -273,7 +273,7 @@ def _folder_source(folder: Path, fps: float) -> VideoSource:
 
 
 class _ImageSeries(VideoSource):
-    """Images of one size, decoded as in the evaluation protocol: without EXIF orientation.
+    """Images of one size, decoded as in the evaluation protocol, that is, without EXIF orientation.
 
     A damaged image counts as an undecodable frame and leaves a gap in time.
     """
@@ -309,7 +309,7 @@ class _ImageSeries(VideoSource):
             index += 1
 
     def close(self) -> None:
-        """Images are closed one by one."""
+        """Do nothing: each image is closed after it was read."""
 
 
 class _Camera(VideoSource):
@@ -319,7 +319,7 @@ class _Camera(VideoSource):
 
     def __init__(self, index: int) -> None:
         name = f"camera {index}"
-        # OpenCV would print its search for drivers in addition to the error message.
+        # Keeps OpenCV from printing its search for drivers beside the error message.
         cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(index)
         _, image_bgr = self._capture.read() if self._capture.isOpened() else (False, None)

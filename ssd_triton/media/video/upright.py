@@ -1,4 +1,4 @@
-"""Decoded pictures as they are meant to be seen: square pixels, turned and mirrored as the file says."""
+"""Converts decoded pictures to square pixels, rotated and mirrored as the file says."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SQUARE = Fraction(1)
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """Width of a pixel by its height; 1 where the file does not say."""
+    """Return the width of a pixel divided by its height; 1 if the file does not say."""
     return stream.sample_aspect_ratio or _SQUARE
 
 
 def upright_size_px(width_px: int, height_px: int, aspect: Fraction) -> tuple[int, int]:
-    """Size of a picture with square pixels: its width changes, as players do it."""
+    """Return the size of a picture with square pixels; the width is adapted, as in video players."""
     return max(round(width_px * aspect), 1), height_px
 
 
@@ -46,22 +46,22 @@ class Upright:
         return np.ascontiguousarray(_displayed(np.asarray(image_rgb, np.uint8), self._matrix(picture)))
 
     def _matrix(self, picture: av.VideoFrame) -> tuple[int, ...] | None:
-        """The picture's display matrix, looked up once for each rotation of the stream.
+        """Return the picture's display matrix, looked up once for each rotation of the stream.
 
-        A picture of PyAV whose side data was looked at refers to itself: it stays in memory until Python's garbage
-        collector passes, which takes hundreds of pictures.
+        Looking at the side data of a PyAV picture creates a reference cycle: the picture then stays in memory until
+        Python's garbage collector runs, hundreds of pictures later.
         """
         if picture.rotation not in self._matrices:
-            # PyAV's stubs take the container for a mapping of text.
+            # PyAV's type stubs declare the container as a mapping of texts.
             data: Any = picture.side_data.get(Type.DISPLAYMATRIX.name)
             self._matrices[picture.rotation] = None if data is None else struct.unpack_from("=5i", bytes(data))
         return self._matrices[picture.rotation]
 
 
 def _displayed(image_rgb: UInt8Array, matrix: tuple[int, ...] | None) -> UInt8Array:
-    """Apply the display matrix, rounded to the nearest of the eight ways to turn and mirror by right angles.
+    """Apply the display matrix, rounded to the nearest of the eight rotations and reflections by right angles.
 
-    The matrix (ISO/IEC 14496-12, track header box) leads from a stored pixel (x, y) to the displayed one
+    The matrix (ISO/IEC 14496-12, track header box) maps a stored pixel (x, y) to the displayed pixel
     (a x + c y, b x + d y).
     """
     if matrix is None:

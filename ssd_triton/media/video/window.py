@@ -31,7 +31,7 @@ class Window:
                 "--display: got OpenCV without windows (opencv-python-headless), expected opencv-python; run: "
                 f"pip uninstall -y opencv-python-headless && pip install 'opencv-python=={cv2.__version__}.*'"
             )
-        # Without a display server, the GUI library of OpenCV ends the whole process.
+        # Without a display server, OpenCV's GUI library would end the whole process.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             raise UserError("--display: got no screen (DISPLAY is not set), expected a desktop; omit --display")
         cv2.namedWindow(title, cv2.WINDOW_NORMAL)
@@ -46,7 +46,7 @@ class Window:
         cv2.destroyWindow(self._title)
 
     def show(self, image_rgb: UInt8Array) -> bool:
-        """Show a picture, UINT8 [H, W, 3] RGB; False once the user has pressed Escape or Q, or closed the window."""
+        """Show a picture, UINT8 [H, W, 3] RGB; return False once the user pressed Escape or Q, or closed the window."""
         cv2.imshow(self._title, cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         return key not in (_ESCAPE_KEY, ord("q")) and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1

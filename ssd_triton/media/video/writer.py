@@ -1,4 +1,4 @@
-"""H.264 video files with the timestamp of every frame kept."""
+"""Writes H.264 video files that keep the timestamp of every frame."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ssd_triton.common.files import atomic_output, relative_to_cwd
 from ssd_triton.common.interrupts import interrupts_deferred
 
 TIME_BASE = Fraction(1, 90_000)
-"""Unit of the written timestamps in seconds: MPEG's 90 kHz clock, in which frames last whole
-numbers at 24, 25, 30, 60 and 30,000/1,001 frames a second."""
+"""Unit of the written timestamps, seconds: MPEG's 90 kHz clock, in which the duration of a frame is a whole number of
+ticks at 24, 25, 30, 60 and 30,000/1,001 frames a second."""
 
 _X264_CRF = "20"
-"""A constant quality a little above x264's default (23), which keeps text and thin lines clean."""
+"""A constant quality slightly better than x264's default (23), which keeps text and thin lines clean."""
 
 _TO_YUV = np.array(
     [
@@ -33,27 +33,27 @@ _TO_YUV = np.array(
         [0.5 * 224 / 255, -0.7152 / 1.5748 * 224 / 255, -0.0722 / 1.5748 * 224 / 255, 128.0],
     ]
 )
-"""From RGB to 8-bit Y'CbCr of ITU-R BT.709 (parts 3 and 4), FP64 [3, 4]; OpenCV itself has BT.601 only, and FFmpeg's
+"""Matrix from RGB to 8-bit Y'CbCr of ITU-R BT.709 (parts 3 and 4), FP64 [3, 4]. OpenCV has only BT.601, and FFmpeg's
 conversion takes three times as long."""
 
 
 class VideoWriter:
-    """Writes an MP4 file: H.264, yuv420p, BT.709, its index in front so that it plays while it loads.
+    """Writes an MP4 file (H.264, yuv420p, BT.709) with its index in front, so that it plays while it loads.
 
-    The file appears under its name when the block ends. It does so after an exception or Ctrl-C too, with every
-    frame that was written until then; without a single frame, no file appears and an older one stays. An interrupt
-    waits until the frame in hand is written, and while the file is finished.
-    Pictures of odd width or height get one more column or row, since yuv420p needs even ones.
+    The file appears under its name when the block ends. This holds after an exception or Ctrl-C too: the file then has
+    every frame that was written up to then. Without a single frame, no file appears and an older one stays. An
+    interrupt is deferred while a frame is written and while the file is finished. Pictures of odd width or height get
+    one more column or row, since yuv420p needs even sides.
 
     Args:
-        path: Ends in ``.mp4``; folders on the way are made.
+        path: Path of the file, ending in ``.mp4``; missing folders are created.
         size_px: Width and height of every picture, in pixels.
-        fps: Nominal frames a second, for the encoder's rate control and the last frame's duration.
-        preset: Of x264: slower ones than the default, which leaves most of the processor to the detector, make
-            smaller files; faster ones larger files.
+        fps: Nominal frames a second, for the encoder's rate control and the duration of the last frame.
+        preset: Preset of x264. The default leaves most of the processor to the detector; slower presets make smaller
+            files, faster presets larger ones.
 
     Raises:
-        VideoError: The file could not be written there; or later, writing failed.
+        VideoError: The file cannot be created at ``path`` or, later, cannot be written.
     """
 
     def __init__(self, path: Path, size_px: tuple[int, int], fps: float, preset: str = "veryfast") -> None:
@@ -72,7 +72,7 @@ class VideoWriter:
         return self
 
     def _check_path(self) -> None:
-        """Find out before any work is done that the file could not be written."""
+        """Refuse a path that cannot be written, before any work is done."""
         if self.path.suffix.lower() != ".mp4" or self.path.is_dir():
             raise self._failure("expected the name of a file, ending in .mp4")
         try:
@@ -89,7 +89,7 @@ class VideoWriter:
             if self._container is None or self._last_tick < 0:
                 self._files.__exit__(kind, error, trace)
                 return
-            # The stack is left without the error, so that the file takes its name whatever ended the block.
+            # The stack does not see the error, so that the file gets its name whatever ended the block.
             with self._files:
                 self._finish(self._container)
 
@@ -98,7 +98,7 @@ class VideoWriter:
 
         Args:
             image_rgb: UINT8 [H, W, 3], RGB, of the size given at the start.
-            time_s: When it is shown, in seconds from 0; later than the picture before by at least 1/90,000 s.
+            time_s: Presentation time in seconds, from 0; at least 1/90,000 s later than that of the previous picture.
 
         Raises:
             ValueError: The picture has another shape or dtype, or the time does not advance.
@@ -112,7 +112,7 @@ class VideoWriter:
         if tick <= self._last_tick:
             last_s = float(self._last_tick * TIME_BASE)
             raise ValueError(f"time_s: got {time_s:.6f}, expected more than {last_s:.6f}")
-        # A packet that the encoder has given and the file has not got is lost, and so is every frame that refers to it.
+        # An interrupt between encoder and file would lose a packet, and every frame that refers to it.
         with interrupts_deferred():
             try:
                 if self._container is None:
@@ -123,7 +123,7 @@ class VideoWriter:
             self._last_tick = tick
 
     def _start(self) -> av.container.OutputContainer:
-        """Open the temporary file: with the first picture, so that without one nothing is left behind."""
+        """Open the temporary file, only when the first picture arrives, so that without one nothing is left behind."""
         temporary = self._files.enter_context(atomic_output(self.path))
         container = av.open(f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"})
         stream = container.add_stream("libx264", rate=self._rate, options=self._options)
@@ -132,7 +132,7 @@ class VideoWriter:
         stream.sample_aspect_ratio = Fraction(1)
         codec = stream.codec_context
         codec.time_base = TIME_BASE
-        # B-frames are stored ahead of their turn, which bends the durations of irregular timestamps.
+        # B-frames are stored out of order, which distorts the durations of frames with irregular timestamps.
         codec.max_b_frames = 0
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -161,7 +161,7 @@ class VideoWriter:
 
 
 def _to_yuv420(image_rgb: UInt8Array) -> UInt8Array:
-    """RGB of even width and height to planes of luma and of chroma at half the resolution, UINT8 [H * 3 / 2, W]."""
+    """Convert RGB of even width and height to YUV 4:2:0 planes, UINT8 [H * 3 / 2, W]."""
     luma, blue, red = cv2.split(cv2.transform(image_rgb, _TO_YUV))
     height, width = luma.shape
     planes = np.empty(height * width * 3 // 2, np.uint8)

@@ -1,1 +1,1 @@
-"""Starting in a container: an engine for its GPU, from a cache, then Triton in place of this process."""
+"""Start-up in a container: gets an engine for the GPU from a cache, then replaces this process with Triton."""

@@ -1,8 +1,8 @@
-"""Engines in a folder that containers share: built by one of them, used by the others.
+"""A cache of engines that containers share: one container builds an engine, the others use it.
 
-A plan belongs to one model of GPU, one version of the library and one ONNX file. Each such set has a folder of its own,
-so that containers on different GPUs, or of an old and a new release, do not replace each other's engines. A lock beside
-it lets one builder work at a time; the kernel releases it when a builder is killed.
+A plan fits one GPU model, one version of the library and one ONNX file. Each combination has its own folder, so that
+containers on different GPUs, or of an old and a new release, do not replace each other's engines. A lock beside the
+folder lets one builder work at a time; the kernel releases it when a builder is killed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _POLL_S = 0.2
 
 
 def cached_engine(engine: Engine, cache: Path) -> Engine:
-    """Give the same engine in the cache, with TensorRT's timing cache, in the folder of its GPU, library and ONNX file.
+    """Return the engine with its paths, and that of TensorRT's timing cache, moved into the cache.
 
     Args:
         engine: An engine of the model repository.
         cache: The folder that containers share; it need not exist.
 
     Raises:
-        EngineError: It cannot be built here at all: no GPU, no library, or no ONNX file.
+        EngineError: It cannot be built here: no GPU, no library, or no ONNX file.
     """
     unavailable = engine.unavailable_because()
     if unavailable is not None:
@@ -54,11 +54,11 @@ def cached_engine(engine: Engine, cache: Path) -> Engine:
 
 
 def ensure_engine(engine: Engine, report: Callable[[str], None], *, timeout_s: float) -> None:
-    """Build an engine of the cache if it is missing or does not fit, after any other container that is building it.
+    """Wait for any other container that is building this engine, then build it if it is missing or does not fit.
 
     Args:
-        engine: As :func:`cached_engine` gives it.
-        report: Takes a line for each step.
+        engine: An engine from :func:`cached_engine`.
+        report: Called with one line for each step.
         timeout_s: The longest wait for another builder.
 
     Raises:
@@ -70,7 +70,8 @@ def ensure_engine(engine: Engine, report: Callable[[str], None], *, timeout_s: f
         path.parent.with_name(path.parent.name + ".lock"),
         timeout=timeout_s,
         poll_interval=_POLL_S,
-        # A lock that is only a file would outlive a killed builder; one that is deleted can be held twice.
+        # A lock by mere existence of a file would outlive a killed builder; a lock file that is deleted can be held
+        # twice.
         fallback_to_soft=False,
         preserve_lock_file=True,
     )
@@ -89,7 +90,7 @@ def ensure_engine(engine: Engine, report: Callable[[str], None], *, timeout_s: f
 
 
 def _become_builder(lock: BaseFileLock, path: Path, report: Callable[[str], None]) -> None:
-    """Take the lock, at once or when the container that holds it has finished."""
+    """Take the lock, if necessary after the container that holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -110,6 +111,6 @@ def _become_builder(lock: BaseFileLock, path: Path, report: Callable[[str], None
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove unfinished files of builders that were killed; while the lock is held, nobody writes them."""
+    """Remove unfinished files of builders that were killed; the lock is held, so no other builder is writing them."""
     for part in folder.glob(PART):
         part.unlink()

@@ -1,4 +1,4 @@
-"""Starting a container: choose a variant, get its engine, become the server."""
+"""Entry point of the container: chooses a variant, gets its engine, and becomes the server."""
 
 from __future__ import annotations
 
@@ -40,20 +40,21 @@ class Prepared:
 
 
 def choose_variant(wanted: str, cpu_variant: str) -> str:
-    """Resolve ``auto``: :data:`GPU_VARIANT` where CUDA finds a GPU, else ``cpu_variant``; another name is kept."""
+    """Resolve ``auto`` to :data:`GPU_VARIANT` if CUDA finds a GPU, else to ``cpu_variant``; keep any other name."""
     if wanted != AUTO:
         return wanted
     return GPU_VARIANT if find_gpu() is not None else cpu_variant
 
 
 def prepare(config: Config, report: Callable[[str], None], *, compute_capability: str | None = None) -> Prepared:
-    """Build the engine of the variant, if it has one, and lay out the repository to serve.
+    """Build the engine of the variant, if it has one, and lay out the model repository to serve.
 
     Args:
-        config: ``container`` has the variant, the cache and the folder to lay out; ``tensorrt`` how to build.
-        report: Takes a line for each step.
-        compute_capability: For TensorRT-RTX, that of a GPU that is not here, such as ``8.9``; None is that of the GPU
-            here.
+        config: The configuration: ``container`` has the variant, the cache and the folder to lay out, ``tensorrt`` the
+            build settings.
+        report: Called with one line for each step.
+        compute_capability: With TensorRT-RTX, the compute capability of a GPU that is not in this machine, such as
+            ``8.9``; None builds for this machine's GPU.
 
     Raises:
         ConfigError: The repository has no such variant.
@@ -86,11 +87,11 @@ def _check_built(file: Path, variant: str) -> None:
 
 
 def exec_server(prepared: Prepared, config: Config, extra_options: Sequence[str] = ()) -> NoReturn:
-    """Replace this process with ``tritonserver``, so that it receives the container's signals itself.
+    """Replace this process with ``tritonserver``, so that the server itself receives the container's signals.
 
     Args:
         prepared: What to serve.
-        config: ``server`` has the addresses.
+        config: The configuration, whose section ``server`` has the addresses.
         extra_options: Options of ``tritonserver`` after this project's own.
 
     Raises:
@@ -101,7 +102,7 @@ def exec_server(prepared: Prepared, config: Config, extra_options: Sequence[str]
     runtime_dir.mkdir(parents=True)
     triton = find_triton(runtime_dir)
     options = [*server_options(prepared.repository, prepared.variant, config.server), *triton.options, *extra_options]
-    # CUDA's driver leaves files open, and they hold the memory of the GPU that the builder used.
+    # Files that CUDA's driver left open would keep the builder's GPU memory allocated.
     os.closerange(_STANDARD_STREAMS, os.sysconf("SC_OPEN_MAX"))
     resource.setrlimit(resource.RLIMIT_NOFILE, descriptor_limit())
     os.execve(triton.binary, [str(triton.binary), *options], {**os.environ, **triton.environment})  # noqa: S606

@@ -1,4 +1,4 @@
-"""A model repository made of links, so that an engine can lie beside artefacts in a read-only folder."""
+"""Builds a model repository of links, so that an engine can be added to a read-only repository."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ssd_triton.common.model_names import DETECTOR
 
 
 def link_repository(source: Path, target: Path, plan: Path | None) -> None:
-    """Make a folder that is the model repository with an engine in it.
+    """Lay out a folder with links to the model repository and, if given, to an engine.
 
     Args:
         source: The model repository, which may be read-only.
-        target: The folder to make; what an earlier container left there is removed.
-        plan: The engine of the detector, by the name that its configuration gives; None adds none.
+        target: The folder to create; what an earlier container left there is removed.
+        plan: Engine of the detector, with the file name that its configuration expects; None adds no engine.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -23,7 +23,7 @@ def link_repository(source: Path, target: Path, plan: Path | None) -> None:
         if model.name == DETECTOR:
             continue
         if (model / "one_process.pbtxt").is_file() and importlib.util.find_spec("torch") is None:
-            # What one process would do needs PyTorch for Python; without its configurations the model is an ensemble.
+            # The one-process form needs PyTorch for Python. Without its configurations the model is an ensemble.
             (target / model.name).mkdir()
             _link_all(model, target / model.name, leave_out="configs")
         else:

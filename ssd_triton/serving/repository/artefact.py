@@ -1,8 +1,8 @@
-"""An artefact of the model repository: what it is made from, how it is made, and whether it is out of date.
+"""Artefacts of the model repository: what each is built from, how it is built, and whether it is out of date.
 
-Beside each artefact lies a JSON file with what it was made from (``inputs``), its own SHA-256, and the versions that
-made it. An artefact is current when its inputs are the same and its content is what was written. Engines have a record
-of their own: :mod:`ssd_triton.detector.engines.engine`.
+Each artefact has a JSON record beside it, with its inputs (``inputs``), its own SHA-256, and the package versions that
+built it. An artefact is current when its inputs are unchanged and its content is still what was written. Engines have
+their own kind of record: :mod:`ssd_triton.detector.engines.engine`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Artefact(Protocol):
         """The file."""
 
     def stale_because(self) -> str | None:
-        """Why it must be built, or None when it is current."""
+        """Return why it must be built; None when it is current."""
 
     def unavailable_because(self) -> str | None:
-        """Why it cannot be built on this machine or from these weights, or None."""
+        """Return why it cannot be built on this machine or from these weights; None if it can."""
 
     def build(self) -> None:
-        """Build it and its record; until it has passed its checks, the old one stays in place."""
+        """Build it with its record; the old one stays in place until the new one has passed its checks."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class RecordedArtefact:
 
     Attributes:
         path: The file.
-        inputs: What it is made from, as JSON values by name.
-        packages: Distributions whose versions the record names.
+        inputs: What it is built from, as JSON values by name.
+        packages: Distributions whose versions are recorded.
         make: Writes the file.
-        unavailable: Why it cannot be made, or None.
+        unavailable: Why it cannot be built, or None.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Building the artefacts that the model repository needs, and only those that are out of date."""
+"""Builds the artefacts of the model repository that are out of date."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _POSTPROCESS_CODE = (boxes, reference, parameters_module)
 
 
 def artefacts(config: Config, images: Path | None = None, only: Sequence[str] = ()) -> list[Artefact]:
-    """List every artefact that the repository's configurations name, each after what it is built from.
+    """List every artefact that the repository's configurations name, each after the artefacts it is built from.
 
     Args:
         config: The project's configuration.
-        images: A folder of images for the checks after an export; None takes a bundled photograph.
+        images: A folder of images for the check of each export; None takes a bundled photograph.
         only: Variants of the detector; empty takes all.
 
     Raises:
-        ConfigError: There is no such variant, or nothing here builds its file.
+        ConfigError: There is no such variant, or no builder for its file.
         WeightsError: The weights file is missing.
     """
     builder = _Builder(config, images)
@@ -64,21 +64,21 @@ def ensure_built(
     only: Sequence[str] = (),
     relabel: bool = False,
 ) -> None:
-    """Write what is out of date, configurations first, and report a line for each file.
+    """Write all files that are out of date, configurations first, and report a line for each.
 
-    What was not asked for by name and cannot be built here, such as an engine without its GPU, is skipped.
+    An artefact that cannot be built here, such as an engine without its GPU, is skipped unless ``only`` names it.
 
     Args:
         config: The project's configuration.
-        report: Takes lines such as ``built model_repository/... (91.6 MB)``.
-        force: Build everything.
+        report: Called with lines such as ``built model_repository/... (91.6 MB)``.
+        force: Whether to build everything.
         images: See :func:`artefacts`.
         only: See :func:`artefacts`.
-        relabel: Whether the classes of ``labels_path`` were asked for by name: they then replace those of
-            configurations that do not agree.
+        relabel: Whether the user named ``labels_path`` explicitly: its classes then replace those of configurations
+            with another number of classes.
 
     Raises:
-        ConfigError: The labels or a configuration are not as they should be; nothing is written then.
+        ConfigError: The labels or a configuration are invalid; nothing is written then.
         WeightsError: The weights file is missing, damaged, or for other classes.
         ExportError: An artefact differs from the network.
     """
@@ -105,9 +105,9 @@ def ensure_built(
 
 
 def _check_weights(config: Config, num_labels: int) -> None:
-    """Refuse labels that are not as many as the weights have classes, before anything is written for them."""
+    """Refuse labels whose number differs from the classes of the weights, before anything is written."""
     bias = WeightsFile(config.weights_path).read_state_dict().get("conf.0.bias")
-    if bias is None:  # no weights of this network: building says so
+    if bias is None:  # weights of another network: the build reports that
         return
     trained = len(bias) // boxes.FEATURE_MAPS[0].boxes_per_cell
     if trained != num_labels:
@@ -119,7 +119,7 @@ def _check_weights(config: Config, num_labels: int) -> None:
 
 
 class _Builder:
-    """Makes artefacts of one configuration; what many of them depend on is read once."""
+    """Makes the artefacts of one configuration, and reads what they share only once."""
 
     def __init__(self, config: Config, images: Path | None) -> None:
         self._config = config
@@ -130,7 +130,7 @@ class _Builder:
 
     @cached_property
     def _network_inputs(self) -> dict[str, object]:
-        """What every file of the detector is made from."""
+        """Inputs that all files of the detector share."""
         return {
             "weights_sha256": self._weights.sha256,
             "backbone": self._config.backbone,
@@ -138,17 +138,17 @@ class _Builder:
         }
 
     def detector(self, variant: Variant) -> Artefact:
-        """Give the file of a variant."""
+        """Return the artefact of a variant."""
         if variant.backend == "tensorrt":
             return self.repository.engine(variant.name, self._config.tensorrt)
         path = self.repository.path / DETECTOR / "1" / variant.file
         return self._exported(variant, path) if variant.source is None else self._quantized(variant.source, path)
 
     def postprocess(self, path: Path) -> Artefact:
-        """Give a form of the post-processing.
+        """Return the artefact for a file of the post-processing.
 
         Raises:
-            ConfigError: Nothing here builds the file.
+            ConfigError: There is no builder for the file.
         """
         code: tuple[ModuleType, ...]
         packages: tuple[str, ...]
@@ -172,7 +172,7 @@ class _Builder:
         return RecordedArtefact(path, inputs, packages, partial(export, path, self._num_labels, thresholds))
 
     def _exported(self, variant: Variant, path: Path) -> RecordedArtefact:
-        """Give a file that is made from the weights."""
+        """Return an artefact that is exported from the weights."""
         export: Callable[..., object]
         code: tuple[ModuleType, ...]
         packages: tuple[str, ...]
@@ -194,7 +194,7 @@ class _Builder:
         return RecordedArtefact(path, inputs, packages, make)
 
     def _quantized(self, source: str, path: Path) -> RecordedArtefact:
-        """Give the file that is made from another one and the ranges of its activations."""
+        """Return an artefact that is quantised from another file with the ranges of its activations."""
         ranges_file = ranges.ranges_path(self._weights.path)
 
         def make() -> None:
@@ -214,7 +214,7 @@ class _Builder:
 
 
 def _without_ranges(ranges_file: Path, weights: WeightsFile) -> str | None:
-    """Why INT8 cannot be built; None where the ranges of these weights are there."""
+    """Return why INT8 cannot be built; None if there are ranges for these weights."""
     try:
         ranges.load_ranges(ranges_file, weights)
     except ranges.CalibrationError as error:
@@ -223,7 +223,7 @@ def _without_ranges(ranges_file: Path, weights: WeightsFile) -> str | None:
 
 
 def _code_sha256(*modules: ModuleType) -> str:
-    """Digest of the source that makes an artefact, so that a changed exporter exports again."""
+    """Return a digest of the source code that builds an artefact, so that a changed exporter leads to a new export."""
     digest = sha256()
     for module in modules:
         if module.__file__ is None:

@@ -1,4 +1,4 @@
-"""Bringing the repository up to date before it is served, where this installation has what that needs."""
+"""Brings the repository up to date before it is served, if the packages for that are installed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _NEEDED = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplot
 
 
 def ensure_built_if_possible(config: Config, variant: str, report: Callable[[str], None]) -> None:
-    """Build what is out of date; without the exporters, the artefacts are served as they are.
+    """Build what is out of date; without the packages for exporting, serve the artefacts as they are.
 
     Args:
         config: The project's configuration.
         variant: The detector's variant that will be served.
-        report: Takes a line for each artefact, or one that says what is not installed.
+        report: Called with a line for each artefact, or with one line that names what is not installed.
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -24,7 +24,7 @@ def ensure_built_if_possible(config: Config, variant: str, report: Callable[[str
             f"serving the artefacts as they are: building them needs {', '.join(missing)} (pip install -e '.[export]')"
         )
         return
-    # The import loads PyTorch, and a machine that only serves need not have it.
+    # The import loads PyTorch, which a machine that only serves need not have.
     from ssd_triton.serving.repository.build import ensure_built
 
     ensure_built(config, report, only=[variant])

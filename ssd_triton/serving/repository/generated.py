@@ -1,16 +1,16 @@
-"""What the build writes into the model repository, so that every fact has one source.
+"""Generates files of the model repository, so that every fact has one source.
 
-- Limits and thresholds stand in ``ssd_preprocess/config.pbtxt`` and ``ssd_postprocess/config.pbtxt``. What differs for
-  variants that run on a GPU stands in ``gpu.pbtxt`` beside them. From both, each of these variants gets its
-  ``configs/NAME.pbtxt``, since Triton takes no other file for ``--model-config-name NAME``.
-- ``ssd_detector/config.pbtxt`` is the configuration of the variant that Triton loads unless told otherwise.
+- Limits and thresholds are in ``ssd_preprocess/config.pbtxt`` and ``ssd_postprocess/config.pbtxt``. Settings that
+  differ for variants on a GPU are in ``gpu.pbtxt`` beside them. Both are merged into a ``configs/NAME.pbtxt`` for each
+  of these variants, since Triton reads only that file for ``--model-config-name NAME``.
+- ``ssd_detector/config.pbtxt`` is a copy of the configuration of the default variant.
 - The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
-  first of the dims of several tensors.
+  first dimension of several tensors.
 - ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
-- ``ssd`` and ``ssd_frames`` have no members for variants with CUDA graphs: what runs there stands in
-  ``one_process.pbtxt``, and gets the limits of preprocessing.
-- ``structured_log.py`` of all is that of the backends, and ``untrusted.py`` and ``cores.py`` are those of the package:
-  a model imports nothing from outside its folder.
+- ``ssd`` and ``ssd_frames`` are not ensembles for fused variants: their configuration there is
+  ``one_process.pbtxt``, merged with the limits of preprocessing.
+- ``structured_log.py`` is copied from the backends, ``untrusted.py`` and ``cores.py`` from the package, since a model
+  imports nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
 it is refused, not overwritten.
@@ -65,10 +65,10 @@ _LOG = "structured_log.py"
 _UNTRUSTED = "untrusted.py"
 _CORES = "cores.py"
 _SHARED_CODE = ("answering.py", "decoding.py")
-"""Of the preprocessing of files, for all other models that take images."""
+"""Files of ``ssd_preprocess`` that are copied to all other models that take images."""
 _ISOLATION = "isolation.py"
 _ENGINE_CODE = ("engine_client.py", "one_process.py", "protocol.py")
-"""Of ``ssd``, for ``ssd_frames``: what reaches the engine."""
+"""Files of ``ssd`` that are copied to ``ssd_frames``: they connect to the engine."""
 
 _Texts = dict[Path, str]
 
@@ -79,13 +79,14 @@ def outdated_files(repository: ModelRepository, labels: tuple[str, ...], *, rela
     Args:
         repository: The repository.
         labels: The classes, the background included.
-        relabel: Whether classes were asked for by name: numbers of classes that differ are then no error.
+        relabel: Whether the user named the classes explicitly: configurations with another number of classes are then
+            rewritten instead of refused.
 
     Returns:
         The new text by file; empty when everything is current.
 
     Raises:
-        ConfigError: A configuration was edited by hand where another file is the source, or cannot be read.
+        ConfigError: A generated file was edited by hand, configurations disagree, or one cannot be read.
     """
     counts = {"conf": len(labels), **dict.fromkeys(_DETECTIONS, repository.thresholds.detections_per_img)}
     written = {path: read_config_text(path) for path in _sources(repository.path)}
@@ -112,7 +113,7 @@ def write_files(texts: Mapping[Path, str]) -> None:
 
 
 def _sources(root: Path) -> Iterator[Path]:
-    """Every configuration that people write."""
+    """Yield every configuration that is written by hand."""
     for path in sorted(
         {
             *root.glob("*/config.pbtxt"),
@@ -127,7 +128,7 @@ def _sources(root: Path) -> Iterator[Path]:
 
 
 def _check_agreement(texts: Mapping[Path, str], tensors: tuple[str, ...], *, advice: str) -> None:
-    """Refuse tensors whose first dims differ; the value that most of them have is taken for the right one."""
+    """Refuse tensors whose first dimensions differ; the error takes the most frequent value for the right one."""
     found = [
         (path, tensor)
         for path, text in texts.items()
@@ -146,7 +147,7 @@ def _check_agreement(texts: Mapping[Path, str], tensors: tuple[str, ...], *, adv
 
 
 def _with_counts(path: Path, text: str, counts: Mapping[str, int]) -> str:
-    """Give a configuration with the first of the dims of some tensors changed, comments and layout kept."""
+    """Return a configuration with the first dimension of some tensors changed; comments and layout stay."""
     for tensor, count in counts.items():
         text = re.sub(rf'((?:name|key): "{tensor}"[^\[\]]*dims: \[\s*)\d+', rf"\g<1>{count}", text)
     config = parse_model_config(text, path)
@@ -160,7 +161,7 @@ def _with_counts(path: Path, text: str, counts: Mapping[str, int]) -> str:
 
 
 def _check_shared_parameters(model: Path, texts: Mapping[Path, str], names: tuple[str, ...]) -> None:
-    """Refuse configurations of a model that people write, and that have other limits or thresholds."""
+    """Refuse hand-written configurations of a model that disagree in limits or thresholds."""
     main = model / "config.pbtxt"
     if main not in texts:
         return
@@ -179,7 +180,7 @@ def _check_shared_parameters(model: Path, texts: Mapping[Path, str], names: tupl
 
 
 def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[tuple[Path, str, str]]:
-    """Every generated file, what it is made from in words, and what follows its first line."""
+    """Yield every generated file, a description of its sources, and its text after the first line."""
     root = repository.path
     default = root / DETECTOR / "configs" / f"{RECOMMENDED['cpu']}.pbtxt"
     if default in texts:
@@ -203,7 +204,7 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
 
 
 def _one_process(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[tuple[Path, str, str]]:
-    """The configurations of models that do without members, with the limits of preprocessing added."""
+    """Yield the one-process configurations of ``ssd`` and ``ssd_frames``, with the limits of preprocessing added."""
     root = repository.path
     main, frames = root / PREPROCESS / "config.pbtxt", root / PREPROCESS_FRAMES / "frames.pbtxt"
     for model, overlays in ((ENSEMBLE, ()), (FRAMES_ENSEMBLE, (frames,))):
@@ -223,7 +224,7 @@ def _one_process(repository: ModelRepository, texts: Mapping[Path, str]) -> Iter
 
 
 def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, str]:
-    """Name configurations in words, as seen from a model's folder, and lay each over those before it."""
+    """Merge configurations, each over those before it; return their names, relative to ``folder``, and the text."""
     combined = parse_model_config(texts[paths[0]], paths[0])
     for path in paths[1:]:
         combined = overlaid(combined, parse_model_config(texts[path], path))
@@ -232,7 +233,7 @@ def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) 
 
 
 def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
-    """Code that several models share: each has its own copy, since a model imports nothing from outside its folder."""
+    """Yield the copies of shared code: each model has its own, since it imports nothing from outside its folder."""
     files, frames, ssd, ssd_frames = (
         root / model / "1" for model in (PREPROCESS, PREPROCESS_FRAMES, ENSEMBLE, FRAMES_ENSEMBLE)
     )
@@ -255,7 +256,7 @@ def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def _is_current(path: Path, source: str, body: str) -> bool:
-    """Whether a generated file says what it should; False is for one that is missing or was made from older sources.
+    """Whether a generated file is up to date; False if it is missing or was generated from older sources.
 
     Raises:
         ConfigError: It was edited by hand.
@@ -264,7 +265,7 @@ def _is_current(path: Path, source: str, body: str) -> bool:
         return False
     first, _, rest = read_config_text(path).partition("\n")
     if path.suffix == ".pbtxt":
-        # By content, since versions of protobuf differ in how they lay out a file.
+        # Compared by content, since the text format differs between versions of protobuf.
         got: ModelConfig = parse_model_config(rest, path)
         expected: ModelConfig = parse_model_config(body, path)
         if got == expected:

@@ -1,4 +1,4 @@
-"""Reading and combining ``config.pbtxt`` files through Triton's own protobuf."""
+"""Reads and merges ``config.pbtxt`` files with Triton's own protobuf."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssd_triton.common.errors import ConfigError
 from ssd_triton.common.files import relative_to_cwd
 
 ModelConfig = Any
-"""``inference.ModelConfig``; the generated module carries no types."""
+"""``inference.ModelConfig``; the generated module has no type annotations."""
 
 
 def load_model_config(path: Path) -> ModelConfig:
@@ -44,10 +44,10 @@ def parse_model_config(text: str, path: Path) -> ModelConfig:
 
     Args:
         text: The text.
-        path: The file it belongs to, for the error.
+        path: The file of the text, for the error.
 
     Raises:
-        ConfigError: It holds a field that Triton does not know.
+        ConfigError: The text holds a field that Triton does not know.
     """
     config = model_config_pb2.ModelConfig()
     try:
@@ -58,7 +58,7 @@ def parse_model_config(text: str, path: Path) -> ModelConfig:
 
 
 def overlaid(base: ModelConfig, overlay: ModelConfig) -> ModelConfig:
-    """Give the base with everything that the overlay has: values and lists in place of its own, maps key by key."""
+    """Merge an overlay into a copy of the base: its values and lists replace those of the base, maps merge by key."""
     result = model_config_pb2.ModelConfig()
     result.CopyFrom(base)
     for field, value in overlay.ListFields():
@@ -69,12 +69,12 @@ def overlaid(base: ModelConfig, overlay: ModelConfig) -> ModelConfig:
 
 
 def to_text(config: ModelConfig) -> str:
-    """Write a configuration as ``.pbtxt``."""
+    """Format a configuration as ``.pbtxt``."""
     return str(text_format.MessageToString(config, use_short_repeated_primitives=True))
 
 
 def first_difference(got: ModelConfig, expected: ModelConfig) -> str:
-    """Name the first field that differs between two configurations, with both values."""
+    """Describe the first field that differs between two configurations, with both values."""
     values, wanted = dict(_leaves(_to_dict(got))), dict(_leaves(_to_dict(expected)))
     field = next(name for name in {**wanted, **values} if values.get(name) != wanted.get(name))
     return f"{field} is {values.get(field, 'missing')}, expected {wanted.get(field, 'none')}"
@@ -85,7 +85,7 @@ def _to_dict(config: ModelConfig) -> Any:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, by its path; tensors and steps are named, not counted."""
+    """Yield every scalar value with its path, in which tensors and steps appear by name instead of by index."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else key)

@@ -1,4 +1,4 @@
-"""The model repository as one object: configurations, variants, thresholds and the files that they serve."""
+"""The model repository as an object: its configurations, variants, thresholds and artefact files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from ssd_triton.detector.variants import Variant, find_variant, variant_of_file
 from ssd_triton.serving.repository.model_config import ModelConfig, load_model_config
 
 _DEFAULT_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt", "tensorrt": "model.plan"}
-"""What Triton's backends load where a configuration names no file."""
+"""File that each of Triton's backends loads when a configuration names none."""
 
 
 class ModelRepository:
-    """A folder of models, read as Triton reads it. Every configuration is parsed once; none may be changed in place."""
+    """A folder of models, read as Triton reads it.
+
+    Every configuration is parsed once and cached: do not change one in place.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Read nothing yet.
+        """Prepare; nothing is read yet.
 
         Args:
             path: The folder.
@@ -34,11 +37,11 @@ class ModelRepository:
 
     @cached_property
     def variants(self) -> tuple[str, ...]:
-        """Names of the detector's variants: what ``--model-config-name`` of tritonserver takes."""
+        """Names of the detector's variants, as tritonserver's ``--model-config-name`` takes them."""
         return tuple(sorted(path.stem for path in (self.path / DETECTOR / "configs").glob("*.pbtxt")))
 
     def configuration(self, model: str, variant: str | None = None) -> ModelConfig:
-        """Give what Triton takes for a model: the configuration with the variant's name, or else the default one.
+        """Return the configuration that Triton uses for a model: the one with the variant's name, else the default.
 
         Raises:
             ConfigError: The file is missing, or holds a field that Triton does not know.
@@ -50,10 +53,10 @@ class ModelRepository:
         return self._parsed[path]
 
     def detector(self, variant: str) -> ModelConfig:
-        """Give the detector's configuration for a variant.
+        """Return the detector's configuration for a variant.
 
         Raises:
-            ConfigError: There is no such variant. Triton itself would silently take the default one.
+            ConfigError: There is no such variant. Triton itself would silently use the default configuration.
         """
         if variant not in self.variants:
             has = ", ".join(self.variants) or "none"
@@ -61,7 +64,7 @@ class ModelRepository:
         return self.configuration(DETECTOR, variant)
 
     def detector_file(self, variant: str) -> Path:
-        """Give the file that the detector runs for a variant.
+        """Return the file that the detector runs for a variant.
 
         Raises:
             ConfigError: There is no such variant.
@@ -69,7 +72,7 @@ class ModelRepository:
         return self._file(DETECTOR, self.detector(variant))
 
     def postprocess_file(self, variant: str) -> Path:
-        """Give the file that the post-processing runs for a variant of the detector.
+        """Return the file that the post-processing runs for a variant of the detector.
 
         Raises:
             ConfigError: See :meth:`configuration`.
@@ -77,10 +80,10 @@ class ModelRepository:
         return self._file(POSTPROCESS, self.configuration(POSTPROCESS, variant))
 
     def table_entry(self, variant: str) -> Variant:
-        """Give the variant of the table whose file a variant of this repository serves.
+        """Return the entry of :data:`VARIANTS` whose file a variant of this repository serves.
 
         Raises:
-            ConfigError: There is no such variant, or nothing here builds its file.
+            ConfigError: There is no such variant, or no builder for its file.
         """
         file = self.detector_file(variant).name
         found = variant_of_file(file)
@@ -89,7 +92,7 @@ class ModelRepository:
         return found
 
     def engine(self, variant: str, settings: TensorRTConfig, compute_capability: str | None = None) -> Engine:
-        """Give the engine of a TensorRT variant, for the GPU here unless a compute capability is given.
+        """Return the engine of a TensorRT variant, for this machine's GPU unless a compute capability is given.
 
         Raises:
             ConfigError: There is no such variant, or it is not built from another one.
@@ -106,7 +109,7 @@ class ModelRepository:
         )
 
     def graph_batch_sizes(self, variant: str) -> list[int]:
-        """Give the batch sizes that a TensorRT variant runs as CUDA graphs.
+        """Return the batch sizes that a TensorRT variant runs as CUDA graphs.
 
         Raises:
             ConfigError: There is no such variant.
@@ -116,7 +119,7 @@ class ModelRepository:
 
     @cached_property
     def num_labels(self) -> int:
-        """Classes that the post-processing takes, the background included.
+        """Number of classes that the post-processing takes, the background included.
 
         Raises:
             ConfigError: Its configuration has no input ``conf``.
@@ -128,10 +131,10 @@ class ModelRepository:
 
     @cached_property
     def thresholds(self) -> PostprocessParameters:
-        """The thresholds that the post-processing is built with.
+        """Thresholds that the post-processing is built with.
 
         Raises:
-            ConfigError: A threshold is no number or out of range.
+            ConfigError: A threshold is not a number or is out of range.
         """
         known = PostprocessParameters.model_fields
         parameters = self.configuration(POSTPROCESS).parameters

@@ -1,4 +1,4 @@
-"""The processes of Triton's python backend: it runs each instance of a model in one of its own."""
+"""The processes of Triton's python backend, which runs each instance of a model in its own process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import psutil
 from ssd_triton.serving.server.installation import STUB
 
 _COLLECTED_S = 2.0
-"""Triton collects the process of an unloaded model much sooner."""
+"""Time within which Triton certainly collects the process of an unloaded model."""
 
 
 class BackendProcesses:
-    """The processes of one server, from the moment it is ready.
+    """The backend processes of one server that is ready.
 
     Attributes:
-        by_instance: The processes by the name of their model's instance.
+        by_instance: The processes by the name of their model instance.
     """
 
     def __init__(self, server_pid: int, *, may_unload: bool) -> None:
@@ -25,7 +25,7 @@ class BackendProcesses:
 
         Args:
             server_pid: A ``tritonserver`` that is ready.
-            may_unload: Whether models can be loaded and unloaded: processes then come and go without having died.
+            may_unload: Whether models can be loaded and unloaded: then a process that is gone need not have died.
         """
         self._server_pid = server_pid
         self._may_unload = may_unload
@@ -33,9 +33,9 @@ class BackendProcesses:
         self.by_instance = backend_processes(server_pid)
 
     def dead(self) -> list[str]:
-        """Name the instances whose process has died.
+        """Return the names of the instances whose process has died.
 
-        Triton soon collects the process of a model that it unloads. One that has died stays a zombie.
+        Triton soon collects the process of a model that it unloads, whereas one that has died stays a zombie.
         """
         if not self._may_unload:
             return [name for name, process in self.by_instance.items() if not is_alive(process)]
@@ -48,7 +48,7 @@ class BackendProcesses:
 
 
 def backend_processes(server_pid: int) -> dict[str, psutil.Process]:
-    """Find the running processes of the python backend, by the name of their model's instance.
+    """Find the running processes of the python backend, by the name of their model instance.
 
     Args:
         server_pid: The process of a ``tritonserver`` that is ready; once it has ended, nothing is found.
@@ -63,7 +63,8 @@ def backend_processes(server_pid: int) -> dict[str, psutil.Process]:
             command = child.cmdline()
         except psutil.Error:
             continue
-        # Program, model's file, shared memory, two sizes, parent, backend's folder, handle, instance, runtime's folder.
+        # The stub's arguments: program, model file, shared memory, two sizes, parent, backend folder, handle, instance,
+        # runtime folder.
         if command and Path(command[0]).name == STUB:
             found[command[8] if len(command) > 8 else f"process {child.pid}"] = child
     return found

@@ -1,8 +1,8 @@
-"""Finding a ``tritonserver``, and laying out what it needs when it comes from a wheel.
+"""Finds a ``tritonserver``, and lays out the backends for one from a wheel.
 
-A ``tritonserver`` on PATH brings its native backends. The wheel ``nvidia-pytriton`` carries the same server with the
-python backend alone. Triton then looks for ``backends/<name>/model.py`` in its backend directory, where this project
-puts its Python-based backends. The model repository is the same in both cases.
+A ``tritonserver`` on PATH brings its native backends. The wheel ``nvidia-pytriton`` contains the same server with only
+the python backend. That server looks for ``backends/<name>/model.py`` in its backend directory, where this project puts
+its Python-based backends. The model repository is the same in both cases.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import SHIPPED
 
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
-"""Settings of glibc by which freed memory returns to the system: by default, threads keep heaps of their own, and the
-limit from which memory is returned grows up to 32 MiB. The raw outputs of two images lie below the limit here: memory
-that every request needs is kept."""
+"""Settings of glibc's allocator that return freed memory to the system. By default, many threads keep their own heaps,
+and the size from which memory is returned at once grows up to 32 MiB. Blocks below the limit chosen here, such as the
+raw outputs of two images, are kept, since every request needs them again."""
 BACKENDS = SHIPPED / "backends"
 STUB = "triton_python_backend_stub"
 MAX_NUMPY = 1
-"""Newest major version that the python backend of Triton 2.51 was built for."""
+"""Newest major version of NumPy that the python backend of Triton 2.51 was built for."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def _from_wheel(package: Path, runtime_dir: Path) -> TritonInstallation:
     environment = {
         **_allocator(),
         "LD_LIBRARY_PATH": _joined(*libraries, os.environ.get("LD_LIBRARY_PATH", "")),
-        # The stub embeds Python in isolated mode: PYTHONPATH is ignored, and the virtual environment is the one of
-        # the first `python3` on PATH.
+        # The stub embeds Python in isolated mode: it ignores PYTHONPATH, and uses the virtual environment of the first
+        # `python3` on PATH.
         "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH", "")),
         "ORT_DISABLE_TELEMETRY": "1",
-        # Idle threads of OpenMP would spin on the cores that Triton's own threads need.
+        # Otherwise idle OpenMP threads spin on the cores that Triton's own threads need.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     _check_stub(stub, environment, python_version)
@@ -108,7 +108,7 @@ def _check_stub(stub: Path, environment: Mapping[str, str], python_version: str)
 
 
 def _check_numpy() -> None:
-    """Refuse a NumPy with which the wheel's python backend ends at the first image."""
+    """Refuse a NumPy with which the wheel's python backend crashes at the first image."""
     if int(numpy.__version__.partition(".")[0]) > MAX_NUMPY:
         raise ServerError(
             f"got NumPy {numpy.__version__}, expected {MAX_NUMPY}.x: with a newer one, the wheel's python backend ends "
@@ -117,7 +117,7 @@ def _check_numpy() -> None:
 
 
 def _allocator() -> dict[str, str]:
-    """Give :data:`ALLOCATOR` without what the environment already says."""
+    """Return :data:`ALLOCATOR` without the variables that the environment already sets."""
     return {name: value for name, value in ALLOCATOR.items() if name not in os.environ}
 
 

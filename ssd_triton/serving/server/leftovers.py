@@ -1,7 +1,7 @@
-"""The working folder of a server, and the removal of what killed servers left behind.
+"""The working folder of a server, and the clean-up after servers that were killed.
 
-A server's folder is locked for as long as the process that started the server lives: the kernel frees the lock however
-the process ends. A folder that can be locked is left over, and so is shared memory named after it.
+A server's folder is locked as long as the process that started the server lives; the kernel releases the lock however
+the process ends. A folder that can be locked is therefore left over, and so is the shared memory named after it.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import psutil
 
 _PREFIX = "ssd-triton-"
 _FOLDER_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
-"""As :func:`tempfile.mkdtemp` makes them."""
+"""Names as :func:`tempfile.mkdtemp` generates them."""
 _LOCK_NAME = "owner"
 _SHM = Path("/dev/shm")  # noqa: S108 - where the python backend's shared memory is, not a temporary file
 _PYTHON_ENV_PARENT = Path("/tmp")  # noqa: S108 - the python backend always makes its folder there
 _PYTHON_ENV = re.compile(r"python_env_\w{6}")
 _LOADING_S = 60.0
-"""Servers load their backends, which make those folders, within this time after their start."""
+"""Time after its start within which a server loads its backends, which create the ``python_env_*`` folders."""
 _CLOCK_TICK_S = 0.02
-"""Start times of processes are multiples of a clock tick, those of files are exact."""
+"""Tolerance in comparing times: start times of processes are rounded to clock ticks, times of files are exact."""
 
 
 class RuntimeDir:
-    """A server's working folder, with the regions of shared memory that are named after it.
+    """A server's working folder, and the regions of shared memory that are named after it.
 
     Attributes:
         path: The folder.
     """
 
     def __init__(self) -> None:
-        """Make a new folder, and lock it."""
+        """Create a new folder and lock it."""
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            # A sweep may remove the folder before it is locked.
+            # The sweep of another process may remove the folder before it is locked.
             with contextlib.suppress(FileNotFoundError):
                 self._lock = os.open(self.path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -56,10 +56,10 @@ class RuntimeDir:
         return _regions(self.path.name)
 
     def claim_python_envs(self, server_pid: int) -> None:
-        """Note which folders ``python_env_*`` belong to a server that has just become ready.
+        """Record which ``python_env_*`` folders belong to a server that has just become ready.
 
-        Each backend in Python makes one when it is loaded and removes it at its end, unless it is killed. Folders that
-        another server without a claim may have made are not claimed.
+        Each Python-based backend creates one when it is loaded and removes it when it ends, unless it is killed.
+        Folders that may belong to another server without a claim are not claimed.
         """
         claims = _claims()
         others = _unclaiming_servers(claims)
@@ -68,16 +68,16 @@ class RuntimeDir:
         os.pwrite(self._lock, json.dumps({"server_pid": server_pid, "python_envs": mine}).encode(), 0)
 
     def remove(self) -> None:
-        """Remove everything, once the server has ended; may be called again."""
+        """Remove everything after the server has ended; may be called more than once."""
         _remove(self.path)
         lock, self._lock = self._lock, -1
-        # Closed twice, the number could be another file's by then.
+        # Never closed twice: by then the descriptor could belong to another file.
         if lock >= 0:
             os.close(lock)
 
 
 def sweep() -> None:
-    """Remove what servers left behind whose starting process is dead; nothing of a live server is touched."""
+    """Remove what is left of servers whose starting process is dead, and nothing of a live server."""
     for folder in _folders():
         with contextlib.suppress(OSError), _unless_in_use(folder):
             _remove(folder)
@@ -86,7 +86,7 @@ def sweep() -> None:
     claimed = {name for names in claims.values() for name in names}
     for path in _python_envs():
         if path not in in_use and path.name not in claimed:
-            # One that is not empty is in use.
+            # A folder that is not empty is in use, and rmdir fails.
             with contextlib.suppress(OSError):
                 path.rmdir()
 
@@ -97,7 +97,7 @@ def _unless_in_use(folder: Path) -> Iterator[None]:
     try:
         lock = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        # The owner died before it could lock the folder, or is about to; it then makes another.
+        # The owner died before it could lock the folder, or is about to lock it and then creates another.
         folder.rmdir()
         raise
     try:
@@ -108,7 +108,7 @@ def _unless_in_use(folder: Path) -> Iterator[None]:
 
 
 def _claims() -> dict[int, list[str]]:
-    """Folders of the python backend that servers claim, by the server's process id."""
+    """Return the folders of the python backend that servers have claimed, by the server's process id."""
     claims = {}
     for folder in _folders():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -118,7 +118,7 @@ def _claims() -> dict[int, list[str]]:
 
 
 def _unclaiming_servers(claims: dict[int, list[str]]) -> dict[int, float]:
-    """Start times of running servers that claim no folder, by process id, in seconds since the epoch."""
+    """Return the start times of running servers without a claim, by process id, in seconds since the epoch."""
     return {
         process.pid: process.info["create_time"]
         for process in psutil.process_iter(["name", "create_time"])
@@ -127,7 +127,7 @@ def _unclaiming_servers(claims: dict[int, list[str]]) -> dict[int, float]:
 
 
 def _made_by(starts_s: Iterable[float], claims: dict[int, list[str]]) -> list[Path]:
-    """Unclaimed folders of the python backend that servers with these start times may have made."""
+    """Return the unclaimed folders of the python backend that servers with these start times may have created."""
     claimed = {name for names in claims.values() for name in names}
     starts_s, found = list(starts_s), []
     for path in _python_envs():
@@ -139,7 +139,7 @@ def _made_by(starts_s: Iterable[float], claims: dict[int, list[str]]) -> list[Pa
 
 
 def _remove(folder: Path) -> None:
-    """Remove regions first: as long as one is left, so is the folder that shows whose it is."""
+    """Remove a folder, after its regions of shared memory: the folder shows to which server a region belongs."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         for name in json.loads((folder / _LOCK_NAME).read_text(encoding="utf-8"))["python_envs"]:
             if _PYTHON_ENV.fullmatch(name):
@@ -165,7 +165,7 @@ def _python_envs() -> list[Path]:
 
 
 def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
-    """Whether a path is of a kind, is no link, and belongs to this user."""
+    """Whether a path is of the given kind, not a link, and belongs to this user."""
     try:
         status = path.lstat()
     except OSError:

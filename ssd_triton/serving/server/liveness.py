@@ -1,4 +1,4 @@
-"""Whether a server detects: Triton reports itself ready even when every request waits for a process that is stuck."""
+"""Checks that a server really detects: Triton reports ready even when every request waits for a stuck process."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from ssd_triton.common.errors import ServerError
 from ssd_triton.common.model_names import ENSEMBLE
 
 INTERVAL_S = 30.0
-"""Between two questions; the server is left alone while it answers others."""
+"""Time between two probes; no probe is sent while the server answers other clients."""
 STALLED_S = 120.0
-"""Without any answer for so long a server is stuck: twice what a full batch takes the slowest variant on two cores."""
+"""Time without any answer after which a server counts as stuck: twice what the slowest variant takes for a full batch
+on two cores."""
 _SMALL_PICTURE = f"P6 8 8 255\n{'0' * 8 * 8 * 3}"
 """A PPM image of 8 x 8 grey pixels, in characters that JSON carries as they are."""
 _REQUEST = json.dumps({"inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "data": [_SMALL_PICTURE]}]})
 
 
 class Liveness:
-    """Asks a running server for a detection of one small picture: at once, and whenever it has answered nobody.
+    """Probes a running server with one small picture: at the start, and whenever it has answered no other client.
 
-    Use it as a context manager. Its thread only asks: :meth:`check` draws the conclusion.
+    Use it as a context manager. Its thread only sends probes; :meth:`check` judges the answers.
     """
 
     def __init__(self, url: str) -> None:
-        """Prepare; nothing is asked yet.
+        """Prepare; nothing is sent yet.
 
         Args:
-            url: ``host:port`` of HTTP.
+            url: ``host:port`` of the HTTP endpoint.
         """
         self._url = url
         self._answered_at_s: float | None = None
@@ -48,19 +49,19 @@ class Liveness:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A question on its way ends with the server.
+        # A probe in flight ends when the server ends.
         self._stopped.set()
 
     @property
     def has_answered(self) -> bool:
-        """Whether the server has detected anything yet."""
+        """Whether the server has answered anything yet."""
         return self._answered_at_s is not None
 
     def check(self) -> None:
         """Check that the server answers.
 
         Raises:
-            ServerError: There was no answer for :data:`STALLED_S`, to anybody.
+            ServerError: No client got an answer for :data:`STALLED_S`.
         """
         last_s = self._started_at_s if self._answered_at_s is None else self._answered_at_s
         if time.monotonic() - last_s > STALLED_S:
@@ -72,7 +73,7 @@ class Liveness:
             if self._detects() or self._has_answered_others():
                 self._answered_at_s = time.monotonic()
                 pause_s = INTERVAL_S
-                # Nothing need be asked while others get answers.
+                # No probe is needed while other clients get answers.
                 while not self._stopped.wait(pause_s) and self._has_answered_others():
                     self._answered_at_s = time.monotonic()
                 pause_s = 0.0
@@ -80,14 +81,14 @@ class Liveness:
                 pause_s = 1.0
 
     def _detects(self) -> bool:
-        """Whether the server answers a request for the small picture; errors of its own do not count."""
+        """Whether the server answers a request with the small picture; a server error does not count as an answer."""
         status, answer = self._send("POST", f"/v2/models/{ENSEMBLE}/infer", _REQUEST)
         self._refusal = answer[:200]
-        # A refusal is an answer too: the owner of the key may have unloaded the model.
+        # A refusal is an answer too: whoever holds the admin key may have unloaded the model.
         return 0 < status < http.HTTPStatus.INTERNAL_SERVER_ERROR
 
     def _has_answered_others(self) -> bool:
-        """Whether any model has finished a request since the last call; no where the statistics need a key."""
+        """Whether any model has finished a request since the last call; False if the statistics need a key."""
         status, answer = self._send("GET", "/v2/models/stats", None)
         before_ms = self._last_inference_ms
         with contextlib.suppress(ValueError, KeyError):
@@ -96,7 +97,7 @@ class Liveness:
         return self._last_inference_ms > before_ms
 
     def _send(self, method: str, path: str, body: str | None) -> tuple[int, str]:
-        """Ask; 0 and the reason where nothing answers."""
+        """Send a request; return status and body, or 0 and the reason if nothing answers."""
         connection = http.client.HTTPConnection(self._url, timeout=STALLED_S / 4)
         try:
             connection.request(method, path, body)

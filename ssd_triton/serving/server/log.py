@@ -1,4 +1,4 @@
-"""Triton's log: appended to, bounded in size whatever the server writes, and of one server at a time."""
+"""Triton's log: appended to, bounded in size whatever the server writes, and used by one server at a time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ssd_triton.common.errors import ServerError
 from ssd_triton.common.files import relative_to_cwd
 
 MAX_BYTES = 8 << 20
-"""A log that would become larger is moved to ``NAME.1`` first."""
+"""Size limit of a log: before it would grow beyond, it becomes ``NAME.1``."""
 OLD_LOGS = 3
 """``NAME.1`` is the newest of the old logs, ``NAME.3`` the oldest."""
 BURST_BYTES = 2 << 20
-"""Written at once, however fast it comes: more than a start and a stop write together."""
+"""Bytes that are written however fast they come: more than a start and a stop write together."""
 BYTES_PER_S = 64 << 10
-"""Written in the long run; what comes faster is dropped and counted."""
+"""Rate that is written in the long run; lines that come faster are dropped and counted."""
 _CRASH_LINE = re.compile(rb"^Signal \((?:4|6|7|8|11)\) received\.$")
-"""What Triton's handler of SIGILL, SIGABRT, SIGBUS, SIGFPE and SIGSEGV prints before a stack trace."""
+"""Line that Triton's handler of SIGILL, SIGABRT, SIGBUS, SIGFPE and SIGSEGV prints before a stack trace."""
 _LAST_LINES = 400
 _LONGEST_LINE_BYTES = 4096
 _PIPE_BYTES = 1 << 20
@@ -34,10 +34,10 @@ _JOIN_S = 5.0
 
 
 class ServerLog:
-    """A log file, and the thread that moves into it what a server writes into a pipe.
+    """A log file, and the thread that copies a server's output from a pipe into it.
 
-    The thread always reads: a server that floods its log, or a disk that is full, costs lines and never stops the
-    server. The total size is at most :data:`MAX_BYTES` times one more than :data:`OLD_LOGS`.
+    The thread never stops reading: a flood of lines or a full disk loses lines, but never blocks the server. The total
+    size is at most :data:`MAX_BYTES` × (:data:`OLD_LOGS` + 1).
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,9 +67,9 @@ class ServerLog:
         self._dropped_bytes = 0
 
     def open_pipe(self) -> int:
-        """Give the end of a new pipe for a server to write to, and read the other end until all writers are gone."""
+        """Return the write end of a new pipe for a server; a thread reads the other end until all writers are gone."""
         reader, writer = os.pipe()
-        # A larger pipe is a courtesy of the kernel: it bridges moments in which this process has no time.
+        # A larger pipe, which the kernel may deny, buffers output while this process does not run.
         with contextlib.suppress(OSError):
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._thread = threading.Thread(target=self._move, args=(reader,), name="server-log", daemon=True)
@@ -77,15 +77,15 @@ class ServerLog:
         return writer
 
     def note(self, text: str) -> None:
-        """Append a line of this process."""
+        """Append a line written by this process."""
         self._append(f"ssd-triton {time.strftime('%Y-%m-%d %H:%M:%S')}: {text}\n".encode())
 
     def seconds_since_crash(self) -> float:
-        """Give the time since the server's own handler began to report a crash; 0 when it has not."""
+        """Return the time since the server's own handler began to report a crash; 0 without a crash."""
         return 0.0 if self._crashed_at_s is None else time.monotonic() - self._crashed_at_s
 
     def last_lines(self) -> list[str]:
-        """Give the last lines that the server wrote."""
+        """Return the last lines that the server wrote."""
         return [line.decode(errors="replace") for line in list(self._last_lines)]
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class ServerLog:
             self._report_dropped()
 
     def _take(self, lines: list[bytes]) -> None:
-        """Write lines as far as the rate allows."""
+        """Write lines as far as the rate limit allows."""
         self._last_lines.extend(line[:_LONGEST_LINE_BYTES] for line in lines[-_LAST_LINES:])
         now_s = time.monotonic()
         if self._crashed_at_s is None and any(map(_CRASH_LINE.match, lines)):
@@ -133,7 +133,7 @@ class ServerLog:
             )
 
     def _append(self, text: bytes) -> None:
-        # On a full disk the lines are lost; the server is worth more than its log.
+        # On a full disk lines are lost, but the server continues.
         with self._writing, contextlib.suppress(OSError):
             if self._file < 0:
                 return
@@ -142,7 +142,7 @@ class ServerLog:
             os.write(self._file, text)
 
     def _rotate(self) -> None:
-        """Copy and truncate: the file stays the same one, and with it the lock."""
+        """Copy and truncate instead of renaming, so that file and lock stay the same."""
         names = [self.path, *(self.path.with_name(f"{self.path.name}.{age}") for age in range(1, OLD_LOGS + 1))]
         try:
             for younger, older in reversed(list(itertools.pairwise(names[1:]))):

@@ -1,4 +1,4 @@
-"""Reading the backends' JSON lines about refused and failed requests out of Triton's log."""
+"""Extracts the backends' JSON lines about refused and failed requests from Triton's log."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _PREFIX = re.compile(r"^[IWE]\d{4} [^\]]*\] |^\d{4}-\d\d-\d\dT\S+ [A-Z]+ [^\]]*\] ")
-"""What Triton puts before each line, in either of its log formats."""
+"""Triton's prefix of each line, in either of its log formats."""
 
 
 def read_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects with an ``event`` in lines of a server's log, and skip everything else.
 
-    Triton 24 writes a line's text as a JSON string, other versions write it as it is.
+    Triton 24 writes the text of a line as a JSON string; other versions write it unchanged.
     """
     for line in lines:
         text = _PREFIX.sub("", line, count=1)

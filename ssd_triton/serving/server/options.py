@@ -9,13 +9,13 @@ from ssd_triton.config import ServerConfig
 from ssd_triton.serving.server.protection import plain_text_host, protection_options
 
 _MOST_GPUS = 16
-"""GPUs in one machine; Triton ignores pools for GPUs that are not there."""
+"""Most GPUs in one machine; Triton ignores pools for GPUs that are not present."""
 _MOST_DESCRIPTORS = 1 << 20
-"""Descriptors that a server may open, where the hard limit allows as many; there are systems without a hard limit."""
+"""Soft limit of a server's open descriptors, unless the hard limit is lower; some systems have no hard limit."""
 
 
 def descriptor_limit() -> tuple[int, int]:
-    """Give the limits of open descriptors for a server, soft and hard: every idle connection takes a descriptor."""
+    """Return soft and hard limit of open descriptors for a server, in which every idle connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard > _MOST_DESCRIPTORS:
         return (soft if soft > _MOST_DESCRIPTORS else _MOST_DESCRIPTORS), hard
@@ -23,17 +23,17 @@ def descriptor_limit() -> tuple[int, int]:
 
 
 def server_options(model_repository: Path, variant: str, config: ServerConfig) -> list[str]:
-    """Give the command-line options, without the binary.
+    """Return the command-line options, without the binary.
 
     Args:
         model_repository: The folder of models.
-        variant: The detector's variant, as ``--model-config-name`` takes it.
-        config: Addresses, deadlines and protection; ports are given as they are.
+        variant: The detector's variant, for ``--model-config-name``.
+        config: Addresses, deadlines and protection; ports are passed on unchanged.
 
     Raises:
         ConfigError: The admin key or a file of the TLS settings cannot be read.
     """
-    # Each of Triton's libraries writes IPv6 in its own way.
+    # HTTP and gRPC in Triton expect IPv6 addresses in different notations.
     plain_host, grpc_host = plain_text_host(config), config.host
     plain_host = f"ipv6:{plain_host}" if ":" in plain_host else plain_host
     grpc_host = f"[{grpc_host}]" if ":" in grpc_host else grpc_host
@@ -43,11 +43,11 @@ def server_options(model_repository: Path, variant: str, config: ServerConfig) -
         *("--grpc-address", grpc_host, "--grpc-port", str(config.grpc_port)),
         *("--metrics-address", plain_host, "--metrics-port", str(config.metrics_port)),
         *protection_options(config),
-        # Tensors that find no room in the pool pass between models in the host's memory. Triton's own size is 64 MiB.
+        # Tensors that do not fit into the pool pass between models through host memory. Triton's default is 64 MiB.
         *(f"--cuda-memory-pool-byte-size={gpu}:{config.cuda_memory_pool_mib * 2**20}" for gpu in range(_MOST_GPUS)),
-        # Triton keeps the largest gRPC requests that it has received, 8 of them by default.
+        # Triton keeps the buffers of the largest gRPC requests that it has received, 8 by default.
         "--grpc-infer-allocation-pool-size=1",
-        # The configurations are complete; completing them would start every Python model twice.
+        # The configurations are complete, and auto-completion would start every Python model twice.
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, int(config.shutdown_timeout_s))}",
     ]

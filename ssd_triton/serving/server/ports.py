@@ -1,4 +1,4 @@
-"""Ports to listen on."""
+"""Finds free ports, and checks that the ports of a server are free."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NAMES = ("grpc_port", "http_port", "metrics_port")
 
 
 def with_free_ports(config: ServerConfig) -> ServerConfig:
-    """Replace a name of the host by its address, and every port of 0 by one that nothing listens on at the moment.
+    """Replace a host name by its address, and every port of 0 by a port that is free at the moment.
 
     Raises:
         ServerError: The address is not this machine's.
     """
-    # Triton's HTTP takes no names.
+    # Triton's HTTP endpoint takes addresses only.
     with contextlib.suppress(socket.gaierror):
         if ":" not in config.host:
             config = config.model_copy(update={"host": socket.gethostbyname(config.host)})
@@ -28,21 +28,21 @@ def with_free_ports(config: ServerConfig) -> ServerConfig:
         free = {}
         for name in _NAMES:
             if getattr(config, name) == 0:
-                # All are held until the last is found: no port is given twice.
+                # All sockets stay open until the last port is found, so that no port is chosen twice.
                 listener = stack.enter_context(bound_socket(config.host, 0, name))
                 free[name] = listener.getsockname()[1]
     return config.model_copy(update=free)
 
 
 def free_port(host: str) -> int:
-    """Give a port that nothing listens on at the moment."""
+    """Return a port that is free at the moment."""
     with bound_socket(host, 0, "port") as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def check_ports(config: ServerConfig) -> None:
-    """Refuse a port that is taken: another server would answer the readiness check.
+    """Refuse a port that is taken, since the server there would answer the readiness check.
 
     Raises:
         ServerError: Something listens on a port, or its address is not this machine's.
@@ -53,12 +53,12 @@ def check_ports(config: ServerConfig) -> None:
 
 
 def bound_socket(host: str, port: int, name: str) -> socket.socket:
-    """Give a socket that holds a port, or any free one for 0.
+    """Return a socket bound to a port, or to any free one for 0.
 
     Args:
         host: Address or name.
         port: The port.
-        name: Of the option that names the port, for the message.
+        name: Name of the port's option, for the message.
 
     Raises:
         ServerError: The port is taken, or the address is not this machine's.

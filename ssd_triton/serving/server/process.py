@@ -1,4 +1,4 @@
-"""A Triton server as a child process that is never left behind."""
+"""A Triton server as a child process that always ends with its parent."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ from ssd_triton.serving.server.ports import check_ports, with_free_ports
 from ssd_triton.serving.server.protection import exposure_warning, plain_text_host
 
 _ERROR_LINE = re.compile(r"^E\d{4} \S+ \d+ [^\]]+\] (?P<text>.*)$")
-"""Triton's log: level and date, time, process, source position, text."""
+"""An error in Triton's log: level and date, time, process, source position, text."""
 _FAILED_MODEL = re.compile(r"^\|\s*(?P<model>\S+)\s*\|\s*\d+\s*\|\s*UNAVAILABLE: (?P<reason>.*?)\s*\|$")
 """A row of the table that Triton prints once it has tried to load every model."""
 _HARMLESS = re.compile(r"NVML|DCGM|nvidia-smi|pinned memory|CUDA driver|CudaDriverHelper|CUDA memory", re.IGNORECASE)
-"""What a server logs on a machine without a GPU."""
+"""Errors that a server always logs on a machine without a GPU."""
 _ANSWERED = "All models are stopped, unloading models"
-"""Triton's log: no request is in flight any more, and none is taken."""
+"""Line in Triton's log when the last request in flight has been answered, and no new one is accepted."""
 _FLUSH_S = 0.5
-"""From then on, for the last answers to leave the server."""
+"""Time after that line for the last answers to leave the server."""
 _CRASHING_S = 2.0
-"""For a server that crashes to print its stack and end: its handler may wait for a lock for ever."""
+"""Time for a crashing server to print its stack and end: its handler may wait for a lock for ever."""
 _POLL_S = 0.05
 _GUARDED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) & exec 3<&-; exec "$@"'
-"""Shell: become the server, in whose process group a guard waits for the end of this process, and then kills all."""
+"""Shell command that becomes the server. A guard in the server's process group waits until this process ends, in
+whatever way, and then kills the group."""
 _NO_OPENVINO = "unknown Execution Accelerator 'openvino'"
 _WITHOUT_OPENVINO = (
     "onnx_int8 needs an ONNX Runtime backend that was built with OpenVINO: choose --variant onnx_fp32 here"
@@ -53,16 +54,16 @@ _WITHOUT_OPENVINO = (
 class EmbeddedServer:
     """A Triton server that serves a model repository on this machine.
 
-    Use it as a context manager: the block begins once every model is ready. After it no process and no shared memory
-    is left, however the block ends. If this process is killed, the kernel closes a pipe, and a guard kills the server
+    Use it as a context manager: the block begins once every model is ready. After the block no process and no shared
+    memory is left, however it ends. If this process is killed, the kernel closes a pipe, and a guard kills the server
     with all its processes; the next start removes the folder and the shared memory that are left.
 
     Raises:
-        ConfigError: On entry: the admin key or a file of the TLS settings cannot be read.
-        ServerError: On entry: no server, a port is taken, another server writes to the log, a model does not load
-            (with Triton's own reason), or the deadline has passed. :meth:`check` raises it when the server or a
+        ConfigError: The repository has no such variant. On entry: the admin key or a file of the TLS settings cannot
+            be read.
+        ServerError: On entry: there is no server, a port is taken, another server writes to the log, a model does not
+            load (with Triton's own reason), or the deadline has passed. :meth:`check` raises it when the server or a
             process of a model has died.
-        ConfigError: The repository has no such variant.
     """
 
     def __init__(
@@ -77,9 +78,9 @@ class EmbeddedServer:
 
         Args:
             model_repository: The folder of models.
-            variant: The detector's variant, as ``--model-config-name`` takes it.
+            variant: The detector's variant, for ``--model-config-name``.
             config: Addresses and deadlines; a port of 0 is replaced by a free one.
-            log_path: Where Triton's log is appended; None keeps it only as long as the server runs.
+            log_path: File to which Triton's log is appended; None keeps the log only while the server runs.
         """
         self.repository = ModelRepository(model_repository)
         self.repository.detector(variant)
@@ -105,7 +106,7 @@ class EmbeddedServer:
         return self._log_path
 
     def url(self, protocol: Literal["grpc", "http"]) -> str:
-        """``host:port`` of an endpoint."""
+        """Return ``host:port`` of an endpoint."""
         if protocol == "grpc":
             return host_port(self.config.host, self.config.grpc_port)
         return host_port(plain_text_host(self.config), self.config.http_port)
@@ -141,21 +142,21 @@ class EmbeddedServer:
         self._stop()
 
     def stop(self) -> None:
-        """End the server before the block does; requests in flight are answered within ``shutdown_timeout_s``."""
+        """End the server before the block ends; requests in flight have ``shutdown_timeout_s`` to finish."""
         self._stop()
 
     def abandon(self) -> None:
-        """Let the end of the block wait for no request in flight: the server answers none any more."""
+        """Skip the wait for requests in flight at the end of the block, for a server that answers none."""
         self._died = True
 
     def shared_memory(self) -> list[Path]:
-        """List the shared memory of its python backend, as files."""
+        """List the shared memory of the server's python backend, as files."""
         return self._runtime_dir.shared_memory()
 
     def check(self) -> None:
         """Check that the server and every process of its python backend are alive.
 
-        Triton restarts neither, and reports itself and the model ready when a process of the backend has died.
+        Triton does not restart a dead backend process, and keeps reporting itself and the model ready.
 
         Raises:
             ServerError: One of them has died; for the server, with its last errors. The server is then ended without
@@ -187,12 +188,12 @@ class EmbeddedServer:
         ]
         command = ["/bin/sh", "-c", _GUARDED, "ssd-triton", str(triton.binary), *options]
         log.note(f"starting tritonserver, variant {self.variant}")
-        # An interrupt while the server starts would leave it to itself.
+        # An interrupt in the middle of the start would leave an orphaned server.
         with interrupts_deferred():
             reader, self._lifeline = os.pipe()
             output = log.open_pipe()
             try:
-                # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
+                # A new session: Ctrl-C reaches only this process, which then stops the server in order.
                 self._process = subprocess.Popen(
                     command,
                     env={**os.environ, **triton.environment},
@@ -228,7 +229,7 @@ class EmbeddedServer:
             connection.close()
 
     def _reason(self) -> str:
-        """Give Triton's own words for what went wrong, in one line."""
+        """Return Triton's own reason for the failure, in one line."""
         lines = [] if self._log is None else self._log.last_lines()
         failed = [match for line in lines if (match := _FAILED_MODEL.match(line))]
         if failed:
@@ -239,9 +240,9 @@ class EmbeddedServer:
         return "; ".join(relevant[-3:]) or "it logged no reason"
 
     def _stop(self) -> None:
-        """End the server, by force after the time for it has passed; then remove what a killed server leaves.
+        """End the server, by force once its time is up, then remove what a killed server leaves behind.
 
-        A second Ctrl-C or SIGTERM waits until that is done: it could only leave things behind.
+        A second Ctrl-C or SIGTERM is deferred until this is done, since it could only interrupt the clean-up.
         """
         with interrupts_deferred():
             process, self._process = self._process, None
@@ -249,15 +250,16 @@ class EmbeddedServer:
                 if process is not None:
                     if not self._died:
                         self._let_answer(process)
-                    # The server may be gone while a process of the python backend lives: the group holds all of them.
+                    # A process of the python backend may outlive the server, so the whole group is killed.
                     end_group(process, 0)
             finally:
                 self._clean_up()
 
     def _let_answer(self, process: subprocess.Popen[bytes]) -> None:
-        """Ask the server to end, and wait until its models have answered what they have begun.
+        """Ask the server to end, and wait until its models have answered the requests that they have begun.
 
-        It would then unload its models, which takes three seconds, or fifteen with PyTorch, and serves nobody.
+        The wait ends before the server unloads its models, which is of no use and takes three seconds, or fifteen with
+        PyTorch.
         """
         process.terminate()
         deadline_s = time.monotonic() + self.config.shutdown_timeout_s

@@ -1,4 +1,4 @@
-"""Triton's options for who may use what of an embedded server: TLS, restricted APIs, model control."""
+"""Triton's options for access control of an embedded server: TLS, restricted APIs, model control."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_admin_key(path: Path) -> str:
     """Read the key of the restricted APIs.
 
     Raises:
-        ConfigError: There is no such file, or it holds no key.
+        ConfigError: The file does not exist, or holds no valid key.
     """
     name = relative_to_cwd(path)
     try:
@@ -37,13 +37,14 @@ def read_admin_key(path: Path) -> str:
 
 
 def protection_options(config: ServerConfig) -> list[str]:
-    """Give the command-line options of ``tritonserver``.
+    """Return the command-line options of ``tritonserver``.
 
-    An exposed server loads the ensemble for encoded images with its members, and nothing else: no model with open
-    dims. Triton loads single models only where its repository API may load more, so a key that nobody knows closes it.
+    An exposed server loads only the ensemble for encoded images with its members, so that no model has open dimensions.
+    Loading single models requires Triton's explicit model control, in which its repository API could load more; a
+    random key that nobody knows closes that API.
 
-    Without an admin key the restricted APIs get a random one, which closes them. The key is an argument, since Triton
-    takes it no other way: users of the same machine can see it in the list of processes.
+    Without an admin key, the other restricted APIs are closed by a random key as well. Triton takes keys only as
+    arguments: users of the same machine can see them in the list of processes.
 
     Raises:
         ConfigError: The admin key or a file of the TLS settings cannot be read.
@@ -56,7 +57,7 @@ def protection_options(config: ServerConfig) -> list[str]:
     closed: set[str] = {"model-repository", "shared-memory"} if config.expose else set()
     with_key: set[str] = set(config.restricted_apis)
     if not is_loopback(config.host):
-        # It maps any shared memory that the server can open: of use to attackers, not to clients on other machines.
+        # This API maps any shared memory that the server can open: useful to attackers, but not to remote clients.
         with_key.add("shared-memory")
     with_key -= closed
     for apis, value in ((closed, unknown_key), (with_key, key)):
@@ -67,12 +68,12 @@ def protection_options(config: ServerConfig) -> list[str]:
 
 
 def plain_text_host(config: ServerConfig) -> str:
-    """Give the address for HTTP and metrics: Triton has no TLS for them, so with TLS they stay on this machine."""
+    """Return the address for HTTP and metrics, for which Triton has no TLS: with TLS they stay on loopback."""
     return config.host if config.tls.certificate is None else "127.0.0.1"
 
 
 def exposure_warning(config: ServerConfig) -> str | None:
-    """Give what its owner should know about a server that others can reach; None for one that nobody can."""
+    """Return a warning for the owner of a server that other machines can reach; None if none can."""
     if is_loopback(config.host):
         return None
     warnings = []

@@ -1,4 +1,4 @@
-"""A server that comes back when it dies."""
+"""Runs a server and restarts it when it dies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ssd_triton.serving.server.ports import with_free_ports
 from ssd_triton.serving.server.process import EmbeddedServer
 
 WINDOW_S = 600.0
-"""Deaths longer ago do not count."""
+"""Period in which deaths are counted against ``max_restarts``."""
 STEADY_S = 30.0
-"""A server that dies sooner may do so again at once."""
+"""A server that dies sooner may die again at once, so its restart is delayed."""
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 _CHECK_INTERVAL_S = 0.1
@@ -27,9 +27,9 @@ _CHECK_INTERVAL_S = 0.1
 class Supervisor:
     """Keeps a server running on the same ports.
 
-    A server is started again when it or a process of a model has died, and when it has stopped detecting. One that has
-    served for :data:`STEADY_S` is started at once, others after a pause that doubles with each death. The reasons are
-    reported and noted in the server's log.
+    A server is restarted when it or a process of a model has died, or when it has stopped detecting. A server that ran
+    for :data:`STEADY_S` is restarted at once, any other after a pause that doubles with each death. The reasons are
+    reported, and written to the server's log.
     """
 
     def __init__(self, model_repository: Path, variant: str, config: ServerConfig, log_path: Path) -> None:
@@ -39,7 +39,7 @@ class Supervisor:
             model_repository: The folder of models.
             variant: The detector's variant.
             config: Addresses, deadlines and ``max_restarts``.
-            log_path: Where Triton's log is appended.
+            log_path: File to which Triton's log is appended.
         """
         self._repository, self._variant, self._log_path = model_repository, variant, log_path
         self._config = with_free_ports(config)
@@ -51,11 +51,11 @@ class Supervisor:
         """Serve until interrupted.
 
         Args:
-            report_ready: Called once the first server detects.
+            report_ready: Called once, when the first server detects.
 
         Raises:
             ServerError: The first start failed, or the server has died more often than ``max_restarts`` allows.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; the server has ended then.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, after the server has ended.
         """
         while True:
             try:

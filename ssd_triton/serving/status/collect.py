@@ -1,4 +1,4 @@
-"""Asking a server for its state, over either protocol."""
+"""Collects the state of a server, over either protocol."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ssd_triton.detector.variants import variant_name
 from ssd_triton.serving.status.metrics import ServerMetrics, fetch_metrics
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
-"""The stages of a request that Triton times: waiting, gathering inputs, the model itself, handing out outputs."""
+"""The stages of a request that Triton times: the queue, gathering inputs, the model itself, handing out outputs."""
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One version of one model; counts are since it was loaded.
+    """One version of one model, with counts since it was loaded.
 
     Attributes:
         name: The model's name.
         version: The version that is served.
         ready: Whether it takes requests.
-        reason: Why it could not be loaded, as the server says; empty for a loaded model.
-        variant: The detector's variant, or its file if that is no variant of the table; None for other models.
-        instances: Such as ``1 x KIND_CPU``; empty for an ensemble.
-        succeeded: Requests that succeeded; Triton counts requests that a Python model refuses among them.
+        reason: The server's reason why it could not be loaded; empty for a loaded model.
+        variant: The detector's variant, or its file name if the table of variants lacks it; None for other models.
+        instances: Instances, such as ``1 x KIND_CPU``; empty for an ensemble.
+        succeeded: Requests that succeeded; Triton includes those that a Python model refused.
         failed: Requests that failed; in an ensemble, Triton counts each refused request twice.
-        refused: Refused requests, by the model's own metric; None where it has none.
-        images: Inferences: elements of batches.
-        executions: Runs of the model; images / executions is the mean batch.
+        refused: Refused requests, by the model's own metric; None if it has no such metric.
+        images: Images, which are the elements of all batches.
+        executions: Runs of the model; images / executions is the mean batch size.
         pending: Requests that wait; None without metrics.
-        time_ns: Time that all succeeded requests took together, by stage, and ``request`` for all stages.
+        time_ns: Total time of all succeeded requests, by stage, with ``request`` for all stages together.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ModelStatus:
     time_ns: dict[str, int]
 
     def since(self, earlier: ModelStatus) -> ModelStatus:
-        """Give the same with the counts and times since an earlier look."""
+        """Return the status with counts and times since an earlier status."""
         counts = ("succeeded", "failed", "images", "executions")
         changed = {name: getattr(self, name) - getattr(earlier, name) for name in counts}
         if any(count < 0 for count in changed.values()):  # the server was restarted
@@ -63,21 +63,21 @@ class ModelStatus:
         return dataclasses.replace(self, **changed, refused=refused, time_ns=times)
 
     def mean_ms(self, stage: str) -> float | None:
-        """Give the mean time of a stage, or of ``request``, over succeeded requests; None without any."""
+        """Return the mean time of a stage, or of ``request``, over succeeded requests; None if there are none."""
         return self.time_ns[stage] / self.succeeded / 1e6 if self.succeeded else None
 
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """One look at a server.
+    """The state of a server at one time.
 
     Attributes:
         url: The address.
         version: Triton's version.
         ready: Whether the server and all of its models are ready.
-        monotonic_s: The time of the look, for rates between two looks.
+        monotonic_s: Time of collection on the monotonic clock, for rates between two statuses.
         models: The models, sorted by name.
-        metrics: None when they could not be read.
+        metrics: The metrics; None if they could not be read.
         problems: What could not be read, one line each.
     """
 
@@ -93,14 +93,14 @@ class ServerStatus:
 def collect(
     transport: Transport, url: str, *, metrics_url: str | None, timeout_s: float, admin_key: str | None = None
 ) -> ServerStatus:
-    """Look at a server once.
+    """Collect the state of a server once.
 
     Args:
         transport: The connection to the server.
-        url: Its address, for the record.
+        url: Its address, which the status repeats.
         metrics_url: The address of its metrics; None leaves them out.
         timeout_s: Deadline for the metrics.
-        admin_key: Opens the list of models; it has those that could not be loaded, too.
+        admin_key: Key for the list of all models, which includes those that could not be loaded.
 
     Raises:
         ClientError: The server does not answer.

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of Triton that a status needs."""
+"""Reads the Prometheus metrics of Triton that a status needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEMORY_AND_LOAD = {
     "nv_gpu_memory_total_bytes": "gpu_memory_total_bytes",
     "nv_gpu_power_usage": "gpu_power_w",
 }
-"""Triton's names of gauges, and ours; GPUs have one of each, by UUID."""
+"""Triton's names of gauges, and ours; a gauge of GPUs has one value for each GPU, by UUID."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ServerMetrics:
     """One reading of the metrics.
 
     Attributes:
-        machine: Gauges by our names; a GPU's with its UUID, as in ``gpu_utilization GPU-1234``.
-        pending: Requests that wait, by model.
-        refused: Requests that were refused, by model.
+        machine: Gauges by our names; a GPU's name has its UUID, as in ``gpu_utilization GPU-1234``.
+        pending: Waiting requests, by model.
+        refused: Refused requests, by model.
     """
 
     machine: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A server's state as text and as JSON."""
+"""Formats a server's state as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _GIB = 2**30
 
 
 def text(status: ServerStatus, earlier: ServerStatus | None = None) -> str:
-    """Write it as lines for a terminal.
+    """Format a status as lines for a terminal.
 
     Args:
         status: The server's state.
-        earlier: An earlier look at it: counts, rates and mean times are then those since.
+        earlier: An earlier status: counts, rates and mean times then cover the time since.
     """
     before = {model.name: model for model in earlier.models} if earlier else {}
     elapsed_s = status.monotonic_s - earlier.monotonic_s if earlier else None
@@ -36,7 +36,7 @@ def text(status: ServerStatus, earlier: ServerStatus | None = None) -> str:
 
 
 def to_json(status: ServerStatus) -> dict[str, Any]:
-    """Give counts since the models were loaded and mean times in milliseconds, by name."""
+    """Return a status as JSON values: counts since the models were loaded, and mean times in milliseconds."""
     models = {}
     for model in status.models:
         values = dataclasses.asdict(model)

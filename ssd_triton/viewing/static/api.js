@@ -1,8 +1,8 @@
-// What the page asks its server, and small helpers for the document.
+// Requests to the page's server, and small helpers for the document.
 
 export class Refusal extends Error {}
 
-// Answers as JSON; what the server refuses is thrown in its own words.
+// Returns the answer as JSON; a refusal is thrown with the server's message.
 export async function ask(path, options = {}) {
   const response = await send(path, options);
   return response.json();
@@ -29,7 +29,7 @@ async function send(path, options) {
 
 export const byId = (id) => document.getElementById(id);
 
-// An element with properties and children; text is never parsed as HTML.
+// Makes an element with properties and children; text is never parsed as HTML.
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
@@ -48,14 +48,14 @@ export function download(blob, name) {
   forget(url);
 }
 
-// Frees a blob, once what still loads it is done.
+// Frees a blob's address, after a delay for elements that are still loading it.
 export const forget = (url) => setTimeout(() => URL.revokeObjectURL(url), 60_000);
 
 export const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
-// The slider of a lowest score, with its value beside it; calls back with each change.
+// Sets up the slider for the lowest score, with its value beside it; calls back on each change.
 export function scoreSlider(id, start, changed) {
   const slider = byId(id), value = byId(`${id}-value`);
   const show = () => { value.textContent = Number(slider.value).toFixed(2); };

@@ -1,4 +1,4 @@
-// The page: which of its parts is shown, and whether the server answers.
+// The page: shows one of its parts, and whether the server answers.
 
 import {ask, byId, note} from "./api.js";
 import * as camera from "./camera.js";
@@ -39,7 +39,7 @@ async function look() {
   if (document.hidden) return;
   try {
     const status = await ask(`/api/status?since=${history.at(-1)?.number ?? 0}`);
-    // A page's server that was started again counts from one.
+    // The page's server counts from one again after a restart.
     if (status.history[0]?.number <= (history.at(-1)?.number ?? 0)) history = [];
     history = [...history, ...status.history].slice(-KEPT);
     if (latest?.problem && !status.problem) pictures.comeBack();

@@ -1,4 +1,4 @@
-// The browser's own camera: as many frames as the server answers, and none kept.
+// The browser's own camera: sends frames as fast as the server answers, and keeps none.
 
 import {ask, byId, make, median, note, scoreSlider} from "./api.js";
 import {colourOf, Frame} from "./draw.js";
@@ -56,7 +56,7 @@ function stop(words, isBad = false) {
   note(byId("camera-note"), words, isBad);
 }
 
-// One of the requests in flight: the next frame is taken when the last one is answered.
+// A loop with one request in flight: it takes the next frame when the last one is answered.
 async function work(mine) {
   const buffer = document.createElement("canvas");
   let taken = 0;

@@ -7,7 +7,7 @@ const DASHES = [[], [6, 3], [2, 3], [9, 3, 2, 3]];
 export const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Chart {
-  // series: [{name, colour: "--accent"}]; options: {unit, least (of the upper end), most}.
+  // series: [{name, colour: "--accent"}]; options: {unit, least (smallest upper end of the axis), most}.
   constructor(parent, title, series, options = {}) {
     this.title = title;
     this.series = series;

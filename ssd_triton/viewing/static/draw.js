@@ -1,10 +1,10 @@
 // Boxes over a picture, as SVG in the picture's own pixels.
 
 const SVG = "http://www.w3.org/2000/svg";
-// Okabe and Ito's colours, which colour-blind people can tell apart; each box has its name besides.
+// Okabe and Ito's colours, which colour-blind people can distinguish; each box also has its name.
 const COLOURS = ["#56b4e9", "#e69f00", "#2cc99a", "#f0e442", "#dd8fbd", "#f08a4b", "#8fb8ff", "#d8d8d8"];
 
-// Of states and marks on dark ground, in both themes.
+// Colours of states and marks on a dark background, in both themes.
 export const ON_DARK = {SAFE: "#2cc99a", WARN: "#e69f00", BRAKE: "#f08a4b", NO_DATA: "#d8d8d8", inCorridor: "#e8eef1", beside: "#9aa8b6", disagreement: "#dd8fbd"};
 
 export const objectColour = (item, state) => item.disagreement ? ON_DARK.disagreement : item.is_reported ? ON_DARK[state] : item.in_corridor ? ON_DARK.inCorridor : ON_DARK.beside;
@@ -18,7 +18,7 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-// A frame of a picture's shape with a layer to draw boxes on; the picture lies below it.
+// A frame with the aspect ratio of a picture: the picture, and a layer for boxes above it.
 export class Frame {
   constructor(element, picture) {
     this.element = element;
@@ -49,7 +49,7 @@ export class Frame {
       const box = {x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top)};
       const group = svg("g", {class: `mark ${mark.kind || ""}`}, svg("rect", {...box, class: "under"}), svg("rect", {...box, stroke: mark.colour, class: "box"}));
       if (mark.label) {
-        // Kept inside the picture: names of boxes at its edges would be cut off.
+        // Labels are moved inside the picture: those of boxes at its edges would be cut off.
         const width = mark.label.length * text * 0.56 + text * 0.6;
         const x = Math.max(0, Math.min(left, this.sizePx[0] - width));
         const y = Math.max(text * 1.35, Math.min(top, this.sizePx[1]));
@@ -63,7 +63,7 @@ export class Frame {
   }
 }
 
-// The same on a canvas of the picture's size, to keep.
+// Draws the boxes on a canvas of the picture's size, for the download.
 export function paint(image, sizePx, marks) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = sizePx;

@@ -1,4 +1,4 @@
-// Drives: the newest frame whenever this browser is ready for one, and the controls.
+// Drives: requests the newest frame whenever this browser is ready for one, and sends commands.
 
 import {ask, byId, make, note} from "./api.js";
 import {Chart, themed} from "./chart.js";
@@ -6,7 +6,7 @@ import {Frame, objectColour, ON_DARK, svg} from "./draw.js";
 import {drawRoad} from "./road.js";
 
 const AGAIN_MS = 2000;
-const SLOW_PARTS_MS = 200; // the charts and the table are drawn at most so often
+const SLOW_PARTS_MS = 200; // shortest time between two updates of the charts and the table
 const BANDS = {SAFE: "--safe", WARN: "--warn", BRAKE: "--brake", NO_DATA: "--none"};
 const decoder = new TextDecoder();
 
@@ -62,7 +62,7 @@ async function listClips(chosen) {
   }
 }
 
-// In a line of its own: the drive that plays meanwhile has its own words.
+// Messages about an upload have their own line, since the drive that plays meanwhile shows messages, too.
 function tellOfClip(text, isBad = false) {
   byId("clip-note").hidden = !text;
   note(byId("clip-note"), text, isBad);
@@ -92,7 +92,7 @@ function open() {
   mine.addEventListener("open", next);
   mine.addEventListener("message", async (event) => {
     await show(event.data);
-    // Only now: frames that came meanwhile are not sent at all.
+    // Requested only after drawing: frames that were decided meanwhile are not sent at all.
     requestAnimationFrame(next);
     if (document.hidden) next();
   });
@@ -120,7 +120,7 @@ async function show(data) {
   };
   const drive = part(), news = part();
   if (news.run !== run) [run, points] = [news.run, []];
-  // A browser that joins late gets the last minutes alone; the places before stay empty.
+  // A browser that joins late gets only the last minutes; earlier points stay empty.
   points.length = news.first;
   points.push(...news.points);
   showControls(drive, news);
@@ -163,7 +163,7 @@ function showFrame(drive, news, picture) {
   const shapes = drive.corridor_px.length > 2 ? [svg("polygon", {points: drive.corridor_px.map((point) => point.join()).join(" "), class: "corridor", fill: colour, stroke: colour})] : [];
   frame.show(drive.size_px, marks, `${drive.state_name}: ${drive.objects.map((item) => item.label).join("; ") || "nobody tracked"}`, shapes);
   frame.element.classList.toggle("dim", !drive.has_data);
-  // A notice in the banner's own colour would be taken for a state: it stands below, with its reason.
+  // Notices are listed below the banner, since inside it they could be taken for a state.
   const notices = drive.notices.map(([kind, text]) => make("li", {}, make("strong", {textContent: kind}), ` ${text}`));
   byId("drive-notices").replaceChildren(...notices);
   const words = [drive.state_name, ...drive.notices.map(([kind]) => kind)].join(", ");

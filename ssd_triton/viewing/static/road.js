@@ -1,4 +1,4 @@
-// The road from above, in metres: the own car below, what lies ahead above. The marks are those of the demo's picture.
+// The road from above, in metres, with the own car at the bottom. The marks are those of the demo's picture.
 
 import {objectColour, ON_DARK, svg} from "./draw.js";
 
@@ -10,7 +10,7 @@ function line([from, to], stroke, width) {
   return svg("line", {x1: from[1], y1: -from[0], x2: to[1], y2: -to[0], stroke, "stroke-width": width});
 }
 
-// An arrow, unless it would be shorter than its head.
+// Makes an arrow, unless it would be shorter than its head.
 function arrow([ahead, side], [tipAhead, tipSide], px) {
   const length = Math.hypot(tipAhead - ahead, tipSide - side), head = 5 * px;
   if (length < head) return [];
@@ -25,7 +25,7 @@ function marker(item, colour, text) {
   return {left: item.at[1] - width / 2, top: -item.at[0] - length, width, height: length, colour};
 }
 
-// Where a name has room: beside its marker, above it, or not at all.
+// Finds a free place for a name beside its marker or above it; null if there is none.
 function placed(item, {left, top, width, height}, text, room, taken) {
   const extent = {width: item.name.length * text * 0.56, height: text * 1.2}, gap = text / 3;
   const beside = [[left + width + gap, top + height - extent.height], [left - gap - extent.width, top + height - extent.height]];

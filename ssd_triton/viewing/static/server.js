@@ -29,7 +29,7 @@ export function show(status, history) {
   charts.request.show(at((look) => ENSEMBLES.map((model) => of(look, model, "request_ms"))));
   charts.members.show(at((look) => Object.keys(MEMBERS).map((model) => of(look, model, "request_ms"))));
   charts.queue.show(at((look) => [of(look, "ssd_detector", "queue_ms")]));
-  // Triton counts a failed request of an ensemble twice, and a refused one among them.
+  // In an ensemble, Triton counts each failed request twice, and refused requests as failed.
   charts.refused.show(at((look) => {
     const refused = of(look, "ssd_preprocess", "refused_per_s"), failed = of(look, "ssd", "failed_per_s");
     return [refused, failed === null ? null : Math.max(0, failed / 2 - (refused ?? 0))];
@@ -53,7 +53,7 @@ export function show(status, history) {
   byId("models").tBodies[0].replaceChildren(...models.map(([name, model]) => make("tr", {}, ...columns.map(([, read]) => make("td", {textContent: read(name, model)})))));
 }
 
-// In percent; a GPU's are of the busiest one.
+// Shares in percent; for GPUs, those of the busiest one.
 function machineShares(machine) {
   const share = (used, total) => (total ? used / total * 100 : null);
   const gpus = Object.keys(machine).filter((name) => name.startsWith("gpu_utilization ")).map((name) => name.split(" ")[1]);

@@ -4,7 +4,7 @@ import {ask, askBlob, byId, download, forget, make, note, plural, Refusal, score
 import {colourOf, Frame, paint} from "./draw.js";
 
 const AT_ONCE = 4;
-const TOLD = 3; // refusals that are told one by one above the sheet
+const TOLD = 3; // most refusals that are listed one by one above the sheet
 
 let settings, score, frame, image;
 let pictures = [];
@@ -46,7 +46,7 @@ async function showSample() {
   }
 }
 
-// The server answers again: the example was asked for in vain.
+// Called when the server answers again: requests the example again, which failed before.
 export function comeBack() {
   if (pictures.every((picture) => picture.isSample && picture.state === "refused")) showSample();
 }
@@ -88,13 +88,13 @@ async function detect(picture) {
     picture.state = "found";
   } catch (error) {
     picture.state = "refused";
-    // The file is called by its name; the server knows none.
+    // The page shows the file's name instead of this prefix: the server does not know the name.
     picture.error = error.message.replace(/^(image|batch element 0): /, "");
   }
 }
 
-// A browser shows neither TIFF nor HEIC, and turns what EXIF says; the detector sees the stored pixels. Of these
-// pictures the server makes a JPEG.
+// Browsers cannot show TIFF or HEIC, and turn pictures by EXIF, whereas the detector sees the stored pixels. For such
+// pictures, the server makes a JPEG.
 async function makeVisible(picture) {
   const probe = new Image();
   probe.src = picture.url;
