@@ -1,4 +1,4 @@
-# Written from backends/structured_log.py by the build, do not edit. Digest: 23501376a3af4af3
+# Written from backends/structured_log.py by the build, do not edit. Digest: b0c6f15badf7420b
 """JSON lines in Triton's log about requests, with their ids. Needs nothing of this project.
 
 Triton puts its own prefix before each line, and Triton 24 quotes the line once more: ``sed 's/^[^]]*] //' LOG | jq -R

@@ -264,19 +264,20 @@ def _is_current(path: Path, source: str, body: str) -> bool:
     if not path.is_file():
         return False
     first, _, rest = read_config_text(path).partition("\n")
+    match = _FIRST_LINE.fullmatch(first)
+    as_written = match is not None and match["digest"] == _digest(rest)
     if path.suffix == ".pbtxt":
         # Compared by content, since the text format differs between versions of protobuf.
         got: ModelConfig = parse_model_config(rest, path)
         expected: ModelConfig = parse_model_config(body, path)
         if got == expected:
-            return True
+            return as_written
         difference = first_difference(got, expected)
     else:
         if rest == body:
-            return True
+            return as_written
         difference = "its text differs"
-    match = _FIRST_LINE.fullmatch(first)
-    if match and match["digest"] == _digest(rest):
+    if as_written:
         return False
     raise ConfigError(
         f"{relative_to_cwd(path)} was edited by hand: {difference} as {source} says; make the change there, delete the "
