@@ -1,4 +1,4 @@
-"""JSON lines in Triton's log about requests, with their ids. Needs nothing of this project.
+"""JSON lines in Triton's log about requests, with their ids. Needs only Python and Triton.
 
 Triton puts its own prefix before each line, and Triton 24 quotes the line once more: ``sed 's/^[^]]*] //' LOG | jq -R
 'fromjson? | fromjson?'`` leaves the JSON, and so does ``ssd-triton status --log LOG``.

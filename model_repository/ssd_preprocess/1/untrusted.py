@@ -1,12 +1,12 @@
-# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: 093902c137e34585
-"""Opening images of strangers: one that would take too long or too much memory is refused before it is decoded.
+# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: b504d0ace7089a72
+"""Opens untrusted images, and refuses those that would take too much time or memory before they are decoded.
 
-PIL parses everything around the pixels in Python, piece by piece, while it holds Python's lock: a file of a few
-megabytes in millions of pieces would block the whole model for minutes. Its decoders in C take time for every pixel
-and every pass over the image, and a file of 34 bytes can hold 50 million pixels.
+PIL parses everything around the pixels in Python, piece by piece, while it holds the interpreter lock: a file of a few
+megabytes in millions of pieces would block the whole model for minutes. Its C decoders take time for every pixel and
+every scan, and a file of 34 bytes can hold 50 million pixels.
 
-The build copies this file into the models that decode, so that server and package open images alike. It needs NumPy and
-Pillow, and nothing of this project.
+The build copies this file into the models that decode, so that server and package treat images the same way. It depends
+on NumPy and Pillow only.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""Decoders that an image may reach: the fewer, the less there is to attack."""
+"""Decoders that an image may reach; each one more is another one to attack."""
 JPEG_MAGIC = b"\xff\xd8\xff"
 START_OF_SCAN = 0xDAFF
-"""Marker in a JPEG, ff da, as a number whose first byte is the lower; the pixels' own bytes cannot hold it, since a
-zero follows every ff in them."""
+"""The JPEG marker ff da as a little-endian number. Compressed pixels cannot contain it: there, a zero follows every
+ff."""
 MAX_SCANS = 100
-"""Scans of a JPEG; cameras and optimisers write 10 or 12, and libtiff has the same limit."""
+"""Most scans of a JPEG. Cameras and optimisers write 10 to 12; libtiff has the same limit."""
 SCANS_PER_DECODING = 20
-"""Scans that take as long as everything else in decoding a JPEG: 0.35 and 8 ns a pixel were measured."""
+"""So many scans take as long as the rest of decoding a JPEG. Measured per pixel: 0.35 ns for a scan, 8 ns for the
+rest."""
 MAX_READS = 100_000
-"""Pieces that PIL may read of a file, each some 5 µs of Python; a PNG of 64 MiB in chunks of 8 KiB has 33,000."""
+"""Most reads of a file by PIL, at about 5 µs of Python each. A PNG of 64 MiB in chunks of 8 KiB needs 33,000."""
 MAX_HEADER_BYTES = 8 << 20
-"""Bytes before the pixels; colour profiles have up to 3 MB."""
+"""Most bytes before the pixels; colour profiles have up to 3 MB."""
 MAX_READINGS = 4
-"""Times that PIL may read every byte of a file, on average: all tags of a TIFF could be the same large part of it."""
+"""How often PIL may read every byte of a file, on average: all tags of a TIFF could point to the same large part."""
 MAX_STRIPS = 65_536
-"""Strips or tiles of a TIFF, each some 20 µs of Python; of one row each they make a tall image."""
+"""Most strips or tiles of a TIFF, at about 20 µs of Python each; with one row in each, a tall image."""
 MAX_PYTHON_PIXELS = 100_000
-"""Pixels of an image whose decoder PIL has in Python: plain PPM, PPM of odd depths, run-length coded BMP."""
+"""Most pixels of an image that PIL decodes in Python: plain PPM, PPM of unusual depths, run-length coded BMP."""
 TIFF_COMPRESSIONS = {
     1: "none",
     2: "CCITT",
@@ -47,9 +48,9 @@ TIFF_COMPRESSIONS = {
     7: "JPEG",
     8: "Deflate",
     32773: "PackBits",
+    32946: "Deflate",  # Adobe's number for it
 }
-"""Compressions of a TIFF (TIFF 6.0 and its supplement 2), with Adobe's own number of Deflate below."""
-TIFF_COMPRESSIONS[32946] = "Deflate"
+"""Compressions of a TIFF (TIFF 6.0 and its supplement 2)."""
 TIFF_JPEG = 7
 BASE64_STARTS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK", b"data:image/")
 """How JPEG, PNG, GIF, WebP and TIFF begin in base64, and a data URL."""
@@ -187,7 +188,7 @@ def jpeg_work_px(pixels: int, data: bytes, parts: int = 1) -> int:
 
 
 def _count_scans(data: bytes) -> int:
-    """Count the markers of scans: as pairs of bytes that begin at even and at odd places, for a third of the time."""
+    """Count the markers of scans, in pairs of bytes at even and at odd offsets: about twice as fast as bytes.count."""
     pairs = (np.frombuffer(data, "<u2", (len(data) - first) // 2, first) for first in (0, 1))
     return sum(int(np.count_nonzero(pair == START_OF_SCAN)) for pair in pairs)
 
@@ -233,7 +234,7 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 
 
 class _BoundedFile(io.BytesIO):
-    """A file of which PIL may read so many pieces and bytes, and so many bytes until it is open."""
+    """A file with limits on the reads and bytes that PIL may take, and on the bytes it may take before it is open."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -248,7 +249,7 @@ class _BoundedFile(io.BytesIO):
             raise RefusedInputError(f"got a file of more than {MAX_READS} pieces, expected an ordinary image")
         piece = super().read(size)
         self.bytes_read += len(piece)
-        # The WebP decoder takes the whole file at once, and asks for no size.
+        # The WebP decoder reads the whole file at once, without a size.
         if not self.is_open and size is not None and size >= 0 and self.bytes_read > MAX_HEADER_BYTES:
             raise RefusedInputError(f"got a header of more than {MAX_HEADER_BYTES} bytes, expected an ordinary image")
         if self.bytes_read > self.max_bytes:

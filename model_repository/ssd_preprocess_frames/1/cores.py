@@ -1,8 +1,8 @@
-# Written from ssd_triton/common/cores.py by the build, do not edit. Digest: 8b3dea10c1d60462
-"""How many cores a process may use.
+# Written from ssd_triton/common/cores.py by the build, do not edit. Digest: c1ad8360e41d2ca8
+"""The number of cores that a process may use.
 
-Models and backends that start threads get a copy of this file, so that server and package count alike. It needs nothing
-but Python.
+The build copies this file into the models and backends that start threads, so that server and package count the same
+way. It needs only Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 def usable_cores(cgroups: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sys/fs/cgroup")) -> int:
     """Count the cores of this process's affinity, at most the CPU quota of its control groups, rounded up.
 
-    A container with a limit of 2 CPUs may see all 64 cores of its machine, where 64 threads would mostly stand still.
+    A container with a limit of 2 CPUs may see all 64 cores of its machine, where 64 threads would mostly wait.
 
     Args:
         cgroups: The kernel's list of this process's groups.

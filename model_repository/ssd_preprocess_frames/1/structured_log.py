@@ -1,5 +1,5 @@
-# Written from backends/structured_log.py by the build, do not edit. Digest: b0c6f15badf7420b
-"""JSON lines in Triton's log about requests, with their ids. Needs nothing of this project.
+# Written from backends/structured_log.py by the build, do not edit. Digest: 2add5401f4eeb8cf
+"""JSON lines in Triton's log about requests, with their ids. Needs only Python and Triton.
 
 Triton puts its own prefix before each line, and Triton 24 quotes the line once more: ``sed 's/^[^]]*] //' LOG | jq -R
 'fromjson? | fromjson?'`` leaves the JSON, and so does ``ssd-triton status --log LOG``.
