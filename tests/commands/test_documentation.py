@@ -104,7 +104,7 @@ def _rows(report: str) -> list[dict[str, str]]:
 
 
 def test_figures_of_the_readme_are_those_of_the_reports() -> None:
-    cars, no_brake = _rows("braking/cars.md"), _rows("braking/no_brake.md")
+    cars, no_brake, full_stack = (_rows(f"braking/{name}.md") for name in ("cars", "no_brake", "full_stack"))
     results = ROOT / "perf/results"
     with (results / "h200/benchmark.csv").open(encoding="utf-8", newline="") as lines:
         bare = {(row["variant"], row["batch"]): float(row["images_per_s"]) for row in csv.DictReader(lines)}
@@ -124,7 +124,10 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
     false_brakes = sum(
         int(number) for row in no_brake for number in re.findall(r"\b\d+(?!\.?\d*°)\b", row["false brakes"])
     )
-    false_warnings = sum(int(row["false WARN, drives (frames)"].split()[0]) for row in no_brake)
+    false_warnings, false_warnings_seen = (
+        sum(int(row["false WARN, drives (frames)"].split()[0]) for row in rows) for rows in (no_brake, full_stack)
+    )
+    verdicts = [row["verdict"] for row in full_stack if row["verdict"] != "reported"]
     total, wrong = (sum(int(row[name].replace(",", "")) for row in soak) for name in ("requests", "wrong"))
     figures = [
         f"{reference}; {served}",
@@ -132,6 +135,8 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
         f"{bare['pytorch_fused_fp16', '64']:,.0f}; {batches[1]}; {singles[1]}",
         f"{total:,} requests, {wrong} wrong answers",
         f"{sum(int(row['contacts']) for row in cars)} contacts in {sum(int(row['runs']) for row in cars)} drives",
+        f"{verdicts.count('passed')} of {len(verdicts)} pass, {false_warnings_seen} false warnings in "
+        f"{sum(row['false brakes'] != '-' for row in full_stack)} drives",
         f"{false_brakes} false brakes, {false_warnings} false warnings in "
         f"{sum(int(row['runs']) for row in no_brake):,} drives",
     ]
