@@ -16,9 +16,11 @@ points and over the hypotheses on the object's motion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
+from typing import NamedTuple
 
 from ssd_triton.driving.braking.hypotheses import Hypothesis
 
@@ -38,7 +40,7 @@ _LEAST_STD = 1e-3
 """Lower limit for closing speed (m/s) and braking (m/s²); it only guards divisions."""
 
 _APART = math.sqrt(3)
-_POINTS = (
+_SAMPLES = (
     (1 / 3, 0.0, 0.0),
     (1 / 6, _APART, 0.0),
     (1 / 6, -_APART, 0.0),
@@ -88,6 +90,15 @@ class Approach:
         return max(driven_m + then_mps**2 / (2 * relative_mps2), 0.0)
 
 
+class _Point(NamedTuple):
+    """A sample of the object's motion: its weight, the approach, and mean and standard deviation of the distance."""
+
+    weight: float
+    approach: Approach
+    distance_m: float
+    std_m: float
+
+
 @dataclass(frozen=True)
 class Conflict:
     """The estimated motion of one object, and what avoiding it requires.
@@ -105,9 +116,11 @@ class Conflict:
     def probability(self, deceleration_mps2: float, delay_s: float) -> float:
         """Probability that avoiding the object requires at least this deceleration after a delay."""
         return sum(
-            item.weight * self._probability(item, deceleration_mps2, delay_s)
-            for item in self.hypotheses
-            if item.weight >= _LEAST_WEIGHT
+            point.weight
+            * _NORMAL.cdf(
+                (point.approach.needed_distance_m(deceleration_mps2, delay_s) - point.distance_m) / point.std_m
+            )
+            for point in self._points
         )
 
     def required_deceleration_mps2(self, probability: float, delay_s: float) -> float:
@@ -133,11 +146,17 @@ class Conflict:
             for item in self.hypotheses
         )
 
-    def _probability(self, item: Hypothesis, deceleration_mps2: float, delay_s: float) -> float:
-        """Probability under one hypothesis: Gaussian in the range, sampled at 5 points in closing speed and braking.
+    @cached_property
+    def _points(self) -> tuple[_Point, ...]:
+        """Sample points of all hypotheses.
 
         The needed distance is not linear in closing speed and braking where the object begins to brake or stops.
         """
+        return tuple(
+            point for item in self.hypotheses if item.weight >= _LEAST_WEIGHT for point in self._points_of(item)
+        )
+
+    def _points_of(self, item: Hypothesis) -> Iterator[_Point]:
         (variance, with_closing, with_braking), (_, of_closing, both), (_, _, of_braking) = item.covariance
         closing_std = max(math.sqrt(max(of_closing, 0.0)), _LEAST_STD)
         braking_by_closing = both / closing_std
@@ -145,15 +164,11 @@ class Conflict:
         range_by_closing = with_closing / closing_std
         range_by_braking = (with_braking - range_by_closing * braking_by_closing) / braking_std
         std_m = max(math.sqrt(max(variance - range_by_closing**2 - range_by_braking**2, 0.0)), _LEAST_STD_M)
-        probability = 0.0
-        for weight, closing, braking in _POINTS:
+        for weight, closing, braking in _SAMPLES:
             approach = Approach(
                 self.ego_mps,
                 item.closing_mps + closing * closing_std,
                 max(item.braking_mps2 + closing * braking_by_closing + braking * braking_std, 0.0),
             )
             range_m = item.range_m + closing * range_by_closing + braking * range_by_braking
-            distance_m = max(range_m - self.front_overhang_m, 0.0)
-            needed_m = approach.needed_distance_m(deceleration_mps2, delay_s)
-            probability += weight * _NORMAL.cdf((needed_m - distance_m) / std_m)
-        return probability
+            yield _Point(item.weight * weight, approach, max(range_m - self.front_overhang_m, 0.0), std_m)
