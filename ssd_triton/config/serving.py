@@ -56,6 +56,8 @@ class ServerConfig(Section):
     """loading of 'ssd' and its members alone, for a server that strangers reach: no raw frames, no model control"""
     max_restarts: int = Field(default=5, ge=0, le=1000)
     """restarts within ten minutes of a server that dies, before 'serve' gives up; 0: none"""
+    max_memory_mib: int = Field(default=3072, ge=0)
+    """resident memory of tritonserver itself, without its models' processes, at which it is restarted; 0: never"""
     startup_timeout_s: Seconds = 120
     """longest wait until all models are loaded"""
     shutdown_timeout_s: Seconds = 15

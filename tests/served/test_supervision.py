@@ -26,6 +26,7 @@ from ssd_triton.client.grpc_transport import open_channel
 from ssd_triton.common.arrays import UInt8Array
 from ssd_triton.common.errors import ServerError
 from ssd_triton.config import Config
+from ssd_triton.measuring.attack.bodies import compressed_body
 from ssd_triton.serving.server import EmbeddedServer
 from ssd_triton.serving.server.backend_processes import backend_processes
 from tests.served.helpers import assert_equal
@@ -127,6 +128,27 @@ def test_a_stalled_server_is_restarted_and_one_that_keeps_dying_ends_with_the_re
         last = errors.splitlines()[-1]
         assert "was killed by SIGKILL" in last
         assert "not restarted: 2 deaths in 10 minutes, server.max_restarts: 1" in last
+
+
+def test_a_server_that_keeps_what_it_inflates_is_restarted(
+    light_repository: Path, tmp_path: Path, photograph: bytes
+) -> None:
+    """Triton's HTTP front end forgets the inflated body of a request that it refuses."""
+    body = compressed_body("gzip", 20 << 20)
+    with serving(tmp_path, light_repository, "--set", "server.max_memory_mib=300") as running:
+        first = running.server_pid
+        with DetectorClient(running.grpc, timeout_s=30, retry_s=60) as client:
+            assert len(client.detect(photograph)) > 0
+            for _ in range(20):
+                request = urllib.request.Request(
+                    f"http://{running.http}/v2/models/ssd/infer", body, {"Content-Encoding": "gzip"}
+                )
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(request, timeout=20).close()  # noqa: S310 - http
+            wait_until(lambda: running.has_another_server_than(first))
+            assert len(client.detect(photograph)) > 0
+        errors = running.end()
+    assert re.search(r"tritonserver holds \d+ MiB, more than server\.max_memory_mib: 300; restart 1 of 5", errors)
 
 
 def send_wrapping_shape_over_http(url: str) -> bytes:

@@ -11,8 +11,9 @@ from ssd_triton.measuring.attack.server_watch import Restart, ServerSample, stea
 from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.traffic import Tally
 
-_DYING_S = 3.0
-"""Time from the moment when a crashing server stops answering, and prints its stack, until its death is noticed."""
+_DYING_S = 5.0
+"""Longest time from the moment when a crashing server stops answering until its death is noticed. It prints its stack
+first, and has two seconds for that before ``serve`` ends it."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+import psutil
+
 from ssd_triton.client.endpoint import host_port
 from ssd_triton.common.errors import ServerError
 from ssd_triton.common.interrupts import interrupts_deferred
@@ -156,11 +158,13 @@ class EmbeddedServer:
     def check(self) -> None:
         """Check that the server and every process of its python backend are alive.
 
-        Triton does not restart a dead backend process, and keeps reporting itself and the model ready.
+        Triton does not restart a dead backend process, and keeps reporting itself and the model ready. It also keeps
+        what it has inflated of a compressed HTTP body that proves to be no request, so its memory is limited.
 
         Raises:
             ServerError: One of them has died; for the server, with its last errors. The server is then ended without
-                waiting for requests in flight, since those of a dead process are never answered.
+                waiting for requests in flight, since those of a dead process are never answered. Or the server holds
+                more than ``max_memory_mib``; requests in flight are then answered first.
         """
         code = self._running().poll()
         if code is not None:
@@ -174,6 +178,9 @@ class EmbeddedServer:
         if dead:
             self._died = True
             raise ServerError(f"the process of {', '.join(dead)} has died, and Triton does not restart it")
+        held_mib, limit_mib = psutil.Process(self.pid).memory_info().rss >> 20, self.config.max_memory_mib
+        if 0 < limit_mib < held_mib:
+            raise ServerError(f"tritonserver holds {held_mib} MiB, more than server.max_memory_mib: {limit_mib}")
 
     def note(self, text: str) -> None:
         """Append a line to the log of the running server."""
