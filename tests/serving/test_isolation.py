@@ -72,5 +72,15 @@ def test_an_image_that_ends_its_decoder_is_refused_alone(isolation: ModuleType, 
     processes.close()
 
 
+def test_a_decoded_image_keeps_no_pixels(isolation: ModuleType, limits: Any) -> None:
+    """A request keeps its images until the last one is decoded."""
+    decoding = sys.modules["decoding"]
+    image, work_px = decoding.open_image(encode(noise(), "JPEG"), limits)
+    assert work_px >= image.width * image.height
+    assert decoding.decode_opened(image, limits).shape == (300, 300, 3)
+    with pytest.raises(ValueError, match="closed image"):
+        image.getpixel((0, 0))
+
+
 def test_reasons_hold_no_control_characters(isolation: ModuleType) -> None:
     assert sys.modules["decoding"].printable(ValueError("a\x1b[31mb\n")) == "a\\x1b[31mb\\x0a"

@@ -1,8 +1,8 @@
-# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: c2f45230ebf5231b
+# Written from ssd_preprocess/1/decoding.py by the build, do not edit. Digest: 130f0521248925bf
 """Encoded images -> pixels for the network, by the evaluation protocol. Needs NumPy and Pillow only."""
 
 import math
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,12 +69,13 @@ def open_image(data, limits):
 
 
 def decode_opened(image, limits):
-    """PIL image of :func:`open_image` -> UINT8 [300, 300, 3] RGB.
+    """PIL image of :func:`open_image` -> UINT8 [300, 300, 3] RGB; the image is closed.
 
     Raises:
         RefusedInputError: It is damaged.
     """
-    with _damage_refused():
+    # Closed at once: a request keeps its images until all of them are decoded, and must not keep their pixels.
+    with _damage_refused(), closing(image):
         if limits.reduced_decode_ratio > 0:
             # libjpeg decodes at 1/2, 1/4 or 1/8 for part of the work; PIL never goes below the size asked for.
             side_px = math.ceil(SIZE_PX * limits.reduced_decode_ratio)
