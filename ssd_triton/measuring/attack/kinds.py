@@ -185,9 +185,7 @@ def _shapes(models: Sequence[tuple[str, str, str]], shapes: Sequence[list[int]])
 def _body_kinds() -> Iterator[Kind]:
     for encoding in ("gzip", "deflate"):
         body = partial(compressed_body, encoding, _BODY_BYTES)
-        # Triton keeps what it has inflated, and is restarted at server.max_memory_mib.
-        send = _compressed(encoding)
-        yield Kind(f"{encoding} of zeros", "HTTP", send, _TOLD, apart_s=20, may_restart=True, prepare=body)
+        yield Kind(f"{encoding} of zeros", "HTTP", _compressed(encoding), _TOLD, apart_s=20, prepare=body)
     yield Kind("gzip of zeros in gRPC", "gRPC", _compressed_call, _REFUSED_OR_CLOSED, apart_s=20)
     yield Kind("nested JSON", "HTTP", lambda target, rng: target.http_infer(IMAGES, nested_json(rng)), _TOLD)
     yield Kind("broken JSON", "HTTP", _broken_json, _TOLD, weight=10)

@@ -11,7 +11,7 @@ from ssd_triton.measuring.attack.server_watch import Restart, ServerSample, stea
 from ssd_triton.measuring.process_monitor import percentile
 from ssd_triton.measuring.traffic import Tally
 
-_DYING_S = 5.0
+_DYING_S = 3.0
 """Longest time from the moment when a crashing server stops answering until its death is noticed. It prints its stack
 first, and has two seconds for that before ``serve`` ends it."""
 
