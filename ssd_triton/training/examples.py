@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ssd_triton.common.arrays import UInt8Array
-from ssd_triton.common.cores import usable_cores
-from ssd_triton.common.errors import ImageError, listing
+from ssd_triton.common.errors import listing
 from ssd_triton.common.files import relative_to_cwd, sha256_of
 from ssd_triton.common.machine import available_memory_bytes
-from ssd_triton.common.progress import progress
 from ssd_triton.evaluation import annotations as coco
-from ssd_triton.evaluation.orientation import is_annotated_upright, upright_refusal
-from ssd_triton.media.decoding import open_rgb
-from ssd_triton.media.images import read_image
+from ssd_triton.evaluation.orientation import upright_refusal
 from ssd_triton.training.class_map import LEFT_OUT, ClassMap
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.out_of_memory import check_images_fit
+from ssd_triton.training.pixels import ImageFile, decode_images
 
 PADDING = 0
 """Label of an unused row of boxes."""
@@ -108,14 +102,6 @@ class Examples:
         return [int(count) for count in found]
 
 
-class _File(NamedTuple):
-    """Properties of an image file other than its pixels."""
-
-    size_px: tuple[int, int]
-    sha256: str
-    annotated_upright: bool
-
-
 class _Boxes(NamedTuple):
     """All boxes of some images: FP32 [N, G, 4] and INT64 [N, G], and how many were cut at a border or dropped."""
 
@@ -144,15 +130,14 @@ def load_examples(source: Source, class_map: ClassMap, side_px: int, *, skip_bad
     if not source.images.is_dir():
         raise TrainingError(f"folder of images not found: {relative_to_cwd(source.images)}; give it with --data")
     check_images_fit(len(found.images), side_px, available_memory_bytes(), source.name)
-    # Images are decoded into this array, so that memory never holds them twice.
-    pixels = np.empty((len(found.images), 3, side_px, side_px), np.uint8)
-    files: dict[int, _File] = {}
+    pixels, properties = decode_images(source.images, found.images, side_px, f"read {source.name}")
+    files: dict[int, ImageFile] = {}
     bad: list[str] = []
-    for image, result in zip(found.images, _decode_all(source, found.images, pixels), strict=True):
-        if isinstance(result, _File):
-            files[image.id] = result
+    for image, one in zip(found.images, properties, strict=True):
+        if isinstance(one, ImageFile):
+            files[image.id] = one
         else:
-            bad.append(f"{image.file_name} ({result})")
+            bad.append(f"{image.file_name} ({one})")
     if bad and not skip_bad:
         raise TrainingError(
             f"{source.name}: {len(bad)} of {len(found.images)} images are missing or damaged: {listing(bad)}; repair "
@@ -194,34 +179,6 @@ def report_problems(examples: Examples) -> None:
     ):
         if count:
             _log.warning("warning: %s: %d %s", examples.source.name, count, what)
-
-
-def _decode_all(source: Source, images: Sequence[coco.Image], pixels: UInt8Array) -> list[_File | str]:
-    """Read every image into its row of pixels, [N, 3, S, S]; returns its properties, or why it cannot be read.
-
-    Decoding, resizing and copying release Python's lock; the other work for each image is kept small.
-    """
-    size_px = pixels.shape[3], pixels.shape[2]
-
-    def decode(image: coco.Image, row: UInt8Array) -> _File | str:
-        path = source.images / image.file_name
-        try:
-            content = read_image(path)
-            opened = open_rgb(content, image.file_name)
-        except ImageError as error:
-            return str(error) if path.exists() else "missing"
-        resized = opened.resize(size_px, Image.Resampling.BILINEAR)
-        for plane, name in zip(row, "RGB", strict=True):
-            plane[:] = np.frombuffer(resized.tobytes("raw", name), np.uint8).reshape(plane.shape)
-        upright = is_annotated_upright(image, opened.size, content)
-        return _File(opened.size, hashlib.sha256(content).hexdigest(), upright)
-
-    pool = ThreadPoolExecutor(usable_cores())
-    try:
-        results = pool.map(decode, images, pixels)
-        return list(progress(results, total=len(images), description=f"read {source.name}", unit="images"))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _close_gaps(pixels: UInt8Array, kept: Sequence[int]) -> None:

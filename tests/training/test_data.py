@@ -13,6 +13,7 @@ from PIL import Image
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.evaluation.annotations import Category
+from ssd_triton.training import pixels
 from ssd_triton.training.class_map import ClassMap, choose_labels
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.examples import IGNORED, PADDING, Source, load_examples
@@ -62,6 +63,19 @@ def test_missing_and_damaged_images(tmp_path: Path) -> None:
     examples = load_examples(source, BY_NAME, 300, skip_bad=True)
     assert examples.file_names == ("a0.png", "a3.png")
     assert len(examples.problems.bad_images) == 2
+
+
+def test_processes_decode_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_set(tmp_path, "a", 5)
+    (source.images / "a3.png").unlink()
+    expected = load_examples(source, BY_NAME, 301, skip_bad=True)
+    monkeypatch.setattr(pixels, "_FEWEST_FOR_PROCESSES", 0)
+    monkeypatch.setattr(pixels, "_CHUNK", 2)
+    got = load_examples(source, BY_NAME, 301, skip_bad=True)
+    assert got.file_names == expected.file_names == ("a0.png", "a1.png", "a2.png", "a4.png")
+    assert got.content_sha256 == expected.content_sha256
+    assert torch.equal(got.pixels, expected.pixels)
+    assert len(np.unique(got.pixels.numpy())) > 1
 
 
 def test_missing_and_damaged_validation_images(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def postprocess(
     for class_id in range(1, len(scores)):
         candidates = np.flatnonzero(scores[class_id] > np.float32(parameters.score_thresh))
         best_first = candidates[np.argsort(-scores[class_id, candidates], kind="stable")]
-        kept = _suppress(boxes, best_first[: parameters.topk_candidates], parameters.nms_thresh)
+        kept = suppress(boxes, best_first[: parameters.topk_candidates], parameters.nms_thresh)
         kept_boxes.append(boxes[kept])
         kept_scores.append(scores[class_id, kept])
         kept_classes.append(np.full(len(kept), class_id, np.int32))
@@ -71,7 +71,7 @@ def _softmax(logits: FloatArray) -> FloatArray:
     return probabilities
 
 
-def _suppress(boxes_xyxy: FloatArray, best_first: npt.NDArray[np.intp], nms_thresh: float) -> list[int]:
+def suppress(boxes_xyxy: FloatArray, best_first: npt.NDArray[np.intp], nms_thresh: float) -> list[int]:
     """Greedy non-maximum suppression of the boxes at the given indices; returns the indices of the boxes it keeps."""
     kept = []
     while len(best_first):

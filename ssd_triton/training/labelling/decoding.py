@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssd_triton.common.arrays import AnyArray, FloatArray, IntArray
-from ssd_triton.detector.postprocessing.reference import iou
+from ssd_triton.detector.postprocessing.reference import suppress
 from ssd_triton.training.errors import TrainingError
 from ssd_triton.training.labelling.description import (
     BoxOutputs,
@@ -124,11 +124,9 @@ def _final(outputs: Sequence[AnyArray], kind: BoxOutputs, score_thresh: float) -
 def _best(boxes: FloatArray, scores: FloatArray, score_thresh: float, nms_iou: float) -> Found:
     """Keep boxes with a sufficient score that no better box of their class overlaps too much."""
     places, classes = np.nonzero(scores >= score_thresh)
-    values = scores[places, classes]
-    order = np.argsort(-values, kind="stable")
-    kept: list[int] = []
-    for index in order.tolist():
-        rivals = [other for other in kept if classes[other] == classes[index]]
-        if not rivals or iou(boxes[places[index]], boxes[places[rivals]]).max() < nms_iou:
-            kept.append(index)
-    return boxes[places[kept]], values[kept], classes[kept].astype(np.int32)
+    order = np.argsort(-scores[places, classes], kind="stable")
+    places, classes = places[order], classes[order]
+    candidates = boxes[places]
+    of_class = (np.flatnonzero(classes == one) for one in np.unique(classes))
+    kept = sorted(index for best_first in of_class for index in suppress(candidates, best_first, nms_iou))
+    return candidates[kept], scores[places, classes][kept], classes[kept].astype(np.int32)
