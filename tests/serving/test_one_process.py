@@ -93,7 +93,7 @@ def test_the_engine_answers_and_is_replaced_when_it_is_killed(model: ModuleType,
     images = [(pixels, np.full((300, 300, 3), grey, np.uint8), (640, 480)) for grey in (0, 255, 127)]
 
     def scores() -> list[float]:
-        (count, boxes, found, classes), failed = client.detect(images)
+        (count, boxes, found, classes), failed = client.ask(images)
         assert count.ravel().tolist() == [1, 1, 1] and classes[:, 0].tolist() == [1, 1, 1] and not len(failed)
         assert np.isfinite(boxes).all()
         return [float(one) for one in found[:, 0]]
@@ -103,6 +103,6 @@ def test_the_engine_answers_and_is_replaced_when_it_is_killed(model: ModuleType,
     assert [run.stop - run.start for run in client.jobs([10] * 9)] == [4, 4, 1]
     os.kill(client._engine_pid, signal.SIGKILL)
     with pytest.raises(model.EngineLostError):
-        client.detect(images)
+        client.ask(images)
     assert scores() == before
     client.close()

@@ -193,7 +193,7 @@ def test_onnx_files_load_in_old_runtimes(config: Config) -> None:
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
 
 
-ENGINE = ("engine.py", "images.py", "kernels.py", "network.py")
+ENGINE = ("engine.py", "images.py", "kernels.py", "network.py", "pixels.py", "plan.py")
 """Of ``ssd``: a process of its own, which needs PyTorch."""
 
 

@@ -1,9 +1,9 @@
-"""The process that detects on one device for all instances of ``ssd`` and ``ssd_frames``.
+"""The process that works on one device for all instances of ``ssd`` and ``ssd_frames``, or of ``ssd_preprocess``.
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
 process through memory, not through Triton. Here the images of all instances become batches. While one batch is
 detected, the next is decoded, on streams of their own. One thread starts batches, another answers. The process ends
-with the last instance.
+with the last instance. For ``ssd_preprocess`` there is no network: the answer is the decoded and resized pixels.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from network import SIDE_PX, Detections, Network
+from network import SIDE_PX, Network
+from pixels import Pixels
 from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs, engine_address
 
 SLOTS = 3
@@ -32,12 +33,14 @@ POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
+OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATOR_FAILURE", "CUDA Runtime failure: '#2'")
+"""What the errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
 
 
 class Instance:
     """A connected instance of a model."""
 
-    def __init__(self, connection, max_batch_size, detections):
+    def __init__(self, connection, max_batch_size, outputs):
         """Receive and map its memory."""
         self.is_locked = False
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
@@ -45,7 +48,7 @@ class Instance:
         self.memory = mmap.mmap(descriptors[0], 0)
         os.close(descriptors[0])
         self.bytes = np.frombuffer(self.memory, np.uint8)
-        self.outputs = Outputs(self.memory, max_batch_size, detections)
+        self.outputs = Outputs(self.memory, max_batch_size, outputs)
 
     def lock(self):
         """Lock its memory in place, so that a GPU reads large frames from it by itself."""
@@ -85,16 +88,15 @@ class Part:
 class Slot:
     """Memory of one batch from its decoding to its answer."""
 
-    def __init__(self, batch_sizes, detections, device):
+    def __init__(self, network, batch, device):
         """Reserve it."""
         on_gpu = device.type == "cuda"
-        batch = max(batch_sizes)
         self.pixels = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, pin_memory=on_gpu)
         self.images = torch.zeros_like(self.pixels, device=device) if on_gpu else self.pixels
         self.sizes = torch.ones([batch, 2], dtype=torch.int32, pin_memory=on_gpu)
         self.size_rows, self.pixel_rows = self.sizes.numpy(), self.pixels.numpy().reshape(batch, -1)
         self.spare = []
-        self.outputs = {size: Detections(size, detections, torch.device("cpu"), pinned=on_gpu) for size in batch_sizes}
+        self.outputs = network.host_outputs(pinned=on_gpu)
         self.found = self.decoded = self.frames = None
         # Waiting for a lone image by polling saves it some time; for a batch, that would take a core.
         self.events = [torch.cuda.Event(blocking=blocking) for blocking in (False, True)] if on_gpu else []
@@ -103,16 +105,25 @@ class Slot:
 
 
 class Engine:
-    """Batches from all instances, through the decoder and the network."""
+    """Batches from all instances, through the decoder and the network, if there is one."""
 
     def __init__(self, settings, device):
-        """Load everything; on a GPU that takes ten seconds."""
+        """Load everything; on a GPU that takes ten seconds.
+
+        Raises:
+            RuntimeError: There is neither a decoder nor a network, or one of them does not work.
+        """
         self.device = device
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
-        models = (Path(settings["detector"]), Path(settings["postprocess"]))
-        self.network = Network(*models, device, settings["batch_sizes"])
         self.decoder, self.resizer, reason = _image_kernels(device)
-        self.slots = [Slot(self.network.batch_sizes, self.network.detections, device) for _ in range(SLOTS)]
+        if "detector" in settings:
+            models = (Path(settings["detector"]), Path(settings["postprocess"]))
+            self.network = Network(*models, device, settings["batch_sizes"])
+        elif self.decoder is None:
+            raise RuntimeError(str(reason))
+        else:
+            self.network = Pixels(self.max_batch_size)
+        self.slots = [Slot(self.network, self.max_batch_size, device) for _ in range(SLOTS)]
         self.launched = queue.SimpleQueue()
         self.waiting = deque()
         self.slot_is_free = os.eventfd(0)
@@ -124,7 +135,7 @@ class Engine:
         """Say what an instance must know."""
         return {
             "max_batch_size": self.max_batch_size,
-            "detections": self.network.detections,
+            "outputs": self.network.outputs,
             "decodes": self.decoder is not None,
             "resizes": self.resizer is not None,
         }
@@ -140,7 +151,9 @@ class Engine:
             slot.parts = self._take()
             try:
                 self._launch(slot)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._halve(slot, error)
             else:
                 self.launched.put(slot)
@@ -164,8 +177,12 @@ class Engine:
         if self.limit == 1:
             raise error
         self.limit //= 2
-        log(f"out of memory: batches of {self.limit} from now on ({str(error).splitlines()[0]})")
-        torch.cuda.empty_cache()
+        log(f"out of memory: batches of {self.limit} from now on ({_first_line(error)})")
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            slot.decoded = slot.frames = None
+            slot.spare.clear()
+            torch.cuda.empty_cache()
         self.waiting.extendleft(reversed(slot.parts))
         self.slots.append(slot)
 
@@ -212,9 +229,8 @@ class Engine:
                 place += 1
         slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare) if files else []
         for image, (_, target, job, index) in zip(slot.decoded, files, strict=True):
-            if image is None:
-                job.status[index] = NOT_DECODED
-            else:
+            job.status[index] = NOT_DECODED if image is None else DONE
+            if image is not None:
                 sources.append(self.resizer.source_of(image))
                 targets.append(target)
         if sources:
@@ -255,14 +271,24 @@ def _image_kernels(device):
         return None, resizer, error
 
 
+def is_out_of_memory(error):
+    """Whether an error means that the GPU's memory is full, and no more: work in smaller parts may succeed."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def ending_the_process(function):
     """Let an exception in a thread end the process: instances notice, and start another one."""
 
     def run():
         try:
             function()
-        except BaseException:
+        except BaseException as error:
             traceback.print_exc()
+            log(f"ends: {_first_line(error)}")
             os._exit(1)
 
     return run
@@ -289,7 +315,7 @@ def serve(listener, engine):
                     connection.close()
                     continue
                 connection.send(json.dumps(engine.hello()).encode())
-                instances[connection] = Instance(connection, engine.max_batch_size, engine.network.detections)
+                instances[connection] = Instance(connection, engine.max_batch_size, engine.network.outputs)
                 selector.register(connection, selectors.EVENT_READ)
                 continue
             packet = _receive(key.fileobj)
@@ -302,6 +328,16 @@ def serve(listener, engine):
             del instances[key.fileobj]
             if not instances:
                 return
+
+
+def refuse(listener, reason):
+    """Give everyone who asks for this engine the reason why it is of no use, until nobody does."""
+    listener.settimeout(LONELY_S)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.send(json.dumps({"refuses": reason}).encode())
 
 
 def _is_own(connection):
@@ -327,14 +363,20 @@ def main():
     settings = json.loads(sys.argv[1])
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        listener.bind(engine_address(settings["server_pid"], settings["device"]))
+        listener.bind(engine_address(settings))
     except OSError:
         return  # Another instance was quicker, and its engine serves all.
     listener.listen()
     device = torch.device(settings["device"])
     if device.type == "cuda":
         torch.set_num_threads(1)  # what is left for the CPU is too small to be shared
-    engine = Engine(settings, device)
+    try:
+        engine = Engine(settings, device)
+    except (ImportError, OSError, RuntimeError) as error:
+        if "detector" in settings:
+            raise
+        refuse(listener, _first_line(error))
+        return
     threading.Thread(target=ending_the_process(engine.answer), daemon=True).start()
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         ending_the_process(lambda: serve(listener, engine))()

@@ -65,6 +65,8 @@ class Network:
         self.detector = torch.jit.load(detector, map_location=device)
         self.postprocess = torch.jit.load(postprocess, map_location=device)
         self.detections: int = self.postprocess.detections_per_img
+        k = self.detections
+        self.outputs = (("int32", 1), ("float32", k, 4), ("float32", k), ("int32", k))
         self.batch_sizes = sorted(batch_sizes)
         self.kernels = None
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor, Detections]] = {}
@@ -75,6 +77,11 @@ class Network:
         elif self.postprocess.topk_candidates <= MAX_TOPK and self.detections <= MAX_DETECTIONS:
             self.kernels = _PostprocessKernels(self.postprocess, device, self.batch_sizes[-1])
             self._capture()
+
+    def host_outputs(self, *, pinned: bool) -> dict[int, Detections]:
+        """Reserve memory of the host for the outputs of each batch size, page-locked or not."""
+        cpu = torch.device("cpu")
+        return {size: Detections(size, self.detections, cpu, pinned=pinned) for size in self.batch_sizes}
 
     def __call__(self, images: torch.Tensor, sizes: torch.Tensor) -> Detections:
         """Detect on the current stream.

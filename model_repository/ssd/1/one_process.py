@@ -5,42 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from answering import Element, Preprocessing, attempt, refusal
-from engine_client import EngineClient, EngineLostError
+from answering import Preprocessing, attempt, refusal
+from engine_client import NEEDED_PACKAGES, EngineClient, EngineLostError
 from protocol import PIXELS
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 BLACK = bytes(300 * 300 * 3)
-
-
-class EngineElement(Element):
-    """An image on its way to detections."""
-
-    def __init__(self, size_px, work_px, load, kind=None, data=None):
-        """Describe it as the protocol does.
-
-        Args:
-            size_px: See the base class.
-            work_px: See the base class.
-            load: See the base class; the way without the engine.
-            kind: What the engine gets, see ``protocol.py``; None: it can only be loaded.
-            data: Bytes, or UINT8.
-        """
-        super().__init__(size_px, work_px, load)
-        self.kind, self.data = kind, data
-        self.refusal = None
-
-    def become(self, pixels):
-        """Take 300 x 300 pixels, or the reason of a refusal as text, for what it was."""
-        if isinstance(pixels, str):
-            self.refusal, pixels = pixels, BLACK
-        self.kind, self.data = PIXELS, pixels
+_NEEDS = (
+    f"it needs what 'ssd-triton build' makes, and 'pip install {NEEDED_PACKAGES}' for this server's Python; without the "
+    "configurations in configs/ of ssd and ssd_frames, both are ensembles"
+)
 
 
 class OneProcess(Preprocessing):
     """A model whose instances check requests and leave the rest to the engine of their device.
 
-    Subclasses give :meth:`elements`, of :class:`EngineElement`.
+    Subclasses give :meth:`elements`.
     """
 
     def initialize(self, args):
@@ -59,7 +39,7 @@ class OneProcess(Preprocessing):
                 }
             )
         except RuntimeError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            raise pb_utils.TritonModelException(f"{error}: {_NEEDS}") from error
 
     def finalize(self):
         """Let the threads end, and the engine with its last instance."""
@@ -110,7 +90,7 @@ class OneProcess(Preprocessing):
     def _ask(self, elements):
         """Give the four outputs and the indices of elements that are to be made pixels first: of a lost engine all."""
         try:
-            return self.engine.detect([(one.kind, one.data, one.size_px) for one in elements])
+            return self.engine.ask([(one.kind, one.data, one.size_px) for one in elements])
         except EngineLostError:
             self.log.write("failed", [], "the engine crashed or stalled, another one is ready")
             return None, range(len(elements))
@@ -123,4 +103,6 @@ class OneProcess(Preprocessing):
         """Decode or resize here, side by side, what the engine cannot, or what it may have crashed at."""
         raw = [one for one in elements if one.kind != PIXELS]
         for one, pixels in zip(raw, self.pool.map(lambda one: attempt(one.load), raw), strict=True):
-            one.become(pixels)
+            if isinstance(pixels, str):
+                one.refusal, pixels = pixels, BLACK
+            one.kind, one.data = PIXELS, pixels

@@ -1,5 +1,5 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 44c8767b2db1c3fa
-"""An instance's connection to the engine that detects for it. Needs NumPy only.
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: adc241c31a896e83
+"""An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced; where that fails, the instance
 ends with the reason, and Triton answers for it.
@@ -24,10 +24,7 @@ READY_S = 300.0
 """An engine loads PyTorch and captures graphs."""
 STALLED_S = 30.0
 """An engine on a GPU that has not answered for so long is ended: a batch takes it some milliseconds."""
-_NEEDS = (
-    "it needs what 'ssd-triton build' makes, and 'pip install torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg' for this "
-    "server's Python; without configs/pytorch_fused_fp16.pbtxt of ssd and ssd_frames, both are ensembles"
-)
+NEEDED_PACKAGES = "torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg"
 _PROGRAM = Path(__file__).resolve().parents[2] / "ssd" / "1" / "engine.py"
 
 
@@ -51,7 +48,7 @@ class EngineClient:
             settings: See ``engine.py``.
 
         Raises:
-            RuntimeError: No engine can be started.
+            RuntimeError: No engine can be started, or it has nothing to offer.
         """
         self._settings = {**settings, "server_pid": os.getppid()}
         descriptor = os.memfd_create("ssd images", os.MFD_CLOEXEC)
@@ -79,14 +76,14 @@ class EngineClient:
         if start < len(images):
             yield slice(start, len(images))
 
-    def detect(self, images):
-        """Detect in the images of one job.
+    def ask(self, images):
+        """Have the images of one job processed.
 
         Args:
             images: (kind, data, (width, height)) each; data are bytes or UINT8.
 
         Returns:
-            The four outputs, views that the next call overwrites, and the indices of files that were not decoded.
+            The outputs, views that the next call overwrites, and the indices of files that were not decoded.
 
         Raises:
             EngineLostError: See there.
@@ -121,7 +118,7 @@ class EngineClient:
         self._connect()
 
     def _connect(self):
-        address = engine_address(self._settings["server_pid"], self._settings["device"])
+        address = engine_address(self._settings)
         started, deadline_s = None, time.monotonic() + READY_S
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -135,10 +132,9 @@ class EngineClient:
                 break
             connection.close()
             if time.monotonic() > deadline_s or (started and started.poll() not in (None, 0)):
-                raise RuntimeError(
-                    f"the engine for {self._settings['device']} did not start, its own lines say why: {_NEEDS}"
-                )
-            if started is None:
+                raise RuntimeError(f"the engine for {self._settings['device']} did not start, its own lines say why")
+            # One that ended without an error has left its place to another's, which may have failed since.
+            if started is None or started.poll() == 0:
                 started = _start(self._settings)
             time.sleep(0.2)
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -146,11 +142,14 @@ class EngineClient:
         if user != os.getuid():
             raise RuntimeError(f"another user has an engine at {address[1:]}")
         says = json.loads(hello)
+        if reason := says.get("refuses"):
+            connection.close()
+            raise RuntimeError(reason)
         self.decodes, self.resizes, self.max_batch_size = says["decodes"], says["resizes"], says["max_batch_size"]
         socket.send_fds(connection, [b"m"], [self._descriptor])
         connection.settimeout(STALLED_S if self.resizes else None)
         self._connection = connection
-        self._outputs = Outputs(self._memory, self.max_batch_size, says["detections"])
+        self._outputs = Outputs(self._memory, self.max_batch_size, says["outputs"])
 
 
 def _start(settings):
