@@ -1,4 +1,4 @@
-"""The engine on a CPU, with stand-ins for what a GPU does: decoding for the ensemble, a full memory, a broken device."""
+"""The engine on a CPU, with stand-ins for a GPU: decoding for the ensemble, a full memory, a broken device."""
 
 from __future__ import annotations
 

@@ -134,6 +134,11 @@ def test_decoders_are_many_where_the_detector_is_on_a_gpu() -> None:
             assert (own.instance_group[0].count, own.parameters["decode_threads"].string_value) == (16, "1")
             own.instance_group[0].count = default.instance_group[0].count
             own.parameters["decode_threads"].string_value = default.parameters["decode_threads"].string_value
+            if not VARIANTS[variant].is_fused:
+                # There the GPU decodes for the ensemble; beside the one process, its members are idle.
+                assert own.parameters["decode_on_gpu"].string_value == "yes"
+                del own.parameters["decode_on_gpu"]
+                own.instance_group[0].kind = default.instance_group[0].kind
         assert own == default
 
 

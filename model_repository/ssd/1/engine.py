@@ -33,7 +33,7 @@ POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
-OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATOR_FAILURE", "CUDA Runtime failure: '#2'")
+OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATOR_FAILURE", "Runtime failure: '#2'")
 """What the errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
 
 
@@ -114,6 +114,8 @@ class Engine:
             RuntimeError: There is neither a decoder nor a network, or one of them does not work.
         """
         self.device = device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
         self.decoder, self.resizer, reason = _image_kernels(device)
         if "detector" in settings:
@@ -378,7 +380,7 @@ def main():
         refuse(listener, _first_line(error))
         return
     threading.Thread(target=ending_the_process(engine.answer), daemon=True).start()
-    with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    with torch.inference_mode():
         ending_the_process(lambda: serve(listener, engine))()
     os._exit(0)  # not through the destructors of libraries whose work is under way
 

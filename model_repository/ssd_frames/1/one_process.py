@@ -1,4 +1,4 @@
-# Written from ssd/1/one_process.py by the build, do not edit. Digest: d4c8e3cf41810f48
+# Written from ssd/1/one_process.py by the build, do not edit. Digest: 3629038a9e4166e0
 """What ``ssd`` and ``ssd_frames`` have in common where one process detects: requests in, detections out."""
 
 import os
@@ -13,8 +13,8 @@ from protocol import PIXELS
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 BLACK = bytes(300 * 300 * 3)
 _NEEDS = (
-    f"it needs what 'ssd-triton build' makes, and 'pip install {NEEDED_PACKAGES}' for this server's Python; without the "
-    "configurations in configs/ of ssd and ssd_frames, both are ensembles"
+    f"it needs what 'ssd-triton build' makes, and 'pip install {NEEDED_PACKAGES}' for this server's Python; without "
+    "their files in configs/, ssd and ssd_frames are ensembles"
 )
 
 
@@ -104,6 +104,5 @@ class OneProcess(Preprocessing):
         """Decode or resize here, side by side, what the engine cannot, or what it may have crashed at."""
         raw = [one for one in elements if one.kind != PIXELS]
         for one, pixels in zip(raw, self.pool.map(lambda one: attempt(one.load), raw), strict=True):
-            if isinstance(pixels, str):
-                one.refusal, pixels = pixels, BLACK
-            one.kind, one.data = PIXELS, pixels
+            one.refusal = pixels if isinstance(pixels, str) else None
+            one.kind, one.data = PIXELS, BLACK if one.refusal else pixels

@@ -10,8 +10,8 @@
 - ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
 - ``ssd`` and ``ssd_frames`` are not ensembles for fused variants, nor for other variants on a GPU that have a file for
   it: their configuration there is ``one_process.pbtxt``, merged with the limits of preprocessing.
-- ``structured_log.py`` is copied from the backends, ``untrusted.py`` and ``cores.py`` from the package, since a model
-  imports nothing from outside its folder.
+- ``structured_log.py`` is copied from the backends, ``untrusted.py``, ``cores.py`` and ``plan.py`` from the package,
+  since a model imports nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
 it is refused, not overwritten.
@@ -36,6 +36,7 @@ from ssd_triton.common.model_names import (
     PREPROCESS,
     PREPROCESS_FRAMES,
 )
+from ssd_triton.detector import engines
 from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
 from ssd_triton.serving.repository.model_config import (
     ModelConfig,
@@ -65,6 +66,7 @@ _DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
 _LOG = "structured_log.py"
 _UNTRUSTED = "untrusted.py"
 _CORES = "cores.py"
+_PLAN = "plan.py"
 _SHARED_CODE = ("answering.py", "decoding.py")
 """Files of ``ssd_preprocess`` that are copied to all other models that take images."""
 _ISOLATION = "isolation.py"
@@ -265,6 +267,7 @@ def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
         sources.append((folder / _LOG, SHIPPED / "backends" / _LOG, f"backends/{_LOG}"))
         sources.append((folder / _UNTRUSTED, untrusted, f"ssd_triton/media/{_UNTRUSTED}"))
         sources.append((folder / _CORES, cores, f"ssd_triton/common/{_CORES}"))
+    sources.append((ssd / _PLAN, Path(engines.__file__).with_name(_PLAN), f"ssd_triton/detector/engines/{_PLAN}"))
     for copy, source, name in sources:
         if source.is_file() and copy.parent.is_dir():
             yield copy, name, source.read_text(encoding="utf-8")
