@@ -81,7 +81,8 @@ def test_a_changed_limit_reaches_every_variant(
             "ssd_preprocess/configs/pytorch_fp32.pbtxt",
             ('string_value: "50000000"', 'string_value: "1"'),
             [
-                r"parameters\.max_pixels\.string_value is 1, expected 50000000 as config\.pbtxt and gpu\.pbtxt and engine\.pbtxt says"
+                r"parameters\.max_pixels\.string_value is 1, expected 50000000",
+                r"as config\.pbtxt and gpu\.pbtxt and engine\.pbtxt says",
             ],
         ),
         (

@@ -34,7 +34,7 @@ POLLED = 4
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
 OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATOR_FAILURE", "Runtime failure: '#2'")
-"""What the errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
+"""What errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
 
 
 class Instance:
