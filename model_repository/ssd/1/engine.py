@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from network import SIDE_PX, Network
 from pixels import Pixels
-from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs, engine_address
+from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs
 
 SLOTS = 3
 """Batches at once: one is decoded, one waits for the network or is detected, one is answered."""
@@ -117,14 +117,14 @@ class Engine:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
-        self.decoder, self.resizer, reason = _image_kernels(device)
         if "detector" in settings:
             models = (Path(settings["detector"]), Path(settings["postprocess"]))
             self.network = Network(*models, device, settings["batch_sizes"])
-        elif self.decoder is None:
-            raise RuntimeError(str(reason))
         else:
             self.network = Pixels(self.max_batch_size)
+        self.decoder, self.resizer, reason = _image_kernels(device)
+        if self.decoder is None and "detector" not in settings:
+            raise RuntimeError(str(reason))
         self.slots = [Slot(self.network, self.max_batch_size, device) for _ in range(SLOTS)]
         self.launched = queue.SimpleQueue()
         self.waiting = deque()
@@ -363,11 +363,8 @@ def log(message):
 def main():
     """Serve the instances of one server and one device."""
     settings = json.loads(sys.argv[1])
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.bind(engine_address(settings))
-    except OSError:
-        return  # Another instance was quicker, and its engine serves all.
+    listener = socket.socket(fileno=settings["listener"])
+    # Who listens is who instances see at the other end.
     listener.listen()
     device = torch.device(settings["device"])
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: adc241c31a896e83
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 82aeba273feea475
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced; where that fails, the instance
@@ -133,9 +133,9 @@ class EngineClient:
             connection.close()
             if time.monotonic() > deadline_s or (started and started.poll() not in (None, 0)):
                 raise RuntimeError(f"the engine for {self._settings['device']} did not start, its own lines say why")
-            # One that ended without an error has left its place to another's, which may have failed since.
+            # One that ended without an error had no instance any more.
             if started is None or started.poll() == 0:
-                started = _start(self._settings)
+                started = _start(self._settings, address)
             time.sleep(0.2)
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         self._engine_pid, user, _ = struct.unpack("3i", credentials)
@@ -152,9 +152,19 @@ class EngineClient:
         self._outputs = Outputs(self._memory, self.max_batch_size, says["outputs"])
 
 
-def _start(settings):
-    """Start an engine with the Python, and the packages, of this process."""
+def _start(settings, address):
+    """Start an engine with the Python, and the packages, of this process; None if another instance has started one."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with listener:
+        try:
+            listener.bind(address)
+        except OSError:
+            return None
+        return _start_program({**settings, "listener": listener.fileno()})
+
+
+def _start_program(settings):
     is_python = Path(sys.executable or "").name.startswith("python")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYNVIMGCODEC_VERBOSITY": "0"}
     command = [sys.executable if is_python else "python3", str(_PROGRAM), json.dumps(settings)]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[settings["listener"]])
