@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -270,6 +271,7 @@ def test_a_full_memory_halves_the_batches_and_any_other_error_ends_the_engine(
         ("CUDA error: out of memory", True),
         ("CUDA: CUDA_ERROR_OUT_OF_MEMORY", True),
         ("nvJPEG: NVJPEG_STATUS_ALLOCATOR_FAILURE", True),
+        ("cudaErrorMemoryAllocation", True),
         ("CUDA Runtime failure: '#2' at decoder.cpp:30", True),
         ("CUDA Runtime failure: '#219' at decoder.cpp:30", False),
         ("CUDA error: an illegal memory access was encountered", False),
@@ -279,3 +281,18 @@ def test_a_full_memory_halves_the_batches_and_any_other_error_ends_the_engine(
 )
 def test_which_errors_mean_a_full_memory(modules: Callable[[str], Import], words: str, expected: bool) -> None:
     assert modules("ssd")("engine").is_out_of_memory(RuntimeError(words)) == expected
+
+
+def test_instances_that_start_at_once_share_one_engine(
+    modules: Callable[[str], Import], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client_module = modules("ssd")("engine_client")
+    monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=True))
+    start, started = client_module._start_program, []
+    monkeypatch.setattr(client_module, "_start_program", lambda settings: started.append(1) or start(settings))
+    settings = {"device": "cpu", "batch_sizes": [4]}
+    with ThreadPoolExecutor() as pool:
+        clients = list(pool.map(lambda _: client_module.EngineClient(settings), range(4)))
+    assert len({one._engine_pid for one in clients}) == len(started) == 1
+    for one in clients:
+        one.close()

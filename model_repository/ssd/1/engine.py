@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import queue
+import re
 import selectors
 import socket
 import struct
@@ -33,7 +34,7 @@ POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
-OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATOR_FAILURE", "Runtime failure: '#2'")
+OUT_OF_MEMORY = re.compile(r"out.of.memory|alloc|CUDA Runtime failure: '#2'", re.IGNORECASE)
 """What errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
 
 
@@ -275,7 +276,7 @@ def _image_kernels(device):
 
 def is_out_of_memory(error):
     """Whether an error means that the GPU's memory is full, and no more: work in smaller parts may succeed."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _first_line(error):
