@@ -24,7 +24,7 @@ class TritonPythonModel(EncodedImages, Preprocessing):
             return
         try:
             self.engine = _engine(args)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             # The first of a GPU's instances says it for all of them.
             if args["model_instance_name"].endswith("_0"):
                 self._say_where(error)
@@ -59,7 +59,7 @@ class TritonPythonModel(EncodedImages, Preprocessing):
                 (decoded,), undone = self.engine.ask([(FILE, data, (0, 0)) for data in files])
             except EngineLostError:
                 self.log.write("failed", [], "the engine crashed or stalled, another one is ready")
-            except RuntimeError as error:
+            except (OSError, RuntimeError) as error:
                 self.engine = None
                 self._say_where(error)
             else:
