@@ -6,6 +6,7 @@ takes; see ``engine.py`` of ``ssd``. Everything else is decoded here, and so is 
 
 import importlib.util
 import json
+from concurrent.futures import Future
 
 import triton_python_backend_utils as pb_utils
 from answering import Preprocessing, attempt
@@ -41,7 +42,7 @@ class TritonPythonModel(EncodedImages, Preprocessing):
         there = [index for index, one in enumerate(elements) if one.kind is not None]
         for index, pixels in zip(there, self._decode([elements[index].data for index in there]), strict=True):
             loading[index] = self.pool.submit(attempt, elements[index].load) if pixels is None else pixels
-        return [one.result() if hasattr(one, "result") else one for one in loading]
+        return [one.result() if isinstance(one, Future) else one for one in loading]
 
     def _decode(self, files):
         """Give the pixels of each file as the GPU decodes it; None for what is to be decoded here."""
