@@ -7,6 +7,8 @@ import io
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,10 +25,11 @@ from ssd_triton.common.files import SHIPPED
 REPOSITORY = SHIPPED / "model_repository"
 PARAMETERS = {
     **{"max_file_bytes": "1000000", "max_pixels": "500000", "max_request_pixels": "2000000", "max_cpu_s": "2"},
+    **{"detector": "none", "postprocess": "none", "batch_sizes": "1,8"},
     **{"min_side_px": "8", "reduced_decode_ratio": "0", "decode_threads": "2", "decode_on_gpu": "yes"},
 }
 _PROGRAM = """
-import io, os, sys
+import io, os, signal, sys, time
 import numpy as np
 sys.path.insert(0, {folder!r})
 import engine, torch
@@ -34,13 +37,17 @@ from network import Detections
 from PIL import Image
 
 class Decoder:
-    # Negatives: whoever looks at the pixels sees where a file was decoded.
+    # Negatives: whoever looks at the pixels sees where a file was decoded. Its resolution says what a file does.
     def decode(self, files, spare):
         return [self.one(file.tobytes()) for file in files]
     def one(self, data):
-        if b"crash" in data:
-            os._exit(9)
-        return None if b"not mine" in data else Image.open(io.BytesIO(data)).convert("RGB")
+        image = Image.open(io.BytesIO(data))
+        does = image.info.get("dpi", [0])[0]
+        if does == CRASH:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif does == STALL:
+            time.sleep(60)
+        return None if does == NOT_MINE else image.convert("RGB")
 
 class Resizer:
     source_of = staticmethod(lambda image: image)
@@ -65,11 +72,18 @@ class Network:
         found.views[2].copy_(images[:, 0, 0, :1] / 255)
         return found
 
+CRASH, STALL, NOT_MINE = 90, 91, 92
+
+def image_kernels(device, without_decoder):
+    return (None if without_decoder else Decoder()), Resizer(), "not any more"
+
 if {has_decoder}:
-    engine._image_kernels = lambda device: (Decoder(), Resizer(), "")
+    engine._image_kernels = image_kernels
 engine.Network, engine.LONELY_S = Network, 2.0
 engine.main()
 """
+CRASH, STALL, NOT_MINE = ((dpi, dpi) for dpi in (90, 91, 92))
+"""Resolutions of files that end or stall the decoder, or that it does not take."""
 Import = Callable[[str], ModuleType]
 
 
@@ -100,21 +114,21 @@ def program(folder: Path, *, has_decoder: bool) -> Path:
 # --- decoding for the ensemble ----------------------------------------------------------------------------------------
 
 
-class Preprocess:
-    """The model ``ssd_preprocess`` in this process, as Triton would run it on a GPU."""
+class Model:
+    """A model in this process, as Triton would run it on a GPU."""
 
-    def __init__(self, module: ModuleType, kind: str = "GPU") -> None:
+    def __init__(self, module: ModuleType, name: str, kind: str = "GPU") -> None:
         self.model = module.TritonPythonModel()
         config = {"max_batch_size": 64, "parameters": {key: {"string_value": one} for key, one in PARAMETERS.items()}}
         self.model.initialize(
             {
-                **{"model_config": json.dumps(config), "model_name": "ssd_preprocess", "model_instance_kind": kind},
-                **{"model_instance_device_id": "0", "model_instance_name": "ssd_preprocess_0_0"},
+                **{"model_config": json.dumps(config), "model_name": name, "model_instance_kind": kind},
+                **{"model_instance_device_id": "0", "model_instance_name": f"{name}_0_0", "model_repository": "/none/ssd"},
             }
         )
 
     def __call__(self, *requests: list[bytes]) -> list[Any]:
-        """Pixels and sizes of each request, or the text of its error."""
+        """Outputs of each request, or the text of its error."""
         return self.model.execute([np.array(files, object).reshape(-1, 1) for files in requests])
 
 
@@ -125,10 +139,10 @@ def warnings() -> list[str]:
 
 
 @pytest.fixture
-def preprocess(
+def start(
     modules: Callable[[str], Import], monkeypatch: pytest.MonkeyPatch, warnings: list[str]
-) -> Callable[..., Preprocess]:
-    """What starts the model with an engine on the CPU."""
+) -> Callable[..., Model]:
+    """What starts an instance of a model with an engine on the CPU."""
 
     def tensor(name: str, array: AnyArray) -> AnyArray:
         return array
@@ -149,17 +163,20 @@ def preprocess(
     refusal.INVALID_ARG = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)  # type: ignore[arg-type]
 
-    def start(program: Path, kind: str = "GPU") -> Preprocess:
-        load = modules("ssd_preprocess")
+    def start(program: Path, kind: str = "GPU", model: str = "ssd_preprocess", instances: int = 1) -> Any:
+        load = modules(model)
         client, module = load("engine_client"), load("model")
         monkeypatch.setattr(client, "_PROGRAM", program)
         # Of another server than that of the test before.
         monkeypatch.setattr(client, "os", SimpleNamespace(**{**vars(os), "getppid": lambda: hash(str(program))}))
         monkeypatch.setattr(load("structured_log").StructuredLog, "write", lambda self, *line: warnings.append(line[2]))
-        monkeypatch.setattr(module, "_is_installed", lambda name: True)
+        monkeypatch.setattr(module, "_is_installed", lambda name: True, raising=False)
         on_cpu = client.EngineClient
-        monkeypatch.setattr(module, "EngineClient", lambda settings: on_cpu({**settings, "device": "cpu"}))
-        return Preprocess(module, kind)
+        user = module if model == "ssd_preprocess" else load("one_process")
+        monkeypatch.setattr(user, "EngineClient", lambda settings: on_cpu({**settings, "device": "cpu"}))
+        with ThreadPoolExecutor() as pool:
+            started = list(pool.map(lambda _: Model(module, model, kind), range(instances)))
+        return started[0] if instances == 1 else started
 
     return start
 
@@ -174,14 +191,14 @@ def picture(seed: int, **options: Any) -> tuple[bytes, AnyArray]:
 
 
 def test_what_the_gpu_does_not_take_goes_the_cpu_s_way_alone(
-    preprocess: Callable[..., Preprocess], warnings: list[str], tmp_path: Path
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path
 ) -> None:
-    run = preprocess(program(tmp_path, has_decoder=True))
+    run = start(program(tmp_path, has_decoder=True))
     assert run.model.engine is not None and not warnings
     (there, there_px), (here, here_px), (left, left_px) = (
         picture(0),
         picture(1, progressive=True),
-        picture(2, comment=b"not mine"),
+        picture(2, dpi=NOT_MINE),
     )
     (pixels, sizes), error, single = run([there, here, left] + [there] * 4, [there, here[:99]], [there])
     assert sizes.tolist() == [[120, 90]] * 7
@@ -198,17 +215,52 @@ def test_what_the_gpu_does_not_take_goes_the_cpu_s_way_alone(
     run.model.finalize()
 
 
-def test_a_file_that_crashes_the_gpu_s_decoder_is_decoded_here(
-    preprocess: Callable[..., Preprocess], warnings: list[str], tmp_path: Path
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_after_two_crashes_of_the_gpu_s_decoder_all_files_are_decoded_here(
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = preprocess(program(tmp_path, has_decoder=True))
-    crashing, crashing_px = picture(3, comment=b"crash")
+    run = start(program(tmp_path, has_decoder=True))
+    crashing, crashing_px = picture(3, dpi=CRASH)
     fine, fine_px = picture(4)
     ((pixels, _),) = run([fine, crashing])
     np.testing.assert_array_equal(pixels, [fine_px, crashing_px])
-    assert warnings == ["the engine crashed or stalled, another one is ready"]
+    assert warnings == ["the engine was ended by signal SIGSEGV, and is replaced"]
+    # Nobody waits for the next engine.
+    ((pixels, _),) = run([fine])
+    np.testing.assert_array_equal(pixels[0], fine_px)
+    wait_until(lambda: run.model.engine.decodes)
     ((pixels, _),) = run([fine])
     np.testing.assert_array_equal(pixels[0], 255 - fine_px)
+    ((pixels, _),) = run([crashing, fine])
+    np.testing.assert_array_equal(pixels, [crashing_px, fine_px])
+    log = ""
+    while "decoded by the CPU" not in log:
+        log += capfd.readouterr().err
+        time.sleep(0.05)
+    assert "the engine was lost too often with the GPU's decoder, which a restart of the server brings back" in log
+    assert log.count("Fatal Python error: Segmentation fault") == 2 and "in one\n" in log
+    ((pixels, _),) = run([crashing, fine])
+    np.testing.assert_array_equal(pixels, [crashing_px, fine_px])
+    assert len(warnings) == 2 and not run.model.engine.decodes
+    run.model.finalize()
+
+
+def test_a_file_that_stalls_the_gpu_s_decoder_is_decoded_here(
+    start: Callable[..., Model], warnings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = start(program(tmp_path, has_decoder=True))
+    run.model.engine._connection.settimeout(0.5)
+    stalling, expected = picture(3, dpi=STALL)
+    ((pixels, _),) = run([stalling])
+    np.testing.assert_array_equal(pixels[0], expected)
+    assert warnings == ["the engine did not answer for 30 s, and is replaced"]
+    wait_until(lambda: run.model.engine.decodes)
     run.model.finalize()
 
 
@@ -216,12 +268,12 @@ def test_a_file_that_crashes_the_gpu_s_decoder_is_decoded_here(
     ("kind", "reason"), [("CPU", "no GPU"), ("GPU", "no GPU"), ("GPU", "the engine for cpu did not start")]
 )
 def test_without_a_decoder_the_cpu_decodes_everything(
-    preprocess: Callable[..., Preprocess], warnings: list[str], tmp_path: Path, kind: str, reason: str
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path, kind: str, reason: str
 ) -> None:
     path = program(tmp_path, has_decoder=False)
     if "start" in reason:
         path.write_text("raise SystemExit(3)", encoding="utf-8")
-    run = preprocess(path, kind)
+    run = start(path, kind)
     assert run.model.engine is None
     (line,) = warnings
     assert line.startswith(f"ssd_preprocess: all files are decoded by the CPU: {reason}")
@@ -229,6 +281,53 @@ def test_without_a_decoder_the_cpu_decodes_everything(
     ((pixels, _),) = run([file])
     np.testing.assert_array_equal(pixels[0], expected)
     run.model.finalize()
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+
+def test_files_that_crash_the_decoder_again_and_again_cost_no_request(
+    modules: Callable[[str], Import],
+    start: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    warnings: list[str],
+) -> None:
+    client_module = modules("ssd")("engine_client")
+    start_program, settings = client_module._start_program, []
+    monkeypatch.setattr(client_module, "_start_program", lambda one: settings.append(one) or start_program(one))
+    attacker, *others = start(program(tmp_path, has_decoder=True), model="ssd", instances=3)
+    crashing, crashing_px = picture(3, dpi=CRASH)
+    fine, fine_px = picture(4)
+    ended = threading.Event()
+
+    def score(answer: Any) -> int:
+        assert not isinstance(answer, str), answer
+        return round(float(answer[2][0, 0]) * 255)
+
+    def ask(run: Model) -> list[int]:
+        found = []
+        while not ended.is_set() or len(found) < 3:
+            found.append(score(run([fine])[0]))
+            time.sleep(0.01)
+        return found
+
+    here, there = int(fine_px[0, 0, 0]), 255 - int(fine_px[0, 0, 0])
+    with ThreadPoolExecutor() as pool:
+        good = [pool.submit(ask, run) for run in others]
+        for turn in range(3):
+            answers = attacker([crashing], [fine], [crashing])
+            assert [score(one) for one in answers] in (
+                [int(crashing_px[0, 0, 0]), one, int(crashing_px[0, 0, 0])] for one in (here, there)
+            )
+            assert attacker.model.engine.decodes == (turn == 0)
+        ended.set()
+        found = [one.result() for one in good]
+    assert all(set(one) <= {there, here} and one[-1] == here for one in found)
+    assert [one["without_decoder"] for one in settings] == [False, False, True]
+    assert any("was ended by signal SIGSEGV" in line for line in warnings)
+    for one in (attacker, *others):
+        one.model.finalize()
 
 
 # --- a full memory, and a broken device -------------------------------------------------------------------------------
@@ -257,8 +356,9 @@ def test_a_full_memory_halves_the_batches_and_any_other_error_ends_the_engine(
     assert scores(*greys) == greys
     assert "out of memory: batches of 4 from now on (CUDA out of memory." in (log := capfd.readouterr().err)
     assert "batches of 2 from now on" in log and "batches of 1" not in log
-    with pytest.raises(client_module.EngineLostError):
+    with pytest.raises(client_module.EngineLostError, match="ended with code 1"):
         scores(13)
+    client.reconnect()
     assert "ssd engine: ends: CUDA error: unspecified launch failure" in capfd.readouterr().err
     assert scores(*greys) == greys
     client.close()

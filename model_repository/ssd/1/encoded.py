@@ -2,7 +2,7 @@
 
 import triton_python_backend_utils as pb_utils
 from answering import Element, attempt
-from baseline import baseline_size
+from baseline import for_engine
 from decoding import DecodingLimits, open_image
 from isolation import DecoderProcesses
 from protocol import FILE
@@ -36,16 +36,16 @@ class EncodedImages:
 
     def _element(self, data):
         """Check a file for the engine, or give a function that opens it here."""
-        for_engine = self.engine is not None and self.engine.decodes and len(data) <= self.limits.max_file_bytes
-        size_px = baseline_size(data) if for_engine else None
-        if size_px is None:
+        has_decoder = self.engine is not None and self.engine.decodes and len(data) <= self.limits.max_file_bytes
+        found = for_engine(data) if has_decoder else None
+        if found is None:
             return lambda: self._open(data)
-        return attempt(lambda: self._file(data, size_px))
+        return attempt(lambda: self._file(data, *found))
 
-    def _file(self, data, size_px):
+    def _file(self, data, size_px, engine_data):
         check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
         work_px = jpeg_work_px(size_px[0] * size_px[1], data)
-        return Element(size_px, work_px, lambda: self._open(data).load(), FILE, data)
+        return Element(size_px, work_px, lambda: self._open(data).load(), FILE, engine_data)
 
     def _open(self, data):
         image, work_px = open_image(data, self.limits)

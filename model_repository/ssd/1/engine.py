@@ -7,6 +7,7 @@ with the last instance. For ``ssd_preprocess`` there is no network: the answer i
 """
 
 import contextlib
+import faulthandler
 import json
 import mmap
 import os
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from network import SIDE_PX, Network
 from pixels import Pixels
-from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs
+from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECODER, Outputs
 
 SLOTS = 3
 """Batches at once: one is decoded, one waits for the network or is detected, one is answered."""
@@ -123,7 +124,8 @@ class Engine:
             self.network = Network(*models, device, settings["batch_sizes"])
         else:
             self.network = Pixels(self.max_batch_size)
-        self.decoder, self.resizer, reason = _image_kernels(device)
+        self.history = {name: settings[name] for name in ("losses", "without_decoder")}
+        self.decoder, self.resizer, reason = _image_kernels(device, settings["without_decoder"])
         if self.decoder is None and "detector" not in settings:
             raise RuntimeError(str(reason))
         self.slots = [Slot(self.network, self.max_batch_size, device) for _ in range(SLOTS)]
@@ -141,6 +143,7 @@ class Engine:
             "outputs": self.network.outputs,
             "decodes": self.decoder is not None,
             "resizes": self.resizer is not None,
+            **self.history,
         }
 
     def add(self, job):
@@ -230,7 +233,10 @@ class Engine:
                     if slot.images is not slot.pixels:
                         slot.images[place].copy_(slot.pixels[place], non_blocking=True)
                 place += 1
-        slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare) if files else []
+        # An instance may not know yet that this engine has no decoder.
+        slot.decoded = [None] * len(files)
+        if files and self.decoder is not None:
+            slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare)
         for image, (_, target, job, index) in zip(slot.decoded, files, strict=True):
             job.status[index] = NOT_DECODED if image is None else DONE
             if image is not None:
@@ -260,13 +266,15 @@ class Engine:
             os.eventfd_write(self.slot_is_free, 1)
 
 
-def _image_kernels(device):
-    """Give the decoder and the resizer of a GPU, or None for each that it has not, and why."""
+def _image_kernels(device, without_decoder):
+    """Give the decoder and the resizer of a GPU, or None for each that it has not or must not have, and why."""
     if device.type == "cpu":
         return None, None, "no GPU"
     from images import HardwareDecoder, Resizer
 
     resizer = Resizer(device)
+    if without_decoder:
+        return None, resizer, WITHOUT_DECODER
     try:
         with torch.cuda.device(device):
             return HardwareDecoder(device), resizer, ""
@@ -333,14 +341,22 @@ def serve(listener, engine):
                 return
 
 
-def refuse(listener, reason):
-    """Give everyone who asks for this engine the reason why it is of no use, until nobody does."""
+def refuse(listener, reason, is_over=lambda: True):
+    """Give everyone who asks for this engine the reason why it is of no use, until nobody does and it is over."""
     listener.settimeout(LONELY_S)
-    with contextlib.suppress(TimeoutError):
-        while True:
+    while True:
+        try:
             connection, _ = listener.accept()
-            with connection, contextlib.suppress(OSError):
-                connection.send(json.dumps({"refuses": reason}).encode())
+        except TimeoutError:
+            if is_over():
+                return
+            continue
+        with connection, contextlib.suppress(OSError):
+            connection.send(json.dumps({"refuses": reason}).encode())
+
+
+def _has_ended(pid):
+    return not Path(f"/proc/{pid}").exists()
 
 
 def _is_own(connection):
@@ -363,10 +379,16 @@ def log(message):
 
 def main():
     """Serve the instances of one server and one device."""
+    faulthandler.enable()  # a crash in a library leaves the stack of every thread in the log
     settings = json.loads(sys.argv[1])
     listener = socket.socket(fileno=settings["listener"])
     # Who listens is who instances see at the other end.
     listener.listen()
+    if settings["without_decoder"] and "detector" not in settings:
+        log(f"{settings['device']}, JPEG files are decoded by the CPU: {WITHOUT_DECODER}")
+        # As long as there is a server: an instance that had nothing to do meanwhile must not start another one.
+        refuse(listener, WITHOUT_DECODER, lambda: _has_ended(settings["server_pid"]))
+        return
     device = torch.device(settings["device"])
     if device.type == "cuda":
         torch.set_num_threads(1)  # what is left for the CPU is too small to be shared

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from answering import Preprocessing, attempt, refusal
-from engine_client import NEEDED_PACKAGES, EngineClient, EngineLostError
+from engine_client import MAX_LOSSES, NEEDED_PACKAGES, EngineClient, EngineLostError
 from protocol import PIXELS
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+ATTEMPTS = MAX_LOSSES + 2
+"""For images: after :data:`MAX_LOSSES` comes an engine without the GPU's decoder, and a file may need another attempt
+because the decoder has not taken it."""
 BLACK = bytes(300 * 300 * 3)
 _NEEDS = (
     f"it needs what 'ssd-triton build' makes, and 'pip install {NEEDED_PACKAGES}' for this server's Python; without "
@@ -79,25 +82,30 @@ class OneProcess(Preprocessing):
         return [np.concatenate(rows) for rows in zip(*answers, strict=True)]
 
     def _detect_run(self, elements):
-        outputs, undone = self._ask(elements)
-        if len(undone):
-            self._to_pixels([elements[index] for index in undone])
+        for _ in range(ATTEMPTS):
             outputs, undone = self._ask(elements)
-        if len(undone):
-            raise RuntimeError("the engine was lost twice in a row, its own lines say why")
-        return outputs
+            if outputs is not None and not len(undone):
+                return outputs
+            self._to_pixels([elements[index] for index in undone])
+        raise RuntimeError(f"no engine has answered in {ATTEMPTS} attempts, their own lines say why")
 
     def _ask(self, elements):
-        """Give the four outputs and the indices of elements that are to be made pixels first: of a lost engine all."""
+        """Give the four outputs, or None, and the indices of elements that are to be made pixels before they are sent.
+
+        Of an engine that was lost with them, all: a file that crashes the decoder meets it once.
+        """
         try:
             return self.engine.ask([(one.kind, one.data, one.size_px) for one in elements])
-        except EngineLostError:
-            self.log.write("failed", [], "the engine crashed or stalled, another one is ready")
-            return None, range(len(elements))
+        except EngineLostError as error:
+            self.log.write("failed", [], str(error))
+            was_asked = error.was_asked
+        try:
+            self.engine.reconnect()
         except RuntimeError as error:
             # Triton answers for a model whose process has ended, and whoever watches the server starts it again.
             self.log.write("failed", [], str(error))
             os._exit(1)
+        return None, range(len(elements) if was_asked else 0)
 
     def _to_pixels(self, elements):
         """Decode or resize here, side by side, what the engine cannot, or what it may have crashed at."""

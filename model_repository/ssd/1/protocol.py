@@ -12,6 +12,8 @@ FILE, PIXELS, FRAME = range(3)
 FIELDS = ("kind", "offset", "bytes", "width", "height")
 DONE, NOT_DECODED = range(2)
 """Statuses: :data:`NOT_DECODED` is for a file that the decoder does not take."""
+WITHOUT_DECODER = "the engine was lost too often with the GPU's decoder, which a restart of the server brings back"
+"""Why an engine has no decoder, or is of no use."""
 MAX_JOB_BYTES = 1 << 16
 MEMORY_BYTES = 256 << 20
 """Of an instance's file in memory; only what is used is real."""

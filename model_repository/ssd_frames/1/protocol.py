@@ -1,4 +1,4 @@
-# Written from ssd/1/protocol.py by the build, do not edit. Digest: 0a5bc37ab282e2ab
+# Written from ssd/1/protocol.py by the build, do not edit. Digest: 7a923fed73bf1d64
 """What the instances of a model and the engine of their GPU say to each other. Needs NumPy only.
 
 An instance has a file in memory that the engine maps, too: outputs at its beginning, then images. Over a socket of
@@ -13,6 +13,8 @@ FILE, PIXELS, FRAME = range(3)
 FIELDS = ("kind", "offset", "bytes", "width", "height")
 DONE, NOT_DECODED = range(2)
 """Statuses: :data:`NOT_DECODED` is for a file that the decoder does not take."""
+WITHOUT_DECODER = "the engine was lost too often with the GPU's decoder, which a restart of the server brings back"
+"""Why an engine has no decoder, or is of no use."""
 MAX_JOB_BYTES = 1 << 16
 MEMORY_BYTES = 256 << 20
 """Of an instance's file in memory; only what is used is real."""

@@ -6,13 +6,14 @@ takes; see ``engine.py`` of ``ssd``. Everything else is decoded here, and so is 
 
 import importlib.util
 import json
+import threading
 from concurrent.futures import Future
 
 import triton_python_backend_utils as pb_utils
 from answering import Preprocessing, attempt
 from encoded import EncodedImages
 from engine_client import NEEDED_PACKAGES, EngineClient, EngineLostError
-from protocol import FILE
+from protocol import FILE, WITHOUT_DECODER
 
 
 class TritonPythonModel(EncodedImages, Preprocessing):
@@ -55,18 +56,25 @@ class TritonPythonModel(EncodedImages, Preprocessing):
         return pixels
 
     def _decode_run(self, files):
-        if self.engine is not None:
-            try:
-                (decoded,), undone = self.engine.ask([(FILE, data, (0, 0)) for data in files])
-            except EngineLostError:
-                self.log.write("failed", [], "the engine crashed or stalled, another one is ready")
-            except (OSError, RuntimeError) as error:
-                self.engine = None
+        if not self.engine.decodes:  # lost since the files were checked
+            return [None] * len(files)
+        try:
+            (decoded,), undone = self.engine.ask([(FILE, data, (0, 0)) for data in files])
+        except EngineLostError as error:
+            self.log.write("failed", [], str(error))
+            # Meanwhile everything is decoded here.
+            threading.Thread(target=self._reconnect, daemon=True).start()
+            return [None] * len(files)
+        failed = set(undone.tolist())
+        return [None if index in failed else one for index, one in enumerate(decoded)]
+
+    def _reconnect(self):
+        try:
+            self.engine.reconnect()
+        except (OSError, RuntimeError) as error:
+            # That one has a line of its own in the log, for all instances.
+            if str(error) != WITHOUT_DECODER:
                 self._say_where(error)
-            else:
-                failed = set(undone.tolist())
-                return [None if index in failed else one for index, one in enumerate(decoded)]
-        return [None] * len(files)
 
     @staticmethod
     def _say_where(reason):
