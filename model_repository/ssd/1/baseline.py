@@ -42,15 +42,8 @@ def for_engine(data):
     """
     if not (data.startswith(START) and data.endswith(END)):
         return None
-    header, kept, place, kept_from = _Header(), [], len(START), 0
-    for _ in range(MAX_SEGMENTS):
-        body = place + 4
-        if data[place : place + 1] != b"\xff" or body > min(len(data), MAX_HEADER_BYTES):
-            return None
-        marker, end = data[place + 1], place + 2 + (data[place + 2] << 8 | data[place + 3])
-        if not body <= end <= len(data) - len(END):
-            return None
-        segment = data[body:end]
+    header, kept, kept_from = _Header(), [], 0
+    for marker, segment, place, end in _segments(data):
         if marker == SCAN:
             if not (header.can_begin(segment) and header.fits(data, end)):
                 return None
@@ -60,8 +53,21 @@ def for_engine(data):
             kept_from = end
         elif not header.take(marker, segment):
             return None
-        place = end
     return None
+
+
+def _segments(data):
+    """Markers, what follows their lengths, and where each begins and ends, as far as all lie within the file."""
+    place = len(START)
+    for _ in range(MAX_SEGMENTS):
+        body = place + 4
+        if data[place : place + 1] != b"\xff" or body > min(len(data), MAX_HEADER_BYTES):
+            return
+        marker, end = data[place + 1], place + 2 + (data[place + 2] << 8 | data[place + 3])
+        if not body <= end <= len(data) - len(END):
+            return
+        yield marker, data[body:end], place, end
+        place = end
 
 
 class _Header:
