@@ -255,6 +255,29 @@ def test_after_two_crashes_of_the_gpu_s_decoder_all_files_are_decoded_here(
     run.model.finalize()
 
 
+def test_an_instance_that_had_nothing_to_do_does_not_bring_the_decoder_back(
+    modules: Callable[[str], Import], start: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client_module = modules("ssd_preprocess")("engine_client")
+    start_program, settings = client_module._start_program, []
+    monkeypatch.setattr(client_module, "_start_program", lambda one: settings.append(one) or start_program(one))
+    attacker, idle = start(program(tmp_path, has_decoder=True), instances=2)
+    crashing, _ = picture(3, dpi=CRASH)
+    fine, fine_px = picture(4)
+    attacker([crashing])
+    wait_until(lambda: attacker.model.engine.decodes)
+    attacker([crashing])
+    wait_until(lambda: len(settings) == 3)
+    ((pixels, _),) = idle([fine])
+    np.testing.assert_array_equal(pixels[0], fine_px)
+    with pytest.raises(RuntimeError, match="lost too often with the GPU's decoder"):
+        idle.model.engine.reconnect()
+    assert [one["without_decoder"] for one in settings] == [False, False, True]
+    assert not idle.model.engine.decodes
+    for one in (attacker, idle):
+        one.model.finalize()
+
+
 def test_a_file_that_stalls_the_gpu_s_decoder_is_decoded_here(
     start: Callable[..., Model], warnings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
