@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -437,7 +438,13 @@ def test_instances_that_start_at_once_share_one_engine(
     monkeypatch.setattr(client_module, "_start_program", lambda settings: started.append(1) or start(settings))
     settings = {"device": "cpu", "batch_sizes": [4]}
     with ThreadPoolExecutor() as pool:
-        clients = list(pool.map(lambda _: client_module.EngineClient(settings), range(4)))
+        waiting = [pool.submit(client_module.EngineClient, settings) for _ in range(4)]
+        # An instance that ends while the engine is loading does no harm.
+        address = client_module.engine_address({**settings, "server_pid": os.getppid()})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            wait_until(lambda: not connection.connect_ex(address))
+        clients = [one.result() for one in waiting]
     assert len({one._engine_pid for one in clients}) == len(started) == 1
+    assert all(one._settings["losses"] == {} for one in clients)
     for one in clients:
         one.close()

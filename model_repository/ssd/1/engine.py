@@ -46,6 +46,8 @@ class Instance:
         """Receive and map its memory."""
         self.is_locked = False
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        if not descriptors:
+            raise ConnectionError
         self.connection = connection
         self.memory = mmap.mmap(descriptors[0], 0)
         os.close(descriptors[0])
@@ -322,12 +324,12 @@ def serve(listener, engine):
                 continue
             if key.fileobj is listener:
                 connection, _ = listener.accept()
-                if not _is_own(connection):
+                try:
+                    instances[connection] = _welcome(connection, engine)
+                except OSError:  # another user, or an instance that has ended while the engine was loading
                     connection.close()
-                    continue
-                connection.send(json.dumps(engine.hello()).encode())
-                instances[connection] = Instance(connection, engine.max_batch_size, engine.network.outputs)
-                selector.register(connection, selectors.EVENT_READ)
+                else:
+                    selector.register(connection, selectors.EVENT_READ)
                 continue
             packet = _receive(key.fileobj)
             if packet:
@@ -337,7 +339,7 @@ def serve(listener, engine):
             selector.unregister(key.fileobj)
             key.fileobj.close()
             del instances[key.fileobj]
-            if not instances:
+            if not instances and all(other.fileobj is not listener for other, _ in selector.select(0)):
                 return
 
 
@@ -359,10 +361,17 @@ def _has_ended(pid):
     return not Path(f"/proc/{pid}").exists()
 
 
-def _is_own(connection):
-    """Whether the other side runs as the same user."""
+def _welcome(connection, engine):
+    """Tell an instance what it must know, and take its memory.
+
+    Raises:
+        OSError: It runs as another user, or has ended.
+    """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return struct.unpack("3i", credentials)[1] == os.getuid()
+    if struct.unpack("3i", credentials)[1] != os.getuid():
+        raise PermissionError
+    connection.send(json.dumps(engine.hello()).encode())
+    return Instance(connection, engine.max_batch_size, engine.network.outputs)
 
 
 def _receive(connection):

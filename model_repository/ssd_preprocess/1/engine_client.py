@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 2fe56ce639fb3376
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 20c76148fb4da911
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -181,8 +181,6 @@ class EngineClient:
             failed_starts += bool(code)
             if time.monotonic() > deadline_s or failed_starts == MAX_STARTS:
                 raise RuntimeError(f"the engine for {self._settings['device']} did not start, its own lines say why")
-            if code is not None and code < 0:
-                self._count_loss(self._started.pid)
             # One that ended without an error had no instance any more.
             if self._started is None or code is not None:
                 self._started = _start(self._settings, engine_address(self._settings))
@@ -192,20 +190,23 @@ class EngineClient:
         """Connect to an engine that is there; False if there is none, or it ends meanwhile."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(READY_S)
+        says, engine_pid = None, 0
         try:
             connection.connect(engine_address(self._settings))
-            hello = connection.recv(MAX_JOB_BYTES)
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             engine_pid, user, _ = struct.unpack("3i", credentials)
-            if hello and user != os.getuid():
+            if user != os.getuid():
                 raise RuntimeError(f"another user has an engine at {engine_address(self._settings)[1:]}")
-            says = json.loads(hello or "null")
+            says = json.loads(connection.recv(MAX_JOB_BYTES) or "null")
             if says and "refuses" not in says:
                 socket.send_fds(connection, [b"m"], [self._descriptor])
         except OSError:
             says = None
         if not says:
             connection.close()
+            if engine_pid:
+                # It crashed, perhaps at what another instance sent, before it was this one's turn.
+                self._count_loss(engine_pid)
             return False
         if reason := says.get("refuses"):
             connection.close()
