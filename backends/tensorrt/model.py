@@ -17,7 +17,8 @@ from structured_log import StructuredLog
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
 from ssd_triton.common.errors import UserError
-from ssd_triton.detector.engines.runner import INPUT, OUTPUTS, EngineRunner
+from ssd_triton.detector.engines.plan import INPUT, OUTPUTS
+from ssd_triton.detector.engines.runner import EngineRunner
 
 DEFAULT_MODEL_FILENAME = "model.plan"
 

@@ -80,7 +80,10 @@ def test_a_changed_limit_reaches_every_variant(
         (
             "ssd_preprocess/configs/pytorch_fp32.pbtxt",
             ('string_value: "50000000"', 'string_value: "1"'),
-            [r"parameters\.max_pixels\.string_value is 1, expected 50000000 as config\.pbtxt and gpu\.pbtxt says"],
+            [
+                r"parameters\.max_pixels\.string_value is 1, expected 50000000",
+                r"as config\.pbtxt and gpu\.pbtxt and engine\.pbtxt says",
+            ],
         ),
         (
             "ssd_postprocess/configs/tensorrt_int8.pbtxt",
@@ -126,6 +129,23 @@ def test_a_lost_copy_is_written_again(tree: Path, labels: tuple[str, ...]) -> No
     (tree / "ssd_detector/config.pbtxt").unlink()
     assert len(bring_up_to_date(tree, labels)) == len(ON_GPU) + 1
     assert contents(tree) == before
+
+
+def test_the_one_process_of_another_variant_is_kept_up_to_date(tree: Path, labels: tuple[str, ...]) -> None:
+    """Once there is a file for it, which may begin as a copy of that of the fused variant."""
+    copies = []
+    for model in ("ssd", "ssd_frames"):
+        configs = tree / model / "configs"
+        copies.append(Path(shutil.copy(configs / "pytorch_fused_fp16.pbtxt", configs / "tensorrt_fp16.pbtxt")))
+    assert bring_up_to_date(tree, labels) == sorted(str(path.relative_to(tree)) for path in copies)
+    repository = ModelRepository(tree)
+    for model in ("ssd", "ssd_frames"):
+        detector = repository.configuration(model, "tensorrt_fp16").parameters["detector"].string_value
+        assert detector == "ssd_detector/1/tensorrt_fp16.plan"
+        assert repository.configuration(model, "tensorrt_int8").HasField("ensemble_scheduling")
+    change(copies[0], '"2"', '"3"')
+    with pytest.raises(ConfigError, match=r"ssd/configs/tensorrt_fp16\.pbtxt was edited by hand"):
+        outdated_files(ModelRepository(tree), labels)
 
 
 @pytest.mark.parametrize("file", ["ssd_preprocess/1/untrusted.py", "ssd_postprocess/configs/tensorrt_int8.pbtxt"])

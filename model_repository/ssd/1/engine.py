@@ -1,16 +1,18 @@
-"""The process that detects on one device for all instances of ``ssd`` and ``ssd_frames``.
+"""The process that works on one device for all instances of ``ssd`` and ``ssd_frames``, or of ``ssd_preprocess``.
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
 process through memory, not through Triton. Here the images of all instances become batches. While one batch is
 detected, the next is decoded, on streams of their own. One thread starts batches, another answers. The process ends
-with the last instance.
+with the last instance. For ``ssd_preprocess`` there is no network: the answer is the decoded and resized pixels.
 """
 
 import contextlib
+import faulthandler
 import json
 import mmap
 import os
 import queue
+import re
 import selectors
 import socket
 import struct
@@ -23,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from network import SIDE_PX, Detections, Network
-from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, Outputs, engine_address
+from network import SIDE_PX, Network
+from pixels import Pixels
+from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECODER, Outputs
 
 SLOTS = 3
 """Batches at once: one is decoded, one waits for the network or is detected, one is answered."""
@@ -32,20 +35,24 @@ POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
+OUT_OF_MEMORY = re.compile(r"out.of.memory|alloc|CUDA Runtime failure: '#2'", re.IGNORECASE)
+"""What errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
 
 
 class Instance:
     """A connected instance of a model."""
 
-    def __init__(self, connection, max_batch_size, detections):
+    def __init__(self, connection, max_batch_size, outputs):
         """Receive and map its memory."""
         self.is_locked = False
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        if not descriptors:
+            raise ConnectionError
         self.connection = connection
         self.memory = mmap.mmap(descriptors[0], 0)
         os.close(descriptors[0])
         self.bytes = np.frombuffer(self.memory, np.uint8)
-        self.outputs = Outputs(self.memory, max_batch_size, detections)
+        self.outputs = Outputs(self.memory, max_batch_size, outputs)
 
     def lock(self):
         """Lock its memory in place, so that a GPU reads large frames from it by itself."""
@@ -85,16 +92,15 @@ class Part:
 class Slot:
     """Memory of one batch from its decoding to its answer."""
 
-    def __init__(self, batch_sizes, detections, device):
+    def __init__(self, network, batch, device):
         """Reserve it."""
         on_gpu = device.type == "cuda"
-        batch = max(batch_sizes)
         self.pixels = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, pin_memory=on_gpu)
         self.images = torch.zeros_like(self.pixels, device=device) if on_gpu else self.pixels
         self.sizes = torch.ones([batch, 2], dtype=torch.int32, pin_memory=on_gpu)
         self.size_rows, self.pixel_rows = self.sizes.numpy(), self.pixels.numpy().reshape(batch, -1)
         self.spare = []
-        self.outputs = {size: Detections(size, detections, torch.device("cpu"), pinned=on_gpu) for size in batch_sizes}
+        self.outputs = network.host_outputs(pinned=on_gpu)
         self.found = self.decoded = self.frames = None
         # Waiting for a lone image by polling saves it some time; for a batch, that would take a core.
         self.events = [torch.cuda.Event(blocking=blocking) for blocking in (False, True)] if on_gpu else []
@@ -103,16 +109,28 @@ class Slot:
 
 
 class Engine:
-    """Batches from all instances, through the decoder and the network."""
+    """Batches from all instances, through the decoder and the network, if there is one."""
 
     def __init__(self, settings, device):
-        """Load everything; on a GPU that takes ten seconds."""
+        """Load everything; on a GPU that takes ten seconds.
+
+        Raises:
+            RuntimeError: There is neither a decoder nor a network, or one of them does not work.
+        """
         self.device = device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         self.limit = self.max_batch_size = max(settings["batch_sizes"])
-        models = (Path(settings["detector"]), Path(settings["postprocess"]))
-        self.network = Network(*models, device, settings["batch_sizes"])
-        self.decoder, self.resizer, reason = _image_kernels(device)
-        self.slots = [Slot(self.network.batch_sizes, self.network.detections, device) for _ in range(SLOTS)]
+        if "detector" in settings:
+            models = (Path(settings["detector"]), Path(settings["postprocess"]))
+            self.network = Network(*models, device, settings["batch_sizes"])
+        else:
+            self.network = Pixels(self.max_batch_size)
+        self.history = {name: settings[name] for name in ("losses", "without_decoder")}
+        self.decoder, self.resizer, reason = _image_kernels(device, settings["without_decoder"])
+        if self.decoder is None and "detector" not in settings:
+            raise RuntimeError(str(reason))
+        self.slots = [Slot(self.network, self.max_batch_size, device) for _ in range(SLOTS)]
         self.launched = queue.SimpleQueue()
         self.waiting = deque()
         self.slot_is_free = os.eventfd(0)
@@ -124,9 +142,10 @@ class Engine:
         """Say what an instance must know."""
         return {
             "max_batch_size": self.max_batch_size,
-            "detections": self.network.detections,
+            "outputs": self.network.outputs,
             "decodes": self.decoder is not None,
             "resizes": self.resizer is not None,
+            **self.history,
         }
 
     def add(self, job):
@@ -140,7 +159,9 @@ class Engine:
             slot.parts = self._take()
             try:
                 self._launch(slot)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._halve(slot, error)
             else:
                 self.launched.put(slot)
@@ -164,8 +185,12 @@ class Engine:
         if self.limit == 1:
             raise error
         self.limit //= 2
-        log(f"out of memory: batches of {self.limit} from now on ({str(error).splitlines()[0]})")
-        torch.cuda.empty_cache()
+        log(f"out of memory: batches of {self.limit} from now on ({_first_line(error)})")
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            slot.decoded = slot.frames = None
+            slot.spare.clear()
+            torch.cuda.empty_cache()
         self.waiting.extendleft(reversed(slot.parts))
         self.slots.append(slot)
 
@@ -210,11 +235,13 @@ class Engine:
                     if slot.images is not slot.pixels:
                         slot.images[place].copy_(slot.pixels[place], non_blocking=True)
                 place += 1
-        slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare) if files else []
+        # An instance may not know yet that this engine has no decoder.
+        slot.decoded = [None] * len(files)
+        if files and self.decoder is not None:
+            slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare)
         for image, (_, target, job, index) in zip(slot.decoded, files, strict=True):
-            if image is None:
-                job.status[index] = NOT_DECODED
-            else:
+            job.status[index] = NOT_DECODED if image is None else DONE
+            if image is not None:
                 sources.append(self.resizer.source_of(image))
                 targets.append(target)
         if sources:
@@ -241,18 +268,29 @@ class Engine:
             os.eventfd_write(self.slot_is_free, 1)
 
 
-def _image_kernels(device):
-    """Give the decoder and the resizer of a GPU, or None for each that it has not, and why."""
+def _image_kernels(device, without_decoder):
+    """Give the decoder and the resizer of a GPU, or None for each that it has not or must not have, and why."""
     if device.type == "cpu":
         return None, None, "no GPU"
     from images import HardwareDecoder, Resizer
 
     resizer = Resizer(device)
+    if without_decoder:
+        return None, resizer, WITHOUT_DECODER
     try:
         with torch.cuda.device(device):
             return HardwareDecoder(device), resizer, ""
     except (ImportError, RuntimeError) as error:
         return None, resizer, error
+
+
+def is_out_of_memory(error):
+    """Whether an error means that the GPU's memory is full, and no more: work in smaller parts may succeed."""
+    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def ending_the_process(function):
@@ -261,8 +299,9 @@ def ending_the_process(function):
     def run():
         try:
             function()
-        except BaseException:
+        except BaseException as error:
             traceback.print_exc()
+            log(f"ends: {_first_line(error)}")
             os._exit(1)
 
     return run
@@ -285,12 +324,12 @@ def serve(listener, engine):
                 continue
             if key.fileobj is listener:
                 connection, _ = listener.accept()
-                if not _is_own(connection):
+                try:
+                    instances[connection] = _welcome(connection, engine)
+                except OSError:  # another user, or an instance that has ended while the engine was loading
                     connection.close()
-                    continue
-                connection.send(json.dumps(engine.hello()).encode())
-                instances[connection] = Instance(connection, engine.max_batch_size, engine.network.detections)
-                selector.register(connection, selectors.EVENT_READ)
+                else:
+                    selector.register(connection, selectors.EVENT_READ)
                 continue
             packet = _receive(key.fileobj)
             if packet:
@@ -300,14 +339,39 @@ def serve(listener, engine):
             selector.unregister(key.fileobj)
             key.fileobj.close()
             del instances[key.fileobj]
-            if not instances:
+            if not instances and all(other.fileobj is not listener for other, _ in selector.select(0)):
                 return
 
 
-def _is_own(connection):
-    """Whether the other side runs as the same user."""
+def refuse(listener, reason, is_over=lambda: True):
+    """Give everyone who asks for this engine the reason why it is of no use, until nobody does and it is over."""
+    listener.settimeout(LONELY_S)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            if is_over():
+                return
+            continue
+        with connection, contextlib.suppress(OSError):
+            connection.send(json.dumps({"refuses": reason}).encode())
+
+
+def _has_ended(pid):
+    return not Path(f"/proc/{pid}").exists()
+
+
+def _welcome(connection, engine):
+    """Tell an instance what it must know, and take its memory.
+
+    Raises:
+        OSError: It runs as another user, or has ended.
+    """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return struct.unpack("3i", credentials)[1] == os.getuid()
+    if struct.unpack("3i", credentials)[1] != os.getuid():
+        raise PermissionError
+    connection.send(json.dumps(engine.hello()).encode())
+    return Instance(connection, engine.max_batch_size, engine.network.outputs)
 
 
 def _receive(connection):
@@ -324,19 +388,28 @@ def log(message):
 
 def main():
     """Serve the instances of one server and one device."""
+    faulthandler.enable()  # a crash in a library leaves the stack of every thread in the log
     settings = json.loads(sys.argv[1])
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.bind(engine_address(settings["server_pid"], settings["device"]))
-    except OSError:
-        return  # Another instance was quicker, and its engine serves all.
+    listener = socket.socket(fileno=settings["listener"])
+    # Who listens is who instances see at the other end.
     listener.listen()
+    if settings["without_decoder"] and "detector" not in settings:
+        log(f"{settings['device']}, JPEG files are decoded by the CPU: {WITHOUT_DECODER}")
+        # As long as there is a server: an instance that had nothing to do meanwhile must not start another one.
+        refuse(listener, WITHOUT_DECODER, lambda: _has_ended(settings["server_pid"]))
+        return
     device = torch.device(settings["device"])
     if device.type == "cuda":
         torch.set_num_threads(1)  # what is left for the CPU is too small to be shared
-    engine = Engine(settings, device)
+    try:
+        engine = Engine(settings, device)
+    except (ImportError, OSError, RuntimeError) as error:
+        if "detector" in settings:
+            raise
+        refuse(listener, _first_line(error))
+        return
     threading.Thread(target=ending_the_process(engine.answer), daemon=True).start()
-    with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    with torch.inference_mode():
         ending_the_process(lambda: serve(listener, engine))()
     os._exit(0)  # not through the destructors of libraries whose work is under way
 

@@ -1,15 +1,17 @@
 """The network with its post-processing on one device: images in, detections out, without a stop in between.
 
-On a GPU both are captured as a CUDA graph for each batch size, and the kernels of ``postprocess.cu`` find the
-detections. On a CPU, and for thresholds that the kernels do not take, the TorchScript of ``ssd_postprocess`` finds
-them. Needs PyTorch.
+The network is a TorchScript or a TensorRT plan. On a GPU, network and post-processing are captured as a CUDA graph for
+each batch size, and the kernels of ``postprocess.cu`` find the detections. On a CPU, and for thresholds that the
+kernels do not take, the TorchScript of ``ssd_postprocess`` finds them. Needs PyTorch, and TensorRT for a plan.
 """
 
 import bisect
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from plan import Plan
 
 SIDE_PX = 300
 MAX_TOPK, MAX_DETECTIONS = 400, 1024
@@ -56,25 +58,31 @@ class Network:
         """Load both, and capture graphs.
 
         Args:
-            detector: TorchScript: UINT8 [N, 300, 300, 3] -> ``loc``, ``conf``.
+            detector: TorchScript, or a plan for this GPU with its metadata beside it: UINT8 [N, 300, 300, 3] ->
+                ``loc``, ``conf``.
             postprocess: TorchScript with its thresholds as attributes.
             device: Where.
             batch_sizes: Batches that run as a graph; others are padded.
         """
         self.device = device
-        self.detector = torch.jit.load(detector, map_location=device)
+        self.detector = _load_detector(detector, device)
         self.postprocess = torch.jit.load(postprocess, map_location=device)
         self.detections: int = self.postprocess.detections_per_img
+        k = self.detections
+        self.outputs = (("int32", 1), ("float32", k, 4), ("float32", k), ("int32", k))
         self.batch_sizes = sorted(batch_sizes)
         self.kernels = None
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor, Detections]] = {}
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32
-        if device.type == "cpu":
-            self.detector.float()
-        elif self.postprocess.topk_candidates <= MAX_TOPK and self.detections <= MAX_DETECTIONS:
+        if device.type == "cuda" and self.postprocess.topk_candidates <= MAX_TOPK and self.detections <= MAX_DETECTIONS:
             self.kernels = _PostprocessKernels(self.postprocess, device, self.batch_sizes[-1])
             self._capture()
+
+    def host_outputs(self, *, pinned: bool) -> dict[int, Detections]:
+        """Reserve memory of the host for the outputs of each batch size, page-locked or not."""
+        cpu = torch.device("cpu")
+        return {size: Detections(size, self.detections, cpu, pinned=pinned) for size in self.batch_sizes}
 
     def __call__(self, images: torch.Tensor, sizes: torch.Tensor) -> Detections:
         """Detect on the current stream.
@@ -123,6 +131,23 @@ class Network:
                     self.kernels(*self.detector(images), sizes, outputs)
                 pool = pool or graph.pool()
                 self.graphs[size] = (graph, images, sizes, outputs)
+
+
+def _load_detector(path: Path, device: torch.device) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """Load a detector for the current device.
+
+    Raises:
+        RuntimeError: A plan does not fit.
+    """
+    if path.suffix != ".plan":
+        script = torch.jit.load(path, map_location=device)
+        return script.float() if device.type == "cpu" else script
+    if device.type != "cuda":
+        raise RuntimeError(f"{path.name} runs on a GPU, got {device}")
+    metadata = path.with_suffix(".engine.json")
+    if not metadata.is_file():
+        raise RuntimeError(f"{path.name} has no metadata, expected {metadata.name}: build it with 'ssd-triton engine'")
+    return Plan(path, json.loads(metadata.read_bytes())["runtime"])
 
 
 class _PostprocessKernels:

@@ -5,42 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from answering import Element, Preprocessing, attempt, refusal
-from engine_client import EngineClient, EngineLostError
+from answering import Preprocessing, attempt, refusal
+from engine_client import MAX_LOSSES, NEEDED_PACKAGES, EngineClient, EngineLostError
 from protocol import PIXELS
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+ATTEMPTS = MAX_LOSSES + 2
+"""For images: after :data:`MAX_LOSSES` comes an engine without the GPU's decoder, and a file may need another attempt
+because the decoder has not taken it."""
 BLACK = bytes(300 * 300 * 3)
-
-
-class EngineElement(Element):
-    """An image on its way to detections."""
-
-    def __init__(self, size_px, work_px, load, kind=None, data=None):
-        """Describe it as the protocol does.
-
-        Args:
-            size_px: See the base class.
-            work_px: See the base class.
-            load: See the base class; the way without the engine.
-            kind: What the engine gets, see ``protocol.py``; None: it can only be loaded.
-            data: Bytes, or UINT8.
-        """
-        super().__init__(size_px, work_px, load)
-        self.kind, self.data = kind, data
-        self.refusal = None
-
-    def become(self, pixels):
-        """Take 300 x 300 pixels, or the reason of a refusal as text, for what it was."""
-        if isinstance(pixels, str):
-            self.refusal, pixels = pixels, BLACK
-        self.kind, self.data = PIXELS, pixels
+_NEEDS = (
+    f"it needs what 'ssd-triton build' makes, and 'pip install {NEEDED_PACKAGES}' for this server's Python; without "
+    "their files in configs/, ssd and ssd_frames are ensembles"
+)
 
 
 class OneProcess(Preprocessing):
     """A model whose instances check requests and leave the rest to the engine of their device.
 
-    Subclasses give :meth:`elements`, of :class:`EngineElement`.
+    Subclasses give :meth:`elements`.
     """
 
     def initialize(self, args):
@@ -59,7 +42,7 @@ class OneProcess(Preprocessing):
                 }
             )
         except RuntimeError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            raise pb_utils.TritonModelException(f"{error}: {_NEEDS}") from error
 
     def finalize(self):
         """Let the threads end, and the engine with its last instance."""
@@ -90,6 +73,8 @@ class OneProcess(Preprocessing):
 
     def _detect(self, elements):
         """Give the four outputs, a row for each element; elements may be refused only now."""
+        if not elements:
+            return []
         self._to_pixels([one for one in elements if one.kind is None])
         runs = [elements[run] for run in self.engine.jobs([memoryview(one.data).nbytes for one in elements])]
         if len(runs) <= 1:
@@ -99,28 +84,34 @@ class OneProcess(Preprocessing):
         return [np.concatenate(rows) for rows in zip(*answers, strict=True)]
 
     def _detect_run(self, elements):
-        outputs, undone = self._ask(elements)
-        if len(undone):
-            self._to_pixels([elements[index] for index in undone])
+        for _ in range(ATTEMPTS):
             outputs, undone = self._ask(elements)
-        if len(undone):
-            raise RuntimeError("the engine was lost twice in a row, its own lines say why")
-        return outputs
+            if outputs is not None and not len(undone):
+                return outputs
+            self._to_pixels([elements[index] for index in undone])
+        raise RuntimeError(f"no engine has answered in {ATTEMPTS} attempts, their own lines say why")
 
     def _ask(self, elements):
-        """Give the four outputs and the indices of elements that are to be made pixels first: of a lost engine all."""
+        """Give the four outputs, or None, and the indices of elements that are to be made pixels before they are sent.
+
+        Of an engine that was lost with them, all: a file that crashes the decoder meets it once.
+        """
         try:
-            return self.engine.detect([(one.kind, one.data, one.size_px) for one in elements])
-        except EngineLostError:
-            self.log.write("failed", [], "the engine crashed or stalled, another one is ready")
-            return None, range(len(elements))
+            return self.engine.ask([(one.kind, one.data, one.size_px) for one in elements])
+        except EngineLostError as error:
+            self.log.write("failed", [], str(error))
+            was_asked = error.was_asked
+        try:
+            self.engine.reconnect()
         except RuntimeError as error:
             # Triton answers for a model whose process has ended, and whoever watches the server starts it again.
             self.log.write("failed", [], str(error))
             os._exit(1)
+        return None, range(len(elements) if was_asked else 0)
 
     def _to_pixels(self, elements):
         """Decode or resize here, side by side, what the engine cannot, or what it may have crashed at."""
         raw = [one for one in elements if one.kind != PIXELS]
         for one, pixels in zip(raw, self.pool.map(lambda one: attempt(one.load), raw), strict=True):
-            one.become(pixels)
+            one.refusal = pixels if isinstance(pixels, str) else None
+            one.kind, one.data = PIXELS, BLACK if one.refusal else pixels

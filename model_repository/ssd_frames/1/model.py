@@ -1,9 +1,9 @@
 """Triton python backend: raw frames -> detections, where one process does everything on a GPU; see ``ssd``."""
 
 import triton_python_backend_utils as pb_utils
-from answering import attempt
+from answering import Element, attempt
 from decoding import resize
-from one_process import EngineElement, OneProcess
+from one_process import OneProcess
 from PIL import Image
 from protocol import FRAME
 from untrusted import check_size
@@ -30,4 +30,4 @@ class TritonPythonModel(OneProcess):
         check_size(width, height, **self.sizes)
         described = (width, height), width * height, lambda: resize(Image.fromarray(frame))
         for_engine = self.engine.resizes and max(width, height) <= MAX_SIDE_PX
-        return EngineElement(*described, FRAME, frame) if for_engine else EngineElement(*described)
+        return Element(*described, FRAME, frame) if for_engine else Element(*described)

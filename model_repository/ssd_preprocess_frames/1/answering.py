@@ -1,4 +1,4 @@
-# Written from ssd_preprocess/1/answering.py by the build, do not edit. Digest: 252bed155c814d5a
+# Written from ssd_preprocess/1/answering.py by the build, do not edit. Digest: 3393060157eaa864
 """What the preprocessing models have in common: a batch of requests, each answered or refused with a reason.
 
 A request that cannot be served is refused alone, with a sentence that names the first element at fault; the other
@@ -17,17 +17,25 @@ from untrusted import RefusedInputError, check_request_work
 
 
 class Element:
-    """An image within its own limits, on its way to the network."""
+    """An image within its own limits, on its way to the network.
 
-    def __init__(self, size_px, work_px, load):
+    Attributes:
+        refusal: The reason, as text, of one that proved to be damaged only after all were checked.
+    """
+
+    def __init__(self, size_px, work_px, load, kind=None, data=None):
         """Describe it.
 
         Args:
             size_px: Width and height of the original.
             work_px: Its work, in pixels; see ``untrusted.py``.
             load: -> UINT8 [300, 300, 3] RGB; raises RefusedInputError for what proves to be damaged.
+            kind: What an engine gets, see its ``protocol.py``; None: it can only be loaded here.
+            data: The engine's bytes, or UINT8.
         """
         self.size_px, self.work_px, self.load = size_px, work_px, load
+        self.kind, self.data = kind, data
+        self.refusal = None
 
 
 class Preprocessing:
@@ -58,11 +66,15 @@ class Preprocessing:
     def execute(self, requests):
         """Answer every request of a batch; all their elements are loaded side by side."""
         checked = self.checked(requests)
-        loading = [
-            [] if refusal(elements) else [self.pool.submit(attempt, one.load) for one in elements]
-            for elements in checked
+        loaded = iter(self.load([one for elements in checked if not refusal(elements) for one in elements]))
+        return [
+            self._respond(request, elements, [] if refusal(elements) else [next(loaded) for _ in elements])
+            for request, elements in zip(requests, checked, strict=True)
         ]
-        return [self._respond(*parts) for parts in zip(requests, checked, loading, strict=True)]
+
+    def load(self, elements):
+        """Give the pixels of each element, UINT8 [300, 300, 3] RGB, or the reason of its refusal as text."""
+        return self.pool.map(attempt, [one.load for one in elements])
 
     def checked(self, requests):
         """Give the elements of each request; the reason of a refusal stands in the place of what is refused."""
@@ -90,9 +102,8 @@ class Preprocessing:
                 return [*elements[:index], str(error), *elements[index + 1 :]]
         return elements
 
-    def _respond(self, request, elements, loading):
+    def _respond(self, request, elements, loaded):
         """Give the response of one request, or an error that names the first element at fault."""
-        loaded = [one.result() for one in loading]
         if reason := refusal(elements) or refusal(loaded):
             return self._refuse(request, reason)
         return pb_utils.InferenceResponse(

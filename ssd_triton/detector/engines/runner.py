@@ -3,13 +3,14 @@
 The ``tensorrt`` backend of the embedded server, the benchmark and the parity check run engines through this module. The
 plan is checked against its metadata before it is loaded. Small batches spend most of their time on launching kernels.
 CUDA graphs avoid that. TensorRT-RTX captures them itself; for TensorRT, this module captures one for each requested
-batch size.
+batch size. :mod:`ssd_triton.detector.engines.plan` runs the plan itself.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,19 @@ from torch import Tensor
 from ssd_triton.common.files import relative_to_cwd
 from ssd_triton.detector.engines.errors import EngineError
 from ssd_triton.detector.engines.metadata import check_engine, read_metadata
+from ssd_triton.detector.engines.plan import INPUT, Plan, PlanError
 from ssd_triton.detector.engines.runtime import import_runtime
 from ssd_triton.detector.variants import Precision
 
-INPUT = "image"
-OUTPUTS = ("loc", "conf")
 WARM_UP_RUNS = 3
 """In a context's first runs, TensorRT allocates memory and chooses kernels lazily. A graph must not record this."""
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """A captured run, with the memory that it reads and writes; the context must live as long as the graph."""
+    """A captured run, with the memory that it reads and writes."""
 
     graph: Any
-    context: Any
     image: Tensor
     outputs: tuple[Tensor, ...]
 
@@ -82,16 +81,11 @@ class EngineRunner:
             gpu_name=properties.name,
         )
         self._device = device
-        self._trt = runtime.module
-        self._is_rtx = runtime.is_rtx
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with torch.cuda.device(device), torch.inference_mode():
-            self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.WARNING))
-            self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
-            if self._engine is None:
-                raise EngineError(f"{runtime.name} {runtime.version} cannot load {relative_to_cwd(plan)}: see its log")
-            self._context = self._plain_context(use_graphs=bool(graph_batch_sizes))
-            self._graphs = {} if self._is_rtx else self._capture(sorted(graph_batch_sizes, reverse=True))
+        with torch.cuda.device(device), torch.inference_mode(), _as_engine_errors():
+            self._plan = Plan(plan, runtime.name)
+            self._context = self._plan.context(own_graphs=runtime.is_rtx and bool(graph_batch_sizes))
+            self._graphs = {} if runtime.is_rtx else self._capture(sorted(graph_batch_sizes, reverse=True))
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
         """Run one batch.
@@ -103,7 +97,7 @@ class EngineRunner:
             ``loc`` FP32 [N, 4, 8732] and ``conf`` FP32 [N, num_labels, 8732], on the device, in newly allocated memory;
             later work on the current stream waits for them.
         """
-        with torch.cuda.device(self._device), torch.inference_mode():
+        with torch.cuda.device(self._device), torch.inference_mode(), _as_engine_errors():
             caller = torch.cuda.current_stream()
             self._stream.wait_stream(caller)
             with torch.cuda.stream(self._stream):
@@ -119,64 +113,35 @@ class EngineRunner:
         sizes = sorted(self._graphs)
         index = bisect.bisect_left(sizes, batch)
         if index == len(sizes):
-            outputs = self._allocate(self._context, image)
-            self._enqueue(self._context, image, outputs)
-            return outputs
+            self._plan.shape(self._context, image)
+            return self._plan.run(self._context, image)
         captured = self._graphs[sizes[index]]
         captured.image[:batch].copy_(image)
         captured.graph.replay()
         return tuple(output[:batch].clone() for output in captured.outputs)
 
-    def _plain_context(self, *, use_graphs: bool) -> Any:
-        """Create a context for batches of any size."""
-        if not (self._is_rtx and use_graphs):
-            return self._engine.create_execution_context()
-        config = self._engine.create_runtime_config()
-        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return self._engine.create_execution_context(config)
-
-    def _allocate(self, context: Any, image: Tensor) -> tuple[Tensor, ...]:
-        """Allocate memory for the outputs of a batch."""
-        if not context.set_input_shape(INPUT, tuple(image.shape)):
-            raise EngineError(f"the engine refuses a batch of the shape {list(image.shape)}")
-        return tuple(
-            torch.empty(tuple(context.get_tensor_shape(name)), dtype=torch.float32, device=self._device)
-            for name in OUTPUTS
-        )
-
-    def _enqueue(self, context: Any, image: Tensor, outputs: tuple[Tensor, ...]) -> None:
-        """Start one run on this runner's stream."""
-        for name, tensor in zip((INPUT, *OUTPUTS), (image, *outputs), strict=True):
-            context.set_tensor_address(name, tensor.data_ptr())
-        if not context.execute_async_v3(self._stream.cuda_stream):
-            raise EngineError("the engine failed to run: see the log of TensorRT")
-
     def _capture(self, sizes: Sequence[int]) -> dict[int, _Graph]:
-        """Capture a graph, with its own context, for each batch size.
-
-        A context that has been captured must not change its shapes; the contexts share one piece of scratch memory,
-        since their graphs never run at the same time.
-        """
-        if not sizes:
-            return {}
-        scratch = torch.empty(self._engine.device_memory_size_v2, dtype=torch.uint8, device=self._device)
-        self._scratch = scratch
+        """Capture a graph for each batch size; the graphs never run at the same time."""
         graphs = {}
         for size in sizes:
-            context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-            context.set_device_memory(scratch.data_ptr(), scratch.numel())
-            image = torch.randint(0, 256, (size, *self._image_shape()), dtype=torch.uint8, device=self._device)
-            outputs = self._allocate(context, image)
+            shape = (size, *tuple(self._plan.engine.get_tensor_shape(INPUT))[1:])
+            image = torch.randint(0, 256, shape, dtype=torch.uint8, device=self._device)
             torch.cuda.synchronize()
-            for _ in range(WARM_UP_RUNS):
-                self._enqueue(context, image, outputs)
+            with torch.cuda.stream(self._stream):
+                for _ in range(WARM_UP_RUNS):
+                    self._plan(image)
             self._stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=self._stream):
-                self._enqueue(context, image, outputs)
-            graphs[size] = _Graph(graph, context, image, outputs)
+                outputs = self._plan(image)
+            graphs[size] = _Graph(graph, image, outputs)
         return graphs
 
-    def _image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels."""
-        return tuple(self._engine.get_tensor_shape(INPUT))[1:]
+
+@contextmanager
+def _as_engine_errors() -> Iterator[None]:
+    """Raise what a plan raises as an error for the user."""
+    try:
+        yield
+    except PlanError as error:
+        raise EngineError(str(error)) from error

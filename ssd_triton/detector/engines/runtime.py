@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 from ssd_triton.config import RuntimeName
 from ssd_triton.detector.engines.errors import EngineError
+from ssd_triton.detector.engines.plan import MODULES
 
 Result = TypeVar("Result")
 
-_MODULES: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _SIGNAL_POLL_S = 0.1
 
 
@@ -67,7 +67,7 @@ def import_runtime(name: RuntimeName) -> Runtime:
     Raises:
         EngineError: It is not installed.
     """
-    module: Any = _import(_MODULES[name], name)
+    module: Any = _import(MODULES[name], name)
     return Runtime(name, module, str(module.__version__))
 
 

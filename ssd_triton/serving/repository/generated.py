@@ -1,16 +1,17 @@
 """Generates files of the model repository, so that every fact has one source.
 
 - Limits and thresholds are in ``ssd_preprocess/config.pbtxt`` and ``ssd_postprocess/config.pbtxt``. Settings that
-  differ for variants on a GPU are in ``gpu.pbtxt`` beside them. Both are merged into a ``configs/NAME.pbtxt`` for each
-  of these variants, since Triton reads only that file for ``--model-config-name NAME``.
+  differ for variants on a GPU are in ``gpu.pbtxt`` beside them, and in ``engine.pbtxt`` where an engine decodes for an
+  ensemble. They are merged into a ``configs/NAME.pbtxt`` for each of these variants, since Triton reads only that file
+  for ``--model-config-name NAME``.
 - ``ssd_detector/config.pbtxt`` is a copy of the configuration of the default variant.
 - The number of classes comes from the labels file, the number of detections from ``detections_per_img``: both are the
   first dimension of several tensors.
 - ``ssd_preprocess_frames`` is ``ssd_preprocess`` with another input (``frames.pbtxt``), and shares most of its code.
-- ``ssd`` and ``ssd_frames`` are not ensembles for fused variants: their configuration there is
-  ``one_process.pbtxt``, merged with the limits of preprocessing.
-- ``structured_log.py`` is copied from the backends, ``untrusted.py`` and ``cores.py`` from the package, since a model
-  imports nothing from outside its folder.
+- ``ssd`` and ``ssd_frames`` are not ensembles for fused variants, nor for other variants on a GPU that have a file for
+  it: their configuration there is ``one_process.pbtxt``, merged with the limits of preprocessing.
+- ``structured_log.py`` is copied from the backends, ``untrusted.py``, ``cores.py`` and ``plan.py`` from the package,
+  since a model imports nothing from outside its folder.
 
 A generated file begins with a line that holds the digest of the rest. A file whose digest is wrong was edited by hand:
 it is refused, not overwritten.
@@ -35,6 +36,7 @@ from ssd_triton.common.model_names import (
     PREPROCESS,
     PREPROCESS_FRAMES,
 )
+from ssd_triton.detector import engines
 from ssd_triton.detector.variants import RECOMMENDED, VARIANTS
 from ssd_triton.serving.repository.model_config import (
     ModelConfig,
@@ -64,11 +66,15 @@ _DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes")
 _LOG = "structured_log.py"
 _UNTRUSTED = "untrusted.py"
 _CORES = "cores.py"
+_PLAN = "plan.py"
 _SHARED_CODE = ("answering.py", "decoding.py")
 """Files of ``ssd_preprocess`` that are copied to all other models that take images."""
 _ISOLATION = "isolation.py"
-_ENGINE_CODE = ("engine_client.py", "one_process.py", "protocol.py")
-"""Files of ``ssd`` that are copied to ``ssd_frames``: they connect to the engine."""
+_CLIENT_CODE = ("engine_client.py", "protocol.py")
+"""Files of ``ssd`` that are copied to ``ssd_frames`` and ``ssd_preprocess``: they connect to the engine."""
+_ONE_PROCESS = "one_process.py"
+_FILES_CODE = ("baseline.py", "encoded.py")
+"""Files of ``ssd`` that are copied to ``ssd_preprocess``: they choose the files that the engine decodes."""
 
 _Texts = dict[Path, str]
 
@@ -118,6 +124,7 @@ def _sources(root: Path) -> Iterator[Path]:
         {
             *root.glob("*/config.pbtxt"),
             *root.glob("*/gpu.pbtxt"),
+            *root.glob("*/engine.pbtxt"),
             *root.glob("*/frames.pbtxt"),
             *root.glob("*/one_process.pbtxt"),
             *root.glob("*/configs/*.pbtxt"),
@@ -185,7 +192,6 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
     default = root / DETECTOR / "configs" / f"{RECOMMENDED['cpu']}.pbtxt"
     if default in texts:
         yield root / DETECTOR / "config.pbtxt", f"configs/{default.name}", texts[default]
-    on_gpu = [name for name in repository.variants if name in VARIANTS and "gpu" in VARIANTS[name].precisions]
     frames = root / PREPROCESS_FRAMES / "frames.pbtxt"
     for model, folder, overlays in (
         (PREPROCESS, root / PREPROCESS, ()),
@@ -197,10 +203,18 @@ def _copies(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[
             continue
         if overlays:
             yield folder / "config.pbtxt", *_combined(folder, texts, (main, *overlays))
-        for name in on_gpu:
-            yield folder / "configs" / f"{name}.pbtxt", *_combined(folder, texts, (main, gpu, *overlays))
+        engine = folder / "engine.pbtxt"
+        for name in _on_gpu(repository):
+            # Beside the one process, which decodes for itself, the ensemble's members are idle.
+            decoding = () if engine not in texts or VARIANTS[name].is_fused else (engine,)
+            yield folder / "configs" / f"{name}.pbtxt", *_combined(folder, texts, (main, gpu, *decoding, *overlays))
     yield from _one_process(repository, texts)
     yield from _copied_code(root)
+
+
+def _on_gpu(repository: ModelRepository) -> list[str]:
+    """Return the variants of the repository that run on a GPU."""
+    return [name for name in repository.variants if name in VARIANTS and "gpu" in VARIANTS[name].precisions]
 
 
 def _one_process(repository: ModelRepository, texts: Mapping[Path, str]) -> Iterator[tuple[Path, str, str]]:
@@ -218,9 +232,11 @@ def _one_process(repository: ModelRepository, texts: Mapping[Path, str]) -> Iter
         combined = parse_model_config(texts[source], source)
         for name in _SHARED[PREPROCESS]:
             combined.parameters[name].CopyFrom(limits.parameters[name])
-        for name in repository.variants:
-            if name in VARIANTS and VARIANTS[name].is_fused:
-                yield root / model / "configs" / f"{name}.pbtxt", words, to_text(combined)
+        for name in _on_gpu(repository):
+            path = root / model / "configs" / f"{name}.pbtxt"
+            if VARIANTS[name].is_fused or _is_generated(path):
+                combined.parameters["detector"].string_value = f"{DETECTOR}/1/{VARIANTS[name].file}"
+                yield path, words, to_text(combined)
 
 
 def _combined(folder: Path, texts: Mapping[Path, str], paths: tuple[Path, ...]) -> tuple[str, str]:
@@ -243,16 +259,23 @@ def _copied_code(root: Path) -> Iterator[tuple[Path, str, str]]:
         for name in _SHARED_CODE
     ]
     sources.append((ssd / _ISOLATION, files / _ISOLATION, f"{PREPROCESS}/1/{_ISOLATION}"))
-    sources += [(ssd_frames / name, ssd / name, f"{ENSEMBLE}/1/{name}") for name in _ENGINE_CODE]
+    for folder, names in ((ssd_frames, (*_CLIENT_CODE, _ONE_PROCESS)), (files, (*_CLIENT_CODE, *_FILES_CODE))):
+        sources += [(folder / name, ssd / name, f"{ENSEMBLE}/1/{name}") for name in names]
     untrusted = Path(media.__file__).with_name(_UNTRUSTED)
     cores = Path(common.__file__).with_name(_CORES)
     for folder in (files, frames, ssd, ssd_frames):
         sources.append((folder / _LOG, SHIPPED / "backends" / _LOG, f"backends/{_LOG}"))
         sources.append((folder / _UNTRUSTED, untrusted, f"ssd_triton/media/{_UNTRUSTED}"))
         sources.append((folder / _CORES, cores, f"ssd_triton/common/{_CORES}"))
+    sources.append((ssd / _PLAN, Path(engines.__file__).with_name(_PLAN), f"ssd_triton/detector/engines/{_PLAN}"))
     for copy, source, name in sources:
         if source.is_file() and copy.parent.is_dir():
             yield copy, name, source.read_text(encoding="utf-8")
+
+
+def _is_generated(path: Path) -> bool:
+    """Whether there is such a file, and the build wrote it."""
+    return path.is_file() and _FIRST_LINE.fullmatch(read_config_text(path).partition("\n")[0]) is not None
 
 
 def _is_current(path: Path, source: str, body: str) -> bool:

@@ -1,0 +1,450 @@
+"""The engine on a CPU, with stand-ins for a GPU: decoding for the ensemble, a full memory, a broken device."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd_triton.common.arrays import AnyArray
+from ssd_triton.common.files import SHIPPED
+
+REPOSITORY = SHIPPED / "model_repository"
+PARAMETERS = {
+    **{"max_file_bytes": "1000000", "max_pixels": "500000", "max_request_pixels": "2000000", "max_cpu_s": "2"},
+    **{"detector": "none", "postprocess": "none", "batch_sizes": "1,8"},
+    **{"min_side_px": "8", "reduced_decode_ratio": "0", "decode_threads": "2", "decode_on_gpu": "yes"},
+}
+_PROGRAM = """
+import io, os, signal, sys, time
+import numpy as np
+sys.path.insert(0, {folder!r})
+import engine, torch
+from network import Detections
+from PIL import Image
+
+class Decoder:
+    # Negatives: whoever looks at the pixels sees where a file was decoded. Its resolution says what a file does.
+    def decode(self, files, spare):
+        return [self.one(file.tobytes()) for file in files]
+    def one(self, data):
+        image = Image.open(io.BytesIO(data))
+        does = image.info.get("dpi", [0])[0]
+        if does == CRASH:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif does == STALL:
+            time.sleep(60)
+        return None if does == NOT_MINE else image.convert("RGB")
+
+class Resizer:
+    source_of = staticmethod(lambda image: image)
+    def __call__(self, sources, targets, resized):
+        if len(sources) > 2:
+            raise RuntimeError("CUDA: CUDA_ERROR_OUT_OF_MEMORY")
+        for source, target in zip(sources, targets):
+            resized[target] = 255 - torch.from_numpy(np.array(source.resize((300, 300), Image.Resampling.BILINEAR)))
+
+class Network:
+    detections, outputs = 1, (("int32", 1), ("float32", 1, 4), ("float32", 1), ("int32", 1))
+    def __init__(self, detector, postprocess, device, batch_sizes):
+        self.batch_sizes = batch_sizes
+    def host_outputs(self, *, pinned):
+        return {{}}
+    def __call__(self, images, sizes):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if (images == 13).all():
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        found = Detections(len(images), 1, torch.device("cpu"))
+        found.views[2].copy_(images[:, 0, 0, :1] / 255)
+        return found
+
+CRASH, STALL, NOT_MINE = 90, 91, 92
+
+def image_kernels(device, without_decoder):
+    return (None if without_decoder else Decoder()), Resizer(), "not any more"
+
+if {has_decoder}:
+    engine._image_kernels = image_kernels
+engine.Network, engine.LONELY_S = Network, 2.0
+engine.main()
+"""
+CRASH, STALL, NOT_MINE = ((dpi, dpi) for dpi in (90, 91, 92))
+"""Resolutions of files that end or stall the decoder, or that it does not take."""
+Import = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Import]]:
+    """What imports the modules of a model of the repository."""
+    imported = set()
+
+    def of_model(model: str) -> Import:
+        folder = REPOSITORY / model / "1"
+        monkeypatch.syspath_prepend(str(folder))
+        imported.update(path.stem for path in folder.glob("*.py"))
+        return importlib.import_module
+
+    yield of_model
+    # Other models have modules of the same names.
+    for name in imported:
+        sys.modules.pop(name, None)
+
+
+def program(folder: Path, *, has_decoder: bool) -> Path:
+    """An engine whose GPU is a stand-in."""
+    path = folder / "program.py"
+    path.write_text(_PROGRAM.format(folder=str(REPOSITORY / "ssd/1"), has_decoder=has_decoder), encoding="utf-8")
+    return path
+
+
+# --- decoding for the ensemble ----------------------------------------------------------------------------------------
+
+
+class Model:
+    """A model in this process, as Triton would run it on a GPU."""
+
+    def __init__(self, module: ModuleType, name: str, kind: str = "GPU") -> None:
+        self.model = module.TritonPythonModel()
+        config = {"max_batch_size": 64, "parameters": {key: {"string_value": one} for key, one in PARAMETERS.items()}}
+        self.model.initialize(
+            {
+                **{"model_config": json.dumps(config), "model_name": name, "model_instance_kind": kind},
+                **{
+                    "model_instance_device_id": "0",
+                    "model_instance_name": f"{name}_0_0",
+                    "model_repository": "/none/ssd",
+                },
+            }
+        )
+
+    def __call__(self, *requests: list[bytes]) -> list[Any]:
+        """Outputs of each request, or the text of its error."""
+        return self.model.execute([np.array(files, object).reshape(-1, 1) for files in requests])
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    """What the model wrote to Triton's log."""
+    return []
+
+
+@pytest.fixture
+def start(
+    modules: Callable[[str], Import], monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> Callable[..., Model]:
+    """What starts an instance of a model with an engine on the CPU."""
+
+    def tensor(name: str, array: AnyArray) -> AnyArray:
+        return array
+
+    def response(tensors: list[AnyArray] | None = None, error: str = "") -> Any:
+        return error or tuple(tensors or ())
+
+    def refusal(message: str, code: int) -> str:
+        return message
+
+    triton = SimpleNamespace(
+        get_input_tensor_by_name=lambda request, name: SimpleNamespace(as_numpy=lambda: request),
+        Logger=SimpleNamespace(log_warn=warnings.append, log_error=warnings.append),
+        Tensor=tensor,
+        InferenceResponse=response,
+        TritonError=refusal,
+    )
+    refusal.INVALID_ARG = 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)  # type: ignore[arg-type]
+
+    def start(program: Path, kind: str = "GPU", model: str = "ssd_preprocess", instances: int = 1) -> Any:
+        load = modules(model)
+        client, module = load("engine_client"), load("model")
+        monkeypatch.setattr(client, "_PROGRAM", program)
+        # Of another server than that of the test before.
+        monkeypatch.setattr(client, "os", SimpleNamespace(**{**vars(os), "getppid": lambda: hash(str(program))}))
+        monkeypatch.setattr(load("structured_log").StructuredLog, "write", lambda self, *line: warnings.append(line[2]))
+        monkeypatch.setattr(module, "_is_installed", lambda name: True, raising=False)
+        on_cpu = client.EngineClient
+        user = module if model == "ssd_preprocess" else load("one_process")
+        monkeypatch.setattr(user, "EngineClient", lambda settings: on_cpu({**settings, "device": "cpu"}))
+        with ThreadPoolExecutor() as pool:
+            started = list(pool.map(lambda _: Model(module, model, kind), range(instances)))
+        return started[0] if instances == 1 else started
+
+    return start
+
+
+def picture(seed: int, **options: Any) -> tuple[bytes, AnyArray]:
+    """A file, and what PIL makes of it."""
+    small = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small).resize((120, 90)).save(file, **{"format": "JPEG", **options})
+    image = Image.open(file).convert("RGB").resize((300, 300), Image.Resampling.BILINEAR)
+    return file.getvalue(), np.asarray(image)
+
+
+def test_what_the_gpu_does_not_take_goes_the_cpu_s_way_alone(
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path
+) -> None:
+    run = start(program(tmp_path, has_decoder=True))
+    assert run.model.engine is not None and not warnings
+    (there, there_px), (here, here_px), (left, left_px) = (
+        picture(0),
+        picture(1, progressive=True),
+        picture(2, dpi=NOT_MINE),
+    )
+    (pixels, sizes), error, single = run([there, here, left] + [there] * 4, [there, here[:99]], [there])
+    assert sizes.tolist() == [[120, 90]] * 7
+    for got, expected in zip(pixels, [255 - there_px, here_px, left_px, *[255 - there_px] * 4], strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert error.startswith("batch element 1: the image is damaged or of an unsupported kind")
+    np.testing.assert_array_equal(single[0][0], 255 - there_px)
+    assert warnings == [error]
+    large, tiny = picture(0)[0], io.BytesIO()
+    Image.new("RGB", (4, 4)).save(tiny, "JPEG")
+    many = run([large, tiny.getvalue()])
+    assert many == ["batch element 1: got 4 x 4 px, expected sides of 8 px or more"]
+    assert run([there, b""]) == ["batch element 1: got 0 bytes, expected an encoded image"]
+    run.model.finalize()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_after_two_crashes_of_the_gpu_s_decoder_all_files_are_decoded_here(
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = start(program(tmp_path, has_decoder=True))
+    crashing, crashing_px = picture(3, dpi=CRASH)
+    fine, fine_px = picture(4)
+    ((pixels, _),) = run([fine, crashing])
+    np.testing.assert_array_equal(pixels, [fine_px, crashing_px])
+    assert warnings == ["the engine was ended by signal SIGSEGV, and is replaced"]
+    # Nobody waits for the next engine.
+    ((pixels, _),) = run([fine])
+    np.testing.assert_array_equal(pixels[0], fine_px)
+    wait_until(lambda: run.model.engine.decodes)
+    ((pixels, _),) = run([fine])
+    np.testing.assert_array_equal(pixels[0], 255 - fine_px)
+    ((pixels, _),) = run([crashing, fine])
+    np.testing.assert_array_equal(pixels, [crashing_px, fine_px])
+    log = ""
+    while "decoded by the CPU" not in log:
+        log += capfd.readouterr().err
+        time.sleep(0.05)
+    assert "the engine was lost too often with the GPU's decoder, which a restart of the server brings back" in log
+    assert log.count("Fatal Python error: Segmentation fault") == 2 and "in one\n" in log
+    ((pixels, _),) = run([crashing, fine])
+    np.testing.assert_array_equal(pixels, [crashing_px, fine_px])
+    assert len(warnings) == 2 and not run.model.engine.decodes
+    run.model.finalize()
+
+
+def test_an_instance_that_had_nothing_to_do_does_not_bring_the_decoder_back(
+    modules: Callable[[str], Import], start: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client_module = modules("ssd_preprocess")("engine_client")
+    start_program, settings = client_module._start_program, []
+    monkeypatch.setattr(client_module, "_start_program", lambda one: settings.append(one) or start_program(one))
+    attacker, idle = start(program(tmp_path, has_decoder=True), instances=2)
+    crashing, _ = picture(3, dpi=CRASH)
+    fine, fine_px = picture(4)
+    attacker([crashing])
+    wait_until(lambda: attacker.model.engine.decodes)
+    attacker([crashing])
+    wait_until(lambda: len(settings) == 3)
+    ((pixels, _),) = idle([fine])
+    np.testing.assert_array_equal(pixels[0], fine_px)
+    with pytest.raises(RuntimeError, match="lost too often with the GPU's decoder"):
+        idle.model.engine.reconnect()
+    assert [one["without_decoder"] for one in settings] == [False, False, True]
+    assert not idle.model.engine.decodes
+    for one in (attacker, idle):
+        one.model.finalize()
+
+
+def test_a_file_that_stalls_the_gpu_s_decoder_is_decoded_here(
+    start: Callable[..., Model], warnings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = start(program(tmp_path, has_decoder=True))
+    run.model.engine._connection.settimeout(0.5)
+    stalling, expected = picture(3, dpi=STALL)
+    ((pixels, _),) = run([stalling])
+    np.testing.assert_array_equal(pixels[0], expected)
+    assert warnings == ["the engine did not answer for 30 s, and is replaced"]
+    wait_until(lambda: run.model.engine.decodes)
+    run.model.finalize()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("CPU", "no GPU"), ("GPU", "no GPU"), ("GPU", "the engine for cpu did not start")]
+)
+def test_without_a_decoder_the_cpu_decodes_everything(
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path, kind: str, reason: str
+) -> None:
+    path = program(tmp_path, has_decoder=False)
+    if "start" in reason:
+        path.write_text("raise SystemExit(3)", encoding="utf-8")
+    run = start(path, kind)
+    assert run.model.engine is None
+    (line,) = warnings
+    assert line.startswith(f"ssd_preprocess: all files are decoded by the CPU: {reason}")
+    file, expected = picture(5)
+    ((pixels, _),) = run([file])
+    np.testing.assert_array_equal(pixels[0], expected)
+    run.model.finalize()
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+
+def test_refused_requests_leave_the_engine_alone(
+    start: Callable[..., Model], warnings: list[str], tmp_path: Path
+) -> None:
+    run = start(program(tmp_path, has_decoder=True), model="ssd")
+    engine_pid = run.model.engine._engine_pid
+    fine, fine_px = picture(4)
+    for _ in range(3):
+        assert run([b""]) == ["batch element 0: got 0 bytes, expected an encoded image"]
+        refused, answer = run([b""], [fine])
+        assert isinstance(refused, str)
+        assert round(float(answer[2][0, 0]) * 255) == 255 - int(fine_px[0, 0, 0])
+    assert run.model.engine._engine_pid == engine_pid
+    assert {line.partition(":")[0] for line in warnings} == {"batch element 0"}
+    with pytest.raises(ValueError, match="got no images"):
+        run.model.engine.ask([])
+    run.model.finalize()
+
+
+def test_files_that_crash_the_decoder_again_and_again_cost_no_request(
+    modules: Callable[[str], Import],
+    start: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    warnings: list[str],
+) -> None:
+    client_module = modules("ssd")("engine_client")
+    start_program, settings = client_module._start_program, []
+    monkeypatch.setattr(client_module, "_start_program", lambda one: settings.append(one) or start_program(one))
+    attacker, *others = start(program(tmp_path, has_decoder=True), model="ssd", instances=3)
+    crashing, crashing_px = picture(3, dpi=CRASH)
+    fine, fine_px = picture(4)
+    ended = threading.Event()
+
+    def score(answer: Any) -> int:
+        assert not isinstance(answer, str), answer
+        return round(float(answer[2][0, 0]) * 255)
+
+    def ask(run: Model) -> list[int]:
+        found = []
+        while not ended.is_set() or len(found) < 3:
+            found.append(score(run([fine])[0]))
+            time.sleep(0.01)
+        return found
+
+    here, there = int(fine_px[0, 0, 0]), 255 - int(fine_px[0, 0, 0])
+    with ThreadPoolExecutor() as pool:
+        good = [pool.submit(ask, run) for run in others]
+        for turn in range(3):
+            answers = attacker([crashing], [fine], [crashing])
+            assert [score(one) for one in answers] in (
+                [int(crashing_px[0, 0, 0]), one, int(crashing_px[0, 0, 0])] for one in (here, there)
+            )
+            assert attacker.model.engine.decodes == (turn == 0)
+        ended.set()
+        found = [one.result() for one in good]
+    assert all(set(one) <= {there, here} and one[-1] == here for one in found)
+    assert [one["without_decoder"] for one in settings] == [False, False, True]
+    assert any("was ended by signal SIGSEGV" in line for line in warnings)
+    for one in (attacker, *others):
+        one.model.finalize()
+
+
+# --- a full memory, and a broken device -------------------------------------------------------------------------------
+
+
+def test_a_full_memory_halves_the_batches_and_any_other_error_ends_the_engine(
+    modules: Callable[[str], Import],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    load = modules("ssd")
+    client_module, pixels = load("engine_client"), load("protocol").PIXELS
+    monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=False))
+    client = client_module.EngineClient(
+        {"device": "cpu", "detector": "none", "postprocess": "none", "batch_sizes": [1, 8]}
+    )
+
+    def scores(*greys: int) -> list[float]:
+        images = [(pixels, np.full((300, 300, 3), grey, np.uint8), (640, 480)) for grey in greys]
+        (_, _, found, _), failed = client.ask(images)
+        assert not len(failed)
+        return [round(float(one) * 255) for one in found[:, 0]]
+
+    greys = list(range(20, 28))
+    assert scores(*greys) == greys
+    assert "out of memory: batches of 4 from now on (CUDA out of memory." in (log := capfd.readouterr().err)
+    assert "batches of 2 from now on" in log and "batches of 1" not in log
+    with pytest.raises(client_module.EngineLostError, match="ended with code 1"):
+        scores(13)
+    client.reconnect()
+    assert "ssd engine: ends: CUDA error: unspecified launch failure" in capfd.readouterr().err
+    assert scores(*greys) == greys
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 MiB", True),
+        ("CUDA error: out of memory", True),
+        ("CUDA: CUDA_ERROR_OUT_OF_MEMORY", True),
+        ("nvJPEG: NVJPEG_STATUS_ALLOCATOR_FAILURE", True),
+        ("cudaErrorMemoryAllocation", True),
+        ("CUDA Runtime failure: '#2' at decoder.cpp:30", True),
+        ("CUDA Runtime failure: '#219' at decoder.cpp:30", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("CUDA: CUDA_ERROR_LAUNCH_FAILED", False),
+        ("", False),
+    ],
+)
+def test_which_errors_mean_a_full_memory(modules: Callable[[str], Import], words: str, expected: bool) -> None:
+    assert modules("ssd")("engine").is_out_of_memory(RuntimeError(words)) == expected
+
+
+def test_instances_that_start_at_once_share_one_engine(
+    modules: Callable[[str], Import], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client_module = modules("ssd")("engine_client")
+    monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=True))
+    start, started = client_module._start_program, []
+    monkeypatch.setattr(client_module, "_start_program", lambda settings: started.append(1) or start(settings))
+    settings = {"device": "cpu", "batch_sizes": [4]}
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(client_module.EngineClient, settings) for _ in range(4)]
+        # An instance that ends while the engine is loading does no harm.
+        address = client_module.engine_address({**settings, "server_pid": os.getppid()})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            wait_until(lambda: not connection.connect_ex(address))
+        clients = [one.result() for one in waiting]
+    assert len({one._engine_pid for one in clients}) == len(started) == 1
+    assert all(one._settings["losses"] == {} for one in clients)
+    for one in clients:
+        one.close()
