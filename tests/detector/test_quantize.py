@@ -254,7 +254,7 @@ def test_shipped_ranges_fit_the_shipped_weights(fp32: Path, shipped: Calibration
 def detections(path: Path, provider: str, photograph: bytes) -> Detections:
     pixels, size_px = preprocess(photograph)
     loc, conf = open_session(path, provider).run(["loc", "conf"], {"image": pixels[np.newaxis]})
-    return postprocess(loc[0], conf[0], size_px, PostprocessParameters()).filter(score_thresh=0.3)
+    return postprocess(loc[0], conf[0], size_px, PostprocessParameters()).filter(score_thresh=0.4)
 
 
 @pytest.mark.parametrize("provider", [CPU, OPENVINO])

@@ -78,7 +78,7 @@ def is_lead(item: TrackedObject, point_px: tuple[float, float]) -> bool:
 
 
 def test_both_cars_are_found_in_every_frame(detected_drive: Detected, labels: tuple[str, ...]) -> None:
-    """And hardly another one: a false vehicle in 20 frames at most."""
+    """And hardly another one: a piece of guard rail at the edge, in 3 frames."""
     drive = detected_drive(VEHICLES)
     assert len(drive.detections) == 38
     false_vehicles = 0
@@ -90,7 +90,7 @@ def test_both_cars_are_found_in_every_frame(detected_drive: Detected, labels: tu
         is_true = (found.class_ids == labels.index("car")) & (right - left > 100) & (bottom > 480)
         assert is_true.sum() == 2
         false_vehicles += int((is_vehicle & ~is_true).sum())
-    assert false_vehicles <= len(drive.detections) / 20
+    assert false_vehicles <= 3
 
 
 def test_the_lead_car_is_found_where_the_lidar_sees_it(
@@ -115,9 +115,9 @@ def test_ranges_agree_with_the_lidar(lidar_drive: LidarDrive) -> None:
     errors = [abs(item.range_m - truth_m) / truth_m for item, truth_m in pairs if item is not None]
     # The first two frames have no track yet.
     assert len(errors) >= 73
-    # 0.071 and 0.145 here; processors round INT8 in different ways, which moved earlier figures by 0.003.
-    assert np.median(errors) <= 0.075
-    assert np.percentile(errors, 95) <= 0.155
+    # 0.035 and 0.071 here; processors round INT8 in different ways, which moved earlier figures by 0.003.
+    assert np.median(errors) <= 0.04
+    assert np.percentile(errors, 95) <= 0.08
 
 
 def test_the_lead_car_keeps_its_number(lidar_drive: LidarDrive) -> None:
