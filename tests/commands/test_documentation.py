@@ -135,7 +135,8 @@ def test_figures_of_the_readme_are_those_of_the_reports() -> None:
         f"{bare['pytorch_fused_fp16', '64']:,.0f}; {batches[1]}; {singles[1]}",
         f"{total:,} requests, {wrong} wrong answers",
         f"{sum(int(row['contacts']) for row in cars)} contacts in {sum(int(row['runs']) for row in cars)} drives",
-        f"{verdicts.count('passed')} of {len(verdicts)} pass, {false_warnings_seen} false warnings in "
+        f"{verdicts.count('passed')} of {len(verdicts)} pass, {false_warnings_seen} false "
+        f"{'warning' if false_warnings_seen == 1 else 'warnings'} in "
         f"{sum(row['false brakes'] != '-' for row in full_stack)} drives",
         f"{false_brakes} false brakes, {false_warnings} false warnings in "
         f"{sum(int(row['runs']) for row in no_brake):,} drives",
