@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: Config) -> None:
     parser.add_argument(
         "--max-loss", type=FRACTION, default=0.002, help="largest loss of AP against A on each set of photographs"
     )
-    parser.add_argument("--choose", type=SHARE, help="share to keep, whatever the figures")
+    parser.add_argument("--choose", type=FRACTION, help="share to keep, 0 to 1, whatever the figures")
     add_shift_option(parser)
     add_option(parser, config, "--backbone", "backbone")
     add_option(parser, config, "--labels-path", "labels_path")
