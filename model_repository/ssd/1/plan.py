@@ -1,17 +1,19 @@
-# Written from ssd_triton/detector/engines/plan.py by the build, do not edit. Digest: 35f107bf00352c2d
+# Written from ssd_triton/detector/engines/plan.py by the build, do not edit. Digest: ae721a6e94a67ef1
 """Runs a TensorRT or TensorRT-RTX plan on PyTorch's current stream.
 
 The build copies this file into the model ``ssd``, whose engine may have a plan in the place of a TorchScript, so that
-backend, benchmark and engine run plans in the same way. It needs only PyTorch and the library that built the plan.
+backend, benchmark and engine run plans in the same way. It needs only PyTorch and the library that built the plan, and
+PyTorch only to run one: an image that builds plans has none.
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 INPUT = "image"
 OUTPUTS = ("loc", "conf")
@@ -72,6 +74,8 @@ class Plan:
         Raises:
             PlanError: The library refuses to run it.
         """
+        import torch
+
         outputs = tuple(
             torch.empty(tuple(context.get_tensor_shape(name)), dtype=torch.float32, device=images.device)
             for name in OUTPUTS
@@ -105,6 +109,8 @@ class Plan:
             raise PlanError(f"the plan refuses a batch of the shape {list(images.shape)}")
 
     def _fixed_context(self, images: torch.Tensor) -> Any:
+        import torch
+
         by_user = self._library.ExecutionContextAllocationStrategy.USER_MANAGED
         if self._scratch is None:
             size = self.engine.device_memory_size_v2

@@ -1,16 +1,18 @@
 """Runs a TensorRT or TensorRT-RTX plan on PyTorch's current stream.
 
 The build copies this file into the model ``ssd``, whose engine may have a plan in the place of a TorchScript, so that
-backend, benchmark and engine run plans in the same way. It needs only PyTorch and the library that built the plan.
+backend, benchmark and engine run plans in the same way. It needs only PyTorch and the library that built the plan, and
+PyTorch only to run one: an image that builds plans has none.
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 INPUT = "image"
 OUTPUTS = ("loc", "conf")
@@ -71,6 +73,8 @@ class Plan:
         Raises:
             PlanError: The library refuses to run it.
         """
+        import torch
+
         outputs = tuple(
             torch.empty(tuple(context.get_tensor_shape(name)), dtype=torch.float32, device=images.device)
             for name in OUTPUTS
@@ -104,6 +108,8 @@ class Plan:
             raise PlanError(f"the plan refuses a batch of the shape {list(images.shape)}")
 
     def _fixed_context(self, images: torch.Tensor) -> Any:
+        import torch
+
         by_user = self._library.ExecutionContextAllocationStrategy.USER_MANAGED
         if self._scratch is None:
             size = self.engine.device_memory_size_v2
