@@ -59,7 +59,7 @@ def decode_images(
         UINT8 [N, 3, S, S] RGB, where the rows of images that cannot be read are zero, and the properties of each image.
     """
     shape = (len(images), 3, side_px, side_px)
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("images", os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, max(1, math.prod(shape)))
         memory = Path(f"/proc/{os.getpid()}/fd/{descriptor}")

@@ -251,20 +251,24 @@ def test_shipped_ranges_fit_the_shipped_weights(fp32: Path, shipped: Calibration
     assert shipped.gate.ap_fp32 - shipped.gate.ap_int8 <= shipped.gate.max_ap_loss
 
 
+SCORE_ERROR = 0.1
+"""Of INT8 against FP32."""
+
+
 def detections(path: Path, provider: str, photograph: bytes) -> Detections:
     pixels, size_px = preprocess(photograph)
     loc, conf = open_session(path, provider).run(["loc", "conf"], {"image": pixels[np.newaxis]})
-    return postprocess(loc[0], conf[0], size_px, PostprocessParameters()).filter(score_thresh=0.4)
+    return postprocess(loc[0], conf[0], size_px, PostprocessParameters()).filter(score_thresh=0.3 - SCORE_ERROR)
 
 
 @pytest.mark.parametrize("provider", [CPU, OPENVINO])
 @pytest.mark.slow
 def test_real_detections_are_those_of_fp32(int8: Path, fp32: Path, photograph: bytes, provider: str) -> None:
     assert int8.stat().st_size < 0.3 * fp32.stat().st_size
-    expected = detections(fp32, CPU, photograph)
-    got = detections(int8, provider, photograph)
-    assert len(got) == len(expected) > 0
-    for (box, score, class_id), (expected_box, expected_score, expected_class) in zip(got, expected, strict=True):
-        assert class_id == expected_class
-        assert iou(box, expected_box[np.newaxis])[0] > 0.8
-        assert abs(score - expected_score) < 0.1
+    expected, got = detections(fp32, CPU, photograph), detections(int8, provider, photograph)
+    assert len(expected.filter(score_thresh=0.3)) > 0
+    # From a score of 0.3 on, each has its like in the other, whose score may be a little below.
+    for ones, others in ((expected, got), (got, expected)):
+        for box, score, class_id in ones.filter(score_thresh=0.3):
+            alike = (others.class_ids == class_id) & (iou(box, others.boxes_xyxy) > 0.8)
+            assert (np.abs(others.scores[alike] - score) < SCORE_ERROR).any()

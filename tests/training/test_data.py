@@ -78,6 +78,13 @@ def test_processes_decode_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(np.unique(got.pixels.numpy())) > 1
 
 
+def test_a_set_may_lie_deep(tmp_path: Path) -> None:
+    """Linux takes 249 bytes as the name of memory, and thousands as a path."""
+    folder = tmp_path / ("a" * 200) / ("b" * 200)
+    folder.mkdir(parents=True)
+    assert len(load_examples(write_set(folder, "c", 2), BY_NAME, 300, skip_bad=False)) == 2
+
+
 def test_missing_and_damaged_validation_images(tmp_path: Path) -> None:
     source = write_set(tmp_path, "a")
     (source.images / "a1.png").unlink()
