@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
-
-import psutil
 
 
 @contextmanager
@@ -26,19 +25,28 @@ def process_pool(workers: int, initializer: Callable[[], None] | None = None) ->
     # Spawned, not forked: neither CUDA nor threads survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer)
     try:
-        # Otherwise it starts with the first child, and then unblocks the signal that is blocked below.
-        resource_tracker.ensure_running()
-        # Ctrl-C reaches the whole process group, but only the parent must react. Children inherit the blocked signal;
-        # the parent receives it afterwards.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with children_ignore_interrupts():
             for _ in range(workers):
                 pool.submit(os.getpid)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def children_ignore_interrupts() -> Iterator[None]:
+    """Let the processes that the block starts ignore Ctrl-C.
+
+    It reaches the whole process group, but only the parent must react. Children inherit the blocked signal; the parent
+    receives it after the block.
+    """
+    # Otherwise it starts with the first child, and then unblocks the signal that is blocked below.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.Signals = signal.SIGTERM) -> None:
@@ -64,6 +72,8 @@ def end_group(process: subprocess.Popen[Any], timeout_s: float, number: signal.S
 
 def end_children() -> None:
     """Terminate all descendants of this process, to abort work that must not be finished."""
+    import psutil
+
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -71,6 +81,8 @@ def end_children() -> None:
 
 def tree_cpu_s(pid: int) -> float:
     """Return the CPU time of a process and its live descendants, seconds."""
+    import psutil
+
     parent = psutil.Process(pid)
     total_s = 0.0
     for process in (parent, *parent.children(recursive=True)):
@@ -78,3 +90,15 @@ def tree_cpu_s(pid: int) -> float:
             times = process.cpu_times()
             total_s += times.user + times.system
     return total_s
+
+
+def process_cpu_s(pid: int) -> float:
+    """Return the CPU time of a live process alone, seconds; needs no psutil.
+
+    Raises:
+        OSError: It has ended.
+    """
+    # The second field, its name, may hold spaces and brackets.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    user, system = int(fields[11]), int(fields[12])
+    return (user + system) / os.sysconf("SC_CLK_TCK")

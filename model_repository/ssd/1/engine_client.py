@@ -182,7 +182,7 @@ class EngineClient:
                 raise RuntimeError(f"the engine for {self._settings['device']} did not start, its own lines say why")
             # One that ended without an error had no instance any more.
             if self._started is None or code is not None:
-                self._started = _start(self._settings, engine_address(self._settings))
+                self._started = start_engine(self._settings, engine_address(self._settings))
             time.sleep(0.2)
 
     def _is_connected(self):
@@ -221,8 +221,13 @@ class EngineClient:
         return True
 
 
-def _start(settings, address):
-    """Start an engine with the Python, and the packages, of this process; None if another instance has started one."""
+def start_engine(settings, address):
+    """Start an engine with the Python, and the packages, of this process; None if another process has started one.
+
+    Args:
+        settings: See ``engine.py``.
+        address: Where instances look for it, see :func:`protocol.engine_address`.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with listener:
         try:

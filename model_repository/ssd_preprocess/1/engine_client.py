@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 20c76148fb4da911
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: d534db5ef9ee6bc2
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -183,7 +183,7 @@ class EngineClient:
                 raise RuntimeError(f"the engine for {self._settings['device']} did not start, its own lines say why")
             # One that ended without an error had no instance any more.
             if self._started is None or code is not None:
-                self._started = _start(self._settings, engine_address(self._settings))
+                self._started = start_engine(self._settings, engine_address(self._settings))
             time.sleep(0.2)
 
     def _is_connected(self):
@@ -222,8 +222,13 @@ class EngineClient:
         return True
 
 
-def _start(settings, address):
-    """Start an engine with the Python, and the packages, of this process; None if another instance has started one."""
+def start_engine(settings, address):
+    """Start an engine with the Python, and the packages, of this process; None if another process has started one.
+
+    Args:
+        settings: See ``engine.py``.
+        address: Where instances look for it, see :func:`protocol.engine_address`.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with listener:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -42,7 +43,14 @@ class Timing:
         return {**asdict(self), "images_per_s": round(self.images_per_s, 2)}
 
 
-def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device: torch.device) -> list[Timing]:
+def time_in_turns(
+    launches: Mapping[str, Launch],
+    batch: int,
+    turns: int,
+    device: torch.device,
+    *,
+    by_cpu_time: Collection[str] = (),
+) -> list[Timing]:
     """Time functions that run a batch each, in turns, so that slow changes of the machine affect all alike.
 
     Args:
@@ -50,15 +58,19 @@ def time_in_turns(launches: Mapping[str, Launch], batch: int, turns: int, device
         batch: Images in a run.
         turns: Turns of each function.
         device: Device on which the functions run.
+        by_cpu_time: Names of functions that run on this thread alone, and are timed by its CPU time.
     """
     times_ms: dict[str, list[float]] = {name: [] for name in launches}
-    for launch in launches.values():
-        time_runs(launch, _WARM_UP_RUNS, device)
+    timers: dict[str, Callable[[Launch, int], list[float]]] = {
+        name: cpu_times_ms if name in by_cpu_time else partial(time_runs, device=device) for name in launches
+    }
+    for name, launch in launches.items():
+        timers[name](launch, _WARM_UP_RUNS)
     order = [name for _ in range(turns) for name in launches]
     for name in progress(order, total=len(order), description=f"batch {batch}", unit="turns"):
-        estimate_s = time_runs(launches[name], _MIN_RUNS, device)[-1] / 1e3
+        estimate_s = timers[name](launches[name], _MIN_RUNS)[-1] / 1e3
         runs = max(_MIN_RUNS, int(_SLICE_S / estimate_s))
-        times_ms[name] += time_runs(launches[name], runs, device)
+        times_ms[name] += timers[name](launches[name], runs)
     timings = []
     for name, values in times_ms.items():
         p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
@@ -83,6 +95,16 @@ def time_runs(launch: Launch, runs: int, device: torch.device) -> list[float]:
         events[index + 1].record()
     torch.cuda.synchronize(device)
     return [before.elapsed_time(after) for before, after in pairwise(events)]
+
+
+def cpu_times_ms(launch: Launch, runs: int) -> list[float]:
+    """Time each run by the CPU time of this thread, milliseconds: other processes do not count."""
+    times_ms = []
+    for index in range(runs):
+        start_s = time.thread_time()
+        launch(index)
+        times_ms.append((time.thread_time() - start_s) * 1e3)
+    return times_ms
 
 
 def device_environment(device: torch.device) -> dict[str, str]:

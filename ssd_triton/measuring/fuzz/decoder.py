@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import multiprocessing.connection
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssd_triton.common.errors import ServerError
+from ssd_triton.measuring.model_modules import model_module
 from ssd_triton.serving.repository.model_config import load_model_config
 
 DecodeOutcome = Literal["decoded", "refused", "exception", "crash", "hang"]
@@ -112,8 +111,7 @@ class DecoderProcess:
 
 def _serve(connection: multiprocessing.connection.Connection[Any, Any], model_folder: str) -> None:
     """Decode inputs until the other side closes the connection."""
-    sys.path.insert(0, str(Path(model_folder) / "1"))
-    decoding = importlib.import_module("decoding")
+    decoding = model_module(Path(model_folder), "decoding")
     parameters = load_model_config(Path(model_folder) / "config.pbtxt").parameters
     limits = decoding.DecodingLimits.from_parameters(
         {key: {"string_value": parameters[key].string_value} for key in parameters}
