@@ -64,6 +64,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "client-rate": "throughput of the Python client against perf_analyzer",
         "decode-rate": "images a second that the cores decode and resize",
         "demo-rate": "time that the demo adds to the detector's own",
+        "engine-rate": "stages of the one process, and the one that limits it",
         "postprocess-rate": "time of the post-processing by itself",
         "reduced-decode": "AP lost and time saved by decoding JPEGs at reduced scale",
     },
