@@ -171,8 +171,7 @@ def _load_network(setup: Setup, device: torch.device) -> Any:
             setup.detector, setup.postprocess, device, setup.batch_sizes
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"{relative_to_cwd(setup.detector)} does not run on {device}: {reason}") from error
+        raise UserError(f"{relative_to_cwd(setup.detector)} does not run on {device}: {_first_line(error)}") from error
 
 
 def _gpu_decoder(setup: Setup, device: torch.device) -> GpuDecoder:
@@ -183,7 +182,11 @@ def _gpu_decoder(setup: Setup, device: torch.device) -> GpuDecoder:
         with torch.cuda.device(device):
             return GpuDecoder(images.HardwareDecoder(device), images.Resizer(device))
     except (ImportError, RuntimeError) as error:
-        return GpuDecoder(reason=str(error))
+        return GpuDecoder(reason=_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _stage_rate(timing: Timing, lane: str, cores: int | None) -> Rate:
