@@ -1,4 +1,4 @@
-"""ssd-triton engine-rate: the real engine on a CPU, on a machine that has little more than PyTorch."""
+"""perf/engine_rate.py: the real engine on a CPU, on a machine that has little more than PyTorch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import ROOT
 from ssd_triton.config import Config
+from ssd_triton.measuring.benchmark.engine_files import Setup
+from ssd_triton.measuring.benchmark.engine_rate import measure_engine_rate
 from ssd_triton.measuring.benchmark.engine_report import (
     CHECK,
     DECODE,
@@ -134,14 +137,9 @@ def _wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_user_errors_are_one_line(
-    run_main: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    script = tmp_path / "script.py"
-    script.write_text('from ssd_triton.commands import main\nmain("engine-rate")\n', encoding="utf-8")
-
+def test_user_errors_are_one_line(run_main: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return run_main(str(script), "--device", "cpu", *arguments)
+        return run_main("perf/engine_rate.py", "--device", "cpu", *arguments)
 
     assert_one_line_error(run("--detector", "none.pt"), "none.pt is missing: build it with 'ssd-triton build'")
     assert_one_line_error(
@@ -150,9 +148,14 @@ def test_user_errors_are_one_line(
     (tmp_path / "some.pt").touch()
     (tmp_path / "photographs").mkdir()
     assert_one_line_error(run("--detector", "some.pt", "--images", "photographs"), "got 0 images", "64 or more")
-    assert_one_line_error(run("--detector", "some.pt", "--batch", 65), "got batches of 65, expected at most 64")
     sweep = ROOT / "perf/results/h200"
     assert_one_line_error(run("--detector", "some.pt", "--sweep", sweep), "no figure of ssd with some")
+
+
+def test_a_batch_beyond_the_engine_s_is_refused(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, {"batch_sizes": "1,8"}, "cpu", tmp_path, tmp_path)
+    with pytest.raises(UserError, match="got batches of 9, expected at most 8"):
+        measure_engine_rate(setup, {}, torch.device("cpu"), batches=[1, 9], turns=1, feeders=1, seconds=1)
 
 
 def rate(lane: str, images_per_s: float, batch: int = 64) -> Rate:

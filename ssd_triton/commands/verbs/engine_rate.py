@@ -44,12 +44,12 @@ def run(args: argparse.Namespace, config: Config) -> int:
     from ssd_triton.measuring.benchmark.engine_report import server_rates, write_report
     from ssd_triton.measuring.benchmark.timing import device_environment
 
-    interrupt_once()
     device = choose_device(args.device)
     setup = Setup.of(config.model_repository, str(device), args.detector)
     served = [] if args.sweep is None else server_rates(args.sweep, setup.detector.stem)
     files = encoded_images(args.images, args.num_images)
     batches = args.batch or ([1, 8] if device.type == "cpu" else [1, 64])
+    interrupt_once()
     rates, notes = measure_engine_rate(
         setup, files, device, batches=batches, turns=args.turns, feeders=args.feeders, seconds=args.seconds
     )
