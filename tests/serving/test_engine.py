@@ -376,6 +376,62 @@ def test_files_that_crash_the_decoder_again_and_again_cost_no_request(
         one.model.finalize()
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+def test_frames_on_a_gpu_are_resized_there_or_if_its_memory_is_full_here(
+    start: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_full: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    run = start(program(tmp_path, has_decoder=False), model="ssd_frames")
+    calls = []
+
+    def resized(frames: list[Any]) -> list[AnyArray | None]:
+        """What the GPU does: negatives tell where a frame was resized."""
+        calls.append(len(frames))
+        images = [Image.fromarray(frame.numpy()).resize((300, 300), Image.Resampling.BILINEAR) for frame in frames]
+        return [None if is_full else 255 - np.asarray(image) for image in images]
+
+    monkeypatch.setattr(sys.modules["model"], "resized", resized)
+
+    def request(*greys: int, on_gpu: bool) -> Any:
+        frames = np.array([np.full((90, 120, 3), grey, np.uint8) for grey in greys])
+        return SimpleNamespace(
+            is_cpu=lambda: not on_gpu, as_numpy=lambda: frames, to_dlpack=lambda: torch.from_numpy(frames).__dlpack__()
+        )
+
+    def score(answer: Any) -> list[int]:
+        return [round(float(one) * 255) for one in answer[2][:, 0]]
+
+    here, mixed = request(10, 20, on_gpu=False), [request(30, 40, on_gpu=True), request(50, on_gpu=True)]
+    monkeypatch.setattr(sys.modules["triton_python_backend_utils"], "get_input_tensor_by_name", lambda one, _: one)
+    answers = [score(one) for one in run.model.execute([mixed[0], here, mixed[1]])]
+    expected = [[30, 40], [10, 20], [50]] if is_full else [[225, 215], [10, 20], [205]]
+    assert answers == expected
+    assert calls == [3]
+    run.model.finalize()
+
+
+def test_memory_that_large_images_needed_is_given_back(
+    modules: Callable[[str], Import], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    load = modules("ssd")
+    client_module, protocol = load("engine_client"), load("protocol")
+    monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=True))
+    client = client_module.EngineClient(
+        {"device": "cpu", "detector": "none", "postprocess": "none", "batch_sizes": [1, 8]}
+    )
+    pixels = np.full((300, 300, 3), 30, np.uint8)
+    large = np.full(100 << 20, 7, np.uint8)
+    for _ in range(2):
+        # What the engine does not take is not decoded, but it has been in memory.
+        _, failed = client.ask([(protocol.FILE, picture(0, dpi=NOT_MINE)[0] + large.tobytes(), (120, 90))])
+        assert failed.tolist() == [0]
+        held = os.fstat(client._descriptor).st_blocks * 512
+        assert held < protocol.KEPT_BYTES + (1 << 20)
+    (_, _, found, _), failed = client.ask([(protocol.PIXELS, pixels, (640, 480))])
+    assert round(float(found[0, 0]) * 255) == 30 and not len(failed)
+    client.close()
+
+
 # --- a full memory, and a broken device -------------------------------------------------------------------------------
 
 

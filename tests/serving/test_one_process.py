@@ -51,11 +51,11 @@ def test_only_whole_baseline_files_are_for_the_gpu(model: ModuleType, photograph
     taken += [{"restart_marker_blocks": 7}, {"restart_marker_rows": 1}, {"quality": 100}, {"quality": 1}]
     for options in taken:
         file = encoded(image, **options)
-        assert for_engine(file) == (image.size, file)
+        assert for_engine(file)[:2] == (image.size, file)
     more = encoded(image, exif=exif.tobytes(), comment=b"a comment", icc_profile=bytes(70_000))
-    assert for_engine(more) == (image.size, encoded(image))
+    assert for_engine(more)[:2] == (image.size, encoded(image))
     for grey in (image.convert("L"), Image.new("L", (640, 481), 255)):
-        assert for_engine(encoded(grey)) == (grey.size, encoded(grey))
+        assert for_engine(encoded(grey))[:2] == (grey.size, encoded(grey))
     left = [
         encoded(image, progressive=True),
         encoded(image, keep_rgb=True),

@@ -42,9 +42,10 @@ class EncodedImages:
             return lambda: self._open(data)
         return attempt(lambda: self._file(data, *found))
 
-    def _file(self, data, size_px, engine_data):
+    def _file(self, data, size_px, engine_data, pixels_from):
         check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-        work_px = jpeg_work_px(size_px[0] * size_px[1], data)
+        # Among the compressed pixels no scan begins: that has been checked.
+        work_px = jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from])
         return Element(size_px, work_px, lambda: self._open(data).load(), FILE, engine_data)
 
     def _open(self, data):

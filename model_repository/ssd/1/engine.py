@@ -1,18 +1,16 @@
 """The process that works on one device for all instances of ``ssd`` and ``ssd_frames``, or of ``ssd_preprocess``.
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
-process through memory, not through Triton. Here the images of all instances become batches. While one batch is
-detected, the next is decoded, on streams of their own. One thread starts batches, another answers. The process ends
-with the last instance. For ``ssd_preprocess`` there is no network: the answer is the decoded and resized pixels.
+process through memory, not through Triton. Here the images of all instances become batches. Three threads work on three
+batches at once, one decodes, one starts the network, and one answers, on streams of their own. The process ends with
+the last instance. For ``ssd_preprocess`` there is no network: the answer is the decoded and resized pixels.
 """
 
 import contextlib
 import faulthandler
 import json
-import mmap
 import os
 import queue
-import re
 import selectors
 import socket
 import struct
@@ -20,92 +18,25 @@ import sys
 import threading
 import traceback
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from network import SIDE_PX, Network
+from device_memory import is_out_of_memory
+from network import Network
 from pixels import Pixels
-from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECODER, Outputs
+from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECODER
+from slots import Instance, Job, Part, Slot
 
-SLOTS = 3
-"""Batches at once: one is decoded, one waits for the network or is detected, one is answered."""
+SLOTS = 4
+"""Batches at once: one is decoded, one waits for the network, one is detected, one is answered."""
 POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
+SWITCH_S = 2e-4
+"""After so long a thread lets another one have Python's lock. With Python's own 5 ms, the thread that answers would
+wait as long as a batch takes."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
-OUT_OF_MEMORY = re.compile(r"out.of.memory|alloc|CUDA Runtime failure: '#2'", re.IGNORECASE)
-"""What errors of PyTorch, CUDA, cuDNN, nvJPEG and nvImageCodec say when a GPU's memory is full. Others are fatal."""
-
-
-class Instance:
-    """A connected instance of a model."""
-
-    def __init__(self, connection, max_batch_size, outputs):
-        """Receive and map its memory."""
-        self.is_locked = False
-        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
-        if not descriptors:
-            raise ConnectionError
-        self.connection = connection
-        self.memory = mmap.mmap(descriptors[0], 0)
-        os.close(descriptors[0])
-        self.bytes = np.frombuffer(self.memory, np.uint8)
-        self.outputs = Outputs(self.memory, max_batch_size, outputs)
-
-    def lock(self):
-        """Lock its memory in place, so that a GPU reads large frames from it by itself."""
-        if not self.is_locked:
-            torch.cuda.cudart().cudaHostRegister(self.bytes.ctypes.data, self.bytes.nbytes, 0)
-            self.is_locked = True
-
-    def __del__(self):
-        """Unlock its memory: nothing that is on its way refers to it any more."""
-        if self.is_locked:
-            torch.cuda.cudart().cudaHostUnregister(self.bytes.ctypes.data)
-
-
-class Job:
-    """The images that an instance sent together."""
-
-    def __init__(self, instance, rows):
-        """Take rows of the protocol's fields."""
-        self.instance = instance
-        self.rows = rows
-        self.status = np.full(len(rows), DONE, np.uint8)
-        self.unfinished = len(rows)
-
-
-@dataclass
-class Part:
-    """A run of a job's images within a batch."""
-
-    job: Job
-    start: int
-    stop: int
-
-    def __len__(self):
-        return self.stop - self.start
-
-
-class Slot:
-    """Memory of one batch from its decoding to its answer."""
-
-    def __init__(self, network, batch, device):
-        """Reserve it."""
-        on_gpu = device.type == "cuda"
-        self.pixels = torch.zeros([batch, SIDE_PX, SIDE_PX, 3], dtype=torch.uint8, pin_memory=on_gpu)
-        self.images = torch.zeros_like(self.pixels, device=device) if on_gpu else self.pixels
-        self.sizes = torch.ones([batch, 2], dtype=torch.int32, pin_memory=on_gpu)
-        self.size_rows, self.pixel_rows = self.sizes.numpy(), self.pixels.numpy().reshape(batch, -1)
-        self.spare = []
-        self.outputs = network.host_outputs(pinned=on_gpu)
-        self.found = self.decoded = self.frames = None
-        # Waiting for a lone image by polling saves it some time; for a batch, that would take a core.
-        self.events = [torch.cuda.Event(blocking=blocking) for blocking in (False, True)] if on_gpu else []
-        self.done = None
-        self.parts = []
 
 
 class Engine:
@@ -131,11 +62,11 @@ class Engine:
         if self.decoder is None and "detector" not in settings:
             raise RuntimeError(str(reason))
         self.slots = [Slot(self.network, self.max_batch_size, device) for _ in range(SLOTS)]
-        self.launched = queue.SimpleQueue()
-        self.waiting = deque()
+        self.decoded, self.launched = queue.SimpleQueue(), queue.SimpleQueue()
+        self.waiting, self.too_large = deque(), deque()
         self.slot_is_free = os.eventfd(0)
-        if device.type == "cuda":
-            self.decoding, self.detecting = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        on_gpu = device.type == "cuda"
+        self.decoding, self.resizing, self.detecting = (torch.cuda.Stream(device) if on_gpu else None for _ in range(3))
         log(f"{device}, JPEG files are decoded by the {'GPU' if self.decoder else f'CPU: {reason}'}")
 
     def hello(self):
@@ -152,19 +83,22 @@ class Engine:
         """Let a job wait for its turn."""
         self.waiting.append(Part(job, 0, len(job.rows)))
 
-    def launch(self):
-        """Start batches of what waits, as far as there are slots."""
+    def decode(self):
+        """Decode batches of what waits, as far as there are slots."""
+        while self.too_large:
+            self._halve(*self.too_large.popleft())
         while self.waiting and self.slots:
             slot = self.slots.pop()
             slot.parts = self._take()
             try:
-                self._launch(slot)
+                with torch.cuda.stream(self.decoding):
+                    self._decode(slot)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(slot, error)
             else:
-                self.launched.put(slot)
+                self.decoded.put(slot)
 
     def _take(self):
         """Take as many images as a batch may have, the oldest first."""
@@ -184,40 +118,27 @@ class Engine:
         """Try a batch again in smaller parts."""
         if self.limit == 1:
             raise error
-        self.limit //= 2
-        log(f"out of memory: batches of {self.limit} from now on ({_first_line(error)})")
+        # Other batches of the same size may be under way, and do not halve the limit again. A single image is tried
+        # again because what PyTorch has kept of the memory is given back below.
+        smaller = sum(map(len, slot.parts)) // 2 or self.limit // 2
+        if smaller < self.limit:
+            self.limit = smaller
+            log(f"out of memory: batches of {self.limit} from now on ({_first_line(error)})")
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-            slot.decoded = slot.frames = None
+            slot.drop_images()
             slot.spare.clear()
             torch.cuda.empty_cache()
         self.waiting.extendleft(reversed(slot.parts))
         self.slots.append(slot)
 
-    def _launch(self, slot):
-        """Start everything that a batch needs; on a GPU it runs on while the next batch is decoded."""
-        n = sum(map(len, slot.parts))
-        if self.device.type == "cpu":
-            self._load(slot)
-            slot.found = self.network(slot.pixels[:n], slot.sizes[:n])
-            return
-        with torch.cuda.stream(self.decoding):
-            self._load(slot)
-        self.detecting.wait_stream(self.decoding)
-        with torch.cuda.stream(self.detecting):
-            found = self.network(slot.images[:n], slot.sizes[:n].to(self.device, non_blocking=True))
-            slot.found = slot.outputs[len(found.views[0])]
-            slot.found.flat.copy_(found.flat, non_blocking=True)
-            slot.done = slot.events[n > POLLED]
-            slot.done.record()
-
-    def _load(self, slot):
-        """Bring the images of a batch into its slot, on the current stream.
+    def _decode(self, slot):
+        """Bring the images of a batch to the device, on the current stream.
 
         What the GPU still reads then lives in the slot until the batch is done.
         """
-        files, sources, targets, place = [], [], [], 0
-        slot.frames = []
+        files, place = [], 0
+        slot.drop_images()
         for part in slot.parts:
             rows = part.job.rows[part.start : part.stop]
             slot.size_rows[place : place + len(rows)] = rows[:, 3:]
@@ -226,26 +147,58 @@ class Engine:
                 if kind == FILE:
                     files.append((data, place, part.job, index))
                 elif kind == FRAME:
-                    part.job.instance.lock()
-                    slot.frames.append(torch.from_numpy(data).to(self.device, non_blocking=True))
-                    sources.append((slot.frames[-1].data_ptr(), width * 3, width, height))
-                    targets.append(place)
+                    frame = part.job.instance.frame(offset, size).to(self.device, non_blocking=True)
+                    slot.frames.append((place, frame, (frame.data_ptr(), width * 3, width, height)))
                 else:
                     slot.pixel_rows[place] = data
                     if slot.images is not slot.pixels:
                         slot.images[place].copy_(slot.pixels[place], non_blocking=True)
                 place += 1
         # An instance may not know yet that this engine has no decoder.
-        slot.decoded = [None] * len(files)
+        decoded = [None] * len(files)
         if files and self.decoder is not None:
-            slot.decoded = self.decoder.decode([data for data, *_ in files], slot.spare)
-        for image, (_, target, job, index) in zip(slot.decoded, files, strict=True):
+            decoded = self.decoder.decode([data for data, *_ in files], slot.spare)
+        for image, (_, target, job, index) in zip(decoded, files, strict=True):
             job.status[index] = NOT_DECODED if image is None else DONE
             if image is not None:
-                sources.append(self.resizer.source_of(image))
-                targets.append(target)
-        if sources:
-            self.resizer(sources, targets, slot.images)
+                slot.decoded.append((target, image))
+        if slot.is_here is not None:
+            slot.is_here.record()
+
+    def detect(self):
+        """Start the network on every batch that is decoded, until the process ends."""
+        while True:
+            slot = self.decoded.get()
+            try:
+                self._detect(slot)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.too_large.append((slot, error))
+                os.eventfd_write(self.slot_is_free, 1)
+            else:
+                self.launched.put(slot)
+
+    def _detect(self, slot):
+        """Resize, and start the network; on a GPU both run on while the next batches come."""
+        n = sum(map(len, slot.parts))
+        with torch.cuda.stream(self.resizing):
+            if slot.is_here is not None:
+                slot.is_here.wait()
+            resized = slot.frames + [(target, image, self.resizer.source_of(image)) for target, image in slot.decoded]
+            if resized:
+                targets, _, sources = zip(*resized, strict=True)
+                self.resizer(sources, targets, slot.images)
+        if self.device.type == "cpu":
+            slot.found = self.network(slot.pixels[:n], slot.sizes[:n])
+            return
+        self.detecting.wait_stream(self.resizing)
+        with torch.cuda.stream(self.detecting):
+            found = self.network(slot.images[:n], slot.sizes[:n].to(self.device, non_blocking=True))
+            slot.found = slot.outputs[len(found.views[0])]
+            slot.found.flat.copy_(found.flat, non_blocking=True)
+            slot.done = slot.events[n > POLLED]
+            slot.done.record()
 
     def answer(self):
         """Give every batch that is done to its instances, until the process ends."""
@@ -253,7 +206,7 @@ class Engine:
             slot = self.launched.get()
             if slot.done is not None:
                 slot.done.synchronize()
-            slot.decoded = slot.frames = None
+            slot.drop_images()
             first = 0
             for part in slot.parts:
                 for target, view in zip(part.job.instance.outputs.views, slot.found.views, strict=True):
@@ -284,21 +237,19 @@ def _image_kernels(device, without_decoder):
         return None, resizer, error
 
 
-def is_out_of_memory(error):
-    """Whether an error means that the GPU's memory is full, and no more: work in smaller parts may succeed."""
-    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
-
-
 def _first_line(error):
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def ending_the_process(function):
-    """Let an exception in a thread end the process: instances notice, and start another one."""
+def ending_the_process(function, device):
+    """Work on a device in a thread whose exceptions end the process: instances notice, and start another one."""
 
     def run():
         try:
-            function()
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            with torch.inference_mode():
+                function()
         except BaseException as error:
             traceback.print_exc()
             log(f"ends: {_first_line(error)}")
@@ -314,7 +265,7 @@ def serve(listener, engine):
     selector.register(engine.slot_is_free, selectors.EVENT_READ)
     instances = {}
     while True:
-        engine.launch()
+        engine.decode()
         ready = selector.select(None if instances else LONELY_S)
         if not ready:
             return
@@ -408,9 +359,10 @@ def main():
             raise
         refuse(listener, _first_line(error))
         return
-    threading.Thread(target=ending_the_process(engine.answer), daemon=True).start()
-    with torch.inference_mode():
-        ending_the_process(lambda: serve(listener, engine))()
+    sys.setswitchinterval(SWITCH_S)
+    for work in (engine.detect, engine.answer):
+        threading.Thread(target=ending_the_process(work, device), daemon=True).start()
+    ending_the_process(lambda: serve(listener, engine), device)()
     os._exit(0)  # not through the destructors of libraries whose work is under way
 
 

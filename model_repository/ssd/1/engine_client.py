@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from protocol import MAX_JOB_BYTES, MEMORY_BYTES, NOT_DECODED, Outputs, engine_address
+from protocol import KEPT_BYTES, MAX_JOB_BYTES, MEMORY_BYTES, NOT_DECODED, Outputs, engine_address
 
 READY_S = 300.0
 """An engine loads PyTorch and captures graphs."""
@@ -128,6 +128,8 @@ class EngineClient:
             status = b""
         if len(status) != len(images):
             raise self._lost("crashed", was_asked=True)
+        if offset > KEPT_BYTES:
+            self._memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, offset - KEPT_BYTES)
         failed = np.flatnonzero(np.frombuffer(status, np.uint8) == NOT_DECODED)
         return tuple(view[: len(images)] for view in self._outputs.views), failed
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,9 @@ class Resizer:
         strides = layout.get("strides")
         return layout["data"][0], strides[0] if strides else width * channels, width, height
 
-    def __call__(self, sources: list[tuple[int, int, int, int]], targets: list[int], resized: torch.Tensor) -> None:
+    def __call__(
+        self, sources: Sequence[tuple[int, int, int, int]], targets: Sequence[int], resized: torch.Tensor
+    ) -> None:
         """Resize images on the current stream.
 
         Args:
@@ -102,7 +105,9 @@ class Resizer:
         table = np.array([(*source, 0, target) for source, target in zip(sources, targets, strict=True)], np.int64)
         rows = table[:, 3].copy()
         table[1:, 4] = np.cumsum(rows)[:-1]
-        on_gpu = torch.from_numpy(np.concatenate([table[:, :5].ravel(), table[:, 5]])).to(self.device)
+        # From page-locked memory, since copies from any other would wait for what is under way on the stream.
+        pinned = torch.from_numpy(np.concatenate([table[:, :5].ravel(), table[:, 5]])).pin_memory()
+        on_gpu = pinned.to(self.device, non_blocking=True)
         images, places = on_gpu[: n * 5], on_gpu[n * 5 :]
         max_taps = 2 * math.ceil(max(1.0, table[:, 2:4].max() / SIDE_PX)) + 1
         first, count = torch.empty([2, n, 2, SIDE_PX], dtype=torch.int32, device=self.device)

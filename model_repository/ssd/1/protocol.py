@@ -15,8 +15,8 @@ DONE, NOT_DECODED = range(2)
 WITHOUT_DECODER = "the engine was lost too often with the GPU's decoder, which a restart of the server brings back"
 """Why an engine has no decoder, or is of no use."""
 MAX_JOB_BYTES = 1 << 16
-MEMORY_BYTES = 256 << 20
-"""Of an instance's file in memory; only what is used is real."""
+MEMORY_BYTES, KEPT_BYTES = 256 << 20, 64 << 20
+"""Of an instance's file in memory. Only what is used is real, and beyond the second size only as long as it is used."""
 
 
 class Outputs:

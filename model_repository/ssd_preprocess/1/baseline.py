@@ -1,4 +1,4 @@
-# Written from ssd/1/baseline.py by the build, do not edit. Digest: 5ecd840fb4049a82
+# Written from ssd/1/baseline.py by the build, do not edit. Digest: 1523ff98b680019e
 """Which JPEG files a GPU's engine decodes: whole, well-formed baseline files in the colours and samplings of cameras.
 
 The engine's decoder is not for files of strangers: one that it does not expect may end its process. So it gets only
@@ -18,6 +18,8 @@ MAX_HEADER_BYTES = 8 << 20
 START, END = b"\xff\xd8", b"\xff\xd9"
 APP0, APP14, COMMENT = 0xE0, 0xEE, 0xFE
 BASELINE, HUFFMAN, QUANTISATION, RESTARTS, SCAN = 0xC0, 0xC4, 0xDB, 0xDD, 0xDA
+RESTART_MARKERS = bytes(range(0xD0, 0xD8))
+"""They take turns."""
 SKIPPED = {*range(0xE0, 0xF0), COMMENT}
 """Markers whose segments the engine does not need: EXIF, colour profiles, previews and comments."""
 SAMPLINGS = (b"\x11", b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
@@ -36,10 +38,11 @@ _FRAME = struct.Struct(">BHHB")
 
 
 def for_engine(data):
-    """Give width and height of a file that the engine decodes as PIL does, and its bytes for it; None for other files.
+    """Give (width, height) of a file that the engine decodes as PIL does, its bytes for it, and where its pixels begin.
 
-    Those are progressive ones, CMYK, RGB without conversion, rare samplings, and everything damaged as far as that can
-    be seen without decoding. The bytes are the file without EXIF, colour profiles, previews and comments.
+    None for all other files. Those are progressive ones, CMYK, RGB without conversion, rare samplings, and everything
+    damaged as far as that can be seen without decoding. The bytes are the file without EXIF, colour profiles, previews
+    and comments.
     """
     if not (data.startswith(START) and data.endswith(END)):
         return None
@@ -48,7 +51,7 @@ def for_engine(data):
         if marker == SCAN:
             if not (header.can_begin(segment) and header.fits(data, end)):
                 return None
-            return header.size, b"".join([*kept, data[kept_from:]]) if kept else data
+            return header.size, b"".join([*kept, data[kept_from:]]) if kept else data, end
         if marker in SKIPPED and not header.names_colours(marker, segment):
             kept.append(data[kept_from:place])
             kept_from = end
@@ -132,11 +135,9 @@ class _Header:
         after = np.frombuffer(data, np.uint8, offset=start)
         # What follows each ff: zeros but for markers, and these are the restarts and the end.
         following = after[np.flatnonzero(after[:-1] == 0xFF) + 1]
-        markers = following[following != 0]
+        markers = following[following != 0].tobytes()
         restarts = -(-units // self.restart_interval) - 1 if self.restart_interval else 0
-        if len(markers) != restarts + 1:
-            return False
-        return markers[-1] == END[1] and np.array_equal(markers[:-1], 0xD0 + np.arange(restarts) % 8)
+        return markers == (RESTART_MARKERS * (restarts // 8 + 1))[:restarts] + END[1:]
 
     def _take_quantisations(self, segment):
         """Tables of 8 bits, each of its full length, without zeros."""

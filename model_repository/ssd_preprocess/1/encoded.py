@@ -1,4 +1,4 @@
-# Written from ssd/1/encoded.py by the build, do not edit. Digest: 1c12605a097ac93e
+# Written from ssd/1/encoded.py by the build, do not edit. Digest: 2a32d5f28b42b930
 """Encoded images of a request: which of them an engine decodes, and how all others are decoded here."""
 
 import triton_python_backend_utils as pb_utils
@@ -43,9 +43,10 @@ class EncodedImages:
             return lambda: self._open(data)
         return attempt(lambda: self._file(data, *found))
 
-    def _file(self, data, size_px, engine_data):
+    def _file(self, data, size_px, engine_data, pixels_from):
         check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-        work_px = jpeg_work_px(size_px[0] * size_px[1], data)
+        # Among the compressed pixels no scan begins: that has been checked.
+        work_px = jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from])
         return Element(size_px, work_px, lambda: self._open(data).load(), FILE, engine_data)
 
     def _open(self, data):

@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: d534db5ef9ee6bc2
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 85044f1617b0774c
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from protocol import MAX_JOB_BYTES, MEMORY_BYTES, NOT_DECODED, Outputs, engine_address
+from protocol import KEPT_BYTES, MAX_JOB_BYTES, MEMORY_BYTES, NOT_DECODED, Outputs, engine_address
 
 READY_S = 300.0
 """An engine loads PyTorch and captures graphs."""
@@ -129,6 +129,8 @@ class EngineClient:
             status = b""
         if len(status) != len(images):
             raise self._lost("crashed", was_asked=True)
+        if offset > KEPT_BYTES:
+            self._memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, offset - KEPT_BYTES)
         failed = np.flatnonzero(np.frombuffer(status, np.uint8) == NOT_DECODED)
         return tuple(view[: len(images)] for view in self._outputs.views), failed
 

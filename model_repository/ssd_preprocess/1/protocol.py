@@ -1,4 +1,4 @@
-# Written from ssd/1/protocol.py by the build, do not edit. Digest: 7a923fed73bf1d64
+# Written from ssd/1/protocol.py by the build, do not edit. Digest: 4d6c026203b3486f
 """What the instances of a model and the engine of their GPU say to each other. Needs NumPy only.
 
 An instance has a file in memory that the engine maps, too: outputs at its beginning, then images. Over a socket of
@@ -16,8 +16,8 @@ DONE, NOT_DECODED = range(2)
 WITHOUT_DECODER = "the engine was lost too often with the GPU's decoder, which a restart of the server brings back"
 """Why an engine has no decoder, or is of no use."""
 MAX_JOB_BYTES = 1 << 16
-MEMORY_BYTES = 256 << 20
-"""Of an instance's file in memory; only what is used is real."""
+MEMORY_BYTES, KEPT_BYTES = 256 << 20, 64 << 20
+"""Of an instance's file in memory. Only what is used is real, and beyond the second size only as long as it is used."""
 
 
 class Outputs:

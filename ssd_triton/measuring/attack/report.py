@@ -125,14 +125,13 @@ def _printable(text: str) -> str:
 
 def _draw(figure: Figure, result: AttackResult) -> None:
     memory, latency = figure.subplots(2, 1, sharex=True)
-    limits = result.settings.limits
     memory.plot(
         [(one.time_s - result.begin_s) / 60 for one in result.samples],
         [one.resident_mib for one in result.samples],
         color=BLUE,
         linewidth=0.8,
     )
-    memory.axhline(limits.max_resident_mib, color=RED, linestyle="--", linewidth=1, label="limit at the end")
+    memory.axhline(result.max_resident_mib, color=RED, linestyle="--", linewidth=1, label="limit at the end")
     memory.set(title="Resident memory of server and stubs", ylabel="MiB", ylim=(0, None))
     latency.plot(
         [(time_s - result.begin_s) / 60 for time_s, _ in result.curve],
@@ -141,8 +140,7 @@ def _draw(figure: Figure, result: AttackResult) -> None:
         marker=".",
         linewidth=0.8,
     )
-    limit_ms = limits.max_p99_ratio * percentile(result.calm_ms, 99)
-    latency.axhline(limit_ms, color=RED, linestyle="--", linewidth=1, label="limit of the whole attack")
+    latency.axhline(result.max_p99_ms, color=RED, linestyle="--", linewidth=1, label="limit of the whole attack")
     latency.set(title="p99 of good requests", ylabel="ms", yscale="log", xlabel="minutes since the attack began")
     for axes in (memory, latency):
         for restart in result.restarts:

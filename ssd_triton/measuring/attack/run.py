@@ -26,8 +26,9 @@ _TRY_S, _RETRY_S = 10.0, 60.0
 _TICK_S = 0.5
 _POINTS = 100
 """Points of the curve of latencies."""
-_MOST_RESIDENT_MIB = 6144.0
-"""Resident memory at which an attack ends, to protect the machine."""
+_MOST_RESIDENT_MIB, _MOST_RESIDENT_RATIO = 6144.0, 2.0
+"""Resident memory at which an attack ends, to protect the machine, and as a multiple of that at the beginning, for
+servers that hold so much from the start."""
 _RETURN_S = 60.0
 """Longest wait for a server that died to come back."""
 _SETTLE_S = 3.0
@@ -166,10 +167,9 @@ class _Run:
     def _must_end(self) -> bool:
         self._attackers.check()
         restarts, sample = self._watch.restarts, self._watch.samples[-1]
-        if sample.resident_mib > _MOST_RESIDENT_MIB:
-            self.ending = (
-                f"ended early: the server holds {sample.resident_mib:.0f} MiB, more than {_MOST_RESIDENT_MIB:.0f}"
-            )
+        most_mib = max(_MOST_RESIDENT_MIB, _MOST_RESIDENT_RATIO * self._watch.samples[0].resident_mib)
+        if sample.resident_mib > most_mib:
+            self.ending = f"ended early: the server holds {sample.resident_mib:.0f} MiB, more than {most_mib:.0f}"
         elif restarts and restarts[-1].away_s is None and time.monotonic() - restarts[-1].died_s > _RETURN_S:
             self.ending = f"ended early: the server died and did not come back within {_RETURN_S:.0f} s"
         return self.ending is not None

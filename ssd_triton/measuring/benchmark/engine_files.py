@@ -139,9 +139,9 @@ class Instance:
         found = self._for_engine(data) if len(data) <= self.limits.max_file_bytes else None
         if found is None:
             return None
-        size_px, engine_data = found
+        size_px, engine_data, pixels_from = found
         self._untrusted.check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-        self._untrusted.jpeg_work_px(size_px[0] * size_px[1], data)
+        self._untrusted.jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from])
         return self._protocol.FILE, engine_data, size_px
 
     def decode(self, data: bytes) -> EngineImage:
