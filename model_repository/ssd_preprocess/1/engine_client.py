@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 85044f1617b0774c
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 1e425de9d5682b5a
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -120,15 +120,15 @@ class EngineClient:
         try:
             self._connection.send(rows.tobytes())
         except OSError:
-            raise self._lost("crashed", was_asked=False) from None
+            raise self._lost(was_asked=False) from None
         try:
             status = self._connection.recv(MAX_JOB_BYTES)
         except TimeoutError:
-            raise self._lost(f"did not answer for {STALLED_S:.0f} s", was_asked=True) from None
+            raise self._lost(was_asked=True, has_stalled=True) from None
         except OSError:
             status = b""
         if len(status) != len(images):
-            raise self._lost("crashed", was_asked=True)
+            raise self._lost(was_asked=True)
         if offset > KEPT_BYTES:
             self._memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, offset - KEPT_BYTES)
         failed = np.flatnonzero(np.frombuffer(status, np.uint8) == NOT_DECODED)
@@ -149,12 +149,11 @@ class EngineClient:
         self._is_closed = True
         self._connection.close()
 
-    def _lost(self, what, *, was_asked):
+    def _lost(self, *, was_asked, has_stalled=False):
         """End what is left of the engine, and remember the loss; return the error that says so."""
         self._connection.close()
         self.decodes = False
-        if self._started is not None and self._started.pid == self._engine_pid:
-            what = self._ending(what)
+        what = f"did not answer for {STALLED_S:.0f} s" if has_stalled else self._ending()
         self._started = None
         if was_asked:
             with contextlib.suppress(ProcessLookupError):
@@ -169,12 +168,14 @@ class EngineClient:
         if sum(now_s - loss_s <= LOSSES_WITHIN_S for loss_s in losses.values()) >= MAX_LOSSES:
             self._settings["without_decoder"] = True
 
-    def _ending(self, what):
-        """Say how an engine ended that this instance has started; the others cannot know it."""
+    def _ending(self):
+        """Say how an engine ended; only the instance that has started it can know more than that it did."""
+        if self._started is None or self._started.pid != self._engine_pid:
+            return "crashed"
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._started.wait(ENDING_S)
             return f"ended with code {code}" if code >= 0 else f"was ended by signal {signal.Signals(-code).name}"
-        return what
+        return "crashed"
 
     def _connect(self):
         deadline_s, failed_starts = time.monotonic() + READY_S, 0
