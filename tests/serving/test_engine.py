@@ -76,7 +76,7 @@ class Network:
 CRASH, STALL, NOT_MINE = 90, 91, 92
 
 def image_kernels(device, without_decoder):
-    return ([] if without_decoder else [Decoder(), Decoder()]), Resizer(), "not any more"
+    return (None if without_decoder else Decoder()), Resizer(), "not any more"
 
 if {has_decoder}:
     engine._image_kernels = image_kernels

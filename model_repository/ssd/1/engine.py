@@ -1,8 +1,8 @@
 """The process that works on one device for all instances of ``ssd`` and ``ssd_frames``, or of ``ssd_preprocess``.
 
 Instances read, check and answer requests, each in a process of its own with a Python of its own; images reach this
-process through memory, not through Triton. Here the images of all instances become batches. Threads work on several
-batches at once: some decode, one starts the network, and one answers, on streams of their own. The process ends with
+process through memory, not through Triton. Here the images of all instances become batches. Three threads work on three
+batches at once, one decodes, one starts the network, and one answers, on streams of their own. The process ends with
 the last instance. For ``ssd_preprocess`` there is no network: the answer is the decoded and resized pixels.
 """
 
@@ -28,10 +28,8 @@ from pixels import Pixels
 from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECODER
 from slots import Instance, Job, Part, Slot
 
-DECODERS = 2
-"""Batches that are decoded at once: beside the network, decoding takes several times as long as alone."""
-SLOTS = DECODERS + 3
-"""Batches at once: these are decoded, one waits for the network, one is detected, one is answered."""
+SLOTS = 4
+"""Batches at once: one is decoded, one waits for the network, one is detected, one is answered."""
 POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 SWITCH_S = 2e-4
@@ -39,15 +37,6 @@ SWITCH_S = 2e-4
 wait as long as a batch takes."""
 LONELY_S = 60.0
 """An engine that no instance has asked for so long ends."""
-
-
-class Lane:
-    """What decodes one batch at a time, on a stream of its own: a decoder, or None where files come decoded."""
-
-    def __init__(self, device, decoder):
-        """Make the stream; on a CPU there are none."""
-        self.decoder = decoder
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 class Engine:
@@ -69,25 +58,23 @@ class Engine:
         else:
             self.network = Pixels(self.max_batch_size)
         self.history = {name: settings[name] for name in ("losses", "without_decoder")}
-        decoders, self.resizer, reason = _image_kernels(device, settings["without_decoder"])
-        if not decoders and "detector" not in settings:
+        self.decoder, self.resizer, reason = _image_kernels(device, settings["without_decoder"])
+        if self.decoder is None and "detector" not in settings:
             raise RuntimeError(str(reason))
-        self.decodes = bool(decoders)
-        self.lanes = [Lane(device, decoder) for decoder in decoders or [None]]
         self.slots = [Slot(self.network, self.max_batch_size, device) for _ in range(SLOTS)]
-        self.taken, self.decoded, self.launched = queue.SimpleQueue(), queue.SimpleQueue(), queue.SimpleQueue()
+        self.decoded, self.launched = queue.SimpleQueue(), queue.SimpleQueue()
         self.waiting, self.too_large = deque(), deque()
-        self.has_room = os.eventfd(0)
+        self.slot_is_free = os.eventfd(0)
         on_gpu = device.type == "cuda"
-        self.resizing, self.detecting = (torch.cuda.Stream(device) if on_gpu else None for _ in range(2))
-        log(f"{device}, JPEG files are decoded by the {'GPU' if decoders else f'CPU: {reason}'}")
+        self.decoding, self.resizing, self.detecting = (torch.cuda.Stream(device) if on_gpu else None for _ in range(3))
+        log(f"{device}, JPEG files are decoded by the {'GPU' if self.decoder else f'CPU: {reason}'}")
 
     def hello(self):
         """Say what an instance must know."""
         return {
             "max_batch_size": self.max_batch_size,
             "outputs": self.network.outputs,
-            "decodes": self.decodes,
+            "decodes": self.decoder is not None,
             "resizes": self.resizer is not None,
             **self.history,
         }
@@ -96,45 +83,22 @@ class Engine:
         """Let a job wait for its turn."""
         self.waiting.append(Part(job, 0, len(job.rows)))
 
-    def threads(self):
-        """Give what is to run in threads, until the process ends."""
-        return [*[self.decode for _ in self.lanes], self.detect, self.answer]
-
-    def begin(self):
-        """Begin batches of what waits, as far as there is room."""
+    def decode(self):
+        """Decode batches of what waits, as far as there are slots."""
         while self.too_large:
             self._halve(*self.too_large.popleft())
-        while self.waiting and self.slots and self.lanes:
+        while self.waiting and self.slots:
             slot = self.slots.pop()
             slot.parts = self._take()
-            self.taken.put((slot, self.lanes.pop()))
-
-    def decode(self):
-        """Bring the images of batches to the device."""
-        while True:
-            slot, lane = self.taken.get()
-            with torch.cuda.stream(lane.stream):
-                self._work(self._decode, slot, self.decoded, lane.decoder)
-            self.lanes.append(lane)
-            os.eventfd_write(self.has_room, 1)
-
-    def detect(self):
-        """Start the network on batches that are decoded."""
-        while True:
-            slot = self.decoded.get()
-            self._work(self._detect, slot, self.launched)
-
-    def _work(self, function, slot, then, *arguments):
-        """Do a part of the work on a batch, and hand it on; if the memory is full, it begins again in smaller parts."""
-        try:
-            function(slot, *arguments)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            self.too_large.append((slot, error))
-            os.eventfd_write(self.has_room, 1)
-        else:
-            then.put(slot)
+            try:
+                with torch.cuda.stream(self.decoding):
+                    self._decode(slot)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(slot, error)
+            else:
+                self.decoded.put(slot)
 
     def _take(self):
         """Take as many images as a batch may have, the oldest first."""
@@ -168,7 +132,7 @@ class Engine:
         self.waiting.extendleft(reversed(slot.parts))
         self.slots.append(slot)
 
-    def _decode(self, slot, decoder):
+    def _decode(self, slot):
         """Bring the images of a batch to the device, on the current stream.
 
         What the GPU still reads then lives in the slot until the batch is done.
@@ -192,14 +156,28 @@ class Engine:
                 place += 1
         # An instance may not know yet that this engine has no decoder.
         decoded = [None] * len(files)
-        if files and decoder is not None:
-            decoded = decoder.decode([data for data, *_ in files], slot.spare)
+        if files and self.decoder is not None:
+            decoded = self.decoder.decode([data for data, *_ in files], slot.spare)
         for image, (_, target, job, index) in zip(decoded, files, strict=True):
             job.status[index] = NOT_DECODED if image is None else DONE
             if image is not None:
                 slot.decoded.append((target, image))
         if slot.is_here is not None:
             slot.is_here.record()
+
+    def detect(self):
+        """Start the network on every batch that is decoded, until the process ends."""
+        while True:
+            slot = self.decoded.get()
+            try:
+                self._detect(slot)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.too_large.append((slot, error))
+                os.eventfd_write(self.slot_is_free, 1)
+            else:
+                self.launched.put(slot)
 
     def _detect(self, slot):
         """Resize, and start the network; on a GPU both run on while the next batches come."""
@@ -223,7 +201,7 @@ class Engine:
             slot.done.record()
 
     def answer(self):
-        """Give batches that are done to their instances."""
+        """Give every batch that is done to its instances, until the process ends."""
         while True:
             slot = self.launched.get()
             if slot.done is not None:
@@ -240,23 +218,23 @@ class Engine:
                     with contextlib.suppress(OSError):
                         part.job.instance.connection.send(part.job.status.tobytes())
             self.slots.append(slot)
-            os.eventfd_write(self.has_room, 1)
+            os.eventfd_write(self.slot_is_free, 1)
 
 
 def _image_kernels(device, without_decoder):
-    """Give the decoders and the resizer of a GPU, none of what it has not or must not have, and why."""
+    """Give the decoder and the resizer of a GPU, or None for each that it has not or must not have, and why."""
     if device.type == "cpu":
-        return [], None, "no GPU"
+        return None, None, "no GPU"
     from images import HardwareDecoder, Resizer
 
     resizer = Resizer(device)
     if without_decoder:
-        return [], resizer, WITHOUT_DECODER
+        return None, resizer, WITHOUT_DECODER
     try:
         with torch.cuda.device(device):
-            return [HardwareDecoder(device) for _ in range(DECODERS)], resizer, ""
+            return HardwareDecoder(device), resizer, ""
     except (ImportError, RuntimeError) as error:
-        return [], resizer, error
+        return None, resizer, error
 
 
 def _first_line(error):
@@ -284,16 +262,16 @@ def serve(listener, engine):
     """Accept instances and their jobs until the last instance has ended."""
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
-    selector.register(engine.has_room, selectors.EVENT_READ)
+    selector.register(engine.slot_is_free, selectors.EVENT_READ)
     instances = {}
     while True:
-        engine.begin()
+        engine.decode()
         ready = selector.select(None if instances else LONELY_S)
         if not ready:
             return
         for key, _ in ready:
-            if key.fileobj == engine.has_room:
-                os.eventfd_read(engine.has_room)
+            if key.fileobj == engine.slot_is_free:
+                os.eventfd_read(engine.slot_is_free)
                 continue
             if key.fileobj is listener:
                 connection, _ = listener.accept()
@@ -382,7 +360,7 @@ def main():
         refuse(listener, _first_line(error))
         return
     sys.setswitchinterval(SWITCH_S)
-    for work in engine.threads():
+    for work in (engine.detect, engine.answer):
         threading.Thread(target=ending_the_process(work, device), daemon=True).start()
     ending_the_process(lambda: serve(listener, engine), device)()
     os._exit(0)  # not through the destructors of libraries whose work is under way
