@@ -54,6 +54,7 @@ class Observation:
         directions: FP64 [4]; NaN where the lens model has no inverse.
         direction_std: Standard deviation of each direction from the detector's noise, FP64 [4].
         size_std_px: Standard deviation of a side in pixels, across and down, FP64 [2].
+        onset_std_px: The same for the onset test.
         cut: Whether each side is cut off by the image's border.
         hidden: Whether each side may be hidden by a nearer object.
         lowest_direction: Direction of the image's bottom border below this box.
@@ -65,6 +66,7 @@ class Observation:
     directions: Float64Array
     direction_std: Float64Array
     size_std_px: Float64Array
+    onset_std_px: Float64Array
     cut: Sides
     hidden: Sides
     lowest_direction: float
@@ -105,6 +107,7 @@ def observe(
     directions, lowest = _box_directions(boxes, camera)
     sizes_px = np.column_stack([boxes[:, RIGHT] - boxes[:, LEFT], boxes[:, BOTTOM] - boxes[:, TOP]])
     size_std_px = np.hypot(settings.box_noise_px, settings.box_noise_relative * sizes_px)
+    onset_std_px = np.hypot(settings.box_noise_px, settings.onset_noise_relative * sizes_px)
     direction_std = np.tile(size_std_px / (camera.fx_px, camera.fy_px), 2)
     cut, hidden = _cut_sides(boxes, camera, settings.border_fraction), _hidden_sides(boxes, size_std_px)
     return [
@@ -115,6 +118,7 @@ def observe(
             directions=directions[row],
             direction_std=direction_std[row],
             size_std_px=size_std_px[row],
+            onset_std_px=onset_std_px[row],
             cut=cut[row],
             hidden=hidden[row],
             lowest_direction=float(lowest[row]),

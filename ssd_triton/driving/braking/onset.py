@@ -6,8 +6,9 @@ throughout, or constant speed until an onset and constant braking after it. The 
 least-squares fit, divided by its standard deviation.
 
 Positions along the road are the ego's own distance plus the range from the object's apparent size, separately by height
-and by width: both must show the braking. A car that turns off gets wider and not higher, and a detector that errs in
-one side affects only one of them. Pitch has no influence, and a constant error of the size hardly any.
+and by width. The less certain of the two counts, as if both were: a car that turns off gets wider and not higher, and a
+detector that errs in one side affects only one of them. Pitch has no influence, and a constant error of the size hardly
+any.
 """
 
 from __future__ import annotations
@@ -32,9 +33,6 @@ _ONSETS_S = (0.4, 0.6, 0.8, 1.0)
 
 _FEWEST_BEFORE, _FEWEST_SINCE = 6, 4
 """Least number of frames before and since the onset for a fit."""
-
-_LEAST_PART_STD = 1.0
-"""Height and width must each indicate braking by this many standard deviations."""
 
 _LARGEST_MPS2 = 9.0
 """Full braking on a dry road, the limit for a noisy short fit."""
@@ -82,14 +80,15 @@ class OnsetTest:
             return
         left, top, right, bottom = seen.directions[[LEFT, TOP, RIGHT, BOTTOM]].tolist()
         height, width = bottom - top, right - left
+        width_std_px, height_std_px = seen.onset_std_px.tolist()
         by_height_m, by_width_m = size.height_m / height, size.width_m / width
         self._rows.append(
             (
                 self._time_s,
                 self._way_m + by_height_m,
                 self._way_m + by_width_m,
-                by_height_m * math.sqrt(2) * float(seen.direction_std[TOP]) / height,
-                by_width_m * math.sqrt(2) * float(seen.direction_std[LEFT]) / width,
+                by_height_m * math.sqrt(2) * height_std_px / seen.height_px,
+                by_width_m * math.sqrt(2) * width_std_px / seen.width_px,
             )
         )
         while self._rows[0][0] < self._time_s - SPAN_S:
@@ -141,10 +140,9 @@ def _fit(ago_s: Float64Array, onsets_s: Float64Array, positions_m: Float64Array,
     information = power * len(ago_s) / variances[:, None]
     total = information.sum(axis=0)  # [k]
     braking_mps2 = (information * brakings).sum(axis=0) / total
-    both = (brakings * np.sqrt(information)).min(axis=0) >= _LEAST_PART_STD
-    certainties = np.where(both, braking_mps2 * np.sqrt(total), 0.0)
+    certainties = math.sqrt(2) * (brakings * np.sqrt(information)).min(axis=0)
     best = int(certainties.argmax())
-    if not both[best]:
+    if certainties[best] <= 0:
         return NO_ONSET
     onset_s, strongest_mps2 = float(onsets_s[best]), min(float(braking_mps2[best]), _LARGEST_MPS2)
     bent_m = np.clip(onset_s - ago_s, 0.0, None) ** 2 / 2 * strongest_mps2
