@@ -94,8 +94,8 @@ def test_the_build_context_has_what_is_copied() -> None:
     assert any(fnmatch("model_repository/ssd_detector/1/tensorrt_fp16.plan", pattern) for pattern in left_out)
 
 
-ENGINE = ("engine.py", "images.py", "kernels.py", "network.py", "pixels.py", "plan.py")
-"""Of ``ssd``: a process of its own."""
+ENGINE = ("engine.py", "gpu_frames.py", "images.py", "kernels.py", "network.py", "pixels.py", "plan.py", "slots.py")
+"""A process of its own, and what instances load for frames in a GPU's memory."""
 
 
 @pytest.mark.parametrize("has_torch", [True, False])

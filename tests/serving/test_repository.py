@@ -198,14 +198,16 @@ def test_onnx_files_load_in_old_runtimes(config: Config) -> None:
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
 
 
-ENGINE = ("engine.py", "images.py", "kernels.py", "network.py", "pixels.py", "plan.py")
-"""Of ``ssd``: a process of its own, which needs PyTorch."""
+ENGINE = ("engine.py", "gpu_frames.py", "images.py", "kernels.py", "network.py", "pixels.py", "plan.py", "slots.py")
+"""A process of its own, which needs PyTorch, and what instances load for frames in a GPU's memory."""
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("*/1/*.py")), ids=lambda p: p.parts[-3])
 def test_models_import_nothing_of_this_project(path: Path) -> None:
     """They run in any container; the backends run on the embedded server, where the project is installed."""
     beside = {other.stem for other in path.parent.glob("*.py")}
+    if path.name == "gpu_frames.py":  # it uses the engine's resizing
+        beside |= {other.stem for other in REPOSITORY.glob("ssd/1/*.py")}
     on_gpu = {"torch", "cuda", "nvidia"} if path.name in ENGINE else set()
     allowed = {"numpy", "PIL", "triton_python_backend_utils", *on_gpu, *beside, *sys.stdlib_module_names}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -6,6 +6,7 @@ Needs neither PyTorch, which the engine's own process loads, nor Triton.
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -114,8 +115,8 @@ def _feed_all(pipes: Sequence[Pipe[Any, Any]], batch: int, seconds: float) -> li
     """
     try:
         for pipe in pipes:
-            pipe.send((batch, seconds))
-        return [pipe.recv() for pipe in pipes]
+            pipe.send_bytes(json.dumps([batch, seconds]).encode())
+        return [_Fed(*json.loads(pipe.recv_bytes())) for pipe in pipes]
     except (EOFError, OSError) as error:
         raise ServerError("the engine was lost, or a process that feeds it: the lines above say why") from error
 
@@ -196,7 +197,7 @@ def _feeder(pipe: Pipe[Any, Any], setup: Setup, files: list[bytes]) -> None:
     # An engine that is lost ends the process, whose parent sees its connection end.
     with contextlib.suppress(EOFError, client_module.EngineLostError):
         while True:
-            batch, seconds = pipe.recv()
+            batch, seconds = json.loads(pipe.recv_bytes())
             latencies_ms: list[float] = []
             start_s = end_s = time.monotonic()
             while not latencies_ms or end_s < start_s + seconds:
@@ -204,7 +205,7 @@ def _feeder(pipe: Pipe[Any, Any], setup: Setup, files: list[bytes]) -> None:
                 place += batch
                 latencies_ms.append(_work(client, instance, job))
                 end_s = time.monotonic()
-            pipe.send(_Fed(start_s, end_s, latencies_ms))
+            pipe.send_bytes(json.dumps([start_s, end_s, latencies_ms]).encode())
     client.close()
 
 
