@@ -8,7 +8,7 @@ const IN_FLIGHT = 2;
 const RECENT = 30;
 
 let video, frame, canvas, score;
-let stream = null;
+let stream = null, isOpening = false, isHere = false;
 let newest = 0, latenciesMs = [], answeredMs = [];
 
 export function start(settings) {
@@ -19,7 +19,12 @@ export function start(settings) {
   byId("camera-toggle").addEventListener("click", () => (stream ? stop("Stopped.") : open()));
 }
 
+export function enter() {
+  isHere = true;
+}
+
 export function leave() {
+  isHere = false;
   if (stream) stop("Stopped, since the page was left.");
 }
 
@@ -28,18 +33,27 @@ async function open() {
     note(byId("camera-note"), "got no access to cameras: browsers allow it on this machine or with TLS only", true);
     return;
   }
+  if (isOpening) return;
+  isOpening = true;
+  let mine;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment", width: {ideal: WIDEST_PX}}, audio: false});
+    mine = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment", width: {ideal: WIDEST_PX}}, audio: false});
   } catch (error) {
     const words = {NotAllowedError: "got no permission for a camera: allow it in the browser, and start again", NotFoundError: "got no camera: connect one, and start again",
       NotReadableError: "got a camera that another program uses: close that, and start again"};
     note(byId("camera-note"), words[error.name] || `got no camera (${error.name}): connect another, and start again`, true);
     return;
+  } finally {
+    isOpening = false;
   }
-  const mine = stream;
+  stream = mine;
+  // The page may have been left while the browser asked for the permission.
+  if (!isHere) return leave();
   stream.getVideoTracks()[0].addEventListener("ended", () => { if (stream === mine) stop("The camera has gone: connect it, and start again.", true); });
   video.srcObject = stream;
-  await video.play();
+  // Stop while the camera starts ends play() with an error.
+  await video.play().catch((error) => { if (stream === mine) throw error; });
+  if (stream !== mine) return;
   [newest, latenciesMs, answeredMs] = [0, [], []];
   byId("camera-toggle").textContent = "Stop";
   byId("camera-frame").hidden = byId("camera-figures").hidden = false;
@@ -68,6 +82,7 @@ async function work(mine) {
     const takenMs = performance.now();
     taken = takenMs;
     const jpeg = await new Promise((resolve) => buffer.toBlob(resolve, "image/jpeg", 0.85));
+    if (stream !== mine) return; // No frame leaves the browser after Stop.
     try {
       const answer = await ask("/api/detect", {method: "POST", body: jpeg});
       if (stream !== mine) return;
@@ -80,6 +95,7 @@ async function work(mine) {
         show(buffer, answer);
       }
     } catch (error) {
+      if (stream !== mine) return;
       note(byId("camera-note"), error.message, true);
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }

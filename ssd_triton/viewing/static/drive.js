@@ -43,7 +43,7 @@ export function start(given) {
 export async function enter() {
   isWanted = true;
   await listClips();
-  open();
+  if (isWanted) open();
 }
 
 export function leave() {
@@ -75,7 +75,7 @@ async function upload(file) {
     const clip = await ask("/api/clips", {method: "POST", body: file, headers: {"X-Clip-Name": encodeURIComponent(file.name)}});
     await listClips(clip.id);
     tellOfClip("");
-    open();
+    if (isWanted) open();
   } catch (error) {
     tellOfClip(error.message, true);
   }
@@ -91,6 +91,7 @@ function open() {
   const next = () => { if (mine.readyState === WebSocket.OPEN) mine.send(JSON.stringify({run, points: points.length})); };
   mine.addEventListener("open", next);
   mine.addEventListener("message", async (event) => {
+    if (mine !== socket) return;
     await show(event.data);
     // Requested only after drawing: frames that were decided meanwhile are not sent at all.
     requestAnimationFrame(next);
@@ -103,7 +104,7 @@ function open() {
     if (!isWanted) return;
     const reason = event.reason || "the page's own server does not answer";
     note(byId("drive-note"), `${reason}; this page tries again by itself`, true);
-    setTimeout(async () => { if (isWanted && !socket) { await listClips(); open(); } }, AGAIN_MS);
+    setTimeout(async () => { if (isWanted && !socket) { await listClips(); if (isWanted && !socket) open(); } }, AGAIN_MS);
   });
 }
 

@@ -181,6 +181,22 @@ def test_results_are_the_files_that_detect_writes(running: Running) -> None:
         assert (status, "got " in answer["error"]) == (400, True)
 
 
+SLOW_ENCODER = """() => {
+  const encode = HTMLCanvasElement.prototype.toBlob;
+  HTMLCanvasElement.prototype.toBlob = function (...args) { setTimeout(() => encode.apply(this, args), 1000); };
+}"""
+SLOW_PERMISSION = """() => {
+  window.opened = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const stream = await ask(wanted);
+    window.opened.push(...stream.getTracks());
+    return stream;
+  };
+}"""
+
+
 def test_camera_runs_at_the_server_s_rate_and_stops(browser: Browser, running: Running) -> None:
     with visit(browser, running.address) as seen:
         seen.turn_to("camera")
@@ -188,11 +204,29 @@ def test_camera_runs_at_the_server_s_rate_and_stops(browser: Browser, running: R
         seen.has_text("#camera-figures", "frames/s")
         seen.page.wait_for_selector("#camera-frame rect.box")
         seen.keep("camera")
+        # Frames are taken, but not yet encoded, while Stop is clicked.
+        seen.page.evaluate(SLOW_ENCODER)
+        seen.page.wait_for_timeout(500)
+        asked = len(seen.requests)
         seen.page.click("#camera-toggle")
         seen.has_text("#camera-note", "Stopped.")
-        asked = len(seen.requests)
-        seen.page.wait_for_timeout(300)
+        seen.page.wait_for_timeout(2000)
         assert not [url for url in seen.requests[asked:] if "detect" in url]
+        seen.check()
+
+
+def test_camera_that_opens_after_the_page_was_left_is_closed(browser: Browser, running: Running) -> None:
+    with visit(browser, running.address) as seen:
+        seen.page.evaluate(SLOW_PERMISSION)
+        seen.turn_to("camera")
+        seen.page.click("#camera-toggle")
+        seen.page.click("#camera-toggle")
+        seen.turn_to("drive")
+        seen.page.wait_for_timeout(2000)
+        assert seen.page.evaluate("window.opened.map((track) => track.readyState)") == ["ended"]
+        seen.turn_to("camera")
+        seen.page.click("#camera-toggle")
+        seen.page.wait_for_selector("#camera-frame rect.box")
         seen.check()
 
 
