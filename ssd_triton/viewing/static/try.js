@@ -17,7 +17,7 @@ export function start(given) {
   frame = new Frame(byId("try-frame"), image);
   score = scoreSlider("score", settings.score_thresh, drawAll);
   byId("files").accept = "image/*,.heic,.heif,.avif,.jp2,.j2k,.tif,.tiff,.ppm,.pgm,.pbm";
-  byId("files").addEventListener("change", (event) => { add([...event.target.files]); event.target.value = ""; });
+  byId("files").addEventListener("change", takeChosen);
   const drop = byId("drop");
   document.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
@@ -34,7 +34,13 @@ export function start(given) {
   for (const button of document.querySelectorAll("[data-download]")) {
     button.addEventListener("click", () => save(button.dataset.download).catch((error) => note(byId("try-note"), error.message, true)));
   }
-  showSample();
+  if (byId("files").files.length) takeChosen(); // chosen while the page was loading
+  else showSample();
+}
+
+function takeChosen() {
+  add([...byId("files").files]);
+  byId("files").value = "";
 }
 
 async function showSample() {

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -146,6 +147,9 @@ def test_many_pictures_and_large_ones_are_told_in_one_line(browser: Browser, run
     with many[0].open("wb") as sparse:
         sparse.truncate((64 << 20) + 1)
     with visit(browser, running.address) as seen:
+        # Chosen before the page has its settings: as on a slow network.
+        seen.page.route("**/api/settings", lambda route: (time.sleep(1), route.continue_()))
+        seen.page.reload(wait_until="commit")
         seen.page.set_input_files("#files", many)
         seen.page.wait_for_selector("#try-note.bad", timeout=60_000)
         note = seen.text("#try-note")
