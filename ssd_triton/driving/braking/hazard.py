@@ -49,10 +49,10 @@ slowly for a second hides a conflict. For a vehicle without a warning before, it
 _DRIVING_MPS, _HARD_BRAKING_MPS2 = 2.0, 1.5
 _HARD_BRAKING_STD, _HARD_BRAKING_WARNED_STD = 3.5, 3.25
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
-CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 10 s of steady following, 2 px
-of noise in each side of a box seldom raise the certainty to 3, and hardly ever to 3.5. A lower certainty is enough
-where the range also calls for WARN, which is additional evidence: it uses the size and position of the boxes, the onset
-test their change."""
+CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 8 s of steady following at
+12 m, 2 px of noise in each side of a box raise the certainty to 3.5 for two frames in a row in 1 drive of 100. A lower
+certainty is enough where the range also calls for WARN, which is additional evidence: it uses the size and position of
+the boxes, the onset test their change."""
 
 _EXACTLY = ((0.0, 0.0, 0.0),) * 3
 """Covariance of a motion that is assumed to be known exactly."""

@@ -6,9 +6,8 @@ throughout, or constant speed until an onset and constant braking after it. The 
 least-squares fit, divided by its standard deviation.
 
 Positions along the road are the ego's own distance plus the range from the object's apparent size, separately by height
-and by width. The less certain of the two counts, as if both were: a car that turns off gets wider and not higher, and a
-detector that errs in one side affects only one of them. Pitch has no influence, and a constant error of the size hardly
-any.
+and by width. Both must show the braking, and agree on it: a car that turns off gets wider and not higher, and a detector
+that errs in one side affects only one of them. Pitch has no influence, and a constant error of the size hardly any.
 """
 
 from __future__ import annotations
@@ -33,6 +32,10 @@ _ONSETS_S = (0.4, 0.6, 0.8, 1.0)
 
 _FEWEST_BEFORE, _FEWEST_SINCE = 6, 4
 """Least number of frames before and since the onset for a fit."""
+
+_LEAST_STD, _LARGEST_DIFFERENCE_STD = 2.0, 2.0
+"""Both height and width must show braking with this certainty, and their two brakings may differ by this much, in
+standard deviations. Noise alone passes the first limit in 2 % of frames, and the second in 5 %."""
 
 _LARGEST_MPS2 = 9.0
 """Full braking on a dry road, the limit for a noisy short fit."""
@@ -140,7 +143,9 @@ def _fit(ago_s: Float64Array, onsets_s: Float64Array, positions_m: Float64Array,
     information = power * len(ago_s) / variances[:, None]
     total = information.sum(axis=0)  # [k]
     braking_mps2 = (information * brakings).sum(axis=0) / total
-    certainties = math.sqrt(2) * (brakings * np.sqrt(information)).min(axis=0)
+    differences = np.abs(brakings[0] - brakings[1]) / np.sqrt((1 / information).sum(axis=0))
+    agree = ((brakings * np.sqrt(information)).min(axis=0) >= _LEAST_STD) & (differences <= _LARGEST_DIFFERENCE_STD)
+    certainties = np.where(agree, braking_mps2 * np.sqrt(total), 0.0)
     best = int(certainties.argmax())
     if certainties[best] <= 0:
         return NO_ONSET
