@@ -56,8 +56,10 @@ class BrakingConfig(Section):
     that is known late"""
     ttc_brake_s: float = Field(default=1.0, ge=0, le=60)
     """time to collision, after reaction and latency, that calls for BRAKE without a known own speed"""
-    confirm_frames: int = Field(default=2, ge=1, le=1000)
-    """frames in a row that must call for a state"""
+    warn_confirm_frames: int = Field(default=3, ge=1, le=1000)
+    """frames in a row that must call for WARN"""
+    brake_confirm_frames: int = Field(default=2, ge=1, le=1000)
+    """frames in a row that must call for BRAKE: fewer, since it calls for more in each of them and cannot wait"""
     confirm_time_s: float = Field(default=0.05, ge=0, le=60)
     """time that those frames must span"""
     hold_time_s: float = Field(default=2.0, ge=0, le=60)

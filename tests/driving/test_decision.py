@@ -95,7 +95,8 @@ def test_the_required_deceleration_has_the_asked_probability() -> None:
 
 
 def run_machine(steps: list[tuple[float, State]], **keys: float) -> list[State]:
-    settings = {"confirm_frames": 3, "confirm_time_s": 0.06, "hold_time_s": 2.0, "warning_time_s": 0.0} | keys
+    confirmed_after = {"warn_confirm_frames": 3, "brake_confirm_frames": 3, "confirm_time_s": 0.06}
+    settings = confirmed_after | {"hold_time_s": 2.0, "warning_time_s": 0.0} | keys
     machine = StateMachine(**settings)  # type: ignore[arg-type]
     urgent = settings["warning_time_s"] == 0
     return [machine.update(time_s, wanted, wanted, urgent=urgent) for time_s, wanted in steps]
@@ -123,13 +124,20 @@ def test_brake_waits_for_the_warning() -> None:
     assert states == [SAFE] * 2 + [WARN] * 8 + [BRAKE] * 2
 
 
+def test_braking_is_confirmed_by_fewer_frames_than_a_warning() -> None:
+    states = run_machine([(0.1 * n, BRAKE) for n in range(3)], brake_confirm_frames=2)
+    assert states == [SAFE, BRAKE, BRAKE]
+    states = run_machine([(0.1 * n, WARN) for n in range(3)], brake_confirm_frames=2)
+    assert states == [SAFE, SAFE, WARN]
+
+
 def test_urgent_braking_does_not_wait() -> None:
-    machine = StateMachine(3, 0.06, 2.0, 0.8)
+    machine = StateMachine(3, 3, 0.06, 2.0, 0.8)
     assert [machine.update(0.1 * n, BRAKE, BRAKE, urgent=True) for n in range(3)] == [SAFE, SAFE, BRAKE]
 
 
 def test_a_state_is_left_by_a_lower_threshold() -> None:
-    machine = StateMachine(1, 0.0, 0.5, 0.0)
+    machine = StateMachine(1, 1, 0.0, 0.5, 0.0)
     states = [
         machine.update(0.4 * n, BRAKE if n == 0 else SAFE, BRAKE if n < 3 else SAFE, urgent=True) for n in range(6)
     ]
@@ -221,7 +229,7 @@ def test_confirmation_counts_into_the_delay(truth: Config, labels: tuple[str, ..
     """At a low frame rate, the frames that confirm take longer than the least time."""
     pipeline, braking = BrakingPipeline(CAMERA, labels, truth.braking, truth.tracking, 0.1), truth.braking
     delays_s = [pipeline.step(interval_s * n, Detections.empty(), EgoMotion()).delay_s for n in range(3)]
-    confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * interval_s)
+    confirming_s = max(braking.confirm_time_s, (braking.brake_confirm_frames - 1) * interval_s)
     assert delays_s[-1] == pytest.approx(0.1 + braking.reaction_time_s + confirming_s)
 
 

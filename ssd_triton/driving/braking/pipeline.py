@@ -64,7 +64,11 @@ class BrakingPipeline:
                 raise ConfigError(f"braking.classes: got '{name}', which has no size; add it to tracking.object_sizes")
         self._tracker = Tracker(camera, tracking)
         self._states = StateMachine(
-            braking.confirm_frames, braking.confirm_time_s, braking.hold_time_s, braking.warning_time_s
+            braking.warn_confirm_frames,
+            braking.brake_confirm_frames,
+            braking.confirm_time_s,
+            braking.hold_time_s,
+            braking.warning_time_s,
         )
         self._causes: dict[State, Cause] = {}
         self._time_s: float | None = None
@@ -146,7 +150,7 @@ class BrakingPipeline:
     def _delay_s(self) -> float:
         """From a frame to the start of braking, at the present interval between frames."""
         braking = self._braking
-        confirming_s = max(braking.confirm_time_s, (braking.confirm_frames - 1) * self._interval_s)
+        confirming_s = max(braking.confirm_time_s, (braking.brake_confirm_frames - 1) * self._interval_s)
         return self.latency_s + braking.reaction_time_s + confirming_s
 
     def _decide(self, frame: FrameDecision) -> FrameDecision:
@@ -164,7 +168,7 @@ class BrakingPipeline:
             urgent=any(hazard.urgent for hazard in hazards),
         )
         frame = replace(frame, objects=tuple(hazard.item for hazard in hazards))
-        needed = max(braking.confirm_frames, self._settings.confirm_hits)
+        needed = max(braking.warn_confirm_frames, braking.brake_confirm_frames, self._settings.confirm_hits)
         if state is State.SAFE and self._frames_with_data < needed:
             return replace(frame, reason=f"starting: frame {self._frames_with_data} of {needed} needed for a decision")
         in_corridor = [hazard for hazard in hazards if hazard.item.in_corridor]

@@ -26,6 +26,7 @@ class _Level:
     """For how long a state has been demanded without a break, and when it was demanded last."""
 
     state: State
+    confirm_frames: int
     frames: int = 0
     since_s: float = 0.0
     reached: bool = False
@@ -39,14 +40,22 @@ class StateMachine:
     count single frames at low ones. Unless it is urgent, BRAKE also needs a preceding warning.
 
     Args:
-        confirm_frames: Frames in a row that must demand a state, at least 1.
+        warn_confirm_frames: Frames in a row that must demand WARN, at least 1.
+        brake_confirm_frames: Frames in a row that must demand BRAKE, at least 1.
         confirm_time_s: Time that these frames must span.
         hold_time_s: Time for which a state is held after the last frame that demanded it.
         warning_time_s: Least duration of WARN before BRAKE.
     """
 
-    def __init__(self, confirm_frames: int, confirm_time_s: float, hold_time_s: float, warning_time_s: float) -> None:
-        self._confirm_frames = confirm_frames
+    def __init__(
+        self,
+        warn_confirm_frames: int,
+        brake_confirm_frames: int,
+        confirm_time_s: float,
+        hold_time_s: float,
+        warning_time_s: float,
+    ) -> None:
+        self._confirm_frames = {State.BRAKE: brake_confirm_frames, State.WARN: warn_confirm_frames}
         self._confirm_time_s = confirm_time_s
         self._hold_time_s = hold_time_s
         self._warning_time_s = warning_time_s
@@ -54,7 +63,7 @@ class StateMachine:
 
     def reset(self) -> None:
         """Clear all states."""
-        self._levels = (_Level(State.BRAKE), _Level(State.WARN))
+        self._levels = tuple(_Level(*item) for item in self._confirm_frames.items())
         self._warned_since_s = math.inf
 
     def interrupt(self) -> None:
@@ -82,7 +91,7 @@ class StateMachine:
                 level.since_s = level.since_s if level.frames else time_s
                 level.frames += 1
                 spanned = time_s - level.since_s >= self._confirm_time_s - _ROUNDING_S
-                confirmed = level.frames >= self._confirm_frames and spanned
+                confirmed = level.frames >= level.confirm_frames and spanned
                 level.reached = level.reached or (confirmed and (level.state is State.WARN or urgent or warned))
             if kept >= level.state:
                 level.last_s = time_s
