@@ -2,11 +2,10 @@
 
 import triton_python_backend_utils as pb_utils
 from answering import Element, attempt
-from baseline import for_engine
+from baseline import check_file
 from decoding import DecodingLimits, open_image
 from isolation import DecoderProcesses
 from protocol import FILE
-from untrusted import check_size, jpeg_work_px
 
 
 class EncodedImages:
@@ -36,16 +35,13 @@ class EncodedImages:
 
     def _element(self, data):
         """Check a file for the engine, or give a function that opens it here."""
-        has_decoder = self.engine is not None and self.engine.decodes and len(data) <= self.limits.max_file_bytes
-        found = for_engine(data) if has_decoder else None
+        has_decoder = self.engine is not None and self.engine.decodes
+        found = attempt(lambda: check_file(data, self.limits)) if has_decoder else None
         if found is None:
             return lambda: self._open(data)
-        return attempt(lambda: self._file(data, *found))
-
-    def _file(self, data, size_px, engine_data, pixels_from):
-        check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-        # Among the compressed pixels no scan begins: that has been checked.
-        work_px = jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from])
+        if isinstance(found, str):
+            return found
+        size_px, work_px, engine_data = found
         return Element(size_px, work_px, lambda: self._open(data).load(), FILE, engine_data)
 
     def _open(self, data):

@@ -1,14 +1,15 @@
-# Written from ssd/1/baseline.py by the build, do not edit. Digest: 1523ff98b680019e
+# Written from ssd/1/baseline.py by the build, do not edit. Digest: fdbe93e219159342
 """Which JPEG files a GPU's engine decodes: whole, well-formed baseline files in the colours and samplings of cameras.
 
 The engine's decoder is not for files of strangers: one that it does not expect may end its process. So it gets only
-what passes every check here, and of that only what it needs. All other files are left to PIL. Needs NumPy only.
+what passes every check here, and of that only what it needs. All other files are left to PIL. Needs NumPy and Pillow only.
 """
 
 import struct
 from functools import lru_cache
 
 import numpy as np
+from untrusted import check_size, jpeg_work_px
 
 MAX_SIDE_PX = 8192
 """Images with a longer side are left to the CPU: the engine's buffers are for ordinary ones."""
@@ -35,6 +36,23 @@ DC_SYMBOLS = frozenset(range(12))
 AC_SYMBOLS = frozenset([0x00, 0xF0, *(run << 4 | bits for run in range(16) for bits in range(1, 11))])
 """What codes of 8-bit images stand for: a length in bits, after a run of zeros, the end of a block, 16 zeros."""
 _FRAME = struct.Struct(">BHHB")
+
+
+def check_file(data, limits):
+    """Give (width, height) of a file that the engine decodes, its work in pixels, and its bytes for the engine.
+
+    None for a file that PIL opens.
+
+    Raises:
+        RefusedInputError: It is not within the ``DecodingLimits`` of one image.
+    """
+    found = for_engine(data) if len(data) <= limits.max_file_bytes else None
+    if found is None:
+        return None
+    size_px, engine_data, pixels_from = found
+    check_size(*size_px, min_side_px=limits.min_side_px, max_pixels=limits.max_pixels)
+    # Among the compressed pixels no scan begins: that has been checked.
+    return size_px, jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from]), engine_data
 
 
 def for_engine(data):

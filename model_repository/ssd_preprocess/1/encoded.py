@@ -1,13 +1,12 @@
-# Written from ssd/1/encoded.py by the build, do not edit. Digest: 2a32d5f28b42b930
+# Written from ssd/1/encoded.py by the build, do not edit. Digest: aab72f82a64140ee
 """Encoded images of a request: which of them an engine decodes, and how all others are decoded here."""
 
 import triton_python_backend_utils as pb_utils
 from answering import Element, attempt
-from baseline import for_engine
+from baseline import check_file
 from decoding import DecodingLimits, open_image
 from isolation import DecoderProcesses
 from protocol import FILE
-from untrusted import check_size, jpeg_work_px
 
 
 class EncodedImages:
@@ -37,16 +36,13 @@ class EncodedImages:
 
     def _element(self, data):
         """Check a file for the engine, or give a function that opens it here."""
-        has_decoder = self.engine is not None and self.engine.decodes and len(data) <= self.limits.max_file_bytes
-        found = for_engine(data) if has_decoder else None
+        has_decoder = self.engine is not None and self.engine.decodes
+        found = attempt(lambda: check_file(data, self.limits)) if has_decoder else None
         if found is None:
             return lambda: self._open(data)
-        return attempt(lambda: self._file(data, *found))
-
-    def _file(self, data, size_px, engine_data, pixels_from):
-        check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-        # Among the compressed pixels no scan begins: that has been checked.
-        work_px = jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from])
+        if isinstance(found, str):
+            return found
+        size_px, work_px, engine_data = found
         return Element(size_px, work_px, lambda: self._open(data).load(), FILE, engine_data)
 
     def _open(self, data):

@@ -128,7 +128,7 @@ class Instance:
     def __init__(self, setup: Setup) -> None:
         """Import the model's own modules."""
         folder = setup.model_folder
-        self._for_engine = model_module(folder, "baseline").for_engine
+        self._check_file = model_module(folder, "baseline").check_file
         self._decoding, self._untrusted = model_module(folder, "decoding"), model_module(folder, "untrusted")
         self._protocol = model_module(folder, "protocol")
         parameters = {name: {"string_value": value} for name, value in setup.parameters.items()}
@@ -136,12 +136,10 @@ class Instance:
 
     def check(self, data: bytes) -> EngineImage | None:
         """Check a file, and return what the GPU's decoder gets of it; None for a file that PIL decodes."""
-        found = self._for_engine(data) if len(data) <= self.limits.max_file_bytes else None
+        found = self._check_file(data, self.limits)
         if found is None:
             return None
-        size_px, engine_data, pixels_from = found
-        self._untrusted.check_size(*size_px, min_side_px=self.limits.min_side_px, max_pixels=self.limits.max_pixels)
-        self._untrusted.jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from])
+        size_px, _, engine_data = found
         return self._protocol.FILE, engine_data, size_px
 
     def decode(self, data: bytes) -> EngineImage:
