@@ -46,13 +46,10 @@ _WARNED, _SURE = 0.6, 1.5
 """Factors on ``conflict_probability`` for BRAKE. After a warning it is 0.3 instead of 0.5, since a box that grows too
 slowly for a second hides a conflict. For a vehicle without a warning before, it is 0.75."""
 
-_DRIVING_MPS, _HARD_BRAKING_MPS2 = 2.0, 1.5
-_HARD_BRAKING_STD, _HARD_BRAKING_WARNED_STD = 3.5, 3.25
+_DRIVING_MPS, _HARD_BRAKING_MPS2, _HARD_BRAKING_STD = 2.0, 1.5, 3.5
 """An object faster than walking pace is driving. Its braking is hard when it exceeds that of usual traffic (Euro NCAP's
 CCRb has 2 and 6 m/s²) with this certainty of the onset test, in standard deviations. In 8 s of steady following at
-12 m, 2 px of noise in each side of a box raise the certainty to 3.5 for two frames in a row in 1 drive of 100. A lower
-certainty is enough where the range also calls for WARN, which is additional evidence: it uses the size and position of
-the boxes, the onset test their change."""
+12 m, 2 px of noise in each side of a box raise the certainty to 3.5 for two frames in a row in 1 drive of 100."""
 
 _EXACTLY = ((0.0, 0.0, 0.0),) * 3
 """Covariance of a motion that is assumed to be known exactly."""
@@ -168,12 +165,16 @@ def assess(
     onset = track.onset_test.onset() if track.group == "vehicle" else NO_ONSET
     by_onset = _measure_of_onset(onset, measure, item, ego)
 
+    def brakes_hard(ratio: float) -> bool:
+        """Whether a moving object brakes too hard to warn in time."""
+        drives = onset.speed_mps > _DRIVING_MPS
+        hard = onset.certainty > ratio * _HARD_BRAKING_STD and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
+        return drives and hard and by_onset.calls(State.BRAKE, ratio)
+
     def level(ratio: float, *, may_brake: bool) -> State:
         """The state demanded with every threshold multiplied by a ratio."""
         warns = measure.calls(State.WARN, ratio)
-        least_std = _HARD_BRAKING_WARNED_STD if warns else _HARD_BRAKING_STD
-        hard = _brakes_hard(onset, ratio, least_std) and by_onset.calls(State.BRAKE, ratio)
-        if may_brake and (hard or (warns and measure.calls(State.BRAKE, ratio))):
+        if may_brake and (brakes_hard(ratio) or (warns and measure.calls(State.BRAKE, ratio))):
             return State.BRAKE
         return State.WARN if may_warn and warns else State.SAFE
 
@@ -183,18 +184,10 @@ def assess(
     wanted = level(1.0, may_brake=item.surely_in_corridor)
     kept = max(wanted, level(settings.release_ratio, may_brake=True))
     sure = replace(measure, certainty=_SURE if track.group == "vehicle" else 1.0)
-    urgent = wanted is State.BRAKE and (
-        _brakes_hard(onset, 1.0, _HARD_BRAKING_WARNED_STD) or sure.calls(State.BRAKE, settings.urgent_ratio)
-    )
+    urgent = wanted is State.BRAKE and (brakes_hard(1.0) or sure.calls(State.BRAKE, settings.urgent_ratio))
     if wanted is State.BRAKE and not measure.calls(State.BRAKE, 1.0):
         measure = by_onset
     return Hazard(item, wanted, kept, urgent, measure)
-
-
-def _brakes_hard(onset: Onset, ratio: float, least_std: float) -> bool:
-    """Whether a moving object brakes too hard to warn in time; the ratio is a factor on the thresholds."""
-    drives = onset.speed_mps > _DRIVING_MPS
-    return drives and onset.certainty > ratio * least_std and onset.braking_mps2 > ratio * _HARD_BRAKING_MPS2
 
 
 @dataclass(frozen=True)
