@@ -1,7 +1,8 @@
 """Which JPEG files a GPU's engine decodes: whole, well-formed baseline files in the colours and samplings of cameras.
 
 The engine's decoder is not for files of strangers: one that it does not expect may end its process. So it gets only
-what passes every check here, and of that only what it needs. All other files are left to PIL. Needs NumPy and Pillow only.
+what passes every check here, and of that only what it needs. All other files are left to PIL. Needs NumPy and
+Pillow only.
 """
 
 import struct

@@ -1,8 +1,9 @@
-# Written from ssd/1/baseline.py by the build, do not edit. Digest: fdbe93e219159342
+# Written from ssd/1/baseline.py by the build, do not edit. Digest: 377f3cc17b5764c3
 """Which JPEG files a GPU's engine decodes: whole, well-formed baseline files in the colours and samplings of cameras.
 
 The engine's decoder is not for files of strangers: one that it does not expect may end its process. So it gets only
-what passes every check here, and of that only what it needs. All other files are left to PIL. Needs NumPy and Pillow only.
+what passes every check here, and of that only what it needs. All other files are left to PIL. Needs NumPy and
+Pillow only.
 """
 
 import struct

@@ -6,8 +6,8 @@ throughout, or constant speed until an onset and constant braking after it. The 
 least-squares fit, divided by its standard deviation.
 
 Positions along the road are the ego's own distance plus the range from the object's apparent size, separately by height
-and by width. Both must show the braking, and agree on it: a car that turns off gets wider and not higher, and a detector
-that errs in one side affects only one of them. Pitch has no influence, and a constant error of the size hardly any.
+and by width. Both must show the braking, and agree on it: a car that turns off gets wider and not higher, and errors of
+the detector in one side affect only one of them. Pitch has no influence, and a constant error of the size hardly any.
 """
 
 from __future__ import annotations
