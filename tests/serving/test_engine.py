@@ -21,70 +21,13 @@ import pytest
 from PIL import Image
 
 from ssd_triton.common.arrays import AnyArray
-from ssd_triton.common.files import SHIPPED
+from tests.serving.engines import CRASH, NOT_MINE, REPOSITORY, STALL, as_another_server, program
 
-REPOSITORY = SHIPPED / "model_repository"
 PARAMETERS = {
     **{"max_file_bytes": "1000000", "max_pixels": "500000", "max_request_pixels": "2000000", "max_cpu_s": "2"},
     **{"detector": "none", "postprocess": "none", "batch_sizes": "1,8"},
     **{"min_side_px": "8", "reduced_decode_ratio": "0", "decode_threads": "2", "decode_on_gpu": "yes"},
 }
-_PROGRAM = """
-import io, os, signal, sys, time
-import numpy as np
-sys.path.insert(0, {folder!r})
-import engine, torch
-from network import Detections
-from PIL import Image
-
-class Decoder:
-    # Negatives: whoever looks at the pixels sees where a file was decoded. Its resolution says what a file does.
-    def decode(self, files, spare):
-        return [self.one(file.tobytes()) for file in files]
-    def one(self, data):
-        image = Image.open(io.BytesIO(data))
-        does = image.info.get("dpi", [0])[0]
-        if does == CRASH:
-            signal.raise_signal(signal.SIGSEGV)  # in this thread, as a crash is
-        elif does == STALL:
-            time.sleep(60)
-        return None if does == NOT_MINE else image.convert("RGB")
-
-class Resizer:
-    source_of = staticmethod(lambda image: image)
-    def __call__(self, sources, targets, resized):
-        if len(sources) > 2:
-            raise RuntimeError("CUDA: CUDA_ERROR_OUT_OF_MEMORY")
-        for source, target in zip(sources, targets):
-            resized[target] = 255 - torch.from_numpy(np.array(source.resize((300, 300), Image.Resampling.BILINEAR)))
-
-class Network:
-    detections, outputs = 1, (("int32", 1), ("float32", 1, 4), ("float32", 1), ("int32", 1))
-    def __init__(self, detector, postprocess, device, batch_sizes):
-        self.batch_sizes = batch_sizes
-    def host_outputs(self, *, pinned):
-        return {{}}
-    def __call__(self, images, sizes):
-        if len(images) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        if (images == 13).all():
-            raise RuntimeError("CUDA error: unspecified launch failure")
-        found = Detections(len(images), 1, torch.device("cpu"))
-        found.views[2].copy_(images[:, 0, 0, :1] / 255)
-        return found
-
-CRASH, STALL, NOT_MINE = 90, 91, 92
-
-def image_kernels(device, without_decoder):
-    return (None if without_decoder else Decoder()), Resizer(), "not any more"
-
-if {has_decoder}:
-    engine._image_kernels = image_kernels
-engine.Network, engine.LONELY_S = Network, 2.0
-engine.main()
-"""
-CRASH, STALL, NOT_MINE = ((dpi, dpi) for dpi in (90, 91, 92))
-"""Resolutions of files that end or stall the decoder, or that it does not take."""
 Import = Callable[[str], ModuleType]
 
 
@@ -103,13 +46,6 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Import]
     # Other models have modules of the same names.
     for name in imported:
         sys.modules.pop(name, None)
-
-
-def program(folder: Path, *, has_decoder: bool) -> Path:
-    """An engine whose GPU is a stand-in."""
-    path = folder / "program.py"
-    path.write_text(_PROGRAM.format(folder=str(REPOSITORY / "ssd/1"), has_decoder=has_decoder), encoding="utf-8")
-    return path
 
 
 # --- decoding for the ensemble ----------------------------------------------------------------------------------------
@@ -172,8 +108,7 @@ def start(
         load = modules(model)
         client, module = load("engine_client"), load("model")
         monkeypatch.setattr(client, "_PROGRAM", program)
-        # Of another server than that of the test before.
-        monkeypatch.setattr(client, "os", SimpleNamespace(**{**vars(os), "getppid": lambda: hash(str(program))}))
+        as_another_server(client, monkeypatch, program)
         monkeypatch.setattr(load("structured_log").StructuredLog, "write", lambda self, *line: warnings.append(line[2]))
         monkeypatch.setattr(module, "_is_installed", lambda name: True, raising=False)
         on_cpu = client.EngineClient
@@ -416,6 +351,7 @@ def test_memory_that_large_images_needed_is_given_back(
     load = modules("ssd")
     client_module, protocol = load("engine_client"), load("protocol")
     monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=True))
+    as_another_server(client_module, monkeypatch, tmp_path)
     client = client_module.EngineClient(
         {"device": "cpu", "detector": "none", "postprocess": "none", "batch_sizes": [1, 8]}
     )
@@ -444,6 +380,7 @@ def test_a_full_memory_halves_the_batches_and_any_other_error_ends_the_engine(
     load = modules("ssd")
     client_module, pixels = load("engine_client"), load("protocol").PIXELS
     monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=False))
+    as_another_server(client_module, monkeypatch, tmp_path)
     client = client_module.EngineClient(
         {"device": "cpu", "detector": "none", "postprocess": "none", "batch_sizes": [1, 8]}
     )
@@ -490,13 +427,14 @@ def test_instances_that_start_at_once_share_one_engine(
 ) -> None:
     client_module = modules("ssd")("engine_client")
     monkeypatch.setattr(client_module, "_PROGRAM", program(tmp_path, has_decoder=True))
+    as_another_server(client_module, monkeypatch, tmp_path)
     start, started = client_module._start_program, []
     monkeypatch.setattr(client_module, "_start_program", lambda settings: started.append(1) or start(settings))
     settings = {"device": "cpu", "batch_sizes": [4]}
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(client_module.EngineClient, settings) for _ in range(4)]
         # An instance that ends while the engine is loading does no harm.
-        address = client_module.engine_address({**settings, "server_pid": os.getppid()})
+        address = client_module.engine_address({**settings, "server_pid": client_module.os.getppid()})
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             wait_until(lambda: not connection.connect_ex(address))
         clients = [one.result() for one in waiting]

@@ -21,6 +21,7 @@ from ssd_triton.common.files import SHIPPED
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.detector.postprocessing.torchscript import export_postprocess_script
+from tests.serving.engines import as_another_server
 
 MODEL = SHIPPED / "model_repository/ssd/1"
 
@@ -173,7 +174,10 @@ class Light(nn.Module):
         return brightness * torch.zeros([1, 4, NUM_DEFAULT_BOXES]), background + person * (9.0 + brightness)
 
 
-def test_the_engine_answers_and_is_replaced_when_it_is_killed(model: ModuleType, tmp_path: Path) -> None:
+def test_the_engine_answers_and_is_replaced_when_it_is_killed(
+    model: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    as_another_server(model, monkeypatch, tmp_path)
     detector, postprocess = tmp_path / "detector.pt", tmp_path / "postprocess.pt"
     torch.jit.trace(Light(), torch.zeros([2, 300, 300, 3], dtype=torch.uint8)).save(str(detector))
     export_postprocess_script(postprocess, 81, PostprocessParameters())
