@@ -8,7 +8,7 @@ const IN_FLIGHT = 2;
 const RECENT = 30;
 
 let video, frame, canvas, score;
-let stream = null, isOpening = false, isHere = false;
+let stream = null, isOpening = false;
 let newest = 0, latenciesMs = [], answeredMs = [];
 
 export function start(settings) {
@@ -19,12 +19,7 @@ export function start(settings) {
   byId("camera-toggle").addEventListener("click", () => (stream ? stop("Stopped.") : open()));
 }
 
-export function enter() {
-  isHere = true;
-}
-
 export function leave() {
-  isHere = false;
   if (stream) stop("Stopped, since the page was left.");
 }
 
@@ -48,7 +43,7 @@ async function open() {
   }
   stream = mine;
   // The page may have been left while the browser asked for the permission.
-  if (!isHere) return leave();
+  if (byId("page-camera").hidden) return leave();
   stream.getVideoTracks()[0].addEventListener("ended", () => { if (stream === mine) stop("The camera has gone: connect it, and start again.", true); });
   video.srcObject = stream;
   // Stop while the camera starts ends play() with an error.

@@ -11,12 +11,37 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route, WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from ssd_triton.driving.drawing.road_marks import BAR_AND_ARROW
 from tests.served.pages import CLIP, FRAMES, Running, request, visit
+
+
+def test_a_page_that_was_left_while_clips_were_listed_opens_no_drive(browser: Browser, running: Running) -> None:
+    with visit(browser, running.address) as seen:
+        drives, held = [], []
+
+        def keep(drive: WebSocket) -> None:
+            drives.append(drive)
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        seen.page.on("websocket", keep)
+        seen.page.route("**/api/clips", hold)
+        seen.turn_to("drive")
+        seen.page.wait_for_timeout(300)
+        seen.turn_to("server")
+        held.pop().continue_()
+        seen.page.wait_for_timeout(1000)
+        assert drives == []
+        seen.page.unroute("**/api/clips")
+        seen.turn_to("drive")
+        seen.has_text("#drive-caption", f"of {FRAMES}")
+        assert len(drives) == 1
+        seen.check()
 
 
 def test_drive_plays_steps_and_shows_its_evidence(browser: Browser, running: Running) -> None:
