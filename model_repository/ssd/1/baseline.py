@@ -16,6 +16,8 @@ MAX_SIDE_PX = 8192
 MAX_SEGMENTS = 64
 MAX_HEADER_BYTES = 8 << 20
 """As in ``untrusted.py``."""
+MAX_KNOWN_BYTES = 2048
+"""Of a header that is remembered; an ordinary one has some 600."""
 START, END = b"\xff\xd8", b"\xff\xd9"
 APP0, APP14, COMMENT = 0xE0, 0xEE, 0xFE
 BASELINE, HUFFMAN, QUANTISATION, RESTARTS, SCAN = 0xC0, 0xC4, 0xDB, 0xDD, 0xDA
@@ -52,7 +54,8 @@ def check_file(data, limits):
     size_px, engine_data, pixels_from = found
     check_size(*size_px, min_side_px=limits.min_side_px, max_pixels=limits.max_pixels)
     # Among the compressed pixels no scan begins: that has been checked.
-    return size_px, jpeg_work_px(size_px[0] * size_px[1], data[:pixels_from]), engine_data
+    scans = data.count(bytes([0xFF, SCAN]), 0, pixels_from)
+    return size_px, jpeg_work_px(size_px[0] * size_px[1], scans), engine_data
 
 
 def for_engine(data):
@@ -64,32 +67,54 @@ def for_engine(data):
     """
     if not (data.startswith(START) and data.endswith(END)):
         return None
-    header, kept, kept_from = _Header(), [], 0
-    for marker, segment, place, end in _segments(data):
+    needed, pixels_from = _needed(data)
+    header = (_read if len(needed) <= MAX_KNOWN_BYTES else _read.__wrapped__)(needed)
+    if header is None or not header.fits(data, pixels_from):
+        return None
+    return header.size, data if len(needed) == pixels_from else needed + data[pixels_from:], pixels_from
+
+
+def _needed(data):
+    """Give the header without what the engine does not need, and where the pixels begin; nothing if they never do."""
+    kept, kept_from = [], 0
+    for marker, segment, place, end in _segments(data, len(data) - len(END)):
         if marker == SCAN:
-            if not (header.can_begin(segment) and header.fits(data, end)):
-                return None
-            return header.size, b"".join([*kept, data[kept_from:]]) if kept else data, end
-        if marker in SKIPPED and not header.names_colours(marker, segment):
+            return b"".join([*kept, data[kept_from:end]]), end
+        if marker in SKIPPED and not _names_colours(marker, segment):
             kept.append(data[kept_from:place])
             kept_from = end
-        elif not header.take(marker, segment):
-            return None
+    return b"", 0
+
+
+@lru_cache(256)
+def _read(needed):
+    """Read a header; None for what is left to PIL. A camera's files have the same one."""
+    header = _Header()
+    for marker, segment, _, _ in _segments(needed, len(needed)):
+        if marker == SCAN:
+            return header if header.can_begin(segment) else None
+        if not header.take(marker, segment):
+            break
     return None
 
 
-def _segments(data):
-    """Markers, what follows their lengths, and where each begins and ends, as far as all lie within the file."""
+def _segments(data, limit):
+    """Markers, what follows their lengths, and where each begins and ends, as far as all end within the limit."""
     place = len(START)
     for _ in range(MAX_SEGMENTS):
         body = place + 4
         if data[place : place + 1] != b"\xff" or body > min(len(data), MAX_HEADER_BYTES):
             return
         marker, end = data[place + 1], place + 2 + (data[place + 2] << 8 | data[place + 3])
-        if not body <= end <= len(data) - len(END):
+        if not body <= end <= limit:
             return
         yield marker, data[body:end], place, end
         place = end
+
+
+def _names_colours(marker, segment):
+    """Whether a segment of an application matters for the colours."""
+    return (marker == APP0 and segment.startswith(b"JFIF\0")) or (marker == APP14 and segment.startswith(b"Adobe"))
 
 
 class _Header:
@@ -100,11 +125,6 @@ class _Header:
         self.tables, self.used = {}, b""
         self.quantisations, self.restart_interval = set(), 0
         self.shortest_bits = 0
-
-    @staticmethod
-    def names_colours(marker, segment):
-        """Whether a segment of an application matters for the colours."""
-        return (marker == APP0 and segment.startswith(b"JFIF\0")) or (marker == APP14 and segment.startswith(b"Adobe"))
 
     def take(self, marker, segment):
         """Read a segment; False for what is left to PIL."""
@@ -150,12 +170,14 @@ class _Header:
         # A file that was cut, and got an end again.
         if (len(data) - len(END) - start) * 8 < units * self.shortest_bits:
             return False
-        after = np.frombuffer(data, np.uint8, offset=start)
-        # What follows each ff: zeros but for markers, and these are the restarts and the end.
-        following = after[np.flatnonzero(after[:-1] == 0xFF) + 1]
-        markers = following[following != 0].tobytes()
         restarts = -(-units // self.restart_interval) - 1 if self.restart_interval else 0
-        return markers == (RESTART_MARKERS * (restarts // 8 + 1))[:restarts] + END[1:]
+        # What follows each ff is zero but for markers, and these are the restarts and the end.
+        after = np.frombuffer(data, np.uint8, offset=start)
+        is_marker = (after[:-1] == 0xFF) & (after[1:] != 0)
+        if np.count_nonzero(is_marker) != restarts + 1:
+            return False
+        found = after[1:][is_marker].tobytes() if restarts else END[1:]
+        return found == (RESTART_MARKERS * (restarts // 8 + 1))[:restarts] + END[1:]
 
     def _take_quantisations(self, segment):
         """Tables of 8 bits, each of its full length, without zeros."""

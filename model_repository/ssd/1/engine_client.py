@@ -30,6 +30,9 @@ MAX_STARTS = 3
 """Engines that an instance starts until it gives up: one may end because of what another instance sends it at once."""
 ENDING_S = 1.0
 """The connection to a process that crashes ends before the process has."""
+ENVIRONMENT = {"PYNVIMGCODEC_VERBOSITY": "0", "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+"""Of the engine. With CUDA's default of 8 connections to the GPU, the streams of decoder and network share some, and what
+shares one takes turns (CUDA's programming guide, environment variables)."""
 NEEDED_PACKAGES = "torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg"
 _PROGRAM = Path(__file__).resolve().parents[2] / "ssd" / "1" / "engine.py"
 
@@ -242,6 +245,6 @@ def start_engine(settings, address):
 
 def _start_program(settings):
     is_python = Path(sys.executable or "").name.startswith("python")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYNVIMGCODEC_VERBOSITY": "0"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **ENVIRONMENT}
     command = [sys.executable if is_python else "python3", str(_PROGRAM), json.dumps(settings)]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[settings["listener"]])

@@ -46,8 +46,8 @@ class HardwareDecoder:
 
         Args:
             files: The files.
-            spare: Images of earlier calls that nobody reads any more: their memory is used again, and those of this
-                call are left there.
+            spare: Images of earlier calls: their memory is used again, and those of this call are left there. The
+                engine writes at once, without waiting for the stream, so nobody may still read them.
         """
         streams = [self._code_stream(file) for file in files]
         stream = torch.cuda.current_stream().cuda_stream

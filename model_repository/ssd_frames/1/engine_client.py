@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 1e425de9d5682b5a
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 0138846052ed80d6
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -31,6 +31,9 @@ MAX_STARTS = 3
 """Engines that an instance starts until it gives up: one may end because of what another instance sends it at once."""
 ENDING_S = 1.0
 """The connection to a process that crashes ends before the process has."""
+ENVIRONMENT = {"PYNVIMGCODEC_VERBOSITY": "0", "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+"""Of the engine. With CUDA's default of 8 connections to the GPU, the streams of decoder and network share some, and what
+shares one takes turns (CUDA's programming guide, environment variables)."""
 NEEDED_PACKAGES = "torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg"
 _PROGRAM = Path(__file__).resolve().parents[2] / "ssd" / "1" / "engine.py"
 
@@ -243,6 +246,6 @@ def start_engine(settings, address):
 
 def _start_program(settings):
     is_python = Path(sys.executable or "").name.startswith("python")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYNVIMGCODEC_VERBOSITY": "0"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **ENVIRONMENT}
     command = [sys.executable if is_python else "python3", str(_PROGRAM), json.dumps(settings)]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[settings["listener"]])

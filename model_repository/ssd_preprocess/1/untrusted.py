@@ -1,4 +1,4 @@
-# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: b504d0ace7089a72
+# Written from ssd_triton/media/untrusted.py by the build, do not edit. Digest: dd88c0aa47efef5d
 """Opens untrusted images, and refuses those that would take too much time or memory before they are decoded.
 
 PIL parses everything around the pixels in Python, piece by piece, while it holds the interpreter lock: a file of a few
@@ -162,26 +162,24 @@ def _work_px(image: Image.Image, data: bytes) -> int:
     """
     pixels = image.width * image.height
     if data[:3] == JPEG_MAGIC:
-        return jpeg_work_px(pixels, data)
+        return jpeg_work_px(pixels, _count_scans(data))
     tiff_tags = getattr(image, "tag_v2", {})
     if image.format != "TIFF" or tiff_tags.get(TiffImagePlugin.COMPRESSION) != TIFF_JPEG:
         return pixels
     # Every strip or tile is a JPEG of its own.
-    return jpeg_work_px(pixels, data, max(1, len(_first(tiff_tags, STRIP_TAGS))))
+    return jpeg_work_px(pixels, _count_scans(data) // max(1, len(_first(tiff_tags, STRIP_TAGS))))
 
 
-def jpeg_work_px(pixels: int, data: bytes, parts: int = 1) -> int:
+def jpeg_work_px(pixels: int, scans: int) -> int:
     """Give the work of decoding a JPEG in pixels.
 
     Args:
         pixels: Pixels of the image.
-        data: The file.
-        parts: Images that the scans in it are of.
+        scans: Its scans; each looks at all pixels.
 
     Raises:
         RefusedInputError: It has too many scans.
     """
-    scans = _count_scans(data) // parts
     if scans > MAX_SCANS:
         raise RefusedInputError(f"got a JPEG of {scans} scans, expected at most {MAX_SCANS}")
     return pixels * (SCANS_PER_DECODING + scans) // SCANS_PER_DECODING
