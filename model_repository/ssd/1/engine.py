@@ -28,8 +28,9 @@ from pixels import Pixels
 from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECODER
 from slots import Instance, Job, Part, Slot
 
-SLOTS = 4
-"""Batches at once: one is decoded, one waits for the network, one is detected, one is answered."""
+SLOTS = 3
+"""Batches at once: one is decoded, one is detected, and one waits in between or is answered. More would only wait, and
+what is not in a batch yet can still join the next one."""
 POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 SWITCH_S = 2e-4
