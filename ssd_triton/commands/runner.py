@@ -10,7 +10,6 @@ import difflib
 import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,6 +17,7 @@ from ssd_triton import __version__
 from ssd_triton.commands.verbs import VERBS
 from ssd_triton.common.errors import UserError
 from ssd_triton.common.files import printable_name
+from ssd_triton.common.interrupts import interrupt_on_signals
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _EXTRAS = {
@@ -94,12 +94,11 @@ def run_verb(name: str, argv: Sequence[str], *, script: str | None = None) -> in
 def exit_code(run: Callable[[], int], program: str) -> int:
     """Run a verb, and return its exit code, or the code for the error that it raises.
 
-    SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both. SIGINT stays
-    ignored if the caller ignores it, as shells do for background jobs of a script: there SIGTERM ends the verb.
+    SIGTERM interrupts as Ctrl-C does, so that servers, shared memory and files are cleaned up on both.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
     try:
         return run()
     except UserError as error:

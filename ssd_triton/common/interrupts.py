@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+_SAME_S = 1.0
+"""Signals that follow each other within this time are one interrupt."""
+
+
+def interrupt_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, once for signals that follow each other at once.
+
+    ``timeout`` signals first the process and then its group, and people press Ctrl-C twice: a second exception would
+    end what keeps the results after the first one. SIGINT stays ignored if it is, as shells do for background jobs of a
+    script; SIGTERM is not.
+    """
+    last_s = float("-inf")
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last_s
+        before_s, last_s = last_s, time.monotonic()
+        if last_s - before_s > _SAME_S:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handle)
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, handle)
 
 
 def interrupt_once() -> None:

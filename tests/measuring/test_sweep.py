@@ -18,6 +18,7 @@ from ssd_triton.config import Config
 from ssd_triton.measuring.sweeps.comparison import compare
 from ssd_triton.measuring.sweeps.errors import SweepError
 from ssd_triton.measuring.sweeps.measurements import FACTS, MEASUREMENTS, Measurement, SweepFolder, read_measurements
+from ssd_triton.measuring.sweeps.plots import all_pictures
 from ssd_triton.measuring.sweeps.point_summary import summarize
 from ssd_triton.measuring.sweeps.report import write_comparison, write_report
 from ssd_triton.measuring.sweeps.server_statistics import Stage
@@ -170,6 +171,27 @@ def test_the_report_keeps_unstable_measurements_out_and_says_so(tmp_path: Path) 
     assert "time.png" in page and "settings.png" not in page
     header, *lines = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()
     assert header.startswith("variant,setting,model,batch") and len(lines) == 4
+
+
+def test_settings_are_compared_load_by_load(tmp_path: Path) -> None:
+    """Loads of the same number in flight were once drawn over each other."""
+    from matplotlib.figure import Figure
+
+    many = a_point(concurrency=8)
+    loads = [many, replace(many, batch=64), replace(many, rate_share=0.5), replace(many, shared_memory="cuda")]
+    points = [replace(load, setting=setting) for setting in ("one", "two") for load in loads]
+    rows = [row for number, point in enumerate(points, start=1) for row in rounds(point, [number, number])]
+    names = ["ssd, 8 in flight", "ssd, batch 64, 8 in flight", "ssd, 50% of the highest rate"]
+    names.append("ssd, 8 in flight, cuda memory")
+    text = write_report(write_results(tmp_path, rows))
+    for number, name in enumerate(names, start=1):
+        assert f"| one | {name} | {number}.00 ± 0% | 1.00 |" in text
+        assert f"| two | {name} | {number + 4}.00 ± 0% | {(number + 4) / number:.2f} |" in text
+    figure = Figure()
+    all_pictures(summarize(rows), {}, {})["settings.png"][0](figure)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [bar.get_width() for bar in axes.patches] == list(range(1, 9))
 
 
 def test_the_bottleneck_is_the_member_without_idle_instances(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def test_ctrl_c_leaves_a_report(light_server: EmbeddedServer, tmp_path: Path) ->
         while executed(light_server, "ssd_preprocess") < before + 60:
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "ended early by Ctrl-C" in output

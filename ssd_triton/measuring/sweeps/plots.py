@@ -203,29 +203,25 @@ def _draw_accuracy(summaries: Sequence[PointSummary], accuracy: Mapping[str, flo
 
 
 def _draw_settings(summaries: Sequence[PointSummary], figure: Figure) -> None:
-    """Draw images a second and p95 of every setting, by load."""
+    """Draw images a second and p95 of every load, by setting."""
     settings = list(dict.fromkeys(one.point.setting for one in summaries))
     if len(settings) < 2:
         return
-    loads = list(dict.fromkeys((one.point.model, one.point.concurrency) for one in summaries))
+    loads = list(dict.fromkeys(one.point.load for one in summaries))
     panels = figure.subplots(1, 2)
+    height = 0.8 / len(settings)
     for axes, metric, label in zip(panels, ("images_per_s", "p95_ms"), ("images/s", "p95 latency, ms"), strict=True):
-        for index, load in enumerate(loads):
-            mine = {
-                one.point.setting: one.figures[metric]
-                for one in summaries
-                if (one.point.model, one.point.concurrency) == load
-            }
-            positions = [settings.index(name) + 0.8 * (index + 0.5) / len(loads) - 0.4 for name in mine]
+        for index, setting in enumerate(settings):
+            mine = {one.point.load: one.figures[metric] for one in summaries if one.point.setting == setting}
+            positions = [loads.index(load) + (index + 0.5) * height - 0.4 for load in mine]
             medians = list(mine.values())
-            values, height = [median.value for median in medians], 0.8 / len(loads)
-            name = f"{load[0]}, {load[1]} in flight"
-            axes.barh(positions, values, height, xerr=_errors(medians), capsize=2, label=name)
-        axes.set_yticks(range(len(settings)), settings)
+            values = [median.value for median in medians]
+            axes.barh(positions, values, height, xerr=_errors(medians), capsize=2, label=setting)
+        axes.set_yticks(range(len(loads)), loads)
         axes.invert_yaxis()
         axes.set(xlabel=f"{label} (bars: noise)")
     panels[1].set_yticklabels([])
-    panels[0].legend()
+    panels[1].legend()
 
 
 def _by_variant(summaries: Any) -> dict[str, list[PointSummary]]:

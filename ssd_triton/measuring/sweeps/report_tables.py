@@ -107,14 +107,13 @@ def settings_table(summaries: Sequence[PointSummary]) -> Table:
             rows.append(
                 [
                     summary.point.setting,
-                    f"`{summary.point.model}`",
-                    str(summary.point.concurrency),
+                    summary.point.load,
                     _with_band(summary.figures["images_per_s"]),
                     f"{summary.images_per_s / reference.images_per_s:.2f}",
                     *(f"{summary.figures[name].value:.0f}" for name in _PERCENTILES),
                 ]
             )
-    header = ["setting", "model", "in flight", "images/s", "to the first", *_PERCENTILE_HEADER]
+    header = ["setting", "load", "images/s", "to the first", *_PERCENTILE_HEADER]
     return Table(header, rows, "Settings")
 
 

@@ -138,6 +138,16 @@ class Point:
     concurrency: int
     rate_share: float | None = None
 
+    @property
+    def load(self) -> str:
+        """The load in words, without variant and setting."""
+        batch = "" if self.batch == 1 else f", batch {self.batch}"
+        share = self.rate_share
+        pace = f", {self.concurrency} in flight" if share is None else f", {share:.0%} of the highest rate"
+        protocol = "" if self.protocol == "grpc" else f", {self.protocol}"
+        memory = "" if self.shared_memory == "none" else f", {self.shared_memory} memory"
+        return f"{self.model}{batch}{pace}{protocol}{memory}"
+
     def __str__(self) -> str:
         pace = f"c{self.concurrency}" if self.rate_share is None else f"r{self.rate_share:g}"
         memory = "" if self.shared_memory == "none" else f" {self.shared_memory} shm"
