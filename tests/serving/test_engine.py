@@ -440,5 +440,8 @@ def test_instances_that_start_at_once_share_one_engine(
         clients = [one.result() for one in waiting]
     assert len({one._engine_pid for one in clients}) == len(started) == 1
     assert all(one._settings["losses"] == {} for one in clients)
+    # Without connections enough, decoder and network take turns on a GPU.
+    environment = Path(f"/proc/{clients[0]._engine_pid}/environ").read_bytes()
+    assert b"CUDA_DEVICE_MAX_CONNECTIONS=32" in environment.split(b"\0")
     for one in clients:
         one.close()

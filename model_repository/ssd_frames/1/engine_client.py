@@ -1,4 +1,4 @@
-# Written from ssd/1/engine_client.py by the build, do not edit. Digest: 0138846052ed80d6
+# Written from ssd/1/engine_client.py by the build, do not edit. Digest: e3bbe3050adb3f35
 """An instance's connection to the engine that works for it. Needs NumPy only.
 
 The first instance of a server starts the engine. One that crashes or stalls is replaced, and after :data:`MAX_LOSSES`
@@ -32,7 +32,7 @@ MAX_STARTS = 3
 ENDING_S = 1.0
 """The connection to a process that crashes ends before the process has."""
 ENVIRONMENT = {"PYNVIMGCODEC_VERBOSITY": "0", "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
-"""Of the engine. With CUDA's default of 8 connections to the GPU, the streams of decoder and network share some, and what
+"""Of the engine. With CUDA's default of 8 connections to the GPU, streams of decoder and network share some, and what
 shares one takes turns (CUDA's programming guide, environment variables)."""
 NEEDED_PACKAGES = "torch nvidia-nvimgcodec-cu13 nvidia-nvjpeg"
 _PROGRAM = Path(__file__).resolve().parents[2] / "ssd" / "1" / "engine.py"
