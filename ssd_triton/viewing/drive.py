@@ -226,18 +226,18 @@ class Drive:
                 return "close"
             car = settings.closed_loop
             in_flight = settings.in_flight if car is None else min(settings.in_flight, car.frames_ahead)
-            times = StageTimes(in_flight)
+            feed = FileFeed(source, self._client, in_flight)
             decider = _Decider(settings)
             last: dict[str, Any] = {}
-            with closing(FileFeed(source, self._client, in_flight, times).answers()) as answers:
+            with closing(feed.answers()) as answers:
                 for answer in answers:
                     frame = answer.captured.frame
                     if (what := self._player.wait(frame.time_s)) != "frame":
                         return what
-                    with times.measure("decide"):
+                    with feed.times.measure("decide"):
                         decision = decider.decide(frame, answer.detections)
-                    times.finish_frame()
-                    last = self._about(source, times, frame.index)
+                    feed.times.finish_frame()
+                    last = self._about(source, feed.times, frame.index)
                     self._show(decision, answer.detections, frame.image_rgb, decider, last)
             self._say("the clip has ended", ended=True, **last)
         return self._player.wait(float("inf"))

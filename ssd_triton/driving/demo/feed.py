@@ -66,19 +66,19 @@ class Feed(ABC):
         source: An open source.
         client: The detector.
         in_flight: Greatest number of frames in flight, at least 1.
-        times: Records the times of ``read`` and ``detect``.
 
     Attributes:
+        times: Those of ``read`` and ``detect``, to which others are added.
         dropped: Number of frames so far that were dropped before they were sent.
     """
 
     is_real_time = False
 
-    def __init__(self, source: VideoSource, client: FrameDetector, in_flight: int, times: StageTimes) -> None:
+    def __init__(self, source: VideoSource, client: FrameDetector, in_flight: int) -> None:
         self._source = source
         self._client = client
         self._in_flight = in_flight
-        self._times = times
+        self.times = StageTimes(in_flight)
         self.dropped = 0
 
     @abstractmethod
@@ -93,14 +93,14 @@ class Feed(ABC):
         """Yield the source's frames, and record how long each took to read."""
         start_s = time.perf_counter()
         for frame in self._source:
-            self._times.add("read", start_s)
+            self.times.add("read", start_s)
             yield CapturedFrame(frame, time.monotonic(), self._source.undecodable_frames)
             start_s = time.perf_counter()
 
     def _submit(self, captured: CapturedFrame) -> Future[Detections]:
         start_s = time.perf_counter()
         future = self._client.submit_frame(captured.frame.image_rgb)
-        future.add_done_callback(lambda _: self._times.add("detect", start_s))
+        future.add_done_callback(lambda _: self.times.add("detect", start_s))
         return future
 
 
@@ -124,16 +124,13 @@ class RealTimeFeed(Feed):
         source: As for :class:`Feed`; a file is paced, a live source is not.
         client: As for :class:`Feed`.
         in_flight: As for :class:`Feed`.
-        times: As for :class:`Feed`.
         max_age_s: Longest time from capture to answer.
     """
 
     is_real_time = True
 
-    def __init__(
-        self, source: VideoSource, client: FrameDetector, in_flight: int, times: StageTimes, max_age_s: float
-    ) -> None:
-        super().__init__(source, client, in_flight, times)
+    def __init__(self, source: VideoSource, client: FrameDetector, in_flight: int, max_age_s: float) -> None:
+        super().__init__(source, client, in_flight)
         self._max_age_s = max_age_s
         self._changed = threading.Condition()
         self._stopping = threading.Event()

@@ -118,8 +118,8 @@ def run_demo(
         ClientError: No frame was answered.
         VideoError: The source failed before its first frame, or the output cannot be written.
     """
-    times = StageTimes(settings.in_flight)
-    feed = _feed(source, client, settings, times)
+    feed = _feed(source, client, settings)
+    times = feed.times
     outputs = DemoOutputs(writer.path)
     interrupted, failure, start_s = False, None, time.perf_counter()
     with ExitStack() as stack:
@@ -148,12 +148,12 @@ def run_demo(
     return run.summary(outputs, wall_s, has_timeline, interrupted, failure)
 
 
-def _feed(source: VideoSource, client: FrameDetector, settings: DemoSettings, times: StageTimes) -> Feed:
+def _feed(source: VideoSource, client: FrameDetector, settings: DemoSettings) -> Feed:
     if not settings.real_time and not source.is_live:
         ahead = settings.in_flight if settings.closed_loop is None else settings.closed_loop.frames_ahead
-        return FileFeed(source, client, min(settings.in_flight, ahead), times)
+        return FileFeed(source, client, min(settings.in_flight, ahead))
     in_flight = min(settings.in_flight, settings.demo.real_time_in_flight)
-    return RealTimeFeed(source, client, in_flight, times, settings.demo.max_age_s)
+    return RealTimeFeed(source, client, in_flight, settings.demo.max_age_s)
 
 
 class _DemoRun:
@@ -244,6 +244,7 @@ class _DemoRun:
             lowest_rate_hz=self._pace.lowest_hz,
             drive=self._drive_text(),
             stages=self._times.summary(),
+            busiest=None if self._feed.is_real_time else self._times.busiest(wall_s),
             latency=self._pace.latency,
             assumed_latency_s=self._settings.demo.assumed_latency_s,
             wall_s=wall_s,

@@ -33,6 +33,7 @@ class DemoSummary:
         lowest_rate_hz: Least number of decisions with data in a second; None in a run too short for it.
         drive: Whether the car reacted to the decisions, and how its drive ended.
         stages: Times by stage.
+        busiest: The stages that hold up the others, and their share of the time; None in real time.
         latency: From camera to decision; None where it was not measured.
         assumed_latency_s: Latency used where it was not measured.
         wall_s: From reading the first frame to writing the last one.
@@ -57,6 +58,7 @@ class DemoSummary:
     lowest_rate_hz: float | None
     drive: str
     stages: Mapping[str, Percentiles]
+    busiest: tuple[str, float] | None
     latency: Percentiles | None
     assumed_latency_s: float
     wall_s: float
@@ -79,6 +81,7 @@ class DemoSummary:
         notices = ", ".join(f"{kind} {frames}" for kind, frames in self.notice_frames.items())
         rate = "not judged" if self.lowest_rate_hz is None else f"{self.lowest_rate_hz:.1f} decisions a second"
         timeline = relative_to_cwd(self.outputs.timeline)
+        busiest = "not judged" if self.busiest is None else f"{self.busiest[0]}: {self.busiest[1]:.0%} of the time"
         return "\n".join(
             (
                 f"frames       {self.frames} in {self.wall_s:.1f} s ({self.frames / self.wall_s:.1f} fps){end}",
@@ -96,6 +99,7 @@ class DemoSummary:
                 f"notices      {f'{notices} frames' if notices else 'none'}",
                 f"least rate   {rate}",
                 f"latency      {latency}",
+                f"busiest      {busiest}",
                 "stage           p50 ms    p95 ms",
                 *(f"{name:<13}{times.p50_ms:>9.1f} {times.p95_ms:>9.1f}" for name, times in self.stages.items()),
                 f"events       {relative_to_cwd(self.outputs.events)}",

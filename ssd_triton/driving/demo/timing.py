@@ -16,6 +16,9 @@ from ssd_triton.driving.drawing.status_bar import StageRate
 STAGES = ("read", "detect", "watch", "decide", "draw", "write")
 """Stages of each frame, in order; ``detect`` lasts from sending a frame to its answer, ``watch`` is the calibration."""
 
+_LANES = (("read", "watch", "decide", "draw"), ("detect",), ("write",))
+"""Stages that follow each other; lanes work at the same time."""
+
 _RECENT = 30
 """Number of recent frames in the times on the picture: about a second."""
 
@@ -47,6 +50,7 @@ class StageTimes:
         self._in_flight = in_flight
         self._stage_ms: dict[str, deque[float]] = {stage: deque(maxlen=LONGEST_RECORD) for stage in STAGES}
         self._recent_ms: dict[str, deque[float]] = {stage: deque(maxlen=_RECENT) for stage in STAGES}
+        self._total_ms = dict.fromkeys(STAGES, 0.0)
         self._finished_s: deque[float] = deque(maxlen=_RECENT + 1)
 
     def add(self, stage: str, start_s: float) -> None:
@@ -54,6 +58,7 @@ class StageTimes:
         took_ms = (time.perf_counter() - start_s) * 1e3
         self._stage_ms[stage].append(took_ms)
         self._recent_ms[stage].append(took_ms)
+        self._total_ms[stage] += took_ms
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -79,6 +84,20 @@ class StageTimes:
     def summary(self) -> Mapping[str, Percentiles]:
         """Percentiles of the stages over the whole run."""
         return {stage: Percentiles.of([*ms]) for stage, ms in self._stage_ms.items() if ms}
+
+    def busiest(self, wall_s: float) -> tuple[str, float]:
+        """The stages that hold up the others, and their share of the whole time.
+
+        Those of a lane follow each other; of ``detect``, as many are under way as may be in flight.
+        """
+        shares = {
+            ", ".join(lane): sum(
+                self._total_ms[stage] / (self._in_flight if stage == "detect" else 1) for stage in lane
+            )
+            for lane in _LANES
+        }
+        name = max(shares, key=lambda lane: shares[lane])
+        return name, shares[name] / (wall_s * 1e3)
 
     def _recent_fps(self) -> float | None:
         """Recent frames per second of the pipeline; None before the second frame."""
