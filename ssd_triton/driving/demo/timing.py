@@ -86,18 +86,14 @@ class StageTimes:
         return {stage: Percentiles.of([*ms]) for stage, ms in self._stage_ms.items() if ms}
 
     def busiest(self, wall_s: float) -> tuple[str, float]:
-        """The stages that hold up the others, and their share of the whole time.
+        """The stages that hold up the others, the longest first, and their share of the whole time.
 
         Those of a lane follow each other; of ``detect``, as many are under way as may be in flight.
         """
-        shares = {
-            ", ".join(lane): sum(
-                self._total_ms[stage] / (self._in_flight if stage == "detect" else 1) for stage in lane
-            )
-            for lane in _LANES
-        }
-        name = max(shares, key=lambda lane: shares[lane])
-        return name, shares[name] / (wall_s * 1e3)
+        total_ms = {stage: ms / (self._in_flight if stage == "detect" else 1) for stage, ms in self._total_ms.items()}
+        lane = max(_LANES, key=lambda lane: sum(total_ms[stage] for stage in lane))
+        stages = sorted((stage for stage in lane if total_ms[stage]), key=lambda stage: -total_ms[stage])
+        return ", ".join(stages), sum(total_ms[stage] for stage in stages) / (wall_s * 1e3)
 
     def _recent_fps(self) -> float | None:
         """Recent frames per second of the pipeline; None before the second frame."""
