@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-
-
 _SAME_S = 1.0
-"""Signals that follow each other within this time are one interrupt."""
+"""Signals that follow an interrupt within this time belong to it."""
 
 
 def interrupt_on_signals() -> None:
@@ -27,8 +25,9 @@ def interrupt_on_signals() -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal last_s
-        before_s, last_s = last_s, time.monotonic()
-        if last_s - before_s > _SAME_S:
+        now_s = time.monotonic()
+        if now_s - last_s > _SAME_S:
+            last_s = now_s
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, handle)

@@ -178,11 +178,11 @@ def test_settings_are_compared_load_by_load(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
     many = a_point(concurrency=8)
-    loads = [many, replace(many, batch=64), replace(many, rate_share=0.5), replace(many, shared_memory="cuda")]
+    loads = [many, replace(many, batch=64), replace(many, rate_share=0.5), replace(many, variant="onnx_fp32")]
     points = [replace(load, setting=setting) for setting in ("one", "two") for load in loads]
     rows = [row for number, point in enumerate(points, start=1) for row in rounds(point, [number, number])]
-    names = ["ssd, 8 in flight", "ssd, batch 64, 8 in flight", "ssd, 50% of the highest rate"]
-    names.append("ssd, 8 in flight, cuda memory")
+    words = ["ssd, 8 in flight", "ssd, batch 64, 8 in flight", "ssd, 50% of the highest rate"]
+    names = [*(f"onnx_int8, {load}" for load in words), "onnx_fp32, ssd, 8 in flight"]
     text = write_report(write_results(tmp_path, rows))
     for number, name in enumerate(names, start=1):
         assert f"| one | {name} | {number}.00 ± 0% | 1.00 |" in text

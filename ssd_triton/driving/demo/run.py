@@ -30,7 +30,7 @@ from ssd_triton.driving.demo.pace import Pace
 from ssd_triton.driving.demo.picture_watch import PictureWatch
 from ssd_triton.driving.demo.summary import DemoSummary
 from ssd_triton.driving.demo.timeline import TimelinePoint, plot_timeline
-from ssd_triton.driving.demo.timing import LONGEST_RECORD, StageTimes
+from ssd_triton.driving.demo.timing import LONGEST_RECORD
 from ssd_triton.driving.drawing.frame import FrameComposer
 from ssd_triton.driving.drawing.status_bar import RunStatus
 from ssd_triton.media.video import VideoSource, VideoWriter
@@ -119,15 +119,14 @@ def run_demo(
         VideoError: The source failed before its first frame, or the output cannot be written.
     """
     feed = _feed(source, client, settings)
-    times = feed.times
     outputs = DemoOutputs(writer.path)
     interrupted, failure, start_s = False, None, time.perf_counter()
     with ExitStack() as stack:
-        pictures = stack.enter_context(BackgroundWriter(writer, times))
+        pictures = stack.enter_context(BackgroundWriter(writer, feed.times))
         events = stack.enter_context(EventLog(outputs.events))
         if window is not None:
             stack.enter_context(window)
-        run = _DemoRun(source, feed, settings, times, pictures=pictures, events=events, window=window)
+        run = _DemoRun(source, feed, settings, pictures=pictures, events=events, window=window)
         answers = stack.enter_context(closing(feed.answers()))
         try:
             for answer in progress(answers, total=source.frame_count, description="demo", unit="frames"):
@@ -164,13 +163,12 @@ class _DemoRun:
         source: VideoSource,
         feed: Feed,
         settings: DemoSettings,
-        times: StageTimes,
         *,
         pictures: BackgroundWriter,
         events: EventLog,
         window: Window | None,
     ) -> None:
-        self._source, self._feed, self._settings, self._times = source, feed, settings, times
+        self._source, self._feed, self._settings, self._times = source, feed, settings, feed.times
         self._pictures, self._events, self._window = pictures, events, window
         self._pipeline = settings.pipeline()
         self._composer = FrameComposer(settings.camera, settings.braking, settings.demo.view_range_m)

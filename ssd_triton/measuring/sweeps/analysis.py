@@ -44,6 +44,12 @@ def as_configured(summaries: Sequence[PointSummary]) -> list[PointSummary]:
     return [summary for summary in summaries if summary.point.setting == DEFAULT_SETTING]
 
 
+def load_names(summaries: Sequence[PointSummary]) -> list[str]:
+    """Return the name of each summary's load, the same under every setting; with the variant, if there are several."""
+    several = len({one.point.variant for one in summaries}) > 1
+    return [f"{one.point.variant}, {one.point.load}" if several else one.point.load for one in summaries]
+
+
 def best_by_batch(summaries: Sequence[PointSummary], model: str) -> dict[str, dict[int, PointSummary]]:
     """Return the load with the most images a second, by variant and batch size."""
     best: dict[str, dict[int, PointSummary]] = {}

@@ -14,6 +14,7 @@ from ssd_triton.measuring.sweeps.analysis import (
     as_configured,
     baseline_of,
     best_by_batch,
+    load_names,
     members,
     network_ms,
     saturated,
@@ -207,12 +208,17 @@ def _draw_settings(summaries: Sequence[PointSummary], figure: Figure) -> None:
     settings = list(dict.fromkeys(one.point.setting for one in summaries))
     if len(settings) < 2:
         return
-    loads = list(dict.fromkeys(one.point.load for one in summaries))
+    names = load_names(summaries)
+    loads = list(dict.fromkeys(names))
     panels = figure.subplots(1, 2)
     height = 0.8 / len(settings)
     for axes, metric, label in zip(panels, ("images_per_s", "p95_ms"), ("images/s", "p95 latency, ms"), strict=True):
         for index, setting in enumerate(settings):
-            mine = {one.point.load: one.figures[metric] for one in summaries if one.point.setting == setting}
+            mine = {
+                name: one.figures[metric]
+                for name, one in zip(names, summaries, strict=True)
+                if one.point.setting == setting
+            }
             positions = [loads.index(load) + (index + 0.5) * height - 0.4 for load in mine]
             medians = list(mine.values())
             values = [median.value for median in medians]

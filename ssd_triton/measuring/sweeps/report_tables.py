@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from ssd_triton.common.model_names import DETECTOR
 from ssd_triton.common.report import Table
-from ssd_triton.measuring.sweeps.analysis import ENSEMBLE, best_by_batch, members, network_ms, rates_of, saturated
+from ssd_triton.measuring.sweeps.analysis import (
+    ENSEMBLE,
+    best_by_batch,
+    load_names,
+    members,
+    network_ms,
+    rates_of,
+    saturated,
+)
 from ssd_triton.measuring.sweeps.point_summary import Median, PointSummary
 from ssd_triton.measuring.sweeps.sweep_file import BARE, DEFAULT_SETTING
 
@@ -101,13 +109,13 @@ def settings_table(summaries: Sequence[PointSummary]) -> Table:
     first = next((one.point.setting for one in summaries if one.point.setting != DEFAULT_SETTING), DEFAULT_SETTING)
     base = {one.point: one for one in summaries if one.point.setting == first}
     rows = []
-    for summary in summaries:
+    for name, summary in zip(load_names(summaries), summaries, strict=True):
         reference = base.get(replace(summary.point, setting=first))
         if reference is not None:
             rows.append(
                 [
                     summary.point.setting,
-                    summary.point.load,
+                    name,
                     _with_band(summary.figures["images_per_s"]),
                     f"{summary.images_per_s / reference.images_per_s:.2f}",
                     *(f"{summary.figures[name].value:.0f}" for name in _PERCENTILES),
