@@ -109,9 +109,8 @@ def test_ctrl_c_leaves_a_report(light_server: EmbeddedServer, tmp_path: Path) ->
         while executed(light_server, "ssd_preprocess") < before + 60:
             assert process.poll() is None
             time.sleep(0.1)
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.05)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "ended early by Ctrl-C" in output
