@@ -21,7 +21,7 @@ from ssd_triton.common.files import SHIPPED
 from ssd_triton.detector.network.boxes import NUM_DEFAULT_BOXES
 from ssd_triton.detector.postprocessing.parameters import PostprocessParameters
 from ssd_triton.detector.postprocessing.torchscript import export_postprocess_script
-from tests.serving.engines import as_another_server
+from tests.serving.engine.stand_in import as_another_server
 
 MODEL = SHIPPED / "model_repository/ssd/1"
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from ssd_triton.common.arrays import AnyArray
 from ssd_triton.common.files import SHIPPED
 
 REPOSITORY = SHIPPED / "model_repository"
@@ -83,3 +91,49 @@ def as_another_server(client_module: ModuleType, monkeypatch: pytest.MonkeyPatch
     that of a test in another of pytest's processes.
     """
     monkeypatch.setattr(client_module, "os", SimpleNamespace(**{**vars(os), "getppid": lambda: hash(str(folder))}))
+
+
+PARAMETERS = {
+    **{"max_file_bytes": "1000000", "max_pixels": "500000", "max_request_pixels": "2000000", "max_cpu_s": "2"},
+    **{"detector": "none", "postprocess": "none", "batch_sizes": "1,8"},
+    **{"min_side_px": "8", "reduced_decode_ratio": "0", "decode_threads": "2", "decode_on_gpu": "yes"},
+}
+Import = Callable[[str], ModuleType]
+
+
+class Model:
+    """A model in this process, as Triton would run it on a GPU."""
+
+    def __init__(self, module: ModuleType, name: str, kind: str = "GPU") -> None:
+        self.model = module.TritonPythonModel()
+        config = {"max_batch_size": 64, "parameters": {key: {"string_value": one} for key, one in PARAMETERS.items()}}
+        self.model.initialize(
+            {
+                **{"model_config": json.dumps(config), "model_name": name, "model_instance_kind": kind},
+                **{
+                    "model_instance_device_id": "0",
+                    "model_instance_name": f"{name}_0_0",
+                    "model_repository": "/none/ssd",
+                },
+            }
+        )
+
+    def __call__(self, *requests: list[bytes]) -> list[Any]:
+        """Outputs of each request, or the text of its error."""
+        return self.model.execute([np.array(files, object).reshape(-1, 1) for files in requests])
+
+
+def picture(seed: int, **options: Any) -> tuple[bytes, AnyArray]:
+    """A file, and what PIL makes of it."""
+    small = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small).resize((120, 90)).save(file, **{"format": "JPEG", **options})
+    image = Image.open(file).convert("RGB").resize((300, 300), Image.Resampling.BILINEAR)
+    return file.getvalue(), np.asarray(image)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)

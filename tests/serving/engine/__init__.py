@@ -1,0 +1,1 @@
+"""Tests of the engine of the one process, without a GPU."""
