@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -205,16 +206,20 @@ def test_the_table_is_whole() -> None:
 
 
 @pytest.mark.slow
-def test_benchmark_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_measures_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setattr(timing, "_SLICE_S", 0.05)
     detector = small_detector()
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    # Beside other work, threads that wait for each other slow the large product down more than the rows.
+    torch.set_num_threads(1)
     variants = torch_variants(detector, CPU)
     rows = benchmark_run.benchmark(variants, [1, 2], 1, CPU)
     assert [(row.variant, row.batch) for row in rows] == [(one.name, batch) for batch in (1, 2) for one in variants]
     assert all(0 < row.p50_ms <= row.p95_ms <= row.p99_ms and row.runs >= 2 for row in rows)
     limit = benchmark_run.measure_limit(detector, CPU)
-    # Units fit together; beside other work a large product loses much more of its rate than a small network does.
-    assert all(row.images_per_s < 30 * limit.images_per_s(row.batch, "fp32") for row in rows)
+    assert all(row.images_per_s < 3 * limit.images_per_s(row.batch, "fp32") for row in rows)
     written = report.write_report(tmp_path, rows, limit, timing.device_environment(CPU), "pytorch_fp32")
     assert sorted(path.name for path in written) == [
         "acceleration.png",

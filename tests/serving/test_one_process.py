@@ -131,6 +131,19 @@ def test_a_damaged_header_never_reaches_the_gpu(model: ModuleType, photograph: b
     assert for_engine(HOSTILE[what](file)) is None
 
 
+def test_a_header_too_long_to_be_remembered_is_read_each_time(model: ModuleType, photograph: bytes) -> None:
+    baseline = importlib.import_module("baseline")
+    picture = encoded(Image.open(io.BytesIO(photograph)).convert("RGB").resize((160, 120)))
+    _, file, _ = baseline.for_engine(picture)  # without its comment
+    table = file.index(b"\xff\xdb")
+    long = file[:table] + file[table : table + 69] * 40 + file[table:]
+    assert len(long) - len(file) > baseline.MAX_KNOWN_BYTES
+    before = baseline._read.cache_info()
+    assert baseline.for_engine(long)[:2] == ((160, 120), long)
+    assert baseline.for_engine(long[:-400] + b"\xff\xc4" + long[-398:]) is None
+    assert baseline._read.cache_info() == before
+
+
 def test_restarts_must_be_where_the_header_says(model: ModuleType, photograph: bytes) -> None:
     for_engine = importlib.import_module("baseline").for_engine
     image = Image.open(io.BytesIO(photograph)).convert("RGB").resize((160, 128))

@@ -29,8 +29,7 @@ from protocol import DONE, FILE, FRAME, MAX_JOB_BYTES, NOT_DECODED, WITHOUT_DECO
 from slots import Instance, Job, Part, Slot
 
 SLOTS = 3
-"""Batches at once: one is decoded, one is detected, and one waits in between or is answered. More would only wait, and
-what is not in a batch yet can still join the next one."""
+"""Batches at once: one is decoded, one is detected, and one waits in between or is answered."""
 POLLED = 4
 """Images of a batch whose end is waited for by polling: that is quicker, and takes a core meanwhile."""
 SWITCH_S = 2e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +52,7 @@ class StageTimes:
         self._stage_ms: dict[str, deque[float]] = {stage: deque(maxlen=LONGEST_RECORD) for stage in STAGES}
         self._recent_ms: dict[str, deque[float]] = {stage: deque(maxlen=_RECENT) for stage in STAGES}
         self._total_ms = dict.fromkeys(STAGES, 0.0)
+        self._adding = threading.Lock()
         self._finished_s: deque[float] = deque(maxlen=_RECENT + 1)
 
     def add(self, stage: str, start_s: float) -> None:
@@ -58,7 +60,8 @@ class StageTimes:
         took_ms = (time.perf_counter() - start_s) * 1e3
         self._stage_ms[stage].append(took_ms)
         self._recent_ms[stage].append(took_ms)
-        self._total_ms[stage] += took_ms
+        with self._adding:  # answers arrive in several threads
+            self._total_ms[stage] += took_ms
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
